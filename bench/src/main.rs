@@ -1,0 +1,3 @@
+//! Benchmark drivers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The broker: listener, one handler file per API, topics, fetch waiters.

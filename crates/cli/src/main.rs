@@ -1,0 +1,3 @@
+//! The `tidings` executable.
+
+fn main() {}

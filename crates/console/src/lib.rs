@@ -1,0 +1,1 @@
+//! HTTP server, metrics, health and the failure inbox API.

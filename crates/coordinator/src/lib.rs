@@ -1,0 +1,1 @@
+//! Group state machines; no I/O, receives now.

@@ -1,0 +1,1 @@
+//! The nouns every engine crate shares: offsets, topic-partitions and Kafka's error codes.

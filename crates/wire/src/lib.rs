@@ -1,0 +1,1 @@
+//! Kafka's messages, generated; bounded decoding of untrusted bytes; no I/O.
