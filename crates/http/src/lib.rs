@@ -1,1 +1,15 @@
-//! What every HTTP service shares.
+//! What every HTTP service shares: problem details, the Host and Origin guard, bounded bodies, strict query strings.
+//!
+//! Owns how Tidings speaks HTTP when something is wrong, and the checks which every route needs before its own work
+//! starts. Invariant: nothing here reads more of a request than the limit it was given. It knows no route and no
+//! domain type.
+
+pub mod body;
+pub mod guard;
+pub mod params;
+pub mod problem;
+
+pub use body::{MediaType, read_body};
+pub use guard::{HostGuard, protect};
+pub use params::Params;
+pub use problem::{FieldError, Problem};

@@ -1,0 +1,139 @@
+//! Request bodies: their media type, and reading one whole within a limit.
+//!
+//! Invariant: [`read_body`] never holds more than the limit plus one frame, whatever `Content-Length` claims. Bodies
+//! that are read piece by piece are the caller's own business.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+
+use crate::problem::Problem;
+
+/// The media types that our services take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaType {
+    /// `application/json`.
+    Json,
+    /// `application/x-ndjson`: one JSON value per line.
+    Ndjson,
+}
+
+impl MediaType {
+    /// The media type of a request, or 415: also for compressed bodies and charsets other than UTF-8.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        const TAKEN: &str = "send application/json or application/x-ndjson";
+        if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes());
+            return Err(Problem::unsupported_media_type(format!(
+                "content encoding {encoding:?} is not taken"
+            )));
+        }
+        let Some(value) = headers.get(header::CONTENT_TYPE) else {
+            return Err(Problem::unsupported_media_type(format!("no content type: {TAKEN}")));
+        };
+        let value = value.to_str().unwrap_or("?");
+        let (essence, parameters) = value.split_once(';').unwrap_or((value, ""));
+        let media_type = match essence.trim().to_ascii_lowercase().as_str() {
+            "application/json" => Self::Json,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Ndjson,
+            other => {
+                return Err(Problem::unsupported_media_type(format!(
+                    "content type {other:?} is not taken: {TAKEN}"
+                )));
+            }
+        };
+        for parameter in parameters.split(';') {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let is_utf8 = value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8");
+            if name.trim().eq_ignore_ascii_case("charset") && !is_utf8 {
+                return Err(Problem::unsupported_media_type(format!(
+                    "charset {value:?} is not taken: send UTF-8"
+                )));
+            }
+        }
+        Ok(media_type)
+    }
+}
+
+/// The whole body, or 413 as soon as it is known to be longer than `limit_bytes`, or 400 if it breaks off.
+pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::too_large("the body", limit_bytes);
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit_bytes as u64) {
+        return Err(too_large());
+    }
+    let mut stream = body.into_data_stream();
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
+        if first.len() + whole.len() + piece.len() > limit_bytes {
+            return Err(too_large());
+        }
+        if first.is_empty() && whole.is_empty() {
+            // Most bodies come in one piece, which needs no copy.
+            first = piece;
+        } else {
+            if whole.is_empty() {
+                whole.reserve(declared.map_or(first.len() * 2, |length| length as usize));
+                whole.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            whole.extend_from_slice(&piece);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderValue, StatusCode};
+
+    use super::*;
+
+    fn media_type(content_type: &'static str) -> Result<MediaType, StatusCode> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        MediaType::of(&headers).map_err(|problem| problem.status)
+    }
+
+    #[test]
+    fn knows_the_media_types() {
+        assert_eq!(media_type("application/json"), Ok(MediaType::Json));
+        assert_eq!(media_type("Application/JSON; charset=\"UTF-8\""), Ok(MediaType::Json));
+        assert_eq!(media_type("application/x-ndjson"), Ok(MediaType::Ndjson));
+        for bad in ["text/plain", "application/json; charset=latin1", "", "application/jsonx", "*/*"] {
+            assert_eq!(media_type(bad), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE), "{bad}");
+        }
+        assert_eq!(MediaType::of(&HeaderMap::new()).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert_eq!(MediaType::of(&headers).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+
+    #[tokio::test]
+    async fn reads_bodies_up_to_the_limit() {
+        let pieces = |sizes: Vec<usize>| {
+            let pieces = sizes.into_iter().map(|size| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; size])));
+            Body::from_stream(futures_util::stream::iter(pieces))
+        };
+        let none = HeaderMap::new();
+        for sizes in [vec![], vec![10], vec![3, 3, 4], vec![0, 9, 0, 1]] {
+            let total: usize = sizes.iter().sum();
+            assert_eq!(read_body(&none, pieces(sizes), 10).await.unwrap().len(), total);
+        }
+        for sizes in [vec![11], vec![10, 1], vec![1, 10]] {
+            let problem = read_body(&none, pieces(sizes), 10).await.unwrap_err();
+            assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("99"));
+        let problem = read_body(&headers, pieces(vec![]), 10).await.unwrap_err();
+        assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}
