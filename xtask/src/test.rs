@@ -1,0 +1,225 @@
+//! `cargo xtask test`: everything a change must pass, and the whole of what CI runs.
+//!
+//! Runs the steps in order and counts what they checked; a step that is not `cargo test` counts as one check.
+//! A step that later ones build on ends the run when it fails, the others don't. Whatever happens, the last
+//! line is `N passed, N failed`. Nothing is skipped in silence: a test marked `#[ignore]` counts as failed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{clients, packages, tidy};
+
+/// What a step or the whole run has found.
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn of_one(passed: bool) -> Self {
+        Self { passed: u64::from(passed), failed: u64::from(!passed) }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// What the steps need to know.
+struct Gate<'a> {
+    repository: &'a Path,
+    target: PathBuf,
+    /// Passed on to `cargo test`.
+    test_arguments: &'a [String],
+}
+
+struct Step {
+    name: &'static str,
+    run: fn(&Gate<'_>) -> Result<Tally>,
+    /// The steps after it have no meaning when this one failed.
+    needed_by_the_rest: bool,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "fmt", run: fmt, needed_by_the_rest: false },
+    Step { name: "tidy", run: tidy, needed_by_the_rest: false },
+    Step { name: "clients", run: install_clients, needed_by_the_rest: true },
+    Step { name: "clippy", run: clippy, needed_by_the_rest: false },
+    Step { name: "build", run: build, needed_by_the_rest: true },
+    Step { name: "tests", run: tests, needed_by_the_rest: false },
+];
+
+/// Runs the chosen steps and tells whether all passed.
+pub fn run(repository: &Path, arguments: &[String]) -> Result<bool> {
+    let (chosen, test_arguments) = parse(arguments)?;
+    let gate = Gate { repository, target: target_directory(repository)?, test_arguments };
+    let started = Instant::now();
+    let mut total = Tally::default();
+    for step in STEPS.iter().filter(|step| chosen.is_empty() || chosen.contains(&step.name)) {
+        let tally = run_step(step, &gate);
+        total.add(tally);
+        if tally.failed > 0 && step.needed_by_the_rest {
+            println!("stopped: the steps after {} need it", step.name);
+            break;
+        }
+    }
+    println!("\nthe whole took {:.0} s", started.elapsed().as_secs_f64());
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(total.failed == 0)
+}
+
+/// Reads `[--only STEP]... [-- ARGUMENTS]`.
+fn parse(arguments: &[String]) -> Result<(Vec<&str>, &[String])> {
+    let mut chosen = Vec::new();
+    let mut rest = arguments;
+    loop {
+        match rest {
+            [] => return Ok((chosen, rest)),
+            [dashes, tail @ ..] if dashes == "--" => return Ok((chosen, tail)),
+            [only, step, tail @ ..] if only == "--only" => {
+                if !STEPS.iter().any(|known| known.name == step) {
+                    let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+                    bail!("no step is called '{step}', there are: {}", names.join(", "));
+                }
+                chosen.push(step.as_str());
+                rest = tail;
+            }
+            [other, ..] => {
+                bail!("unexpected '{other}': test takes --only STEP, then -- and arguments of cargo test")
+            }
+        }
+    }
+}
+
+fn run_step(step: &Step, gate: &Gate<'_>) -> Tally {
+    println!("\n== {}", step.name);
+    let started = Instant::now();
+    let tally = (step.run)(gate).unwrap_or_else(|error| {
+        println!("{error:#}");
+        Tally::of_one(false)
+    });
+    let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+    println!("== {}: {verdict}, {:.1} s", step.name, started.elapsed().as_secs_f64());
+    tally
+}
+
+fn fmt(gate: &Gate<'_>) -> Result<Tally> {
+    cargo_passes(gate, &["fmt", "--all", "--check"])
+}
+
+fn tidy(gate: &Gate<'_>) -> Result<Tally> {
+    tidy::run(gate.repository, &[]).map(Tally::of_one)
+}
+
+fn install_clients(gate: &Gate<'_>) -> Result<Tally> {
+    packages::install_missing()?;
+    clients::install(gate.repository, &gate.target)?;
+    Ok(Tally::of_one(true))
+}
+
+fn clippy(gate: &Gate<'_>) -> Result<Tally> {
+    cargo_passes(
+        gate,
+        &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )
+}
+
+/// The programs that the tests start, and the tests themselves, so that `tests` only runs.
+fn build(gate: &Gate<'_>) -> Result<Tally> {
+    let programs = cargo_passes(gate, &["build", "--quiet", "--locked", "--workspace", "--bins"])?;
+    if programs.failed > 0 {
+        return Ok(programs);
+    }
+    cargo_passes(gate, &["test", "--quiet", "--locked", "--workspace", "--no-run"])
+}
+
+/// All tests of all crates, those of `tests/` and their client programs included.
+fn tests(gate: &Gate<'_>) -> Result<Tally> {
+    let mut command = cargo(gate, &["test", "--locked", "--no-fail-fast"]);
+    if gate.test_arguments.is_empty() {
+        command.arg("--workspace");
+    }
+    command.args(gate.test_arguments);
+    command.env("TIDINGS_BIN", gate.target.join("debug/tidings"));
+    command.env("TIDINGS_CLIENTS", gate.target.join("clients"));
+    let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
+    let output = child.stdout.take().expect("the output is piped");
+    let mut tally = Tally::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("read the output of cargo test")?;
+        println!("{line}");
+        if let Some(result) = test_result(&line) {
+            tally.add(result);
+        }
+    }
+    let status = child.wait().context("wait for cargo test")?;
+    if !status.success() && tally.failed == 0 {
+        // Something other than a test failed: compilation, or a test program that crashed.
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
+fn test_result(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut tally = Tally::default();
+    for part in counts.split("; ") {
+        match part.split_once(' ') {
+            Some((count, "passed")) => tally.passed += count.parse::<u64>().ok()?,
+            Some((count, "failed" | "ignored")) => tally.failed += count.parse::<u64>().ok()?,
+            _ => {}
+        }
+    }
+    Some(tally)
+}
+
+fn cargo_passes(gate: &Gate<'_>, arguments: &[&str]) -> Result<Tally> {
+    println!("cargo {}", arguments.join(" "));
+    let status = cargo(gate, arguments).status().context("run cargo")?;
+    Ok(Tally::of_one(status.success()))
+}
+
+fn cargo(gate: &Gate<'_>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(gate.repository);
+    command
+}
+
+/// Where cargo builds: `target/`, unless the developer's settings say otherwise.
+fn target_directory(repository: &Path) -> Result<PathBuf> {
+    let metadata = tidy::cargo_metadata(repository)?;
+    let path = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn results_of_test_programs_are_added_up() {
+        let line = "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.5s";
+        assert_eq!(test_result(line), Some(Tally { passed: 12, failed: 3 }));
+        assert_eq!(test_result("test log::tests::recovers ... ok"), None);
+    }
+
+    #[test]
+    fn steps_are_chosen_by_name() {
+        let given = arguments("--only tidy --only tests -- -p tidings-log");
+        let (chosen, rest) = parse(&given).unwrap();
+        assert_eq!((chosen, rest), (vec!["tidy", "tests"], &given[5..]));
+        assert!(parse(&arguments("--only lint")).is_err());
+        assert!(parse(&arguments("tidy")).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Who may import whom (ARCHITECTURE.md, "Layers"), compared with `cargo metadata`.
+//!
+//! Development and build dependencies count like any other: an engine crate has no edge to an application
+//! crate, not even for its tests. A crate that is not in the table is a finding, so the table stays whole.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::Finding;
+
+/// What a crate may import from this workspace.
+enum Allowed {
+    Only(&'static [&'static str]),
+    Anything,
+}
+
+use Allowed::{Anything, Only};
+
+/// A new edge needs an architecture decision record.
+const LAYERS: &[(&str, Allowed)] = &[
+    // The engine.
+    ("tidings-model", Only(&[])),
+    ("tidings-wire", Only(&["tidings-model"])),
+    ("tidings-log", Only(&["tidings-model"])),
+    ("tidings-coordinator", Only(&["tidings-model", "tidings-wire"])),
+    ("tidings-broker", Only(&["tidings-coordinator", "tidings-log", "tidings-model", "tidings-wire"])),
+    // The SDK and the services on it. They reach the engine over the wire only.
+    ("tidings", Only(&[])),
+    ("tidings-http", Only(&[])),
+    ("tidings-activity", Only(&["tidings", "tidings-http"])),
+    ("tidings-console", Only(&["tidings", "tidings-http"])),
+    // What wires, tests and measures it all.
+    ("tidings-cli", Anything),
+    ("tidings-tests", Anything),
+    ("tidings-bench", Anything),
+    ("xtask", Only(&[])),
+];
+
+pub fn check(metadata: &Value) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for package in packages(metadata)? {
+        let name = text(package, "name")?;
+        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == name) else {
+            findings.push(Finding::new(name, "this crate has no layer: add it to xtask/src/tidy/layers.rs"));
+            continue;
+        };
+        for dependency in dependencies(package)?.iter().filter(|d| is_ours(d)) {
+            let imported = text(dependency, "name")?;
+            if let Only(list) = allowed
+                && !list.contains(&imported)
+            {
+                findings.push(Finding::new(
+                    name,
+                    format!("may not depend on {imported} (see ARCHITECTURE.md, Layers)"),
+                ));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// The packages of the workspace, as `cargo metadata --no-deps` lists them.
+pub fn packages(metadata: &Value) -> Result<&Vec<Value>> {
+    metadata["packages"].as_array().context("cargo metadata lists no packages")
+}
+
+/// Every dependency of a package: normal, development and build.
+pub fn dependencies(package: &Value) -> Result<&Vec<Value>> {
+    package["dependencies"].as_array().context("a package of cargo metadata lists no dependencies")
+}
+
+/// Whether a dependency is a crate of this workspace.
+pub fn is_ours(dependency: &Value) -> bool {
+    dependency.get("path").is_some()
+}
+
+pub fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value[key].as_str().with_context(|| format!("cargo metadata has no text at '{key}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn findings(package: &str, dependency: Value) -> Vec<String> {
+        let metadata = json!({"packages": [{"name": package, "dependencies": [dependency]}]});
+        check(&metadata).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_edge_of_the_table_passes_and_another_does_not() {
+        assert!(findings("tidings-wire", json!({"name": "tidings-model", "path": "m"})).is_empty());
+        let upwards = findings("tidings-log", json!({"name": "tidings-wire", "path": "w"}));
+        assert_eq!(upwards, ["tidings-log: may not depend on tidings-wire (see ARCHITECTURE.md, Layers)"]);
+    }
+
+    #[test]
+    fn an_edge_for_tests_only_counts_too() {
+        let edge = json!({"name": "tidings", "path": "s", "kind": "dev"});
+        assert_eq!(findings("tidings-broker", edge).len(), 1);
+    }
+
+    #[test]
+    fn crates_of_others_are_not_our_layers() {
+        assert!(findings("tidings-model", json!({"name": "tokio"})).is_empty());
+    }
+
+    #[test]
+    fn an_unknown_crate_is_found() {
+        assert_eq!(findings("tidings-new", json!({"name": "tokio"})).len(), 1);
+    }
+}
