@@ -1,3 +1,5 @@
 //! The `tidings` executable.
-
+mod args;
+mod config;
+mod demo;
 fn main() {}

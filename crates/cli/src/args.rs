@@ -1,0 +1,123 @@
+//! The command line: every command, argument and the help a person reads.
+//!
+//! Owns the words only. What a setting means when it is not given on the command line is `config.rs`; what a command does is
+//! in `commands/`.
+
+mod clients;
+mod server;
+
+pub use clients::{
+    ActivityCommand, ClusterArgs, DlqCommand, GroupCommand, HttpArgs, ListArgs, SelectionArgs, SendArgs,
+    TailArgs, TopicCommand,
+};
+pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
+
+use clap::{Parser, Subcommand};
+
+/// An event streaming platform in one program: a Kafka-compatible broker, an activity stream, a failure inbox, a console.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, max_term_width = 110, after_help = TOP_EXAMPLES)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the whole platform: broker, activity stream, HTTP API
+    #[command(after_help = UP_EXAMPLES)]
+    Up(UpArgs),
+    /// Start the broker alone
+    #[command(after_help = BROKER_EXAMPLES)]
+    Broker(BrokerArgs),
+    /// Start the platform and play two weeks of real flights through it
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Send, list and follow activities: who did what when
+    #[command(subcommand, after_help = ACTIVITY_EXAMPLES)]
+    Activity(ActivityCommand),
+    /// The failure inbox: records that could not be processed
+    #[command(subcommand, after_help = DLQ_EXAMPLES)]
+    Dlq(DlqCommand),
+    /// List, create, delete and describe topics of any Kafka cluster
+    #[command(subcommand, after_help = TOPIC_EXAMPLES)]
+    Topic(TopicCommand),
+    /// List, describe and delete consumer groups of any Kafka cluster
+    #[command(subcommand, after_help = GROUP_EXAMPLES)]
+    Group(GroupCommand),
+}
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  tidings demo                       see it work, with real events
+  tidings up                         start the platform: Kafka on 127.0.0.1:9092, HTTP on 127.0.0.1:8080
+  tidings activity list --tenant UA  ask what happened
+
+Settings come from, weakest first: defaults, tidings.toml, TIDINGS_* in the environment, the command line.
+Logs go to standard error; TIDINGS_LOG=debug shows more.";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  tidings up
+  tidings up --data-dir /var/lib/tidings --set num.partitions=4 --set log.retention.hours=48
+  tidings up --bootstrap kafka-1:9092,kafka-2:9092     serve a Kafka cluster; starts no broker
+  tidings up --kafka 127.0.0.1:0 --http 127.0.0.1:0 --ready-file ready.json
+
+When it is ready it prints one line beginning with `ready` that names the addresses.
+
+tidings.toml, with every key this command knows:
+  data_dir = \"./tidings-data\"       # TIDINGS_DATA_DIR
+  kafka = \"127.0.0.1:9092\"          # TIDINGS_KAFKA
+  http = \"127.0.0.1:8080\"           # TIDINGS_HTTP
+  bootstrap = \"kafka-1:9092\"        # TIDINGS_BOOTSTRAP
+  ready_file = \"ready.json\"         # TIDINGS_READY_FILE
+  durability = \"power\"              # TIDINGS_DURABILITY: power or process
+  insecure = false                  # TIDINGS_INSECURE
+  log = \"info\"                      # TIDINGS_LOG
+  [broker]                          # Kafka's own names
+  num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
+  [activity]
+  partitions = 3                    # TIDINGS_ACTIVITY_PARTITIONS
+  dlq_partitions = 1                # TIDINGS_ACTIVITY_DLQ_PARTITIONS";
+
+const BROKER_EXAMPLES: &str = "\
+Examples:
+  tidings broker
+  tidings broker --data-dir /var/lib/tidings --kafka 127.0.0.1:9092 --set auto.create.topics.enable=false";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  tidings demo                       two weeks of flights from New York, 36,534 events; stays up until Ctrl-C
+  tidings demo --full --exit         the whole year, about a million events, then stop
+  tidings demo --exit --json         for machines: the summary as JSON, status 0 if every event is stored once
+  tidings demo --kafka 127.0.0.1:0 --http 127.0.0.1:0      on free ports
+
+Playing it twice on the same directory stores nothing twice, also after a kill -9.";
+
+const ACTIVITY_EXAMPLES: &str = "\
+Examples:
+  tidings activity send --tenant acme --actor user:ada --action invoice.paid --target invoice:17
+  tidings activity send --file events.ndjson
+  tidings activity list --tenant acme --action 'invoice.*' --limit 10
+  tidings activity tail --tenant acme";
+
+const DLQ_EXAMPLES: &str = "\
+Examples:
+  tidings dlq list activities
+  tidings dlq show activities 0-17
+  tidings dlq redrive activities 0-17 0-18
+  tidings dlq discard activities --all --dry-run";
+
+const TOPIC_EXAMPLES: &str = "\
+Examples:
+  tidings topic list
+  tidings topic create orders --partitions 6 --config cleanup.policy=compact
+  tidings topic describe orders --bootstrap kafka-1:9092";
+
+const GROUP_EXAMPLES: &str = "\
+Examples:
+  tidings group list
+  tidings group describe activity-writer
+  tidings group delete old-service";

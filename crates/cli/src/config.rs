@@ -1,0 +1,218 @@
+//! Settings: defaults, then `tidings.toml`, then `TIDINGS_*` in the environment, then the command line; the last one wins.
+//!
+//! Owns that order and every key's name. Invariants: a key nobody knows is an error that names the key and where it stands;
+//! so is a value of the wrong type. Broker settings keep Kafka's names and stay text here: the broker itself judges them.
+
+mod layers;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use figment::Figment;
+use figment::providers::Serialized;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{ServerArgs, UpArgs};
+use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
+
+/// Read when it exists and no other file is named.
+const DEFAULT_FILE: &str = "tidings.toml";
+
+/// Everything `tidings up` and `tidings broker` can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of all data.
+    pub data_dir: PathBuf,
+    /// Where the broker listens.
+    pub kafka: SocketAddr,
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    /// The cluster to serve instead of an own broker.
+    pub bootstrap: Option<String>,
+    /// Where to write the addresses when ready.
+    pub ready_file: Option<PathBuf>,
+    /// What is logged, as `info` or `warn,tidings_broker=debug`.
+    pub log: String,
+    /// Broker settings by Kafka's names, in no order, each with where it was set.
+    pub broker: Vec<BrokerSetting>,
+    /// Settings of the activity stream.
+    pub activity: ActivityConfig,
+}
+
+/// One broker setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerSetting {
+    /// Kafka's name of it.
+    pub key: String,
+    /// As written.
+    pub value: String,
+    /// Where it was set, for error messages.
+    pub source: String,
+}
+
+/// `[activity]` in the configuration file.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ActivityConfig {
+    /// Partitions of the topic `activities`, when it is created.
+    pub partitions: i32,
+    /// Partitions of the topic `activities.dlq`, when it is created.
+    pub dlq_partitions: i32,
+}
+
+impl Default for ActivityConfig {
+    fn default() -> Self {
+        ActivityConfig { partitions: 3, dlq_partitions: 1 }
+    }
+}
+
+/// The settings as they are written down.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    data_dir: PathBuf,
+    kafka: String,
+    http: String,
+    bootstrap: Option<String>,
+    ready_file: Option<PathBuf>,
+    durability: Option<String>,
+    insecure: bool,
+    log: String,
+    broker: figment::value::Dict,
+    activity: ActivityConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            data_dir: PathBuf::from("./tidings-data"),
+            kafka: "127.0.0.1:9092".to_owned(),
+            http: "127.0.0.1:8080".to_owned(),
+            bootstrap: None,
+            ready_file: None,
+            durability: None,
+            insecure: false,
+            log: "info".to_owned(),
+            broker: figment::value::Dict::new(),
+            activity: ActivityConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The settings of `tidings up`.
+    pub fn of_up(args: &UpArgs) -> anyhow::Result<Config> {
+        Config::load(&args.server, args, std::env::vars())
+    }
+
+    /// The settings of `tidings broker`.
+    pub fn of_broker(args: &ServerArgs) -> anyhow::Result<Config> {
+        Config::load(args, args, std::env::vars())
+    }
+
+    /// The settings of the demo: nothing but defaults and these, so that it does the same everywhere.
+    pub fn of_demo(data_dir: &Path, kafka: &str, http: &str) -> anyhow::Result<Config> {
+        let settings = Settings {
+            data_dir: data_dir.to_owned(),
+            kafka: kafka.to_owned(),
+            http: http.to_owned(),
+            log: std::env::var("TIDINGS_LOG").unwrap_or_else(|_| "warn".to_owned()),
+            ..Settings::default()
+        };
+        Config::from_settings(settings, Vec::new())
+    }
+
+    fn load(
+        server: &ServerArgs,
+        flags: &impl Serialize,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> anyhow::Result<Config> {
+        let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+        if let Some(file) = config_file(server.config.as_deref())? {
+            figment = figment.merge(FileLayer::read(&file)?);
+        }
+        figment = figment
+            .merge(EnvironmentLayer::of(environment))
+            .merge(Serialized::defaults(flags))
+            .merge(BrokerFlags(&server.set));
+        let settings: Settings = figment.extract().map_err(|error| layers::one_line(&error))?;
+        let broker = broker_settings(&figment, &settings.broker)?;
+        Config::from_settings(settings, broker)
+    }
+
+    fn from_settings(settings: Settings, mut broker: Vec<BrokerSetting>) -> anyhow::Result<Config> {
+        let activity = settings.activity;
+        for (key, count) in [("partitions", activity.partitions), ("dlq_partitions", activity.dlq_partitions)]
+        {
+            if count < 1 {
+                bail!("activity.{key}: expected at least 1, found {count}");
+            }
+        }
+        if let Some(value) = settings.durability {
+            let key = "durability".to_owned();
+            broker.retain(|setting| setting.key != key);
+            broker.push(BrokerSetting { key, value, source: String::new() });
+        }
+        Ok(Config {
+            kafka: listen_address("kafka", &settings.kafka, settings.insecure)?,
+            http: listen_address("http", &settings.http, settings.insecure)?,
+            data_dir: settings.data_dir,
+            bootstrap: settings.bootstrap,
+            ready_file: settings.ready_file,
+            log: settings.log,
+            broker,
+            activity,
+        })
+    }
+}
+
+/// The file named, or the default one if it is there.
+fn config_file(named: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    if let Some(named) = named {
+        if !named.is_file() {
+            bail!("no configuration file at {}", named.display());
+        }
+        return Ok(Some(named.to_owned()));
+    }
+    let default = PathBuf::from(DEFAULT_FILE);
+    Ok(default.is_file().then_some(default))
+}
+
+/// Reads an address to listen at, and refuses one that others can reach unless that was asked for.
+fn listen_address(key: &str, text: &str, insecure: bool) -> anyhow::Result<SocketAddr> {
+    let text = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let address: SocketAddr = text
+        .parse()
+        .with_context(|| format!("{key}: expected IP:PORT such as 127.0.0.1:9092, found {text:?}"))?;
+    if !address.ip().is_loopback() && !insecure {
+        bail!(
+            "{key}: {address} can be reached from other machines, and nothing asks who is there: add --insecure to allow it"
+        );
+    }
+    Ok(address)
+}
+
+/// The broker's settings as text, each with its source.
+fn broker_settings(figment: &Figment, values: &figment::value::Dict) -> anyhow::Result<Vec<BrokerSetting>> {
+    use figment::value::Value;
+    let mut settings = Vec::with_capacity(values.len());
+    for (key, value) in values {
+        let source = figment.get_metadata(value.tag()).map_or_else(String::new, layers::place);
+        let text = match value {
+            Value::String(_, text) => text.clone(),
+            Value::Bool(_, flag) => flag.to_string(),
+            Value::Num(_, number) => number
+                .to_i128()
+                .map(|whole| whole.to_string())
+                .or_else(|| number.to_f64().map(|fraction| fraction.to_string()))
+                .unwrap_or_default(),
+            other => bail!("{source}: broker.{key}: expected a value, found {}", other.to_actual()),
+        };
+        settings.push(BrokerSetting { key: key.clone(), value: text, source });
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! The sources of settings, each as a layer for figment.
+//!
+//! Owns how a key is spelt in each source. Kafka's names contain dots, which TOML reads as tables within tables and
+//! environment variables cannot hold; every layer hands them on under one spelling, `num.partitions` within `broker`.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+
+const ENVIRONMENT_PREFIX: &str = "TIDINGS_";
+/// Variables that are read elsewhere: the name of the configuration file.
+const NOT_SETTINGS: [&str; 1] = ["TIDINGS_CONFIG"];
+
+/// `tidings.toml`.
+pub struct FileLayer {
+    name: String,
+    values: Dict,
+}
+
+/// `TIDINGS_*`.
+pub struct EnvironmentLayer(Dict);
+
+/// `--set key=value`.
+pub struct BrokerFlags<'a>(pub &'a [(String, String)]);
+
+impl FileLayer {
+    /// Reads the file; an error names the file, and the line if it is not TOML.
+    pub fn read(path: &Path) -> anyhow::Result<FileLayer> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {name}"))?;
+        let mut values: Dict = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+            // The parser has no words for some errors.
+            let what = if error.message().is_empty() { "is not TOML" } else { error.message() };
+            anyhow!("{name}, line {line}: {}", what.replace('\n', " "))
+        })?;
+        if let Some(broker) = values.remove("broker") {
+            let Value::Dict(tag, nested) = broker else {
+                bail!("{name}: broker: expected a table, found {}", broker.to_actual());
+            };
+            let mut flat = Dict::new();
+            flatten("", nested, &mut flat);
+            values.insert("broker".to_owned(), Value::Dict(tag, flat));
+        }
+        Ok(FileLayer { name, values })
+    }
+}
+
+impl EnvironmentLayer {
+    /// Picks the settings out of the environment's variables.
+    pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> EnvironmentLayer {
+        let mut values = Dict::new();
+        for (name, text) in variables {
+            let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            if NOT_SETTINGS.contains(&name.as_str()) {
+                continue;
+            }
+            let key = key.to_ascii_lowercase();
+            if let Some(key) = key.strip_prefix("broker_") {
+                insert_nested(&mut values, "broker", key.replace('_', "."), Value::from(text));
+            } else if let Some(key) = key.strip_prefix("activity_") {
+                insert_nested(&mut values, "activity", key.to_owned(), parse(&text));
+            } else {
+                values.insert(key, parse(&text));
+            }
+        }
+        EnvironmentLayer(values)
+    }
+}
+
+impl Provider for FileLayer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone()).interpolater(|_, keys| keys.join("."))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+impl Provider for EnvironmentLayer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment").interpolater(|_, keys| {
+            let key = keys.join("_").replace('.', "_").to_ascii_uppercase();
+            format!("{ENVIRONMENT_PREFIX}{key}")
+        })
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.0.clone()))
+    }
+}
+
+impl Provider for BrokerFlags<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("--set")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut values = Dict::new();
+        for (key, value) in self.0 {
+            insert_nested(&mut values, "broker", key.clone(), Value::from(value.clone()));
+        }
+        Ok(Profile::Default.collect(values))
+    }
+}
+
+/// Where a layer's values stand, for messages: a file's name, `environment`, `--set`.
+pub fn place(metadata: &Metadata) -> String {
+    metadata.name.clone().into_owned()
+}
+
+/// figment's error as one line: where, which key, what is wrong with it.
+pub fn one_line(error: &figment::Error) -> anyhow::Error {
+    use figment::error::Kind;
+    let mut keys = error.path.clone();
+    let what = match &error.kind {
+        Kind::UnknownField(key, known) => {
+            if keys.last() != Some(key) {
+                keys.push(key.clone());
+            }
+            format!("no such setting; there are {}", known.join(", "))
+        }
+        other => other.to_string().replace('\n', " "),
+    };
+    let path = match &error.metadata {
+        Some(metadata) if metadata.name == "environment" => metadata.interpolate(&Profile::Default, &keys),
+        Some(metadata) => format!("{}: {}", metadata.name, keys.join(".")),
+        None => keys.join("."),
+    };
+    anyhow!("{path}: {what}")
+}
+
+/// A variable's text as the value it looks like.
+fn parse(text: &str) -> Value {
+    match text.parse::<i64>() {
+        Ok(number) => Value::from(number),
+        Err(_) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+    }
+}
+
+fn insert_nested(values: &mut Dict, table: &str, key: String, value: Value) {
+    let entry = values.entry(table.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+    if let Value::Dict(_, nested) = entry {
+        nested.insert(key, value);
+    }
+}
+
+/// Tables within tables become keys with dots.
+fn flatten(prefix: &str, nested: Dict, flat: &mut Dict) {
+    for (key, value) in nested {
+        let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Dict(_, deeper) => flatten(&key, deeper, flat),
+            value => {
+                flat.insert(key, value);
+            }
+        }
+    }
+}

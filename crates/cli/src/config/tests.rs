@@ -1,0 +1,113 @@
+use std::io::Write;
+
+use super::*;
+
+fn load(file: &str, environment: &[(&str, &str)], args: UpArgs) -> anyhow::Result<Config> {
+    let mut named = tempfile::Builder::new().suffix(".toml").tempfile()?;
+    named.write_all(file.as_bytes())?;
+    let mut args = args;
+    args.server.config = Some(named.path().to_owned());
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load(&args.server, &args, environment).map_err(|error| {
+        anyhow::anyhow!(format!("{error:#}").replace(&*named.path().to_string_lossy(), "FILE"))
+    })
+}
+
+fn broker(config: &Config) -> Vec<(&str, &str)> {
+    config.broker.iter().map(|setting| (setting.key.as_str(), setting.value.as_str())).collect()
+}
+
+#[test]
+fn later_sources_win() {
+    let file =
+        "kafka = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:1\"\ndata_dir = \"file\"\n[activity]\npartitions = 5\n";
+    let config = load(file, &[], UpArgs::default()).unwrap();
+    assert_eq!((config.kafka.port(), config.http.port()), (1, 1));
+    assert_eq!(config.activity, ActivityConfig { partitions: 5, dlq_partitions: 1 });
+
+    let environment =
+        [("TIDINGS_HTTP", "127.0.0.1:2"), ("TIDINGS_ACTIVITY_DLQ_PARTITIONS", "2"), ("HOME", "/")];
+    let config = load(file, &environment, UpArgs::default()).unwrap();
+    assert_eq!((config.kafka.port(), config.http.port()), (1, 2));
+    assert_eq!(config.activity, ActivityConfig { partitions: 5, dlq_partitions: 2 });
+
+    let flags = UpArgs { http: Some("localhost:3".to_owned()), ..UpArgs::default() };
+    let config = load(file, &environment, flags).unwrap();
+    assert_eq!((config.kafka.port(), config.http.port()), (1, 3));
+    assert_eq!(config.data_dir, PathBuf::from("file"));
+}
+
+#[test]
+fn broker_settings_keep_their_names_in_every_source() {
+    let file =
+        "[broker]\nnum.partitions = 2\n\"log.retention.hours\" = 5\nauto.create.topics.enable = false\n";
+    let config = load(file, &[], UpArgs::default()).unwrap();
+    assert_eq!(
+        broker(&config),
+        [("auto.create.topics.enable", "false"), ("log.retention.hours", "5"), ("num.partitions", "2")]
+    );
+
+    let environment = [("TIDINGS_BROKER_NUM_PARTITIONS", "3"), ("TIDINGS_BROKER_LOG_RETENTION_HOURS", "6")];
+    let mut flags = UpArgs::default();
+    flags.server.set = vec![("num.partitions".to_owned(), "4".to_owned())];
+    flags.server.durability = Some("process".to_owned());
+    let config = load(file, &environment, flags).unwrap();
+    assert_eq!(
+        broker(&config),
+        [
+            ("auto.create.topics.enable", "false"),
+            ("log.retention.hours", "6"),
+            ("num.partitions", "4"),
+            ("durability", "process")
+        ]
+    );
+    let sources: Vec<&str> = config.broker.iter().map(|setting| setting.source.as_str()).collect();
+    assert!(sources[0].ends_with(".toml"), "{sources:?}");
+    assert_eq!(sources[1..3], ["environment", "--set"]);
+}
+
+#[test]
+fn bad_settings_name_their_place() {
+    let check = |file: &str, environment: &[(&str, &str)], expect: &str| {
+        let error = load(file, environment, UpArgs::default()).unwrap_err();
+        assert_eq!(format!("{error:#}"), expect);
+    };
+    let known = "no such setting; there are `data_dir`, `kafka`, `http`, `bootstrap`, `ready_file`, `durability`, \
+                 `insecure`, `log`, `broker`, `activity`";
+    check("kafak = 1", &[], &format!("FILE: kafak: {}", known.replace('`', "")));
+    check("", &[("TIDINGS_KAFAK", "1")], &format!("TIDINGS_KAFAK: {}", known.replace('`', "")));
+    check(
+        "[activity]\nsize = 1",
+        &[],
+        "FILE: activity.size: no such setting; there are partitions, dlq_partitions",
+    );
+    check(
+        "",
+        &[("TIDINGS_ACTIVITY_PARTITIONS", "many")],
+        "TIDINGS_ACTIVITY_PARTITIONS: invalid type: found string \"many\", expected i32",
+    );
+    check("a = 1\nkafka = ", &[], "FILE, line 2: is not TOML");
+    check("broker = 1", &[], "FILE: broker: expected a table, found signed int `1`");
+    check(
+        "[broker]\nnum.partitions = [1]",
+        &[],
+        "FILE: broker.num.partitions: expected a value, found sequence",
+    );
+    check("[activity]\npartitions = 0", &[], "activity.partitions: expected at least 1, found 0");
+    check(
+        "kafka = \"9092\"",
+        &[],
+        "kafka: expected IP:PORT such as 127.0.0.1:9092, found \"9092\": invalid socket address syntax",
+    );
+    check(
+        "http = \"0.0.0.0:80\"",
+        &[],
+        "http: 0.0.0.0:80 can be reached from other machines, and nothing asks who is there: add --insecure to allow it",
+    );
+}
+
+#[test]
+fn leaving_loopback_is_possible_on_request() {
+    let config = load("http = \"0.0.0.0:80\"\ninsecure = true", &[], UpArgs::default()).unwrap();
+    assert_eq!(config.http.port(), 80);
+}

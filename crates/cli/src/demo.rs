@@ -1,0 +1,6 @@
+//! The demo.
+
+pub mod dataset;
+pub mod flights;
+pub mod playback;
+pub mod zones;
