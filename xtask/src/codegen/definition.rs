@@ -65,29 +65,44 @@ const KNOWN_FIELD_KEYS: &[&str] = &[
     "entityType", "mapKey", "zeroCopy",
 ];
 
+/// What a definition says about the message as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    /// The API key, or the record type.
+    pub api_key: Option<i16>,
+    /// The versions; none for an API that Kafka keeps only in name.
+    pub versions: Versions,
+    /// The flexible versions.
+    pub flexible: Versions,
+}
+
 impl Definition {
     /// Reads a definition; `text` is JSON with `//` comments on lines of their own.
     pub fn parse(text: &str, origin: String) -> Result<Self> {
-        let json: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        let value: Value = serde_json::from_str(&json).context("parse JSON")?;
+        let value = json(text)?;
+        let head = head(&value)?;
         let name = string(&value, "name")?.to_owned();
-        let versions = Versions::parse(string(&value, "validVersions")?)?;
-        let mut reader = Reader { message: versions, structs: Vec::new() };
-        reader.read_struct(&name, versions, &value)?;
+        let mut reader = Reader { message: head.versions, structs: Vec::new() };
+        reader.read_struct(&name, head.versions, &value)?;
         for common in value["commonStructs"].as_array().into_iter().flatten() {
             let declared = Versions::parse(string(common, "versions")?)?;
-            reader.read_struct(string(common, "name")?, declared.and(versions), common)?;
+            reader.read_struct(string(common, "name")?, declared.and(head.versions), common)?;
         }
         Ok(Self {
             kind: string(&value, "type")?.to_owned(),
-            api_key: value["apiKey"].as_i64().map(i16::try_from).transpose()?,
-            versions,
-            flexible: Versions::parse(string(&value, "flexibleVersions")?)?,
+            api_key: head.api_key,
+            versions: head.versions,
+            flexible: head.flexible,
             latest_version_unstable: value["latestVersionUnstable"].as_bool().unwrap_or(false),
             origin,
             structs: reader.structs,
             name,
         })
+    }
+
+    /// Reads only what concerns the message as a whole.
+    pub fn parse_head(text: &str) -> Result<Head> {
+        head(&json(text)?)
     }
 
     /// The struct `name` of this message.
@@ -151,4 +166,17 @@ fn read_field(value: &Value, context: Versions) -> Result<Field> {
 
 fn string<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     value[key].as_str().with_context(|| format!("find the text {key:?}"))
+}
+
+fn json(text: &str) -> Result<Value> {
+    let json: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    serde_json::from_str(&json).context("parse JSON")
+}
+
+fn head(value: &Value) -> Result<Head> {
+    Ok(Head {
+        api_key: value["apiKey"].as_i64().map(i16::try_from).transpose()?,
+        versions: Versions::parse(string(value, "validVersions")?)?,
+        flexible: Versions::parse(value["flexibleVersions"].as_str().unwrap_or("none"))?,
+    })
 }

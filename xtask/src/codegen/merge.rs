@@ -3,7 +3,7 @@
 //! Owns the union: the newer definition is the base; the older one lowers its first version and gives back the fields
 //! that went with the dropped versions. Invariant: where both define a version, they agree; a difference is an error.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::definition::{Definition, Field};
 use super::versions::Versions;
@@ -46,9 +46,4 @@ fn agree(new: &Field, old: &Field, old_valid: Versions) -> Result<()> {
     ensure!(same(new.versions, old.versions), "field {} changed its versions", new.name);
     ensure!(same(new.nullable, old.nullable), "field {} changed where it is nullable", new.name);
     Ok(())
-}
-
-/// Fails when a message of the older release is missing.
-pub fn find<'a>(older: &'a [Definition], name: &str) -> Result<&'a Definition> {
-    older.iter().find(|definition| definition.name == name).with_context(|| format!("find the older {name}"))
 }

@@ -53,6 +53,10 @@ impl Artifact {
         Ok(directory)
     }
 
+    fn has(self, root: &Path, directory: &str, name: &str) -> bool {
+        self.unpack(root).is_ok_and(|unpacked| unpacked.join(directory).join(format!("{name}.json")).is_file())
+    }
+
     fn read(self, root: &Path, directory: &str, name: &str) -> Result<Definition> {
         let path = self.unpack(root)?.join(directory).join(format!("{name}.json"));
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -69,11 +73,8 @@ impl Source {
         let mut definitions = Vec::new();
         for name in apis.chain(others) {
             let mut definition = self.artifact.read(root, self.directory, &name)?;
-            let older = match self.before {
-                Some(before) if !self.others.contains(&name.as_str()) => before.read(root, self.directory, &name).ok(),
-                _ => None,
-            };
-            if let Some(older) = older {
+            if let Some(before) = self.before.filter(|before| before.has(root, self.directory, &name)) {
+                let older = before.read(root, self.directory, &name)?;
                 merge::widen(&mut definition, &older).with_context(|| format!("widen {name}"))?;
             }
             definitions.push(definition);

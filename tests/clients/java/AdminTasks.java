@@ -1,0 +1,115 @@
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.stream.Collectors;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.ConsumerGroupDescription;
+import org.apache.kafka.clients.admin.CreateTopicsOptions;
+import org.apache.kafka.clients.admin.GroupListing;
+import org.apache.kafka.clients.admin.NewPartitions;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
+import org.apache.kafka.common.errors.GroupNotEmptyException;
+import org.apache.kafka.common.errors.InvalidConfigurationException;
+import org.apache.kafka.common.errors.InvalidPartitionsException;
+import org.apache.kafka.common.errors.InvalidTopicException;
+import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
+
+/** Topics, their settings and partitions, and groups: created, listed, described and deleted. */
+final class AdminTasks {
+    public static void main(String[] arguments) {
+        Support.main("java admin: topics, settings, partitions, groups", arguments, () -> {
+            try (Admin admin = Support.admin()) {
+                String topic = Support.named("managed");
+                topics(admin, topic);
+                groups(admin, topic, Support.named("managed-group"));
+                admin.deleteTopics(List.of(topic)).all().get();
+                Support.until("the topic is gone", () -> !admin.listTopics().names().get().contains(topic));
+                Support.fails(UnknownTopicOrPartitionException.class, () -> admin.deleteTopics(List.of(topic)).all().get());
+            }
+        });
+    }
+
+    private static void topics(Admin admin, String topic) throws Exception {
+        NewTopic wanted = new NewTopic(topic, Optional.of(3), Optional.empty());
+        wanted.configs(Map.of("retention.ms", "60000", "cleanup.policy", "compact"));
+        admin.createTopics(List.of(wanted)).all().get();
+        Support.fails(TopicExistsException.class, () -> admin.createTopics(List.of(wanted)).all().get());
+        refused(admin, InvalidTopicException.class, new NewTopic(Support.named("bad name!"), 1, (short) 1));
+        refused(admin, InvalidPartitionsException.class, new NewTopic(Support.named("none"), 0, (short) 1));
+        NewTopic misconfigured = new NewTopic(Support.named("misconfigured"), 1, (short) 1);
+        refused(admin, InvalidConfigurationException.class, misconfigured.configs(Map.of("retention.ms", "soon")));
+        String tried = Support.named("dry-run");
+        admin.createTopics(List.of(new NewTopic(tried, 1, (short) 1)), new CreateTopicsOptions().validateOnly(true)).all().get();
+
+        Set<String> names = admin.listTopics().names().get();
+        Support.check(names.contains(topic) && !names.contains(tried), "the topics are " + names);
+        Support.equal(partitionCount(admin, topic), 3);
+        Support.equal(admin.describeCluster().nodes().get().size(), 1);
+
+        admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all().get();
+        Support.until("the new partitions show", () -> partitionCount(admin, topic) == 5);
+        Support.fails(InvalidPartitionsException.class,
+            () -> admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(2))).all().get());
+
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        var config = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+        Support.equal(config.get("retention.ms").value(), "60000");
+        Support.equal(config.get("retention.ms").source(), ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG);
+        Support.equal(config.get("cleanup.policy").value(), "compact");
+        Support.equal(config.get("segment.bytes").value(), String.valueOf(1 << 30));
+        Support.check(config.get("segment.bytes").isDefault(), "segment.bytes is not the default");
+    }
+
+    private static void refused(Admin admin, Class<? extends Exception> error, NewTopic topic) throws Exception {
+        Support.fails(error, () -> admin.createTopics(List.of(topic)).all().get());
+    }
+
+    private static int partitionCount(Admin admin, String topic) throws Exception {
+        return admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().size();
+    }
+
+    private static void groups(Admin admin, String topic, String group) throws Exception {
+        try (var producer = Support.producer(Map.of())) {
+            for (int number = 0; number < 10; number++) {
+                producer.send(new ProducerRecord<>(topic, 1, Support.bytes("k"), Support.bytes("v"))).get();
+            }
+        }
+        try (var member = Support.consumer(group, Map.of("client.id", "the-member"))) {
+            member.subscribe(List.of(topic));
+            Support.read(member, 10);
+            member.commitSync();
+            ConsumerGroupDescription described = describe(admin, group);
+            Support.equal(described.groupState(), GroupState.STABLE);
+            Support.equal(described.members().size(), 1);
+            var only = described.members().iterator().next();
+            Support.equal(only.clientId(), "the-member");
+            Support.equal(only.assignment().topicPartitions().size(), 5);
+            Support.fails(GroupNotEmptyException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
+        }
+        Support.check(groupNames(admin).contains(group), "the group is not listed");
+        Support.until("the group is empty", () -> describe(admin, group).groupState() == GroupState.EMPTY);
+        var offsets = admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+        Support.equal(offsets.get(new TopicPartition(topic, 1)).offset(), 10L);
+        admin.deleteConsumerGroups(List.of(group)).all().get();
+        Support.check(!groupNames(admin).contains(group), "the group is still listed");
+        Support.fails(GroupIdNotFoundException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
+    }
+
+    private static ConsumerGroupDescription describe(Admin admin, String group) throws Exception {
+        return admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+    }
+
+    private static Set<String> groupNames(Admin admin) throws Exception {
+        return admin.listGroups().all().get().stream().map(GroupListing::groupId).collect(Collectors.toSet());
+    }
+
+    private AdminTasks() {}
+}
