@@ -61,8 +61,19 @@ pub struct Field {
 }
 
 const KNOWN_FIELD_KEYS: &[&str] = &[
-    "name", "type", "versions", "nullableVersions", "taggedVersions", "tag", "ignorable", "default", "fields", "about",
-    "entityType", "mapKey", "zeroCopy",
+    "name",
+    "type",
+    "versions",
+    "nullableVersions",
+    "taggedVersions",
+    "tag",
+    "ignorable",
+    "default",
+    "fields",
+    "about",
+    "entityType",
+    "mapKey",
+    "zeroCopy",
 ];
 
 /// What a definition says about the message as a whole.

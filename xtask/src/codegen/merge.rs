@@ -16,7 +16,12 @@ pub fn widen(newer: &mut Definition, older: &Definition) -> Result<()> {
     let dropped = Versions { first: older.versions.first, last: newer.versions.first - 1 };
     let old_valid = older.versions;
     newer.versions.first = older.versions.first;
-    newer.origin = format!("{}, versions {}-{} {}", newer.origin, dropped.first, dropped.last, older.origin);
+    newer.origin = match dropped.first == dropped.last {
+        true => format!("{} (version {} from {})", newer.origin, dropped.first, older.origin),
+        false => {
+            format!("{} (versions {}-{} from {})", newer.origin, dropped.first, dropped.last, older.origin)
+        }
+    };
     for new_struct in &mut newer.structs {
         let old_struct = older.find(&new_struct.name).ok();
         let Some(old_struct) = old_struct else { continue };
@@ -26,7 +31,8 @@ pub fn widen(newer: &mut Definition, older: &Definition) -> Result<()> {
                 agree(new, old, old_valid)?;
                 continue;
             }
-            let outside = old.versions.and(old_valid).and(Versions { first: dropped.last + 1, last: i16::MAX });
+            let outside =
+                old.versions.and(old_valid).and(Versions { first: dropped.last + 1, last: i16::MAX });
             ensure!(outside.is_empty(), "{}.{} vanished from a version still valid", newer.name, old.name);
             let previous = index.checked_sub(1).map(|index| &old_struct.fields[index].name);
             let at = previous.and_then(|name| new_struct.fields.iter().position(|new| new.name == *name));
@@ -42,7 +48,11 @@ fn agree(new: &Field, old: &Field, old_valid: Versions) -> Result<()> {
         let (new, old) = (new.and(old_valid), old.and(old_valid));
         new == old || (new.is_empty() && old.is_empty())
     };
-    ensure!(new.kind == old.kind && new.tag == old.tag && new.default == old.default, "field {} changed", new.name);
+    ensure!(
+        new.kind == old.kind && new.tag == old.tag && new.default == old.default,
+        "field {} changed",
+        new.name
+    );
     ensure!(same(new.versions, old.versions), "field {} changed its versions", new.name);
     ensure!(same(new.nullable, old.nullable), "field {} changed where it is nullable", new.name);
     Ok(())

@@ -54,7 +54,8 @@ impl Artifact {
     }
 
     fn has(self, root: &Path, directory: &str, name: &str) -> bool {
-        self.unpack(root).is_ok_and(|unpacked| unpacked.join(directory).join(format!("{name}.json")).is_file())
+        self.unpack(root)
+            .is_ok_and(|unpacked| unpacked.join(directory).join(format!("{name}.json")).is_file())
     }
 
     fn read(self, root: &Path, directory: &str, name: &str) -> Result<Definition> {

@@ -49,7 +49,9 @@ impl Type {
     pub fn parse(text: &str) -> Result<Self> {
         if let Some(element) = text.strip_prefix("[]") {
             return match Self::parse(element)? {
-                element @ (Self::Fixed(_) | Self::String | Self::Struct(_)) => Ok(Self::Array(Box::new(element))),
+                element @ (Self::Fixed(_) | Self::String | Self::Struct(_)) => {
+                    Ok(Self::Array(Box::new(element)))
+                }
                 _ => bail!("arrays of {element} are not known"),
             };
         }
@@ -60,7 +62,9 @@ impl Type {
             "string" => Ok(Self::String),
             "bytes" => Ok(Self::Bytes),
             "records" => Ok(Self::Records),
-            _ if text.starts_with(|first: char| first.is_ascii_uppercase()) => Ok(Self::Struct(text.to_owned())),
+            _ if text.starts_with(|first: char| first.is_ascii_uppercase()) => {
+                Ok(Self::Struct(text.to_owned()))
+            }
             _ => bail!("type {text:?} is not known"),
         }
     }

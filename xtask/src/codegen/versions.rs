@@ -19,7 +19,8 @@ impl Versions {
 
     /// Reads Kafka's notation.
     pub fn parse(text: &str) -> Result<Self> {
-        let number = |text: &str| text.trim().parse::<i16>().with_context(|| format!("read version {text:?}"));
+        let number =
+            |text: &str| text.trim().parse::<i16>().with_context(|| format!("read version {text:?}"));
         if text == "none" {
             Ok(Self::NONE)
         } else if let Some(first) = text.strip_suffix('+') {

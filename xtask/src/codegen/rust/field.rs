@@ -62,7 +62,8 @@ impl<'a> FieldCode<'a> {
     }
 
     fn defaults_to_null(&self) -> bool {
-        self.is_option() && (self.field.default.as_deref() == Some("null") || self.field.kind == Type::Records)
+        self.is_option()
+            && (self.field.default.as_deref() == Some("null") || self.field.kind == Type::Records)
     }
 
     /// Whether the default is what Rust gives the type.
@@ -213,9 +214,12 @@ impl<'a> FieldCode<'a> {
                 Type::Struct(_) => "e.struct_presence(false)".to_owned(),
                 _ => format!("e.null({})", self.flexible()),
             };
-            let present = if let Type::Struct(_) = self.field.kind { "e.struct_presence(true); " } else { "" };
+            let present =
+                if let Type::Struct(_) = self.field.kind { "e.struct_presence(true); " } else { "" };
             let value = self.encode_value("x");
-            return format!("{null_check}match &self.{name} {{ Some(x) => {{ {present}{value}? }} None => {null}, }}\n");
+            return format!(
+                "{null_check}match &self.{name} {{ Some(x) => {{ {present}{value}? }} None => {null}, }}\n"
+            );
         }
         match &self.field.kind {
             Type::Fixed(fixed) => format!("e.{}(self.{name});\n", fixed.method),
@@ -260,20 +264,37 @@ fn literal(text: &str) -> Option<String> {
 /// The size of the shortest encoding in any of `versions`, in bytes.
 fn min_size(definition: &Definition, kind: &Type, versions: Versions) -> usize {
     let versions = versions.and(definition.versions);
-    (versions.first..=versions.last).map(|version| size_at(definition, kind, false, version)).min().unwrap_or(0)
+    (versions.first..=versions.last)
+        .map(|version| size_at(definition, kind, false, version))
+        .min()
+        .unwrap_or(0)
 }
 
 fn size_at(definition: &Definition, kind: &Type, nullable: bool, version: i16) -> usize {
     let flexible = definition.flexible.contains(version);
     match kind {
         Type::Fixed(fixed) => fixed.size,
-        Type::String => if flexible { 1 } else { 2 },
-        Type::Bytes | Type::Records | Type::Array(_) => if flexible { 1 } else { 4 },
+        Type::String => {
+            if flexible {
+                1
+            } else {
+                2
+            }
+        }
+        Type::Bytes | Type::Records | Type::Array(_) => {
+            if flexible {
+                1
+            } else {
+                4
+            }
+        }
         Type::Struct(_) if nullable => 1,
         Type::Struct(name) => {
             let fields = definition.find(name).map(|one| one.fields.as_slice()).unwrap_or_default();
-            let present = fields.iter().filter(|field| field.tag.is_none() && field.versions.contains(version));
-            let size = |field: &Field| size_at(definition, &field.kind, field.nullable.contains(version), version);
+            let present =
+                fields.iter().filter(|field| field.tag.is_none() && field.versions.contains(version));
+            let size =
+                |field: &Field| size_at(definition, &field.kind, field.nullable.contains(version), version);
             present.map(size).sum::<usize>() + usize::from(flexible)
         }
     }
