@@ -1,0 +1,127 @@
+//! Topics and groups of a cluster: create, list, describe, delete.
+//!
+//! **Invariant:** asking never creates a topic. Every call blocks for at most about the timeout given at the start
+//! (listing the lag of a group asks several times).
+
+mod groups;
+mod topics;
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use thiserror::Error;
+
+use crate::cluster::{Cluster, ClusterError, LogContext};
+use crate::error::KafkaFault;
+pub use groups::{GroupDescription, GroupMember, GroupOffset, GroupSummary};
+pub use topics::{TopicDescription, TopicPartitionInfo, TopicSpec};
+
+/// Why an administrative call failed.
+#[derive(Debug, Clone, Error)]
+pub enum AdminError {
+    /// The client could not be made.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The topic does not exist.
+    #[error("topic {topic} does not exist")]
+    UnknownTopic {
+        /// The topic.
+        topic: String,
+    },
+    /// The topic exists already.
+    #[error("topic {topic} exists already")]
+    TopicExists {
+        /// The topic.
+        topic: String,
+    },
+    /// The group does not exist.
+    #[error("group {group} does not exist")]
+    UnknownGroup {
+        /// The group.
+        group: String,
+    },
+    /// The group has members: a group can be deleted only when they have left.
+    #[error("group {group} still has members")]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+    },
+    /// The cluster failed or could not be reached.
+    #[error("cannot {operation}: {fault}")]
+    Kafka {
+        /// What was tried, with its object.
+        operation: String,
+        /// Why it failed.
+        #[source]
+        fault: KafkaFault,
+    },
+}
+
+impl AdminError {
+    /// What the operator can do, in one sentence; `None` if the message says it all.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Kafka { fault, .. } => Some(fault.hint()),
+            Self::GroupNotEmpty { .. } => Some("stop the group's members first".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Administers a cluster. Holds a connection, so make it when needed and drop it after.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings::Cluster;
+/// use tidings::admin::{Admin, TopicSpec};
+///
+/// let admin = Admin::new(&Cluster::new("localhost:9092"), Duration::from_secs(10))?;
+/// admin.ensure_topics(&[TopicSpec::new("orders", 3), TopicSpec::new("orders.dlq", 1)])?;
+/// for topic in admin.list_topics()? {
+///     println!("{} has {} partitions", topic.name, topic.partitions.len());
+/// }
+/// # Ok::<(), tidings::admin::AdminError>(())
+/// ```
+pub struct Admin {
+    cluster: Cluster,
+    client: AdminClient<LogContext>,
+    query: BaseConsumer<LogContext>,
+    timeout: Duration,
+}
+
+impl Admin {
+    /// Makes the client; connects with the first call. Each request may take `timeout`.
+    pub fn new(cluster: &Cluster, timeout: Duration) -> Result<Self, ClusterError> {
+        let config = cluster.query_config()?;
+        let client = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        let query = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        Ok(Self { cluster: cluster.clone(), client, query, timeout })
+    }
+
+    /// The identity of the cluster, or why it does not answer.
+    pub fn cluster_id(&self) -> Result<String, AdminError> {
+        let unreachable = || KafkaFault::Unreachable { bootstrap: self.cluster.bootstrap().to_string() };
+        self.query.client().fetch_cluster_id(self.timeout).ok_or_else(|| AdminError::Kafka {
+            operation: "ask for the cluster id".into(),
+            fault: unreachable(),
+        })
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout))
+    }
+
+    fn failed(&self, operation: &str) -> impl FnOnce(KafkaError) -> AdminError + use<'_> {
+        let operation = operation.to_string();
+        move |error| AdminError::Kafka {
+            operation,
+            fault: KafkaFault::from_kafka(&error, self.cluster.bootstrap(), self.timeout),
+        }
+    }
+
+    fn refused(&self, operation: String, code: RDKafkaErrorCode) -> AdminError {
+        AdminError::Kafka { operation, fault: KafkaFault::from_code(code, self.cluster.bootstrap(), self.timeout) }
+    }
+}

@@ -1,0 +1,182 @@
+//! Groups: who is in them and how far behind they are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::groups::GroupInfo;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::topics::block_on;
+use super::{Admin, AdminError};
+use crate::cluster::{ClusterError, LogContext};
+use crate::reader::offsets_at;
+
+/// A group in a list.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct GroupSummary {
+    /// Its name.
+    pub name: String,
+    /// Kafka's name of its state (`Stable`, `Empty`, …).
+    pub state: String,
+    /// What kind of group it is (`consumer`).
+    pub protocol_type: String,
+    /// How many members it has.
+    pub members: usize,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct GroupMember {
+    /// The id which the coordinator gave it.
+    pub member_id: String,
+    /// The name which the client gave itself.
+    pub client_id: String,
+    /// The address it connects from.
+    pub host: String,
+}
+
+/// How far a group is in one partition.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct GroupOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset the group will read.
+    pub committed_offset: i64,
+    /// The next offset to be written.
+    pub end_offset: i64,
+    /// Records between the two.
+    pub lag: i64,
+}
+
+/// A group with its members and offsets.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct GroupDescription {
+    /// Its name.
+    pub name: String,
+    /// Kafka's name of its state.
+    pub state: String,
+    /// The assignment strategy its members agreed on.
+    pub protocol: String,
+    /// Its members.
+    pub members: Vec<GroupMember>,
+    /// Every partition it has committed an offset for, by topic and partition.
+    pub offsets: Vec<GroupOffset>,
+}
+
+impl Admin {
+    /// All groups by name.
+    pub fn list_groups(&self) -> Result<Vec<GroupSummary>, AdminError> {
+        let groups = self.query.fetch_group_list(None, self.timeout).map_err(self.failed("list groups"))?;
+        let mut groups: Vec<_> = groups.groups().iter().map(summarize).collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(groups)
+    }
+
+    /// One group with members, committed offsets and lag.
+    pub fn describe_group(&self, group: &str) -> Result<GroupDescription, AdminError> {
+        let operation = format!("describe group {group}");
+        let groups = self.query.fetch_group_list(Some(group), self.timeout).map_err(self.failed(&operation))?;
+        let found = groups.groups().iter().find(|found| found.name() == group);
+        // Kafka answers for every name; a group it does not know is "Dead".
+        let known = found.filter(|found| found.state() != "Dead");
+        let offsets = self.group_offsets(group)?;
+        if known.is_none() && offsets.is_empty() {
+            return Err(AdminError::UnknownGroup { group: group.into() });
+        }
+        Ok(GroupDescription {
+            name: group.to_string(),
+            state: known.map_or("Empty", GroupInfo::state).to_string(),
+            protocol: known.map_or("", GroupInfo::protocol).to_string(),
+            members: known.map_or_else(Vec::new, members),
+            offsets,
+        })
+    }
+
+    /// Committed offsets, end offsets and lag of a group; empty if it has committed nothing.
+    pub fn group_offsets(&self, group: &str) -> Result<Vec<GroupOffset>, AdminError> {
+        let operation = format!("read the offsets of group {group}");
+        let mut query = TopicPartitionList::new();
+        for topic in self.list_topics()? {
+            for partition in &topic.partitions {
+                query.add_partition(&topic.name, partition.partition);
+            }
+        }
+        let committed = self.committed(group, query)?;
+        let mut ends = TopicPartitionList::with_capacity(committed.len());
+        for (topic, partition) in committed.keys() {
+            ends.add_partition_offset(topic, *partition, Offset::End).map_err(self.failed(&operation))?;
+        }
+        let ends = match committed.is_empty() {
+            true => HashMap::new(),
+            false => offsets_at(&self.query, ends, self.timeout).map_err(self.failed(&operation))?,
+        };
+        let offset = |((topic, partition), committed_offset): ((String, i32), i64)| {
+            let end_offset = ends.get(&(topic.clone(), partition)).copied().unwrap_or(committed_offset);
+            let lag = (end_offset - committed_offset).max(0);
+            GroupOffset { topic, partition, committed_offset, end_offset, lag }
+        };
+        Ok(committed.into_iter().map(offset).collect())
+    }
+
+    /// Deletes a group and its offsets. It must have no members.
+    pub fn delete_group(&self, group: &str) -> Result<(), AdminError> {
+        let operation = format!("delete group {group}");
+        let results =
+            block_on(self.client.delete_groups(&[group], &self.options())).map_err(self.failed(&operation))?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::NonEmptyGroup))) => {
+                Err(AdminError::GroupNotEmpty { group: group.into() })
+            }
+            Some(Err((_, RDKafkaErrorCode::GroupIdNotFound))) => {
+                Err(AdminError::UnknownGroup { group: group.into() })
+            }
+            Some(Err((_, code))) => Err(self.refused(operation, code)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The committed offsets of a group among those partitions. A client can ask only for the group of its
+    /// configuration, so one is made for the question; it never joins.
+    fn committed(
+        &self,
+        group: &str,
+        query: TopicPartitionList,
+    ) -> Result<BTreeMap<(String, i32), i64>, AdminError> {
+        let operation = format!("read the offsets of group {group}");
+        if query.count() == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let config = self.cluster.consumer_config(group)?;
+        let consumer: BaseConsumer<LogContext> =
+            config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        let committed = consumer.committed_offsets(query, self.timeout).map_err(self.failed(&operation))?;
+        let mut offsets = BTreeMap::new();
+        for element in committed.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert((element.topic().to_string(), element.partition()), offset);
+            }
+        }
+        Ok(offsets)
+    }
+}
+
+fn summarize(group: &GroupInfo) -> GroupSummary {
+    GroupSummary {
+        name: group.name().to_string(),
+        state: group.state().to_string(),
+        protocol_type: group.protocol_type().to_string(),
+        members: group.members().len(),
+    }
+}
+
+fn members(group: &GroupInfo) -> Vec<GroupMember> {
+    let member = |member: &rdkafka::groups::GroupMemberInfo| GroupMember {
+        member_id: member.id().to_string(),
+        client_id: member.client_id().to_string(),
+        host: member.client_host().trim_start_matches('/').to_string(),
+    };
+    group.members().iter().map(member).collect()
+}

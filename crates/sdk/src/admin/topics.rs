@@ -1,0 +1,260 @@
+//! Topics: what to create, and what there is.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::topic_partition_list::Offset;
+
+use super::{Admin, AdminError};
+use crate::reader::offsets_at;
+
+/// How often a new topic is looked for until every broker knows it.
+const PROPAGATION_RETRY: Duration = Duration::from_millis(5);
+
+/// A topic to create.
+///
+/// ```
+/// use tidings::admin::TopicSpec;
+///
+/// let spec = TopicSpec::new("orders", 3).config("retention.ms", "-1");
+/// assert_eq!(spec.replication, -1); // the cluster's default
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions; -1 for the cluster's default.
+    pub partitions: i32,
+    /// How many replicas of each; -1 for the cluster's default.
+    pub replication: i32,
+    /// Settings by Kafka's names.
+    pub config: Vec<(String, String)>,
+}
+
+impl TopicSpec {
+    /// A topic with that many partitions and the cluster's default replication.
+    pub fn new(name: impl Into<String>, partitions: i32) -> Self {
+        Self { name: name.into(), partitions, replication: -1, config: Vec::new() }
+    }
+
+    /// Adds a setting by Kafka's name.
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.config.push((key.into(), value.into()));
+        self
+    }
+
+    /// Sets the number of replicas.
+    pub fn replication(mut self, replication: i32) -> Self {
+        self.replication = replication;
+        self
+    }
+}
+
+/// One partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TopicPartitionInfo {
+    /// Its number.
+    pub partition: i32,
+    /// The broker that leads it, -1 for none.
+    pub leader: i32,
+    /// The brokers that hold a replica.
+    pub replicas: Vec<i32>,
+    /// Those of them that are in sync.
+    pub in_sync: Vec<i32>,
+    /// The first offset that can be read; only when described.
+    pub start_offset: Option<i64>,
+    /// The next offset to be written; only when described.
+    pub end_offset: Option<i64>,
+}
+
+/// A topic that exists.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: String,
+    /// Its partitions, by number.
+    pub partitions: Vec<TopicPartitionInfo>,
+    /// Settings that differ from the cluster's defaults; only when described.
+    pub config: Vec<(String, String)>,
+}
+
+impl Admin {
+    /// Creates the topics that are missing, and waits until the cluster serves all of them.
+    ///
+    /// A topic that exists is left as it is, whatever its partitions and settings are. Answers the names created.
+    pub fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
+        let existing: Vec<String> = self.list_topics()?.into_iter().map(|topic| topic.name).collect();
+        let mut created = Vec::new();
+        for spec in specs.iter().filter(|spec| !existing.contains(&spec.name)) {
+            match self.create_topic(spec) {
+                Ok(()) => created.push(spec.name.clone()),
+                Err(AdminError::TopicExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(created)
+    }
+
+    /// Creates a topic, and waits until it can be used.
+    pub fn create_topic(&self, spec: &TopicSpec) -> Result<(), AdminError> {
+        let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+        for (key, value) in &spec.config {
+            topic = topic.set(key, value);
+        }
+        let operation = format!("create topic {}", spec.name);
+        let results =
+            block_on(self.client.create_topics([&topic], &self.options())).map_err(self.failed(&operation))?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+                Err(AdminError::TopicExists { topic: spec.name.clone() })
+            }
+            Some(Err((_, code))) => Err(self.refused(operation, code)),
+            _ => self.wait_for_leaders(&spec.name),
+        }
+    }
+
+    /// Deletes a topic and all its records.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
+        let operation = format!("delete topic {topic}");
+        let results =
+            block_on(self.client.delete_topics(&[topic], &self.options())).map_err(self.failed(&operation))?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => {
+                Err(AdminError::UnknownTopic { topic: topic.into() })
+            }
+            Some(Err((_, code))) => Err(self.refused(operation, code)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Raises the number of partitions of a topic. Keys move to other partitions from then on.
+    pub fn create_partitions(&self, topic: &str, new_count: usize) -> Result<(), AdminError> {
+        let operation = format!("create partitions of {topic}");
+        let wanted = NewPartitions::new(topic, new_count);
+        let results =
+            block_on(self.client.create_partitions([&wanted], &self.options())).map_err(self.failed(&operation))?;
+        match results.into_iter().next() {
+            Some(Err((_, code))) => Err(self.refused(operation, code)),
+            _ => Ok(()),
+        }
+    }
+
+    /// All topics by name, without offsets and settings.
+    pub fn list_topics(&self) -> Result<Vec<TopicDescription>, AdminError> {
+        let metadata = self.query.fetch_metadata(None, self.timeout).map_err(self.failed("list topics"))?;
+        let mut topics: Vec<_> = metadata.topics().iter().map(describe).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// One topic with its offsets and the settings that differ from the defaults.
+    pub fn describe_topic(&self, topic: &str) -> Result<TopicDescription, AdminError> {
+        let operation = format!("describe topic {topic}");
+        let metadata = self.query.fetch_metadata(Some(topic), self.timeout).map_err(self.failed(&operation))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
+        let mut description =
+            found.map(describe).ok_or_else(|| AdminError::UnknownTopic { topic: topic.into() })?;
+        let (starts, ends) = (self.offsets(&description, Offset::Beginning)?, self.offsets(&description, Offset::End)?);
+        for partition in &mut description.partitions {
+            let key = (topic.to_string(), partition.partition);
+            partition.start_offset = starts.get(&key).copied();
+            partition.end_offset = ends.get(&key).copied();
+        }
+        description.config = self.changed_config(topic)?;
+        Ok(description)
+    }
+
+    fn changed_config(&self, topic: &str) -> Result<Vec<(String, String)>, AdminError> {
+        let operation = format!("describe the settings of {topic}");
+        let specifier = ResourceSpecifier::Topic(topic);
+        let answers = block_on(self.client.describe_configs([&specifier], &self.options()))
+            .map_err(self.failed(&operation))?;
+        let resource = match answers.into_iter().next() {
+            Some(Ok(resource)) => resource,
+            Some(Err(code)) => return Err(self.refused(operation, code)),
+            None => return Ok(Vec::new()),
+        };
+        let changed = resource.entries.into_iter().filter(|entry| !entry.is_default && !entry.is_sensitive);
+        let is_own = |source: &rdkafka::admin::ConfigSource| {
+            matches!(source, rdkafka::admin::ConfigSource::DynamicTopic)
+        };
+        Ok(changed
+            .filter(|entry| is_own(&entry.source))
+            .map(|entry| (entry.name, entry.value.unwrap_or_default()))
+            .collect())
+    }
+
+    fn offsets(&self, topic: &TopicDescription, at: Offset) -> Result<HashMap<(String, i32), i64>, AdminError> {
+        let operation = format!("read the offsets of {}", topic.name);
+        let mut query = TopicPartitionList::with_capacity(topic.partitions.len());
+        for partition in &topic.partitions {
+            query
+                .add_partition_offset(&topic.name, partition.partition, at)
+                .map_err(self.failed(&operation))?;
+        }
+        offsets_at(&self.query, query, self.timeout).map_err(self.failed(&operation))
+    }
+
+    /// A cluster answers a creation before every broker knows the topic: wait for the leaders.
+    fn wait_for_leaders(&self, topic: &str) -> Result<(), AdminError> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let metadata =
+                self.query.fetch_metadata(Some(topic), left).map_err(self.failed(&format!("create topic {topic}")))?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let is_led = |topic: &MetadataTopic| {
+                !topic.partitions().is_empty() && topic.partitions().iter().all(|p| p.leader() >= 0)
+            };
+            if found.is_some_and(is_led) {
+                return Ok(());
+            }
+            if left.is_zero() {
+                return Err(self.refused(format!("create topic {topic}"), RDKafkaErrorCode::OperationTimedOut));
+            }
+            std::thread::sleep(PROPAGATION_RETRY);
+        }
+    }
+}
+
+fn describe(topic: &MetadataTopic) -> TopicDescription {
+    let partition = |partition: &rdkafka::metadata::MetadataPartition| TopicPartitionInfo {
+        partition: partition.id(),
+        leader: partition.leader(),
+        replicas: partition.replicas().to_vec(),
+        in_sync: partition.isr().to_vec(),
+        start_offset: None,
+        end_offset: None,
+    };
+    let mut partitions: Vec<_> = topic.partitions().iter().map(partition).collect();
+    partitions.sort_by_key(|partition| partition.partition);
+    TopicDescription { name: topic.name().to_string(), partitions, config: Vec::new() }
+}
+
+/// Waits for a future whose completion comes from librdkafka's own thread, so that no runtime is needed.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

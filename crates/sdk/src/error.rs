@@ -1,0 +1,203 @@
+//! What can go wrong between a client and a cluster, told apart by what the caller can do about it.
+//!
+//! Every operation has its own error enum; those that talk to a cluster carry a [`KafkaFault`]. This
+//! module owns the one mapping from librdkafka's codes to faults.
+
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use thiserror::Error;
+
+/// A failure reported by the cluster, or the failure to reach it.
+///
+/// [`KafkaFault::hint`] says what to do about it; [`KafkaFault::is_transient`] whether waiting may help.
+///
+/// ```
+/// use tidings::KafkaFault;
+///
+/// let fault = KafkaFault::Unreachable { bootstrap: "127.0.0.1:9".into() };
+/// assert!(fault.is_transient());
+/// assert!(fault.hint().contains("127.0.0.1:9"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum KafkaFault {
+    /// No broker of the bootstrap list answers.
+    #[error("no broker answers at {bootstrap}")]
+    Unreachable {
+        /// The addresses tried.
+        bootstrap: String,
+    },
+    /// A broker was reached, or may have been, but did not answer in time.
+    #[error("no answer from {bootstrap} within {} ms", waited.as_millis())]
+    TimedOut {
+        /// The addresses of the cluster.
+        bootstrap: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The cluster refused the credentials, or wants some.
+    #[error("authentication refused by {bootstrap}")]
+    Authentication {
+        /// The addresses of the cluster.
+        bootstrap: String,
+    },
+    /// The principal may not do this.
+    #[error("not authorized: {reason}")]
+    Authorization {
+        /// The cluster's words.
+        reason: String,
+    },
+    /// The topic or the partition does not exist.
+    #[error("unknown topic or partition")]
+    UnknownTopic,
+    /// The record is larger than the topic or the client allows.
+    #[error("record too large")]
+    RecordTooLarge,
+    /// The client's own queue is full: records arrive faster than the cluster takes them.
+    #[error("producer queue full")]
+    QueueFull,
+    /// Another member of the group uses the same `group.instance.id`.
+    #[error("fenced: another member has the same group.instance.id")]
+    Fenced,
+    /// Any other answer, by Kafka's own name.
+    #[error("{name}: {reason}")]
+    Kafka {
+        /// Name of the code.
+        name: String,
+        /// What it means.
+        reason: String,
+        /// Whether Kafka's clients retry it.
+        transient: bool,
+    },
+}
+
+impl KafkaFault {
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::QueueFull => true,
+            Self::Kafka { transient, .. } => *transient,
+            Self::Authentication { .. }
+            | Self::Authorization { .. }
+            | Self::UnknownTopic
+            | Self::RecordTooLarge
+            | Self::Fenced => false,
+        }
+    }
+
+    /// What the operator can do, in one sentence.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Unreachable { bootstrap } => {
+                format!("check that a broker listens at {bootstrap}, and the bootstrap address in the configuration")
+            }
+            Self::TimedOut { .. } => "check the load and the log of the brokers, or allow more time".into(),
+            Self::Authentication { .. } => {
+                "check security.protocol, sasl.mechanism, sasl.username and sasl.password".into()
+            }
+            Self::Authorization { .. } => "grant the principal the operation with an ACL".into(),
+            Self::UnknownTopic => "create the topic, or check its name".into(),
+            Self::RecordTooLarge => "raise max.message.bytes of the topic, or make the record smaller".into(),
+            Self::QueueFull => "send slower, or raise queue.buffering.max.kbytes".into(),
+            Self::Fenced => "give every running member its own instance id".into(),
+            Self::Kafka { .. } => "look the code up in Kafka's protocol guide and read the brokers' log".into(),
+        }
+    }
+
+    pub(crate) fn from_kafka(error: &KafkaError, bootstrap: &str, waited: Duration) -> Self {
+        match error {
+            KafkaError::AdminOp(code) => Self::from_code(*code, bootstrap, waited),
+            other => match other.rdkafka_error_code() {
+                Some(code) => Self::from_code(code, bootstrap, waited),
+                None => Self::Kafka { name: "client".into(), reason: other.to_string(), transient: false },
+            },
+        }
+    }
+
+    pub(crate) fn from_code(code: Code, bootstrap: &str, waited: Duration) -> Self {
+        let bootstrap = bootstrap.to_string();
+        match code {
+            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => Self::Unreachable { bootstrap },
+            Code::OperationTimedOut | Code::MessageTimedOut | Code::TimedOutQueue | Code::RequestTimedOut => {
+                Self::TimedOut { bootstrap, waited }
+            }
+            Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::SSL => Self::Authentication { bootstrap },
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed => Self::Authorization { reason: code.to_string() },
+            Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => Self::UnknownTopic,
+            Code::MessageSizeTooLarge | Code::InvalidMessageSize => Self::RecordTooLarge,
+            Code::QueueFull => Self::QueueFull,
+            Code::FencedInstanceId | Code::Fenced => Self::Fenced,
+            other => Self::Kafka {
+                name: format!("{other:?}"),
+                reason: other.to_string(),
+                transient: is_transient_code(other),
+            },
+        }
+    }
+}
+
+/// The codes which Kafka's own clients retry, as far as they are not faults of their own above.
+fn is_transient_code(code: Code) -> bool {
+    matches!(
+        code,
+        Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::NotController
+            | Code::RebalanceInProgress
+            | Code::KafkaStorageError
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+            | Code::PreferredLeaderNotAvailable
+            | Code::WaitingForCoordinator
+            | Code::NoOffset
+            | Code::Retry
+            | Code::PurgeQueue
+            | Code::PurgeInflight
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_map_to_faults_by_what_helps() {
+        let check = |code, transient: bool, text: &str| {
+            let fault = KafkaFault::from_code(code, "host:9092", Duration::from_millis(20));
+            assert_eq!(fault.is_transient(), transient, "{fault:?}");
+            assert!(fault.to_string().contains(text), "{fault}");
+            assert!(!fault.hint().is_empty());
+        };
+        check(Code::AllBrokersDown, true, "host:9092");
+        check(Code::OperationTimedOut, true, "20 ms");
+        check(Code::SaslAuthenticationFailed, false, "authentication");
+        check(Code::TopicAuthorizationFailed, false, "not authorized");
+        check(Code::UnknownTopicOrPartition, false, "unknown topic");
+        check(Code::MessageSizeTooLarge, false, "too large");
+        check(Code::NotCoordinator, true, "NotCoordinator");
+        check(Code::FencedInstanceId, false, "instance");
+        check(Code::InvalidTopic, false, "InvalidTopic");
+    }
+
+    #[test]
+    fn admin_errors_keep_their_code() {
+        let error = KafkaError::AdminOp(Code::UnknownTopicOrPartition);
+        assert_eq!(KafkaFault::from_kafka(&error, "h:1", Duration::ZERO), KafkaFault::UnknownTopic);
+    }
+}

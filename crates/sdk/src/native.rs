@@ -1,0 +1,163 @@
+//! The few calls into librdkafka which the `rdkafka` crate lacks or makes unsafe for bytes of strangers.
+//!
+//! **Invariant:** all `unsafe` of this crate is in this file. Headers are read here because `rdkafka`
+//! panics on a header name that is not UTF-8, which any producer may send.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as sys;
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
+
+use crate::record::{Headers, ReceivedRecord};
+
+/// Copies a message out of librdkafka's memory.
+pub(crate) fn to_received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
+    ReceivedRecord {
+        topic,
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: read_headers(message),
+    }
+}
+
+fn read_headers(message: &BorrowedMessage<'_>) -> Headers {
+    let mut native = ptr::null_mut();
+    // SAFETY: the message pointer is valid as long as the borrowed message; librdkafka only fills `native`.
+    let error = unsafe { sys::rd_kafka_message_headers(message.ptr(), &mut native) };
+    let mut headers = Headers::new();
+    if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || native.is_null() {
+        return headers;
+    }
+    for index in 0.. {
+        let (mut name, mut value, mut value_len) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: `native` belongs to the message; an index past the end is answered with an error.
+        let error =
+            unsafe { sys::rd_kafka_header_get_all(native, index, &mut name, &mut value, &mut value_len) };
+        if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+            break;
+        }
+        // SAFETY: on success `name` is a NUL-terminated string that lives as long as the message.
+        let name = unsafe { CStr::from_ptr(name) };
+        // SAFETY: on success `value` is null or points to `value_len` bytes that live as long as the message.
+        let value = (!value.is_null()).then(|| unsafe { slice::from_raw_parts(value.cast::<u8>(), value_len) });
+        headers.append(name.to_bytes(), value);
+    }
+    headers
+}
+
+/// Headers in librdkafka's memory, with names of any bytes.
+pub(crate) fn to_native_headers(headers: &Headers) -> OwnedHeaders {
+    let owned = OwnedHeaders::new_with_capacity(headers.len());
+    // `rdkafka` takes names as `&str` only, and gives its pointer away as this reference.
+    let native = ptr::from_ref(owned.as_borrowed()).cast::<sys::rd_kafka_headers_t>().cast_mut();
+    for (name, value) in headers {
+        let (value_ptr, value_len) = value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+        // SAFETY: `native` is the live header list owned by `owned`, which nobody else sees yet; librdkafka
+        // copies name and value.
+        unsafe {
+            sys::rd_kafka_header_add(
+                native,
+                name.as_ptr().cast(),
+                name.len() as isize,
+                value_ptr.cast(),
+                value_len as isize,
+            );
+        }
+    }
+    owned
+}
+
+/// The last high watermark a fetch brought for a partition: no request is sent. `None` before the first fetch.
+pub(crate) fn cached_high_watermark<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<i64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client outlives the call, the topic is NUL-terminated, and both out pointers are valid.
+    let error = unsafe {
+        sys::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
+    };
+    (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+/// A queue of its own for the answers to offset commits.
+///
+/// `rdkafka` offers a commit that blocks without a limit, and one whose answer comes only by polling the
+/// consumer, which also delivers records. This one can be awaited with a timeout anywhere, also inside a rebalance.
+pub(crate) struct CommitQueue {
+    queue: *mut sys::rd_kafka_queue_t,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for CommitQueue {}
+// SAFETY: librdkafka's queues lock inside.
+unsafe impl Sync for CommitQueue {}
+
+impl CommitQueue {
+    pub(crate) fn new<C: ConsumerContext>(client: &Client<C>) -> Self {
+        // SAFETY: the client is live. The queue holds a reference of its own to what it needs, and is
+        // destroyed exactly once, in `drop`.
+        Self { queue: unsafe { sys::rd_kafka_queue_new(client.native_ptr()) } }
+    }
+
+    /// Sends a commit. Its answer will come out of [`CommitQueue::poll`].
+    pub(crate) fn commit<C: ConsumerContext>(
+        &self,
+        client: &Client<C>,
+        offsets: &TopicPartitionList,
+    ) -> KafkaResult<()> {
+        // SAFETY: client, list and queue are live; librdkafka copies the list. Without a callback the
+        // answer is an event on the queue.
+        let error = unsafe {
+            sys::rd_kafka_commit_queue(client.native_ptr(), offsets.ptr(), self.queue, None, ptr::null_mut())
+        };
+        match RDKafkaErrorCode::from(error) {
+            RDKafkaErrorCode::NoError => Ok(()),
+            code => Err(KafkaError::ConsumerCommit(code)),
+        }
+    }
+
+    /// Waits for the answer to one commit; `None` if none came in time.
+    pub(crate) fn poll(&self, timeout: Duration) -> Option<KafkaResult<()>> {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is live; the event is destroyed below, exactly once.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue, timeout_ms) };
+        if event.is_null() {
+            return None;
+        }
+        // SAFETY: the event is live until destroyed on the next line.
+        let error = unsafe { sys::rd_kafka_event_error(event) };
+        // SAFETY: the event came from this queue and is not used after this.
+        unsafe { sys::rd_kafka_event_destroy(event) };
+        Some(match RDKafkaErrorCode::from(error) {
+            RDKafkaErrorCode::NoError => Ok(()),
+            code => Err(KafkaError::ConsumerCommit(code)),
+        })
+    }
+}
+
+impl Drop for CommitQueue {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed only here.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}

@@ -1,0 +1,344 @@
+//! Sending records: success or failure as a value, and never past a deadline.
+//!
+//! **Invariant:** every send answers by its deadline, also when the cluster is down, hangs, or the queue is full.
+//! **Invariant:** a successful answer comes after the cluster's own acknowledgement with `acks=all`.
+//!
+//! A batch costs one allocation for its answers and wakes its sender once, however many records it has:
+//! librdkafka's delivery reports count it down (see `batch`). The producer is deliberately not idempotent: the
+//! first acknowledgement of an idempotent producer takes 500 ms in librdkafka, and records here carry ids by which
+//! the reader recognises a repeated one.
+//!
+//! What is not here: a circuit breaker, a fallback, transactions.
+
+mod batch;
+mod metrics;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use thiserror::Error;
+
+use crate::cluster::{Cluster, ClusterError, log_line};
+use crate::error::KafkaFault;
+use crate::native;
+use crate::record::Record;
+use batch::{Batch, Slot};
+pub use metrics::ProducerMetrics;
+use metrics::TopicMetrics;
+
+/// How often a send looks again while the queue is full.
+const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
+
+/// How a [`Producer`] behaves. The defaults suit a service that waits for each acknowledgement.
+#[derive(Debug, Clone)]
+pub struct ProducerOptions {
+    /// How long a record waits for others to share its request. The default, 0.5 ms, lets the records of one HTTP
+    /// request travel together and costs less than the cluster's own flush to disk.
+    pub linger: Duration,
+    /// Requests in flight to one broker. More hide its latency; a retry may then overtake within a partition.
+    pub max_in_flight: u32,
+    /// How long the client itself goes on trying to deliver a record, also after its sender's deadline.
+    pub delivery_timeout: Duration,
+    /// Kafka's name of a codec (`none`, `lz4`, `zstd`, `gzip`).
+    pub compression: String,
+    /// Where to count. Share one value between the producers of a process.
+    pub metrics: ProducerMetrics,
+}
+
+impl Default for ProducerOptions {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_micros(500),
+            max_in_flight: 5,
+            delivery_timeout: Duration::from_secs(5),
+            compression: "none".into(),
+            metrics: ProducerMetrics::default(),
+        }
+    }
+}
+
+/// Where a record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// The partition it went to.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+}
+
+/// Why a record is not known to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The deadline passed without an answer. The record **may still be written**: send it again with the same id.
+    #[error("{topic}: no acknowledgement within {} ms", waited.as_millis())]
+    Deadline {
+        /// The topic.
+        topic: Arc<str>,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The client's queue stayed full until the deadline. The record was not sent.
+    #[error("{topic}: producer queue full for {} ms", waited.as_millis())]
+    QueueFull {
+        /// The topic.
+        topic: Arc<str>,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The cluster, or the client on its behalf, refused the record.
+    #[error("{topic}: {fault}")]
+    Refused {
+        /// The topic.
+        topic: Arc<str>,
+        /// Why.
+        #[source]
+        fault: KafkaFault,
+    },
+}
+
+impl SendError {
+    /// Whether the record may have been written although no acknowledgement came.
+    pub fn may_be_written(&self) -> bool {
+        match self {
+            Self::Deadline { .. } => true,
+            Self::QueueFull { .. } => false,
+            Self::Refused { fault, .. } => fault.is_transient() && *fault != KafkaFault::QueueFull,
+        }
+    }
+
+    /// Whether sending the same record later may succeed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Deadline { .. } | Self::QueueFull { .. } => true,
+            Self::Refused { fault, .. } => fault.is_transient(),
+        }
+    }
+
+    /// What the operator can do, in one sentence.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Deadline { .. } => "check that the cluster answers, or allow more time".into(),
+            Self::QueueFull { .. } => KafkaFault::QueueFull.hint(),
+            Self::Refused { fault, .. } => fault.hint(),
+        }
+    }
+}
+
+/// Sends records to a cluster. Cheap to clone; all clones share one connection and one queue.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tidings::{Cluster, Producer, ProducerOptions, Record};
+///
+/// let producer = Producer::new(&Cluster::new("localhost:9092"), ProducerOptions::default())?;
+/// let record = Record::new("orders").key("customer-7").value("placed");
+/// let delivered = producer.send(&record, Duration::from_secs(2)).await?;
+/// println!("written to partition {} at offset {}", delivered.partition, delivered.offset);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: ThreadedProducer<DeliveryContext>,
+    bootstrap: String,
+    metrics: ProducerMetrics,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("bootstrap", &self.inner.bootstrap).finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// Makes a producer. It connects when the first record is sent, or in [`Producer::connect`].
+    pub fn new(cluster: &Cluster, options: ProducerOptions) -> Result<Self, ClusterError> {
+        let mut config = cluster.producer_config()?;
+        config.set("linger.ms", format!("{}", options.linger.as_secs_f64() * 1e3));
+        config.set("max.in.flight", options.max_in_flight.to_string());
+        config.set("message.timeout.ms", options.delivery_timeout.as_millis().to_string());
+        config.set("compression.codec", &options.compression);
+        let context = DeliveryContext { last_fault: Mutex::new(None), bootstrap: cluster.bootstrap().to_string() };
+        let client =
+            ThreadedProducer::from_config_and_context(&config, context).map_err(ClusterError::from_kafka)?;
+        let bootstrap = cluster.bootstrap().to_string();
+        Ok(Self { inner: Arc::new(Inner { client, bootstrap, metrics: options.metrics }) })
+    }
+
+    /// Sends one record and waits for its acknowledgement, for at most `timeout`.
+    ///
+    /// Dropping the future does not take the record back.
+    pub async fn send(&self, record: &Record, timeout: Duration) -> Result<Delivered, SendError> {
+        let mut results = self.send_batch(std::slice::from_ref(record), timeout).await;
+        results.pop().expect("one record has one result")
+    }
+
+    /// Sends records and waits until each is acknowledged or has failed, for at most `timeout` altogether.
+    ///
+    /// The results are in the order of the records.
+    pub async fn send_batch(&self, records: &[Record], timeout: Duration) -> Vec<Result<Delivered, SendError>> {
+        let batch = Batch::new(records.len());
+        let deadline = batch.started + timeout;
+        let mut sent = 0;
+        while self.enqueue(&batch, records, &mut sent) == Enqueued::QueueFull {
+            if Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(QUEUE_FULL_RETRY).await;
+        }
+        batch.wait(records.len() - sent, deadline).await;
+        self.results(&batch, records, sent)
+    }
+
+    /// [`Producer::send_batch`] for threads outside of a runtime.
+    pub fn send_batch_blocking(&self, records: &[Record], timeout: Duration) -> Vec<Result<Delivered, SendError>> {
+        let batch = Batch::new(records.len());
+        let deadline = batch.started + timeout;
+        let mut sent = 0;
+        while self.enqueue(&batch, records, &mut sent) == Enqueued::QueueFull {
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(QUEUE_FULL_RETRY);
+        }
+        batch.wait_blocking(records.len() - sent, deadline);
+        self.results(&batch, records, sent)
+    }
+
+    /// Connects and learns the leaders of these topics, so that the first send is not slower than the others.
+    ///
+    /// Blocks for at most `timeout`. Tells a missing topic from a cluster that cannot be reached.
+    pub fn connect(&self, topics: &[&str], timeout: Duration) -> Result<(), KafkaFault> {
+        let deadline = Instant::now() + timeout;
+        for topic in topics {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let fault = |error: &KafkaError| KafkaFault::from_kafka(error, &self.inner.bootstrap, timeout);
+            let metadata = self.inner.client.client().fetch_metadata(Some(topic), left).map_err(|e| fault(&e))?;
+            if let Some(error) = metadata.topics().first().and_then(rdkafka::metadata::MetadataTopic::error) {
+                return Err(KafkaFault::from_code(error.into(), &self.inner.bootstrap, timeout));
+            }
+        }
+        self.inner.client.context().last_fault.lock().take();
+        Ok(())
+    }
+
+    /// The last failure to reach the cluster, if no record was acknowledged since. Asks nobody: for readiness checks.
+    pub fn last_fault(&self) -> Option<KafkaFault> {
+        self.inner.client.context().last_fault.lock().clone()
+    }
+
+    /// Records sent and not yet acknowledged.
+    pub fn in_flight_count(&self) -> usize {
+        usize::try_from(self.inner.client.in_flight_count()).unwrap_or(0)
+    }
+
+    /// Waits until nothing is in flight, for at most `timeout`. Call it before the process ends.
+    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaFault> {
+        self.inner
+            .client
+            .flush(timeout)
+            .map_err(|error| KafkaFault::from_kafka(&error, &self.inner.bootstrap, timeout))
+    }
+
+    /// Hands over the records from `sent` on, until the end or until the queue is full.
+    fn enqueue(&self, batch: &Arc<Batch>, records: &[Record], sent: &mut usize) -> Enqueued {
+        let mut metrics: Option<Arc<TopicMetrics>> = None;
+        while let Some(record) = records.get(*sent) {
+            let metrics = match &metrics {
+                Some(metrics) if *metrics.topic == *record.topic => Arc::clone(metrics),
+                _ => Arc::clone(metrics.insert(self.inner.metrics.topic(&record.topic))),
+            };
+            let slot = Box::new(Slot { batch: Arc::clone(batch), index: *sent, metrics });
+            match self.inner.client.send(to_native(record, slot)) {
+                Ok(()) => {}
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Enqueued::QueueFull,
+                Err((error, native)) => {
+                    let fault = KafkaFault::from_kafka(&error, &self.inner.bootstrap, Duration::ZERO);
+                    native.delivery_opaque.complete(Err(fault));
+                }
+            }
+            *sent += 1;
+        }
+        Enqueued::All
+    }
+
+    fn results(&self, batch: &Batch, records: &[Record], sent: usize) -> Vec<Result<Delivered, SendError>> {
+        let waited = batch.started.elapsed();
+        let results = batch.take_results();
+        let results = results.into_iter().zip(records).enumerate().map(|(index, (result, record))| {
+            let topic = Arc::clone(&record.topic);
+            let error = match result {
+                Some(Ok(delivered)) => return Ok(delivered),
+                Some(Err(fault)) => SendError::Refused { topic, fault },
+                None if index >= sent => SendError::QueueFull { topic, waited },
+                None => SendError::Deadline { topic, waited },
+            };
+            self.inner.metrics.topic(&record.topic).failed.inc();
+            Err(error)
+        });
+        results.collect()
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Enqueued {
+    All,
+    QueueFull,
+}
+
+fn to_native(record: &Record, slot: Box<Slot>) -> BaseRecord<'_, [u8], [u8], Box<Slot>> {
+    let mut native = BaseRecord::with_opaque_to(&record.topic, slot);
+    native.key = record.key.as_deref();
+    native.payload = record.value.as_deref();
+    native.partition = record.partition;
+    native.timestamp = record.timestamp_ms;
+    native.headers = (!record.headers.is_empty()).then(|| native::to_native_headers(&record.headers));
+    native
+}
+
+/// Receives delivery reports and errors on librdkafka's polling thread.
+struct DeliveryContext {
+    last_fault: Mutex<Option<KafkaFault>>,
+    bootstrap: String,
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        log_line(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "tidings::kafka", %error, reason, "producer error");
+        *self.last_fault.lock() = Some(KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO));
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<Slot>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
+        match result {
+            Ok(message) => {
+                if let Some(mut fault) = self.last_fault.try_lock() {
+                    fault.take();
+                }
+                slot.complete(Ok(Delivered { partition: message.partition(), offset: message.offset() }));
+            }
+            Err((error, _)) => {
+                let waited = slot.batch.started.elapsed();
+                slot.complete(Err(KafkaFault::from_kafka(error, &self.bootstrap, waited)));
+            }
+        }
+    }
+}

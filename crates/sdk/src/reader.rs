@@ -1,0 +1,284 @@
+//! Reading a topic without a group: from where the caller says, with bounded memory and time.
+//!
+//! For tools and for state kept in topics. Nothing is committed, so nothing is remembered between two readers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use thiserror::Error;
+
+use crate::cluster::{Cluster, ClusterError, LogContext};
+use crate::error::KafkaFault;
+use crate::native;
+use crate::record::ReceivedRecord;
+
+/// librdkafka wants a group for every assignment. This one never joins and never commits.
+const READER_GROUP: &str = "tidings-reader";
+
+/// Where a reader begins in each partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// At the first record there is.
+    Earliest,
+    /// Behind the last record there is: only what arrives from now on.
+    Latest,
+    /// At most so many records of each partition before its end.
+    Tail(i64),
+    /// At these offsets, by partition; partitions not named are not read.
+    Offsets(HashMap<i32, i64>),
+}
+
+/// Why a topic cannot be read.
+#[derive(Debug, Clone, Error)]
+pub enum ReadError {
+    /// The client could not be made.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The cluster does not know the topic.
+    #[error("topic {topic} does not exist")]
+    UnknownTopic {
+        /// The topic.
+        topic: String,
+    },
+    /// The cluster failed or could not be reached.
+    #[error("cannot read {topic}: {fault}")]
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        fault: KafkaFault,
+    },
+}
+
+/// The first offset of a partition and the one behind its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that can be read.
+    pub start_offset: i64,
+    /// The next offset to be written.
+    pub end_offset: i64,
+}
+
+/// Reads the records of one topic in the order of each partition.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings::Cluster;
+/// use tidings::reader::{ReadFrom, TopicReader};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let mut reader = TopicReader::open(&cluster, "orders", ReadFrom::Earliest, Duration::from_secs(5))?;
+/// while let Some(record) = reader.next_until_end(Duration::from_secs(5))? {
+///     println!("{}", record.position());
+/// }
+/// # Ok::<(), tidings::reader::ReadError>(())
+/// ```
+pub struct TopicReader {
+    consumer: BaseConsumer<LogContext>,
+    topic: Arc<str>,
+    bootstrap: String,
+    bounds: HashMap<i32, Bounds>,
+    next_offsets: HashMap<i32, i64>,
+}
+
+impl TopicReader {
+    /// Opens a topic. Blocks for at most about `timeout`.
+    pub fn open(cluster: &Cluster, topic: &str, from: ReadFrom, timeout: Duration) -> Result<Self, ReadError> {
+        let deadline = Instant::now() + timeout;
+        let mut config = cluster.consumer_config(READER_GROUP)?;
+        config.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<LogContext> =
+            config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        let bootstrap = cluster.bootstrap().to_string();
+        let fault = |error: KafkaError| read_error(topic, KafkaFault::from_kafka(&error, &bootstrap, timeout));
+        let partitions = partitions_of(&consumer, topic, left(deadline)).map_err(fault)?;
+        let bounds = bounds_of(&consumer, topic, &partitions, deadline).map_err(fault)?;
+        let next_offsets = start_offsets(&from, &bounds);
+        let mut assignment = TopicPartitionList::with_capacity(next_offsets.len());
+        for (partition, offset) in &next_offsets {
+            assignment.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(fault)?;
+        }
+        consumer.assign(&assignment).map_err(fault)?;
+        Ok(Self { consumer, topic: topic.into(), bootstrap, bounds, next_offsets })
+    }
+
+    /// The bounds of each partition when the reader was opened.
+    pub fn bounds(&self) -> &HashMap<i32, Bounds> {
+        &self.bounds
+    }
+
+    /// The next record, or `None` if none came in time.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<ReceivedRecord>, ReadError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(record) = self.poll(left(deadline))? {
+                return Ok(Some(record));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next record below the end that the topic had when the reader was opened; `None` once that end is
+    /// reached, or if no record came within `timeout` (see [`TopicReader::is_at_end`]).
+    pub fn next_until_end(&mut self, timeout: Duration) -> Result<Option<ReceivedRecord>, ReadError> {
+        let deadline = Instant::now() + timeout;
+        while !self.is_at_end() {
+            if let Some(record) = self.poll(left(deadline))? {
+                let end_offset = self.bounds.get(&record.partition).map_or(i64::MAX, |bounds| bounds.end_offset);
+                if record.offset < end_offset {
+                    return Ok(Some(record));
+                }
+            } else if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether everything was read that the topic held when the reader was opened.
+    pub fn is_at_end(&self) -> bool {
+        let behind = |(partition, next): (&i32, &i64)| {
+            self.bounds.get(partition).is_some_and(|bounds| *next < bounds.end_offset)
+        };
+        !self.next_offsets.iter().any(behind)
+    }
+
+    /// The next offset of each partition.
+    pub fn next_offsets(&self) -> &HashMap<i32, i64> {
+        &self.next_offsets
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Result<Option<ReceivedRecord>, ReadError> {
+        match self.consumer.poll(timeout) {
+            None => Ok(None),
+            Some(Ok(message)) => {
+                let record = native::to_received(&message, Arc::clone(&self.topic));
+                self.next_offsets.insert(record.partition, record.offset + 1);
+                Ok(Some(record))
+            }
+            // The end may lie behind the last record: transaction markers and compaction leave gaps.
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                if let Some(bounds) = self.bounds.get(&partition) {
+                    let next = self.next_offsets.entry(partition).or_insert(bounds.end_offset);
+                    *next = (*next).max(bounds.end_offset);
+                }
+                Ok(None)
+            }
+            Some(Err(error)) => {
+                let fault = KafkaFault::from_kafka(&error, &self.bootstrap, timeout);
+                // librdkafka goes on by itself after these; the caller's timeout bounds the wait.
+                if fault.is_transient() { Ok(None) } else { Err(read_error(&self.topic, fault)) }
+            }
+        }
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn read_error(topic: &str, fault: KafkaFault) -> ReadError {
+    match fault {
+        KafkaFault::UnknownTopic => ReadError::UnknownTopic { topic: topic.into() },
+        fault => ReadError::Kafka { topic: topic.into(), fault },
+    }
+}
+
+/// The partitions of a topic; an unknown topic is an error, never created.
+pub(crate) fn partitions_of(
+    consumer: &BaseConsumer<LogContext>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let unknown = KafkaError::MetadataFetch(rdkafka::error::RDKafkaErrorCode::UnknownTopicOrPartition);
+    let topic = metadata.topics().iter().find(|found| found.name() == topic).ok_or(unknown)?;
+    match topic.error() {
+        Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+        None => Ok(topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()),
+    }
+}
+
+/// The bounds of many partitions in two requests per broker.
+pub(crate) fn bounds_of(
+    consumer: &BaseConsumer<LogContext>,
+    topic: &str,
+    partitions: &[i32],
+    deadline: Instant,
+) -> Result<HashMap<i32, Bounds>, KafkaError> {
+    let ask = |at: Offset| -> Result<HashMap<i32, i64>, KafkaError> {
+        let mut query = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            query.add_partition_offset(topic, *partition, at)?;
+        }
+        offsets_at(consumer, query, left(deadline))
+            .map(|offsets| offsets.into_iter().map(|((_, partition), offset)| (partition, offset)).collect())
+    };
+    let (starts, ends) = (ask(Offset::Beginning)?, ask(Offset::End)?);
+    let bounds = |(partition, end_offset): (i32, i64)| {
+        let start_offset = starts.get(&partition).copied().unwrap_or(0);
+        (partition, Bounds { start_offset, end_offset: end_offset.max(start_offset) })
+    };
+    Ok(ends.into_iter().map(bounds).collect())
+}
+
+/// Resolves `Offset::Beginning` and `Offset::End` of many partitions with one request per broker.
+pub(crate) fn offsets_at<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    query: TopicPartitionList,
+    timeout: Duration,
+) -> Result<HashMap<(String, i32), i64>, KafkaError> {
+    let answer = consumer.offsets_for_times(query, timeout)?;
+    let mut offsets = HashMap::with_capacity(answer.count());
+    for element in answer.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            offsets.insert((element.topic().to_string(), element.partition()), offset);
+        }
+    }
+    Ok(offsets)
+}
+
+fn start_offsets(from: &ReadFrom, bounds: &HashMap<i32, Bounds>) -> HashMap<i32, i64> {
+    let start = |(partition, bounds): (&i32, &Bounds)| {
+        let (low, high) = (bounds.start_offset, bounds.end_offset);
+        let offset = match from {
+            ReadFrom::Earliest => Some(low),
+            ReadFrom::Latest => Some(high),
+            ReadFrom::Tail(count) => Some(high.saturating_sub((*count).max(0)).max(low)),
+            ReadFrom::Offsets(offsets) => offsets.get(partition).map(|offset| (*offset).clamp(low, high)),
+        };
+        offset.map(|offset| (*partition, offset))
+    };
+    bounds.iter().filter_map(start).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_begin_within_the_bounds() {
+        let bounds = HashMap::from([
+            (0, Bounds { start_offset: 5, end_offset: 20 }),
+            (1, Bounds { start_offset: 0, end_offset: 0 }),
+        ]);
+        let check = |from, expect: &[(i32, i64)]| {
+            let expect: HashMap<i32, i64> = expect.iter().copied().collect();
+            assert_eq!(start_offsets(&from, &bounds), expect, "{from:?}");
+        };
+        check(ReadFrom::Earliest, &[(0, 5), (1, 0)]);
+        check(ReadFrom::Latest, &[(0, 20), (1, 0)]);
+        check(ReadFrom::Tail(3), &[(0, 17), (1, 0)]);
+        check(ReadFrom::Tail(i64::MAX), &[(0, 5), (1, 0)]);
+        check(ReadFrom::Offsets(HashMap::from([(0, 2)])), &[(0, 5)]);
+        check(ReadFrom::Offsets(HashMap::from([(0, 99), (7, 1)])), &[(0, 20)]);
+    }
+}
