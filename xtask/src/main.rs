@@ -5,6 +5,7 @@
 //! linked into the product.
 
 mod clients;
+mod codegen;
 mod packages;
 mod test;
 mod tidy;
@@ -20,7 +21,8 @@ usage: cargo xtask <task>
   test [--only STEP]... [-- ARGUMENTS]
                     everything a change must pass, or only some of its steps: fmt, clippy, tidy, build, clients, tests;
                     ARGUMENTS go to `cargo test`
-  tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs";
+  tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs
+  codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +42,7 @@ fn run(arguments: &[String]) -> Result<bool> {
     match task.as_str() {
         "test" => test::run(&repository(), rest),
         "tidy" => tidy::run(&repository(), rest),
+        "codegen" => codegen::run(rest).map(|()| true),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(true)
