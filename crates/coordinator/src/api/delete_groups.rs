@@ -1,0 +1,65 @@
+//! DeleteGroups: empty groups go, with everything they committed.
+
+use std::collections::BTreeSet;
+
+use tidings_model::ErrorCode;
+
+use crate::classic::state::GroupState;
+use crate::coordinator::InFlight;
+use crate::{Effects, GroupCoordinator, Outcome, Release, StorageFailure, records};
+
+/// What became of one group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeletedGroup {
+    /// As in the request.
+    pub group_id: String,
+    /// What went wrong, if anything.
+    pub error: ErrorCode,
+}
+
+/// The answer to a DeleteGroups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteGroupsResponse {
+    /// In the order of the request.
+    pub groups: Vec<DeletedGroup>,
+}
+
+impl StorageFailure for DeleteGroupsResponse {
+    fn fail(&mut self, error: ErrorCode) {
+        for group in &mut self.groups {
+            if group.error == ErrorCode::None {
+                group.error = error;
+            }
+        }
+    }
+}
+
+impl GroupCoordinator {
+    /// Handles a DeleteGroups for groups of this shard. A group named twice is deleted once.
+    pub fn delete_groups(&mut self, now_ms: i64, group_ids: Vec<String>) -> Outcome<DeleteGroupsResponse> {
+        let mut effects = Effects::default();
+        let mut cx = self.shard.context(now_ms, &mut effects);
+        let mut seen = BTreeSet::new();
+        let mut groups = Vec::with_capacity(group_ids.len());
+        for group_id in group_ids {
+            let error = match self.groups.get(group_id.as_str()) {
+                None => ErrorCode::GroupIdNotFound,
+                Some(group) if group.state() != GroupState::Empty => ErrorCode::NonEmptyGroup,
+                Some(group) => {
+                    if seen.insert(group.id.clone()) {
+                        for (topic, partition) in self.offsets.partitions_of(&group.id) {
+                            cx.write(
+                                records::offset_tombstone(&group.id, topic, partition),
+                                InFlight::Offset,
+                            );
+                        }
+                        cx.write(records::group_tombstone(&group.id), InFlight::GroupDeleted);
+                    }
+                    ErrorCode::None
+                }
+            };
+            groups.push(DeletedGroup { group_id, error });
+        }
+        Outcome { response: DeleteGroupsResponse { groups }, release: Release::WhenDurable, effects }
+    }
+}

@@ -1,0 +1,98 @@
+//! OffsetFetch: what a group has committed.
+
+use super::TopicPartitions;
+use crate::{CommittedOffset, Effects, GroupCoordinator, Outcome, Release};
+
+/// An OffsetFetch request for one group; a request for several is a loop of the handler's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OffsetFetchRequest {
+    /// The group; may be empty.
+    pub group_id: String,
+    /// Which partitions, or all that have an offset.
+    pub topics: Option<Vec<TopicPartitions>>,
+}
+
+/// A partition's committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedOffset {
+    /// The partition's number.
+    pub partition: i32,
+    /// The next offset to read; -1 if nothing is committed.
+    pub offset: i64,
+    /// The leader epoch of the last record read; -1 if not known.
+    pub leader_epoch: i32,
+    /// The client's text.
+    pub metadata: String,
+}
+
+/// The committed offsets of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedTopic {
+    /// The topic's name.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: Vec<FetchedOffset>,
+}
+
+/// The answer to an OffsetFetch; a group that does not exist has committed nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OffsetFetchResponse {
+    /// In the order of the request, or by name if all were asked for.
+    pub topics: Vec<FetchedTopic>,
+}
+
+impl GroupCoordinator {
+    /// Handles an OffsetFetch, with or without `require_stable`: no transaction can hold an offset back.
+    ///
+    /// The answer waits for what is being written, so that nobody starts from an offset which a power cut takes
+    /// back.
+    pub fn offset_fetch(&self, request: OffsetFetchRequest) -> Outcome<OffsetFetchResponse> {
+        self.assert_replayed();
+        let topics = match request.topics {
+            Some(topics) => {
+                topics.into_iter().map(|topic| self.fetch_topic(&request.group_id, topic)).collect()
+            }
+            None => self.fetch_all(&request.group_id),
+        };
+        Outcome {
+            response: OffsetFetchResponse { topics },
+            release: Release::WhenDurable,
+            effects: Effects::default(),
+        }
+    }
+
+    fn fetch_topic(
+        &self,
+        group_id: &str,
+        TopicPartitions { topic, partitions }: TopicPartitions,
+    ) -> FetchedTopic {
+        let fetch = |partition| fetched(partition, self.offsets.get(group_id, &topic, partition));
+        let partitions = partitions.into_iter().map(fetch).collect();
+        FetchedTopic { topic, partitions }
+    }
+
+    fn fetch_all(&self, group_id: &str) -> Vec<FetchedTopic> {
+        let topics = self.offsets.of_group(group_id).into_iter().flatten();
+        topics
+            .map(|(topic, partitions)| FetchedTopic {
+                topic: topic.to_string(),
+                partitions: partitions
+                    .iter()
+                    .map(|(partition, offset)| fetched(*partition, Some(offset)))
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+fn fetched(partition: i32, committed: Option<&CommittedOffset>) -> FetchedOffset {
+    match committed {
+        Some(committed) => FetchedOffset {
+            partition,
+            offset: committed.offset,
+            leader_epoch: committed.leader_epoch,
+            metadata: committed.metadata.clone(),
+        },
+        None => FetchedOffset { partition, offset: -1, leader_epoch: -1, metadata: String::new() },
+    }
+}

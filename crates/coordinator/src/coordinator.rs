@@ -1,0 +1,260 @@
+//! The shard: its groups, its offsets, its timers, and the contract between a call and the replay of its records.
+//!
+//! Invariant: no call begins while records of an earlier one are neither replayed nor reported as failed; the
+//! requests themselves are in `api`, one file each, and what the log says enters through `replay`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tidings_model::ErrorCode;
+
+use crate::classic::group::ClassicGroup;
+use crate::classic::state::GroupState;
+use crate::effects::append_error_to_response;
+use crate::offsets::{Offsets, Topics};
+use crate::timers::{Timer, Timers};
+use crate::{
+    CommittedOffset, CoordinatorRecord, DeferredResponse, Effects, GroupSettings, JoinGroupResponse, Release,
+    Reply, ReplyToken, StorageFailure, SyncGroupResponse,
+};
+
+/// Gives 128 random bits for the id of a new member.
+type MemberIds = Box<dyn FnMut() -> [u8; 16] + Send>;
+
+/// What a record that was handed out will do once it is replayed.
+#[derive(Debug)]
+pub(crate) enum InFlight {
+    /// An offset or its tombstone: the record says it all.
+    Offset,
+    /// A group that a JoinGroup created is to be known to the log; it lives already.
+    GroupCreated,
+    /// The last member is gone from memory already.
+    GroupEmptied,
+    /// The leader's assignment makes the group stable.
+    GroupAssigned,
+    /// A static member's next incarnation takes its place without a rebalance.
+    StaticMemberReplaced { group: Box<ClassicGroup>, old_id: Arc<str>, new_id: Arc<str> },
+    /// The group is to be deleted.
+    GroupDeleted,
+}
+
+/// What all groups of the shard share.
+pub(crate) struct Shard {
+    pub(crate) settings: GroupSettings,
+    pub(crate) timers: Timers,
+    pub(crate) in_flight: VecDeque<(Arc<str>, InFlight)>,
+    member_ids: MemberIds,
+    pub(crate) now_ms: i64,
+}
+
+/// The groups of one partition of `__consumer_offsets`. The crate's documentation says how to drive it.
+pub struct GroupCoordinator {
+    pub(crate) groups: BTreeMap<Arc<str>, ClassicGroup>,
+    pub(crate) offsets: Offsets,
+    pub(crate) shard: Shard,
+}
+
+impl std::fmt::Debug for GroupCoordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GroupCoordinator")
+            .field("groups", &self.groups)
+            .field("offsets", &self.offsets)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GroupCoordinator {
+    /// A shard without groups. `member_ids` gives 128 random bits for each new member's id.
+    pub fn new(settings: GroupSettings, member_ids: impl FnMut() -> [u8; 16] + Send + 'static) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            offsets: Offsets::default(),
+            shard: Shard {
+                settings,
+                timers: Timers::default(),
+                in_flight: VecDeque::new(),
+                member_ids: Box::new(member_ids),
+                now_ms: 0,
+            },
+        }
+    }
+
+    /// The log has been replayed: sessions of all members it knows start now.
+    ///
+    /// A group with more members than `group.max.size` now allows is asked to join again.
+    pub fn on_loaded(&mut self, now_ms: i64) {
+        let mut effects = Effects::default();
+        let cx = &mut self.shard.context(now_ms, &mut effects);
+        for group in self.groups.values_mut() {
+            let member_ids: Vec<Arc<str>> = group.members.keys().cloned().collect();
+            for member_id in &member_ids {
+                group.touch(member_id, cx);
+            }
+            if member_ids.len() > cx.settings().max_size {
+                group.prepare_rebalance(cx);
+            }
+        }
+        assert_eq!(effects, Effects::default(), "loading has nobody to answer and nothing to write");
+    }
+
+    /// When [`Self::on_deadline`] has something to do; may change with every call.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        self.shard.timers.next_ms()
+    }
+
+    /// Does what is due: sessions, joins and syncs that have waited long enough.
+    ///
+    /// Calling it early or twice does nothing.
+    pub fn on_deadline(&mut self, now_ms: i64) -> Effects {
+        let mut effects = Effects::default();
+        let mut cx = self.shard.context(now_ms, &mut effects);
+        while let Some((group_id, timer)) = cx.shard.timers.pop_due(now_ms) {
+            let Some(group) = self.groups.get_mut(&group_id) else { continue };
+            match timer {
+                Timer::Session(member_id) => group.on_session_timeout(&member_id, &mut cx),
+                Timer::Join => group.on_join_timeout(&mut cx),
+                Timer::Sync => group.on_sync_timeout(&mut cx),
+            }
+            group.check();
+        }
+        effects
+    }
+
+    /// The append of these effects' records failed with `append_error`: nothing of them is in the log.
+    ///
+    /// Gives the replies to send instead, all of them now: the effects' own as errors, and those of requests that
+    /// waited for what was not written. Groups stay as they were before the call, except that an assignment which
+    /// could not be written starts a rebalance, and that members which left stay out.
+    pub fn on_append_failed(&mut self, now_ms: i64, effects: Effects, append_error: ErrorCode) -> Vec<Reply> {
+        let error = append_error_to_response(append_error);
+        let in_flight = std::mem::take(&mut self.shard.in_flight);
+        assert_eq!(in_flight.len(), effects.records.len(), "effects of another call, or replayed in part");
+        let mut failed = Effects { records: Vec::new(), replies: effects.replies };
+        for reply in &mut failed.replies {
+            reply.response.fail(error);
+            reply.release = Release::Now;
+        }
+        let cx = &mut self.shard.context(now_ms, &mut failed);
+        for (group_id, change) in in_flight {
+            match change {
+                InFlight::GroupCreated => {
+                    if let Some(group) = self.groups.remove(&group_id) {
+                        cx.forget_group(group, error);
+                    }
+                }
+                InFlight::GroupAssigned => {
+                    if let Some(group) = self.groups.get_mut(&group_id) {
+                        group.refuse_syncs(error, cx);
+                        group.prepare_rebalance(cx);
+                    }
+                }
+                InFlight::StaticMemberReplaced { new_id, .. } => cx.cancel(&group_id, Timer::Session(new_id)),
+                InFlight::Offset | InFlight::GroupEmptied | InFlight::GroupDeleted => {}
+            }
+        }
+        assert!(failed.records.is_empty(), "giving up writes nothing");
+        failed.replies
+    }
+
+    /// How many groups are in each state.
+    pub fn group_counts(&self) -> BTreeMap<GroupState, usize> {
+        let mut counts = BTreeMap::new();
+        for group in self.groups.values() {
+            *counts.entry(group.state()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Every committed offset as group, topic, partition and offset: what lag is computed from.
+    pub fn committed_offsets(&self) -> impl Iterator<Item = (&str, &str, i32, &CommittedOffset)> {
+        self.offsets.iter().flat_map(|(group, topics)| flatten(group, topics))
+    }
+
+    /// Asserts the contract: records of an earlier call were replayed or reported as failed.
+    pub(crate) fn assert_replayed(&self) {
+        self.shard.assert_replayed();
+    }
+}
+
+fn flatten<'a>(
+    group: &'a str,
+    topics: &'a Topics,
+) -> impl Iterator<Item = (&'a str, &'a str, i32, &'a CommittedOffset)> {
+    topics.iter().flat_map(move |(topic, partitions)| {
+        partitions.iter().map(move |(partition, offset)| (group, &**topic, *partition, offset))
+    })
+}
+
+impl Shard {
+    /// Begins a call.
+    pub(crate) fn context<'a>(&'a mut self, now_ms: i64, effects: &'a mut Effects) -> Context<'a> {
+        self.assert_replayed();
+        self.now_ms = now_ms;
+        Context { now_ms, shard: self, effects }
+    }
+
+    fn assert_replayed(&self) {
+        assert!(
+            self.in_flight.is_empty(),
+            "records of an earlier call were neither replayed nor reported as failed"
+        );
+    }
+}
+
+/// One call in progress: the time, what the shard shares, and the effects so far.
+pub(crate) struct Context<'a> {
+    pub(crate) now_ms: i64,
+    pub(crate) shard: &'a mut Shard,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Context<'_> {
+    pub(crate) fn settings(&self) -> &GroupSettings {
+        &self.shard.settings
+    }
+
+    pub(crate) fn schedule(&mut self, group: &Arc<str>, timer: Timer, delay_ms: i64) {
+        self.shard.timers.schedule(group, timer, self.now_ms, delay_ms);
+    }
+
+    pub(crate) fn cancel(&mut self, group: &Arc<str>, timer: Timer) {
+        self.shard.timers.cancel(group, timer);
+    }
+
+    pub(crate) fn reply_join(&mut self, token: ReplyToken, release: Release, response: JoinGroupResponse) {
+        self.effects.replies.push(Reply { token, response: DeferredResponse::Join(response), release });
+    }
+
+    pub(crate) fn reply_sync(&mut self, token: ReplyToken, release: Release, response: SyncGroupResponse) {
+        self.effects.replies.push(Reply { token, response: DeferredResponse::Sync(response), release });
+    }
+
+    /// Hands a record out and remembers what its replay will do.
+    pub(crate) fn write(&mut self, (group_id, record): (Arc<str>, CoordinatorRecord), change: InFlight) {
+        self.effects.records.push(record);
+        self.shard.in_flight.push_back((group_id, change));
+    }
+
+    /// A fresh member id: the instance or client id, a dash and a random UUID, as in Kafka.
+    pub(crate) fn new_member_id(&mut self, prefix: &str) -> Arc<str> {
+        let mut bits = u128::from_be_bytes((self.shard.member_ids)());
+        bits = bits & !(0xf << 76) | (4 << 76);
+        bits = bits & !(0x3 << 62) | (0x2 << 62);
+        let hex = format!("{bits:032x}");
+        format!("{prefix}-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+            .into()
+    }
+
+    /// A group that the log never knew is gone: so are its timers, and its members are told why.
+    fn forget_group(&mut self, mut group: ClassicGroup, error: ErrorCode) {
+        for member in group.members.values_mut() {
+            if let Some(token) = member.awaiting_join.take() {
+                self.reply_join(token, Release::Now, JoinGroupResponse::error(&member.id, error));
+            }
+            if let Some(token) = member.awaiting_sync.take() {
+                self.reply_sync(token, Release::Now, SyncGroupResponse::error(error));
+            }
+        }
+        self.shard.timers.cancel_group(&group.id);
+    }
+}

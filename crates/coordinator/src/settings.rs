@@ -1,0 +1,30 @@
+//! The settings of the group coordinator, each under Kafka's name.
+//!
+//! Owns the defaults. Does not parse: the broker's settings do.
+
+/// What the operator can set about groups and offsets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// `group.min.session.timeout.ms`: a JoinGroup with a smaller session timeout is refused.
+    pub min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`: a JoinGroup with a larger session timeout is refused.
+    pub max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`: how long an empty group waits for more members; 0 here, 3000 in Kafka.
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`: how many members a group may have.
+    pub max_size: usize,
+    /// `offset.metadata.max.bytes`: the longest metadata string that a committed offset may carry.
+    pub offset_metadata_max_bytes: usize,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            min_session_timeout_ms: 6_000,
+            max_session_timeout_ms: 1_800_000,
+            initial_rebalance_delay_ms: 0,
+            max_size: i32::MAX as usize,
+            offset_metadata_max_bytes: 4_096,
+        }
+    }
+}
