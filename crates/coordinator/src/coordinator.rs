@@ -11,12 +11,17 @@ use tidings_model::ErrorCode;
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
 use crate::effects::append_error_to_response;
+use crate::expiry;
 use crate::offsets::{Offsets, Topics};
 use crate::timers::{Timer, Timers};
 use crate::{
     CommittedOffset, CoordinatorRecord, DeferredResponse, Effects, GroupSettings, JoinGroupResponse, Release,
     Reply, ReplyToken, StorageFailure, SyncGroupResponse,
 };
+
+/// A round of expiry ends with the group that reaches this many records, and goes on a moment later: one batch
+/// must not grow with what a long absence has left behind.
+const MAX_EXPIRED_RECORDS: usize = 1_000;
 
 /// Gives 128 random bits for the id of a new member.
 type MemberIds = Box<dyn FnMut() -> [u8; 16] + Send>;
@@ -45,6 +50,8 @@ pub(crate) struct Shard {
     pub(crate) in_flight: VecDeque<(Arc<str>, InFlight)>,
     member_ids: MemberIds,
     pub(crate) now_ms: i64,
+    /// When to look for expired offsets; not before the log is loaded.
+    next_expiry_ms: Option<i64>,
 }
 
 /// The groups of one partition of `__consumer_offsets`. The crate's documentation says how to drive it.
@@ -75,6 +82,7 @@ impl GroupCoordinator {
                 in_flight: VecDeque::new(),
                 member_ids: Box::new(member_ids),
                 now_ms: 0,
+                next_expiry_ms: None,
             },
         }
     }
@@ -94,15 +102,16 @@ impl GroupCoordinator {
                 group.prepare_rebalance(cx);
             }
         }
+        cx.shard.schedule_expiry(now_ms);
         assert_eq!(effects, Effects::default(), "loading has nobody to answer and nothing to write");
     }
 
     /// When [`Self::on_deadline`] has something to do; may change with every call.
     pub fn next_deadline_ms(&self) -> Option<i64> {
-        self.shard.timers.next_ms()
+        [self.shard.timers.next_ms(), self.shard.next_expiry_ms].into_iter().flatten().min()
     }
 
-    /// Does what is due: sessions, joins and syncs that have waited long enough.
+    /// Does what is due: sessions, joins and syncs that have waited long enough, and offsets that expire.
     ///
     /// Calling it early or twice does nothing.
     pub fn on_deadline(&mut self, now_ms: i64) -> Effects {
@@ -116,6 +125,17 @@ impl GroupCoordinator {
                 Timer::Sync => group.on_sync_timeout(&mut cx),
             }
             group.check();
+        }
+        // Not both at once: a group's record must not wait for its replay behind the tombstone of the same group.
+        if cx.effects.records.is_empty() && cx.shard.next_expiry_ms.is_some_and(|due_ms| due_ms <= now_ms) {
+            cx.shard.schedule_expiry(now_ms);
+            for group in self.groups.values() {
+                expiry::expire(group, &self.offsets, &mut cx);
+                if cx.effects.records.len() >= MAX_EXPIRED_RECORDS {
+                    cx.shard.next_expiry_ms = Some(now_ms.saturating_add(1));
+                    break;
+                }
+            }
         }
         effects
     }
@@ -133,6 +153,10 @@ impl GroupCoordinator {
         for reply in &mut failed.replies {
             reply.response.fail(error);
             reply.release = Release::Now;
+        }
+        if self.shard.next_expiry_ms.is_some() {
+            // A round of expiry that was cut short does not hammer a disk that refuses.
+            self.shard.schedule_expiry(now_ms);
         }
         let cx = &mut self.shard.context(now_ms, &mut failed);
         for (group_id, change) in in_flight {
@@ -191,6 +215,11 @@ impl Shard {
         self.assert_replayed();
         self.now_ms = now_ms;
         Context { now_ms, shard: self, effects }
+    }
+
+    fn schedule_expiry(&mut self, now_ms: i64) {
+        let interval_ms = self.settings.offsets_retention_check_interval_ms.max(1);
+        self.next_expiry_ms = Some(now_ms.saturating_add(interval_ms));
     }
 
     fn assert_replayed(&self) {

@@ -35,6 +35,7 @@ mod api;
 mod classic;
 mod coordinator;
 mod effects;
+mod expiry;
 mod offsets;
 mod records;
 mod replay;

@@ -15,6 +15,10 @@ pub struct GroupSettings {
     pub max_size: usize,
     /// `offset.metadata.max.bytes`: the longest metadata string that a committed offset may carry.
     pub offset_metadata_max_bytes: usize,
+    /// `offsets.retention.minutes` in milliseconds: how long the offsets of a group without members are kept.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`: how often expired offsets and dead groups are looked for.
+    pub offsets_retention_check_interval_ms: i64,
 }
 
 impl Default for GroupSettings {
@@ -25,6 +29,8 @@ impl Default for GroupSettings {
             initial_rebalance_delay_ms: 0,
             max_size: i32::MAX as usize,
             offset_metadata_max_bytes: 4_096,
+            offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
+            offsets_retention_check_interval_ms: 10 * 60 * 1_000,
         }
     }
 }

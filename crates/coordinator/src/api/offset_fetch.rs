@@ -1,7 +1,9 @@
 //! OffsetFetch: what a group has committed.
 
+use tidings_model::ErrorCode;
+
 use super::TopicPartitions;
-use crate::{CommittedOffset, Effects, GroupCoordinator, Outcome, Release};
+use crate::{CommittedOffset, Effects, GroupCoordinator, Outcome, Release, StorageFailure};
 
 /// An OffsetFetch request for one group; a request for several is a loop of the handler's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,8 +39,16 @@ pub struct FetchedTopic {
 /// The answer to an OffsetFetch; a group that does not exist has committed nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetFetchResponse {
+    /// What went wrong with the whole group, if anything; then there are no topics.
+    pub error: ErrorCode,
     /// In the order of the request, or by name if all were asked for.
     pub topics: Vec<FetchedTopic>,
+}
+
+impl StorageFailure for OffsetFetchResponse {
+    fn fail(&mut self, error: ErrorCode) {
+        *self = Self { error, topics: Vec::new() };
+    }
 }
 
 impl GroupCoordinator {
@@ -55,7 +65,7 @@ impl GroupCoordinator {
             None => self.fetch_all(&request.group_id),
         };
         Outcome {
-            response: OffsetFetchResponse { topics },
+            response: OffsetFetchResponse { error: ErrorCode::None, topics },
             release: Release::WhenDurable,
             effects: Effects::default(),
         }

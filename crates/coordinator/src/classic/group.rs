@@ -120,6 +120,11 @@ impl ClassicGroup {
         self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
     }
 
+    /// Whether the members' metadata says which topics they read.
+    pub(crate) fn knows_subscribed_topics(&self) -> bool {
+        self.subscribed_topics.is_some()
+    }
+
     /// Whether offsets of this topic are in use by members; unknown counts as yes for consumers.
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
         match &self.subscribed_topics {
