@@ -1,1 +1,17 @@
-//! What crosses crates.
+//! What the tests that cross crates share: the `tidings` program as a process, and clients of it.
+//!
+//! The tests know the platform only from outside: its command line, the Kafka port, HTTP, and its files.
+//! Helpers here panic with what they saw when an expectation does not hold; a process that a panicking test
+//! leaves behind prints what it had logged, and dies. There are no sleeps: [`until`] waits for conditions.
+
+mod http;
+mod kafka;
+mod process;
+mod programs;
+mod wait;
+
+pub use http::{Http, Response};
+pub use kafka::{Kafka, Record};
+pub use process::{Ended, Launch, Tidings};
+pub use programs::{Program, cluster_under_test};
+pub use wait::{LONG, until, until_within};

@@ -146,8 +146,8 @@ fn tests(gate: &Gate<'_>) -> Result<Tally> {
         command.arg("--workspace");
     }
     command.args(gate.test_arguments);
-    command.env("TIDINGS_BIN", gate.target.join("debug/tidings"));
-    command.env("TIDINGS_CLIENTS", gate.target.join("clients"));
+    command.env("XTASK_TIDINGS_BIN", gate.target.join("debug/tidings"));
+    command.env("XTASK_CLIENTS", gate.target.join("clients"));
     let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
     let output = child.stdout.take().expect("the output is piped");
     let mut tally = Tally::default();

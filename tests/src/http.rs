@@ -1,0 +1,161 @@
+//! A small HTTP/1.1 client that sends exactly what the test says, wrong headers included, and reads one
+//! answer per connection.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The HTTP port of a running platform.
+#[derive(Clone)]
+pub struct Http {
+    address: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, without transfer coding.
+    pub body: Vec<u8>,
+}
+
+impl Http {
+    /// The HTTP port at this address.
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned() }
+    }
+
+    /// GET.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[], b"")
+    }
+
+    /// POST of a JSON document.
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.request("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
+    /// POST of one JSON document per line.
+    #[track_caller]
+    pub fn post_ndjson(&self, path: &str, body: &str) -> Response {
+        self.request("POST", path, &[("content-type", "application/x-ndjson")], body.as_bytes())
+    }
+
+    /// Sends a request with its true length and, unless given, its true host.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head += &format!("host: {}\r\n", self.address);
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += &format!("content-length: {}\r\n\r\n", body.len());
+        self.exchange(head.as_bytes(), body)
+    }
+
+    /// Sends the bytes and reads the answer until the server closes.
+    #[track_caller]
+    pub fn exchange(&self, head: &[u8], body: &[u8]) -> Response {
+        let mut stream = TcpStream::connect(&self.address).expect("connect to the HTTP port");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set a timeout");
+        stream.write_all(head).expect("send a request");
+        // A server that refuses may answer and close before it has read the whole body.
+        let _ = stream.write_all(body);
+        let mut bytes = Vec::new();
+        let ended = stream.read_to_end(&mut bytes);
+        assert!(ended.is_ok() || !bytes.is_empty(), "no answer from HTTP: {ended:?}");
+        Response::parse(&bytes)
+    }
+
+    /// Whether `/readyz` says yes.
+    pub fn is_ready(&self) -> bool {
+        self.get("/readyz").status == 200
+    }
+
+    /// The value of a metric, its labels in the order they are printed; `None` if it is not there.
+    #[track_caller]
+    pub fn metric(&self, name_and_labels: &str) -> Option<f64> {
+        let page = self.get("/metrics").text();
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' ').map(str::to_owned))?;
+        Some(line.trim().parse().expect("a metric is a number"))
+    }
+}
+
+impl Response {
+    #[track_caller]
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer has a head");
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut lines = head.lines();
+        let status =
+            lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+        let status = status.expect("an answer begins with its status");
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        let body = &bytes[end + 4..];
+        Self { status, headers, body: if chunked { unchunked(body) } else { body.to_vec() } }
+    }
+
+    /// The value of a header; its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text()))
+    }
+
+    /// One JSON value per line.
+    #[track_caller]
+    pub fn ndjson(&self) -> Vec<Value> {
+        let text = self.text();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect()
+    }
+
+    /// The body as JSON, if the status is as expected.
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        self.json()
+    }
+}
+
+#[track_caller]
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = bytes.windows(2).position(|window| window == b"\r\n").expect("a chunk has a length");
+        let size =
+            std::str::from_utf8(&bytes[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = size.expect("the length of a chunk is hexadecimal");
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(&bytes[end + 2..end + 2 + size]);
+        bytes = &bytes[end + 2 + size + 2..];
+    }
+}

@@ -1,0 +1,186 @@
+//! A cluster seen by librdkafka: what tests put on topics and find there.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::wait::{LONG, until};
+
+const ASK: Duration = Duration::from_secs(20);
+
+/// A cluster, by the address of one of its brokers.
+#[derive(Clone)]
+pub struct Kafka {
+    bootstrap: String,
+}
+
+/// A record as it stands on a partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Where it stands.
+    pub partition: i32,
+    /// Where it stands in its partition.
+    pub offset: i64,
+    /// `None` where it has no key.
+    pub key: Option<Vec<u8>>,
+    /// `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// In order; a name may repeat.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Record {
+    /// The value of a header as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(found, _)| found == name)?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// The value as text.
+    pub fn value_text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+impl Kafka {
+    /// The cluster behind this address.
+    pub fn new(bootstrap: &str) -> Self {
+        Self { bootstrap: bootstrap.to_owned() }
+    }
+
+    /// The address, as clients take it.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// A client configuration with nothing but the address.
+    pub fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+
+    /// Creates a topic that is not there yet.
+    #[track_caller]
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("make an admin client");
+        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        let results = block_on(admin.create_topics(&[wanted], &options)).expect("ask for a topic");
+        results.into_iter().for_each(|result| drop(result.expect("create a topic")));
+    }
+
+    /// Puts records on partition 0 of a topic and waits for their acknowledgement.
+    #[track_caller]
+    pub fn produce(&self, topic: &str, records: &[(Option<&[u8]>, &[u8])]) {
+        let producer: BaseProducer = self.config().create().expect("make a producer");
+        for (key, value) in records {
+            let headers = OwnedHeaders::new().insert(Header { key: "from", value: Some("a test") });
+            let mut record = BaseRecord::to(topic).payload(*value).partition(0).headers(headers);
+            if let Some(key) = key {
+                record = record.key(*key);
+            }
+            producer.send(record).map_err(|(error, _)| error).expect("queue a record");
+        }
+        producer.flush(ASK).expect("have records acknowledged");
+    }
+
+    /// The first offset and the end of a partition.
+    #[track_caller]
+    pub fn watermarks(&self, topic: &str, partition: i32) -> (i64, i64) {
+        let consumer = self.reader("watermarks");
+        consumer.fetch_watermarks(topic, partition, ASK).expect("ask for the ends of a partition")
+    }
+
+    /// How many partitions a topic has; asking creates it, where topics are made on first use.
+    #[track_caller]
+    pub fn partition_count(&self, topic: &str) -> usize {
+        let metadata = self.reader("metadata").fetch_metadata(Some(topic), ASK).expect("ask for metadata");
+        metadata.topics()[0].partitions().len()
+    }
+
+    /// Every record of a topic, by partition and offset.
+    #[track_caller]
+    pub fn read_all(&self, topic: &str) -> Vec<Record> {
+        let consumer = self.reader("reader");
+        let mut assignment = TopicPartitionList::new();
+        let mut expected = 0;
+        for partition in 0..self.partition_count(topic) {
+            let partition = i32::try_from(partition).expect("few partitions");
+            let (start, end) = self.watermarks(topic, partition);
+            expected += usize::try_from(end - start).expect("a topic ends after it starts");
+            assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("assign a partition");
+        }
+        consumer.assign(&assignment).expect("assign partitions");
+        let mut records = Vec::with_capacity(expected);
+        until("the whole topic is read", || {
+            while let Some(message) =
+                consumer.poll(Duration::from_millis(if records.len() < expected { 50 } else { 0 }))
+            {
+                records.push(owned(&message.expect("read a record")));
+            }
+            (records.len() >= expected).then_some(())
+        });
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// What a group has committed, by partition; -1 where it has not.
+    #[track_caller]
+    pub fn committed(&self, group: &str, topic: &str) -> Vec<i64> {
+        let consumer = self.reader(group);
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..self.partition_count(topic) {
+            asked.add_partition(topic, i32::try_from(partition).expect("few partitions"));
+        }
+        let answer = consumer.committed_offsets(asked, LONG).expect("ask for committed offsets");
+        answer
+            .elements()
+            .iter()
+            .map(|element| element.offset().to_raw().filter(|offset| *offset >= 0).unwrap_or(-1))
+            .collect()
+    }
+
+    /// A consumer that joins nothing and commits nothing by itself.
+    #[track_caller]
+    pub fn reader(&self, group: &str) -> BaseConsumer {
+        let mut config = self.config();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
+        config.create().expect("make a consumer")
+    }
+}
+
+fn owned(message: &impl Message) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+            .collect()
+    });
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+    }
+}
+
+/// Drives a future that another thread completes.
+fn block_on<F: Future>(future: F) -> F::Output {
+    use std::task::{Context, Poll, Waker};
+    let mut future = std::pin::pin!(future);
+    // The admin client's own thread completes the future; asking again replaces a runtime.
+    until("the admin client has answered", || {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    })
+}
