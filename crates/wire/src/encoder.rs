@@ -18,8 +18,11 @@ const MAX_STRING_LEN: usize = i16::MAX as usize;
 /// The longest length a prefix of 32 bits can say.
 const MAX_LENGTH: usize = i32::MAX as usize;
 
+/// Room for most messages without growing.
+const FIRST_CAPACITY: usize = 512;
+
 /// A message being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Encoder {
     inline: BytesMut,
     /// What goes between the inline bytes, each with the inline position it goes before.
@@ -50,10 +53,16 @@ pub(crate) fn length(length: usize) -> Result<u32, EncodeError> {
     }
 }
 
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Encoder {
     /// An empty encoder.
     pub fn new() -> Self {
-        Self::default()
+        Self { inline: BytesMut::with_capacity(FIRST_CAPACITY), spliced: Vec::new(), spliced_len: 0 }
     }
 
     /// The bytes written so far, spliced ones included.
