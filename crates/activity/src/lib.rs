@@ -1,1 +1,27 @@
 //! The activity stream: who did what, when.
+//!
+//! Activities come in over HTTP, go durably through a topic as CloudEvents, are stored once each by the group
+//! `activity-writer`, and are found again by query. Owns the model, its rules and its wire form, the way in, the
+//! writer, the stores and the routes. Invariant: what a caller was told is accepted is in the topic, synced; what is
+//! in the topic is stored once, or lies in the failure inbox with the reason. It knows nothing of the broker behind the
+//! address it is given.
+
+mod object;
+
+pub mod activity;
+pub mod cloud_event;
+pub mod cursor;
+pub mod diagnose;
+pub mod limits;
+pub mod query;
+pub mod rules;
+pub mod sqlite;
+pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod text;
+pub mod timestamp;
+
+pub use activity::{Activity, Context, Draft, Entity, Metadata};
+pub use store::Store;
+pub use timestamp::Timestamp;

@@ -1,0 +1,181 @@
+//! Cursors: a place in a query's results as text that a client keeps and brings back.
+//!
+//! ```text
+//! base64url( version: u8 = 1 | occurred_at: i64 BE, microseconds | id: UTF-8 … | tag: 8 bytes )
+//! ```
+//!
+//! The tag is SipHash-2-4 under a key that the store keeps, over the rest and the filter. Invariant: a cursor that was
+//! not made by this store for this very filter is refused, so that a client can neither forge a place nor page on
+//! through other filters by mistake. A cursor grants nothing: the filter, tenant included, comes with the request.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+use crate::limits::MAX_ID_CHARS;
+use crate::query::{Filter, Position};
+use crate::timestamp::Timestamp;
+
+const VERSION: u8 = 1;
+const TAG_BYTES: usize = 8;
+const FIXED_BYTES: usize = 1 + 8 + TAG_BYTES;
+/// The longest cursor there is: an id of four-byte characters.
+const MAX_CURSOR_CHARS: usize = (FIXED_BYTES + 4 * MAX_ID_CHARS).div_ceil(3) * 4;
+
+/// The key under which cursors are tagged.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CursorKey([u8; 16]);
+
+/// Why a text is no cursor for a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a cursor of this query: take next_cursor from an answer, and keep the other parameters the same"
+)]
+pub struct CursorError;
+
+impl CursorKey {
+    /// A key from random bytes.
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The cursor that stands for `position` in the results of `filter`.
+    pub fn encode(&self, filter: &Filter, position: &Position) -> String {
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + position.id.len());
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&position.occurred_at.as_micros().to_be_bytes());
+        bytes.extend_from_slice(position.id.as_bytes());
+        let tag = self.tag(&bytes, filter);
+        bytes.extend_from_slice(&tag);
+        to_base64url(&bytes)
+    }
+
+    /// The position that `cursor` stands for.
+    pub fn decode(&self, filter: &Filter, cursor: &str) -> Result<Position, CursorError> {
+        if cursor.len() > MAX_CURSOR_CHARS {
+            return Err(CursorError);
+        }
+        let bytes = from_base64url(cursor).ok_or(CursorError)?;
+        let split = bytes.len().checked_sub(TAG_BYTES).ok_or(CursorError)?;
+        let (rest, tag) = bytes.split_at(split);
+        if self.tag(rest, filter) != tag {
+            return Err(CursorError);
+        }
+        let [VERSION, rest @ ..] = rest else { return Err(CursorError) };
+        let (micros, id) = rest.split_first_chunk::<8>().ok_or(CursorError)?;
+        let occurred_at = Timestamp::from_micros(i64::from_be_bytes(*micros)).ok_or(CursorError)?;
+        let id = std::str::from_utf8(id).map_err(|_| CursorError)?.to_owned();
+        Ok(Position { occurred_at, id })
+    }
+
+    fn tag(&self, bytes: &[u8], filter: &Filter) -> [u8; TAG_BYTES] {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write_u64(bytes.len() as u64);
+        hasher.write(bytes);
+        filter.hash_into(&mut hasher);
+        hasher.finish().to_be_bytes()
+    }
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+fn to_base64url(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let word =
+            group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for digit in 0..=group.len() {
+            text.push(ALPHABET[(word >> (18 - 6 * digit)) as usize & 63] as char);
+        }
+    }
+    text
+}
+
+/// The bytes, if `text` is the one spelling of them.
+fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    for group in text.as_bytes().chunks(4) {
+        let mut word = 0u32;
+        for digit in group {
+            let value = ALPHABET.iter().position(|letter| letter == digit)?;
+            word = word << 6 | value as u32;
+        }
+        word <<= 6 * (4 - group.len());
+        let count = group.len().checked_sub(1).filter(|count| *count > 0)?;
+        bytes.extend_from_slice(&word.to_be_bytes()[1..=count]);
+    }
+    // Bits beyond the last byte would make a second spelling.
+    (to_base64url(&bytes) == text).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::query::ActionFilter;
+
+    fn key() -> CursorKey {
+        CursorKey::new(*b"0123456789abcdef")
+    }
+
+    fn position(id: &str) -> Position {
+        Position { occurred_at: Timestamp::from_micros(1_357_035_420_000_000).unwrap(), id: id.to_owned() }
+    }
+
+    #[test]
+    fn is_good_for_its_own_query_only() {
+        let filter = Filter::of_tenant("UA");
+        let cursor = key().encode(&filter, &position("x"));
+        assert_eq!(key().decode(&filter, &cursor), Ok(position("x")));
+        let others = [
+            Filter::of_tenant("AA"),
+            Filter { actor: Some(String::new()), ..filter.clone() },
+            Filter { action: Some(ActionFilter::Prefix("a".to_owned())), ..filter.clone() },
+            Filter { action: Some(ActionFilter::Exactly("a".to_owned())), ..filter.clone() },
+            Filter { target: Some("a".to_owned()), ..filter.clone() },
+            Filter { text: Some("a".to_owned()), ..filter.clone() },
+            Filter { from: Some(Timestamp::MIN), ..filter.clone() },
+            Filter { to: Some(Timestamp::MIN), ..filter.clone() },
+        ];
+        for (index, other) in others.iter().enumerate() {
+            assert_eq!(key().decode(other, &cursor), Err(CursorError), "{other:?}");
+            let cursor = key().encode(other, &position("x"));
+            let accepting = others.iter().filter(|other| key().decode(other, &cursor).is_ok()).count();
+            assert_eq!(accepting, 1, "{index}");
+        }
+        assert!(CursorKey::new([0; 16]).decode(&filter, &cursor).is_err());
+    }
+
+    #[test]
+    fn refuses_every_changed_character() {
+        let filter = Filter::of_tenant("UA");
+        let cursor = key().encode(&filter, &position("0195-abc"));
+        for at in 0..cursor.len() {
+            for letter in ALPHABET {
+                let mut changed = cursor.clone().into_bytes();
+                changed[at] = *letter;
+                let changed = String::from_utf8(changed).unwrap();
+                assert_eq!(key().decode(&filter, &changed).is_ok(), changed == cursor);
+            }
+            assert!(key().decode(&filter, &cursor[..at]).is_err());
+        }
+        for bad in ["", "=", "AAAA", "é", "A A", &"A".repeat(100_000)] {
+            assert!(key().decode(&filter, bad).is_err(), "{bad:.20}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(id in "\\PC{0,128}", micros in Timestamp::MIN.as_micros()..=Timestamp::MAX.as_micros()) {
+            let position = Position { occurred_at: Timestamp::from_micros(micros).unwrap(), id };
+            let filter = Filter::of_tenant("t");
+            prop_assert_eq!(key().decode(&filter, &key().encode(&filter, &position)), Ok(position));
+        }
+
+        #[test]
+        fn never_panics(cursor in "\\PC{0,60}") {
+            let _ = key().decode(&Filter::of_tenant("t"), &cursor);
+        }
+    }
+}

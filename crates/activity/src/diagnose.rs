@@ -1,0 +1,134 @@
+//! Why a JSON value is no draft: every misshapen field by its path.
+//!
+//! The fast path parses straight into a `Draft` and stops at the first error, of which serde knows the column and not
+//! the field. Only when that has failed is the value read again here, as a tree, to say precisely what is wrong. So
+//! this module decides nothing: it explains a refusal, and falls back on serde's own words where it finds no reason.
+
+use serde_json::{Map, Value};
+use tidings_http::FieldError;
+
+/// What shape a field has.
+enum Shape {
+    Text,
+    Entity,
+    Entities,
+    Context,
+    Any,
+}
+
+const DRAFT: &[(&str, Shape, Required)] = &[
+    ("id", Shape::Text, Required::No),
+    ("tenant", Shape::Text, Required::Yes),
+    ("actor", Shape::Entity, Required::No),
+    ("action", Shape::Text, Required::Yes),
+    ("targets", Shape::Entities, Required::No),
+    ("context", Shape::Context, Required::No),
+    ("metadata", Shape::Any, Required::No),
+    ("occurred_at", Shape::Text, Required::No),
+    ("received_at", Shape::Text, Required::No),
+];
+
+const ENTITY: &[(&str, Shape, Required)] = &[
+    ("type", Shape::Text, Required::No),
+    ("id", Shape::Text, Required::Yes),
+    ("name", Shape::Text, Required::No),
+];
+
+const CONTEXT: &[(&str, Shape, Required)] = &[
+    ("ip", Shape::Text, Required::No),
+    ("user_agent", Shape::Text, Required::No),
+    ("request_id", Shape::Text, Required::No),
+    ("correlation_id", Shape::Text, Required::No),
+];
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Required {
+    Yes,
+    No,
+}
+
+/// The errors in the shape of `value`; `refused` is what the fast path said, and is used where nothing else is found.
+pub fn misshapen(value: &Value, refused: &serde_json::Error) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    object("", value, DRAFT, &mut errors);
+    if errors.is_empty() {
+        errors.push(FieldError::new("", reason(refused)));
+    }
+    errors
+}
+
+/// serde's words without the position, which belongs to one element or one line and is told otherwise.
+pub fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+fn object(path: &str, value: &Value, fields: &[(&str, Shape, Required)], errors: &mut Vec<FieldError>) {
+    let Value::Object(map) = value else {
+        errors.push(FieldError::new(path, format!("expected an object, found {}", kind(value))));
+        return;
+    };
+    for (name, shape, required) in fields {
+        let at = join(path, name);
+        match map.get(*name) {
+            None if *required == Required::Yes => errors.push(FieldError::new(at, "is missing")),
+            Some(Value::Null) if *required == Required::Yes => {
+                errors.push(FieldError::new(at, "expected a string, found null"));
+            }
+            None | Some(Value::Null) => {}
+            Some(value) => field(&at, value, shape, errors),
+        }
+    }
+    unknown(path, map, fields, errors);
+}
+
+fn field(path: &str, value: &Value, shape: &Shape, errors: &mut Vec<FieldError>) {
+    match shape {
+        Shape::Text if !value.is_string() => {
+            errors.push(FieldError::new(path, format!("expected a string, found {}", kind(value))));
+        }
+        Shape::Text | Shape::Any => {}
+        Shape::Entity => object(path, value, ENTITY, errors),
+        Shape::Context => object(path, value, CONTEXT, errors),
+        Shape::Entities => match value {
+            Value::Array(elements) => {
+                for (index, element) in elements.iter().enumerate() {
+                    object(&format!("{path}[{index}]"), element, ENTITY, errors);
+                }
+            }
+            other => errors.push(FieldError::new(path, format!("expected an array, found {}", kind(other)))),
+        },
+    }
+}
+
+fn unknown(
+    path: &str,
+    map: &Map<String, Value>,
+    fields: &[(&str, Shape, Required)],
+    errors: &mut Vec<FieldError>,
+) {
+    for name in map.keys().filter(|name| fields.iter().all(|(known, ..)| known != name)) {
+        let known: Vec<&str> = fields.iter().map(|(known, ..)| *known).collect();
+        let shown: String = name.chars().take(64).collect();
+        errors
+            .push(FieldError::new(join(path, &shown), format!("is unknown; known are {}", known.join(", "))));
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,51 @@
+//! Every limit of an activity and of its way in, by name.
+//!
+//! Lengths of text are in Unicode characters unless the name says bytes.
+
+/// The longest id.
+pub const MAX_ID_CHARS: usize = 128;
+/// The longest tenant.
+pub const MAX_TENANT_CHARS: usize = 128;
+/// The longest action.
+pub const MAX_ACTION_CHARS: usize = 128;
+/// The longest type of an actor or a target.
+pub const MAX_TYPE_CHARS: usize = 128;
+/// The longest id of an actor or a target.
+pub const MAX_ENTITY_ID_CHARS: usize = 256;
+/// The longest name of an actor or a target.
+pub const MAX_NAME_CHARS: usize = 512;
+/// The most targets of one activity.
+pub const MAX_TARGETS: usize = 64;
+/// The longest user agent.
+pub const MAX_USER_AGENT_CHARS: usize = 1024;
+/// The longest request id and the longest correlation id.
+pub const MAX_REQUEST_ID_CHARS: usize = 256;
+/// The longest metadata, as the JSON text that was sent.
+pub const MAX_METADATA_BYTES: usize = 32 * 1024;
+/// The deepest nesting inside metadata, whose own braces are the first level.
+pub const MAX_METADATA_DEPTH: usize = 32;
+
+/// The longest activity in JSON as it is sent: one object, one element of an array, one line.
+pub const MAX_ACTIVITY_BYTES: usize = 64 * 1024;
+/// The longest record value the writer takes from the topic: an activity with everything spelled out and its envelope.
+pub const MAX_RECORD_BYTES: usize = 128 * 1024;
+/// The longest body of one object or an array.
+pub const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// The most activities in one array.
+pub const MAX_ARRAY_ACTIVITIES: usize = 10_000;
+
+/// The most lines of a stream that are sent as one batch.
+pub const NDJSON_CHUNK_LINES: usize = 500;
+/// A stream's batch is sent at the latest when its lines have this many bytes.
+pub const NDJSON_CHUNK_BYTES: usize = 256 * 1024;
+/// The most batches of one stream that wait for their ack at the same time.
+pub const NDJSON_CHUNKS_IN_FLIGHT: usize = 4;
+
+/// The items of a page unless the caller says otherwise.
+pub const DEFAULT_PAGE_ITEMS: usize = 50;
+/// The most items of a page.
+pub const MAX_PAGE_ITEMS: usize = 500;
+/// The most rows one query looks at before it answers with what it found and a cursor to go on from.
+pub const MAX_SCANNED_ROWS: usize = 100_000;
+/// The longest text to search for.
+pub const MAX_SEARCH_CHARS: usize = 256;

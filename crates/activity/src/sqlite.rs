@@ -1,0 +1,178 @@
+//! The store in a SQLite file: the default, for one instance on one machine.
+//!
+//! Owns the file `activities.db` and its lock. One connection writes, on whichever thread brings a batch; readers have
+//! their own, so that a long search holds up no write (write-ahead log). Invariants: a commit is synced before it
+//! returns (`synchronous = FULL`); no two processes use one file (`activities.db.lock` is held); memory is bounded by
+//! the page caches named here, whatever the size of the file. The schema is in `schema`, statements in `write` and `read`.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use crate::activity::Activity;
+use crate::cursor::CursorKey;
+use crate::query::{Page, Query};
+use crate::store::{Inserted, Store, StoreError};
+
+mod read;
+mod schema;
+mod write;
+
+/// Connections that answer queries: as many queries run at once.
+pub const READERS: usize = 2;
+
+/// A store in one SQLite file.
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: Mutex<write::Writer>,
+    readers: Vec<Mutex<Connection>>,
+    cursor_key: CursorKey,
+    /// Held for as long as the store is open.
+    _lock: File,
+}
+
+/// Why a SQLite store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error(
+        "{path}: in use by another process; one SQLite store serves one instance, PostgreSQL serves several"
+    )]
+    Locked {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// The file was written by another version.
+    #[error("{path}: schema version {found}, expected {expected}")]
+    OtherVersion {
+        /// The store's file.
+        path: PathBuf,
+        /// The version in the file.
+        found: i64,
+        /// The version of this program.
+        expected: i64,
+    },
+    /// The file is a database of another program.
+    #[error("{path}: not an activity store (application id {found:#x})")]
+    Foreign {
+        /// The store's file.
+        path: PathBuf,
+        /// The application id in the file.
+        found: i64,
+    },
+    /// The operating system refused.
+    #[error("{path}: {operation}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("{path}: {operation}: {source}")]
+    Sqlite {
+        /// The store's file.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+impl SqliteStore {
+    /// Opens the store at `path`, which is made if absent, its folder included.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |operation| move |source| OpenError::Io { path: path.to_owned(), operation, source };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(io("create the folder"))?;
+        let lock = lock(path)?;
+        let sqlite = |operation| move |source| OpenError::Sqlite { path: path.to_owned(), operation, source };
+        let mut connection = Connection::open(path).map_err(sqlite("open"))?;
+        schema::prepare(&mut connection, path)?;
+        let cursor_key = schema::cursor_key(&connection).map_err(sqlite("read the cursor key"))?;
+        let readers = (0..READERS)
+            .map(|_| schema::open_reader(path).map(Mutex::new))
+            .collect::<Result<_, _>>()
+            .map_err(sqlite("open for reading"))?;
+        // The entry of a new file in its folder is as little durable as anything else that is not synced.
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(write::Writer::new(connection)),
+            readers,
+            cursor_key,
+            _lock: lock,
+        })
+    }
+
+    fn read<T>(
+        &self,
+        operation: &'static str,
+        read: impl FnOnce(&Connection) -> Result<T, read::ReadError>,
+    ) -> Result<T, StoreError> {
+        let connection = self.readers.iter().find_map(Mutex::try_lock);
+        let connection = connection.unwrap_or_else(|| self.readers[0].lock());
+        read(&connection).map_err(|error| match error {
+            read::ReadError::Sqlite(source) => self.failed(operation, source),
+            read::ReadError::Damaged { tenant, id, column } => {
+                StoreError::DamagedRow { store: self.path.display().to_string(), tenant, id, column }
+            }
+        })
+    }
+
+    fn failed(&self, operation: &'static str, source: rusqlite::Error) -> StoreError {
+        StoreError::Failed { store: self.path.display().to_string(), operation, source: Box::new(source) }
+    }
+}
+
+impl Store for SqliteStore {
+    fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+        self.writer.lock().insert_batch(activities).map_err(|source| self.failed("insert a batch", source))
+    }
+
+    fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError> {
+        self.read("get", |connection| read::get(connection, tenant, id))
+    }
+
+    fn query(&self, query: &Query) -> Result<Page, StoreError> {
+        self.read("query", |connection| read::query(connection, query))
+    }
+
+    fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError> {
+        self.read("count", |connection| read::count(connection, tenant))
+    }
+
+    fn cursor_key(&self) -> CursorKey {
+        self.cursor_key.clone()
+    }
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let io = |operation| {
+        let path = lock_path.clone();
+        move |source| OpenError::Io { path, operation, source }
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(io("open the lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io("lock")(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

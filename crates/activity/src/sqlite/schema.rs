@@ -1,0 +1,121 @@
+//! The tables of the SQLite store, their version, and how connections are set up.
+//!
+//! Invariant: a file that this module has prepared has exactly [`VERSION`]'s tables; any other version is refused, not
+//! guessed at. Texts compare by their bytes (`BINARY`), which is the order that queries promise.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::OpenError;
+use crate::cursor::CursorKey;
+
+/// The version of the schema, in `PRAGMA user_version`.
+pub const VERSION: i64 = 1;
+
+/// "Tdng", in `PRAGMA application_id`.
+const APPLICATION_ID: i64 = 0x5464_6e67;
+
+/// The writer's page cache: it holds the hot pages of the indexes that ids spread over.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+/// Each reader's page cache.
+const READER_CACHE_KIB: i64 = 2 * 1024;
+/// The write-ahead log is copied into the file when it has this many pages of 4 KiB: rarely enough that a page which
+/// changes in many batches is copied once, often enough that the log stays small.
+const CHECKPOINT_PAGES: i64 = 8192;
+/// What remains of the write-ahead log after that.
+const WAL_LIMIT_BYTES: i64 = 64 * 1024 * 1024;
+
+/// `seq` is the order of arrival. Tenants are numbered because each index repeats them; lists and objects are kept as
+/// JSON, being read back whole only.
+const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE tenant (tenant_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE activity (
+    seq INTEGER PRIMARY KEY,
+    tenant_id INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    occurred_at INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    actor_id TEXT,
+    actor_type TEXT,
+    actor_name TEXT,
+    targets TEXT,
+    context TEXT,
+    metadata TEXT
+);
+CREATE UNIQUE INDEX activity_by_id ON activity (tenant_id, id);
+CREATE INDEX activity_by_time ON activity (tenant_id, occurred_at, id);
+CREATE INDEX activity_by_actor ON activity (tenant_id, actor_id, occurred_at, id) WHERE actor_id IS NOT NULL;
+CREATE TABLE activity_target (
+    tenant_id INTEGER NOT NULL,
+    target_id TEXT NOT NULL,
+    occurred_at INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, target_id, occurred_at, id)
+) WITHOUT ROWID;
+";
+
+/// Sets up the writing connection, and the tables where the file is new.
+pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let sqlite = |operation| move |source| OpenError::Sqlite { path: path.to_owned(), operation, source };
+    let pragma =
+        |connection: &Connection, name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
+    let application_id: i64 = pragma(connection, "application_id").map_err(sqlite("read the header"))?;
+    let found: i64 = pragma(connection, "user_version").map_err(sqlite("read the header"))?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+        .map_err(sqlite("read the schema"))?;
+    if tables > 0 && application_id != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned(), found: application_id });
+    }
+    if tables > 0 && found != VERSION {
+        return Err(OpenError::OtherVersion { path: path.to_owned(), found, expected: VERSION });
+    }
+    set_up_writer(connection).map_err(sqlite("set up"))?;
+    if tables == 0 {
+        create_tables(connection).map_err(sqlite("create the tables"))?;
+    }
+    Ok(())
+}
+
+fn set_up_writer(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // NORMAL would sync only at checkpoints: a power cut could take back what was answered as stored.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(8);
+    Ok(())
+}
+
+fn create_tables(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO meta (name, value) VALUES ('cursor_key', randomblob(16))", ())?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// The key that was drawn when the file was made.
+pub fn cursor_key(connection: &Connection) -> Result<CursorKey, rusqlite::Error> {
+    connection
+        .query_row("SELECT value FROM meta WHERE name = 'cursor_key'", (), |row| row.get(0))
+        .map(CursorKey::new)
+}
+
+/// A connection that only reads.
+pub fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(16);
+    Ok(connection)
+}

@@ -1,0 +1,115 @@
+//! The SQLite store's own tests: the contract, its plans, its lock and its files.
+
+use super::*;
+use crate::query::{Filter, Query};
+use crate::testing::{activity, store_contract};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn keeps_the_contract() {
+    let folder = folder();
+    store_contract(|| SqliteStore::open(&folder.path().join("activities.db")).unwrap());
+}
+
+#[test]
+fn serves_one_instance_only() {
+    let folder = folder();
+    let path = folder.path().join("new/activities.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let error = SqliteStore::open(&path).err().unwrap();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    assert!(error.to_string().contains("PostgreSQL"), "{error}");
+    drop(store);
+    SqliteStore::open(&path).unwrap();
+}
+
+#[test]
+fn refuses_files_that_are_not_its_own() {
+    let folder = folder();
+    let path = folder.path().join("activities.db");
+    std::fs::write(&path, "this is no database, but it is long enough to be looked at".repeat(100)).unwrap();
+    assert!(matches!(SqliteStore::open(&path), Err(OpenError::Sqlite { .. })));
+    std::fs::remove_file(&path).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE mine (x)").unwrap();
+    drop(other);
+    assert!(matches!(SqliteStore::open(&path), Err(OpenError::Foreign { .. })));
+    std::fs::remove_file(&path).unwrap();
+    drop(SqliteStore::open(&path).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = SqliteStore::open(&path).err().unwrap();
+    assert!(matches!(error, OpenError::OtherVersion { found: 99, expected: 1, .. }), "{error}");
+}
+
+#[test]
+fn syncs_every_commit() {
+    let folder = folder();
+    let store = SqliteStore::open(&folder.path().join("activities.db")).unwrap();
+    let (journal_mode, synchronous) = store.writer.lock().durability();
+    assert_eq!((journal_mode.as_str(), synchronous), ("wal", 2));
+}
+
+#[test]
+fn every_query_walks_an_index_in_the_order_of_the_answer() {
+    let folder = folder();
+    let store = SqliteStore::open(&folder.path().join("activities.db")).unwrap();
+    let check = |sql: &str, expected: &[&str]| {
+        let connection = store.readers[0].lock();
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let rows = statement.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<Result<Vec<_>, _>>();
+        assert_eq!(rows.unwrap(), expected);
+    };
+    check(read::GET, &["SEARCH a USING INDEX activity_by_id (tenant_id=? AND id=?)"]);
+    check(
+        read::BY_TIME,
+        &["SEARCH a USING INDEX activity_by_time (tenant_id=? AND occurred_at>? AND (occurred_at,id)<(?,?))"],
+    );
+    check(
+        read::BY_ACTOR,
+        &["SEARCH a USING INDEX activity_by_actor \
+           (tenant_id=? AND actor_id=? AND occurred_at>? AND (occurred_at,id)<(?,?))"],
+    );
+    check(
+        read::BY_TARGET,
+        &[
+            "SEARCH t USING PRIMARY KEY (tenant_id=? AND target_id=? AND occurred_at>? AND (occurred_at,id)<(?,?))",
+            "SEARCH a USING INDEX activity_by_id (tenant_id=? AND id=?)",
+        ],
+    );
+}
+
+#[test]
+fn a_search_looks_at_a_bounded_number_of_rows() {
+    let folder = folder();
+    let store = SqliteStore::open(&folder.path().join("activities.db")).unwrap();
+    let rows = crate::limits::MAX_SCANNED_ROWS + 10;
+    let batch: Vec<_> = (0..rows)
+        .map(|at| activity(&format!(r#"{{"id":"{at:08}","tenant":"t","action":"a{}"}}"#, at % 2)))
+        .collect();
+    store.insert_batch(&batch).unwrap();
+    let filter = Filter { text: Some("00000003".to_owned()), ..Filter::of_tenant("t") };
+    let mut query = Query { filter, after: None, limit: 5 };
+    let page = store.query(&query).unwrap();
+    assert!(page.items.is_empty());
+    assert_eq!(page.next.as_ref().unwrap().id, "00000010");
+    query.after = page.next;
+    let page = store.query(&query).unwrap();
+    assert_eq!(page.items.len(), 1);
+    assert_eq!(page.next, None);
+}
+
+#[test]
+fn a_failed_batch_leaves_nothing() {
+    let folder = folder();
+    let store = SqliteStore::open(&folder.path().join("activities.db")).unwrap();
+    let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"t{id}","action":"a"}}"#));
+    store.writer.lock().fail_on_id("bad");
+    let error = store.insert_batch(&[with("1"), with("bad"), with("2")]).unwrap_err();
+    assert!(error.to_string().contains("no bad ones"), "{error}");
+    assert_eq!(store.count(None).unwrap(), 0);
+    assert_eq!(store.insert_batch(&[with("1"), with("2")]).unwrap(), [Inserted::Stored; 2]);
+    assert_eq!(store.get("t1", "1").unwrap().unwrap().tenant, "t1");
+}

@@ -1,0 +1,168 @@
+//! Writing batches into the SQLite store.
+//!
+//! Invariant: a batch is one transaction, synced when it returns; after an error nothing of it is there, and the next
+//! batch starts afresh.
+
+use std::collections::HashMap;
+
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::activity::Activity;
+use crate::store::Inserted;
+use crate::text::Text;
+
+/// The most tenants whose numbers are remembered; beyond it they are looked up again.
+const MAX_KNOWN_TENANTS: usize = 10_000;
+
+const INSERT: &str = "
+INSERT INTO activity (tenant_id, id, occurred_at, received_at, action, actor_id, actor_type, actor_name,
+                      targets, context, metadata)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+ON CONFLICT (tenant_id, id) DO NOTHING";
+
+/// One activity may name a target twice, with different types.
+const INSERT_TARGET: &str = "
+INSERT OR IGNORE INTO activity_target (tenant_id, target_id, occurred_at, id) VALUES (?1, ?2, ?3, ?4)";
+
+/// The one connection that writes.
+pub struct Writer {
+    connection: Connection,
+    tenants: HashMap<String, i64>,
+}
+
+impl Writer {
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, tenants: HashMap::new() }
+    }
+
+    /// As `Store::insert_batch`.
+    pub fn insert_batch(&mut self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, rusqlite::Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let result = insert_all(&transaction, &mut self.tenants, activities);
+        match result.and_then(|inserted| transaction.commit().map(|()| inserted)) {
+            Ok(inserted) => Ok(inserted),
+            Err(error) => {
+                // Numbers given within the failed transaction are gone with it.
+                self.tenants.clear();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn insert_all(
+    transaction: &Transaction<'_>,
+    tenants: &mut HashMap<String, i64>,
+    activities: &[Activity<'_>],
+) -> Result<Vec<Inserted>, rusqlite::Error> {
+    let mut insert = transaction.prepare_cached(INSERT)?;
+    let mut insert_target = transaction.prepare_cached(INSERT_TARGET)?;
+    let mut json = Json::default();
+    activities
+        .iter()
+        .map(|activity| {
+            let tenant_id = tenant_id(transaction, tenants, &activity.tenant)?;
+            let inserted = insert_one(&mut insert, &mut json, tenant_id, activity)?;
+            if inserted == Inserted::Stored {
+                for target in &activity.targets {
+                    let occurred_at = activity.occurred_at.as_micros();
+                    insert_target.execute(params![tenant_id, &*target.id, occurred_at, &*activity.id])?;
+                }
+            }
+            Ok(inserted)
+        })
+        .collect()
+}
+
+fn insert_one(
+    insert: &mut CachedStatement<'_>,
+    json: &mut Json,
+    tenant_id: i64,
+    activity: &Activity<'_>,
+) -> Result<Inserted, rusqlite::Error> {
+    let actor = activity.actor.as_ref();
+    let targets = (!activity.targets.is_empty()).then_some(&activity.targets);
+    let rows = insert.execute(params![
+        tenant_id,
+        &*activity.id,
+        activity.occurred_at.as_micros(),
+        activity.received_at.as_micros(),
+        &*activity.action,
+        actor.map(|actor| actor.id.as_str()),
+        actor.and_then(|actor| actor.kind.as_ref()).map(Text::as_str),
+        actor.and_then(|actor| actor.name.as_ref()).map(Text::as_str),
+        JsonText::write(&mut json.targets, targets),
+        JsonText::write(&mut json.context, activity.context.as_ref()),
+        activity.metadata.as_ref().map(|metadata| metadata.as_str()),
+    ])?;
+    Ok(if rows == 0 { Inserted::Duplicate } else { Inserted::Stored })
+}
+
+fn tenant_id(
+    transaction: &Transaction<'_>,
+    tenants: &mut HashMap<String, i64>,
+    name: &str,
+) -> Result<i64, rusqlite::Error> {
+    if let Some(tenant_id) = tenants.get(name) {
+        return Ok(*tenant_id);
+    }
+    let known = transaction
+        .prepare_cached("SELECT tenant_id FROM tenant WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    let tenant_id = match known {
+        Some(tenant_id) => tenant_id,
+        None => transaction.prepare_cached("INSERT INTO tenant (name) VALUES (?1)")?.insert([name])?,
+    };
+    if tenants.len() >= MAX_KNOWN_TENANTS {
+        tenants.clear();
+    }
+    tenants.insert(name.to_owned(), tenant_id);
+    Ok(tenant_id)
+}
+
+/// Buffers for the columns that hold JSON, used again for every row.
+#[derive(Default)]
+struct Json {
+    targets: Vec<u8>,
+    context: Vec<u8>,
+}
+
+/// JSON as a text value, or null.
+struct JsonText<'a>(Option<&'a [u8]>);
+
+impl<'a> JsonText<'a> {
+    fn write(buffer: &'a mut Vec<u8>, value: Option<&impl serde::Serialize>) -> Self {
+        buffer.clear();
+        // Strings cannot fail to serialise into memory.
+        let written = value.map(|value| serde_json::to_writer(&mut *buffer, value));
+        debug_assert!(written.as_ref().is_none_or(Result::is_ok));
+        Self(written.is_some().then_some(&**buffer))
+    }
+}
+
+impl ToSql for JsonText<'_> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
+        Ok(ToSqlOutput::Borrowed(self.0.map_or(ValueRef::Null, ValueRef::Text)))
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// The journal mode and `PRAGMA synchronous` of the connection.
+    pub fn durability(&self) -> (String, i64) {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get(0));
+        let synchronous = self.connection.pragma_query_value(None, "synchronous", |row| row.get(0));
+        (pragma("journal_mode").unwrap(), synchronous.unwrap())
+    }
+
+    /// Makes the insertion of a row with this id an error.
+    pub fn fail_on_id(&self, id: &str) {
+        let trigger = format!(
+            "CREATE TEMP TRIGGER failing BEFORE INSERT ON activity WHEN NEW.id = '{id}'
+             BEGIN SELECT RAISE(ABORT, 'no bad ones'); END"
+        );
+        self.connection.execute_batch(&trigger).unwrap();
+    }
+}

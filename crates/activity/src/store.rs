@@ -1,0 +1,65 @@
+//! Where activities are kept: what every store promises, whichever database is behind it.
+//!
+//! Invariants, checked for every store by `testing::store_contract`: an activity is identified by (tenant, id) and the
+//! first write of one wins; what `insert_batch` answered is synced to disk; one tenant's questions never see another's
+//! rows. Calls block, so async code makes them on threads for blocking work.
+
+use crate::activity::Activity;
+use crate::cursor::CursorKey;
+use crate::query::{Page, Query};
+
+/// A store of activities.
+pub trait Store: Send + Sync + 'static {
+    /// Stores those that are new, all of them or, on an error, none; answers one [`Inserted`] per activity, in order.
+    ///
+    /// On return they are durable: a power cut takes nothing back.
+    fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
+
+    /// The activity with this id, or `None`.
+    fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError>;
+
+    /// One page of the activities that match.
+    fn query(&self, query: &Query) -> Result<Page, StoreError>;
+
+    /// How many activities there are: of one tenant, or of all.
+    fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError>;
+
+    /// The key for cursors over this store, the same for as long as the store exists.
+    fn cursor_key(&self) -> CursorKey;
+}
+
+/// What became of one activity of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It was new.
+    Stored,
+    /// There was one with this tenant and id, which stays as it is.
+    Duplicate,
+}
+
+/// Why a store could not do what it was asked. Trying again later may help; another input would not.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or could not be reached.
+    #[error("{operation} in {store}: {source}")]
+    Failed {
+        /// Which store, such as the file.
+        store: String,
+        /// What was being done.
+        operation: &'static str,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row is not what was written.
+    #[error("row of tenant {tenant:?}, id {id:?} in {store}: column {column} does not hold what was stored")]
+    DamagedRow {
+        /// Which store.
+        store: String,
+        /// The row's tenant.
+        tenant: String,
+        /// The row's id.
+        id: String,
+        /// The column.
+        column: &'static str,
+    },
+}

@@ -1,0 +1,321 @@
+//! What every store must do: one suite, run against each implementation by its own tests.
+//!
+//! The suite knows stores through their trait only, and a naive model in memory tells it what a query must answer.
+//! It uses tenants of its own, so that a store may be shared with other tests.
+
+use std::collections::BTreeMap;
+
+use crate::activity::{Activity, Draft};
+use crate::query::{ActionFilter, Filter, Position, Query};
+use crate::store::{Inserted, Store};
+use crate::timestamp::Timestamp;
+
+/// Runs the whole suite. `open` opens the store, each time the same one; it is called again after a drop.
+pub fn store_contract<S: Store>(open: impl Fn() -> S) {
+    let store = open();
+    keeps_every_field(&store);
+    first_write_wins(&store);
+    tenants_are_apart(&store);
+    pages_are_stable(&store);
+    let model = Model::fill(&store);
+    model.compare(&store);
+    let (count, key) = (store.count(None).unwrap(), store.cursor_key());
+    drop(store);
+    let store = open();
+    assert_eq!(store.count(None).unwrap(), count, "reopened");
+    assert!(store.cursor_key() == key, "cursors outlive the process");
+    keeps_every_field(&store);
+    model.compare(&store);
+}
+
+/// An activity from its JSON, received at the epoch.
+pub fn activity(json: &str) -> Activity<'static> {
+    let draft: Draft<'_> = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+    draft.complete(Timestamp::from_micros(0).unwrap(), || "unnamed".to_owned()).into_owned()
+}
+
+fn keeps_every_field(store: &impl Store) {
+    let full = activity(
+        r#"{"id":"full","tenant":"fields","actor":{"type":"user","id":"u1","name":"Ann 'O\" \u00e9"},"action":"a.b",
+            "targets":[{"type":"x","id":"1","name":"one"},{"id":"1"},{"type":"y","id":"1"},{"id":"2"}],
+            "context":{"ip":"::1","user_agent":"curl","request_id":"r","correlation_id":"c"},
+            "metadata":{"z":1.10,"a":12345678901234567890123,"text":"\u00e9"},
+            "occurred_at":"1901-01-01T00:00:00.000001Z","received_at":"2013-01-01T00:00:00.999999Z"}"#,
+    );
+    let bare = activity(
+        r#"{"id":"bare","tenant":"fields","action":"a","occurred_at":"9999-12-31T23:59:59.999999Z"}"#,
+    );
+    let empty =
+        activity(r#"{"id":"empty","tenant":"fields","action":"a","targets":[],"context":{},"metadata":{}}"#);
+    let all = [full, bare, empty];
+    store.insert_batch(&all).unwrap();
+    for expected in &all {
+        assert_eq!(store.get("fields", &expected.id).unwrap().as_ref(), Some(expected));
+    }
+    assert_eq!(
+        ids(store, &Query { filter: Filter::of_tenant("fields"), after: None, limit: 9 }),
+        ["bare", "empty", "full"]
+    );
+    assert_eq!(store.insert_batch(&[]).unwrap(), []);
+}
+
+fn first_write_wins(store: &impl Store) {
+    let with = |id: &str, action: &str| {
+        activity(&format!(r#"{{"id":"{id}","tenant":"first","action":"{action}"}}"#))
+    };
+    let batch = [with("1", "first"), with("1", "second"), with("2", "first")];
+    use Inserted::{Duplicate, Stored};
+    assert_eq!(store.insert_batch(&batch).unwrap(), [Stored, Duplicate, Stored]);
+    let batch = [with("2", "third"), with("3", "first"), with("1", "third")];
+    assert_eq!(store.insert_batch(&batch).unwrap(), [Duplicate, Stored, Duplicate]);
+    for id in ["1", "2", "3"] {
+        assert_eq!(store.get("first", id).unwrap().unwrap().action, "first");
+    }
+    assert_eq!(store.count(Some("first")).unwrap(), 3);
+    // A duplicate leaves no trace in what finds activities, either.
+    let moved = r#"{"id":"1","tenant":"first","action":"x","actor":{"id":"u"},"targets":[{"id":"t"}]}"#;
+    store.insert_batch(&[activity(moved)]).unwrap();
+    let by_actor = Filter { actor: Some("u".to_owned()), ..Filter::of_tenant("first") };
+    let by_target = Filter { target: Some("t".to_owned()), ..Filter::of_tenant("first") };
+    for filter in [by_actor, by_target] {
+        assert!(ids(store, &Query { filter, after: None, limit: 9 }).is_empty());
+    }
+}
+
+fn tenants_are_apart(store: &impl Store) {
+    let with =
+        |tenant: &str| activity(&format!(r#"{{"id":"same","tenant":"{tenant}","action":"{tenant}"}}"#));
+    let inserted = store.insert_batch(&[with("left"), with("Left"), with("left ")]).unwrap();
+    assert_eq!(inserted, [Inserted::Stored; 3]);
+    for tenant in ["left", "Left", "left "] {
+        assert_eq!(store.get(tenant, "same").unwrap().unwrap().action, tenant);
+        assert_eq!(store.count(Some(tenant)).unwrap(), 1);
+    }
+    assert_eq!(store.get("nobody", "same").unwrap(), None);
+    assert_eq!(store.get("left", "other").unwrap(), None);
+    assert_eq!(store.count(Some("nobody")).unwrap(), 0);
+    assert!(ids(store, &Query { filter: Filter::of_tenant("nobody"), after: None, limit: 9 }).is_empty());
+}
+
+fn pages_are_stable(store: &impl Store) {
+    let with = |id: String, second: usize| {
+        let time = format!("2020-01-01T00:00:{second:02}Z");
+        activity(&format!(r#"{{"id":"{id}","tenant":"paging","action":"a","occurred_at":"{time}"}}"#))
+    };
+    let batch: Vec<_> = (0..40).map(|at| with(format!("old-{at:02}"), at / 4)).collect();
+    store.insert_batch(&batch).unwrap();
+    let mut seen = Vec::new();
+    let mut query = Query { filter: Filter::of_tenant("paging"), after: None, limit: 7 };
+    for round in 0.. {
+        let page = store.query(&query).unwrap();
+        assert!(page.items.len() <= 7);
+        seen.extend(page.items.iter().map(|item| item.id.to_string()).filter(|id| id.starts_with("old")));
+        let Some(next) = page.next else { break };
+        query.after = Some(next);
+        // Newer ones, and one among the pages already seen.
+        store.insert_batch(&[with(format!("new-{round}"), 30), with(format!("new-x{round}"), 9)]).unwrap();
+    }
+    let mut expected: Vec<_> = batch.iter().map(|item| item.id.to_string()).collect();
+    expected.reverse();
+    assert_eq!(seen, expected, "nothing twice, nothing missing");
+}
+
+/// Whatever the pages of `query`, their ids in order.
+fn ids(store: &impl Store, query: &Query) -> Vec<String> {
+    let mut query = query.clone();
+    let mut ids = Vec::new();
+    loop {
+        let page = store.query(&query).unwrap();
+        assert!(page.items.len() <= query.limit);
+        ids.extend(page.items.iter().map(|item| item.id.to_string()));
+        match page.next {
+            Some(next) => {
+                assert!(query.after.as_ref().is_none_or(|after| next < *after), "a cursor moves on");
+                query.after = Some(next);
+            }
+            None => return ids,
+        }
+    }
+}
+
+/// What was stored, in the order of answers.
+struct Model {
+    tenant: String,
+    newest_first: Vec<Activity<'static>>,
+}
+
+impl Model {
+    const ACTIVITIES: u64 = 1500;
+    const QUERIES: u64 = 300;
+
+    fn fill(store: &impl Store) -> Self {
+        let mut random = Random(42);
+        let tenant = "model".to_owned();
+        let mut by_id = BTreeMap::new();
+        for _ in 0..Self::ACTIVITIES / 50 {
+            let batch: Vec<_> = (0..50).map(|_| random.activity(&tenant)).collect();
+            store.insert_batch(&batch).unwrap();
+            for activity in batch {
+                by_id.entry(activity.id.to_string()).or_insert(activity);
+            }
+        }
+        let mut newest_first: Vec<_> = by_id.into_values().collect();
+        newest_first
+            .sort_by_key(|activity| std::cmp::Reverse((activity.occurred_at, activity.id.to_string())));
+        assert_eq!(store.count(Some(&tenant)).unwrap(), newest_first.len() as u64);
+        Self { tenant, newest_first }
+    }
+
+    fn compare(&self, store: &impl Store) {
+        let mut random = Random(7);
+        for _ in 0..Self::QUERIES {
+            let filter = random.filter(&self.tenant);
+            let after = random.one_in(3).then(|| {
+                let item = &self.newest_first[random.below(self.newest_first.len() as u64) as usize];
+                Position { occurred_at: item.occurred_at, id: item.id.to_string() }
+            });
+            let query = Query { filter, after, limit: 1 + random.below(60) as usize };
+            let expected: Vec<_> =
+                self.newest_first.iter().filter(|activity| naive(&query, activity)).collect();
+            let expected: Vec<_> = expected.iter().map(|activity| activity.id.to_string()).collect();
+            assert_eq!(ids(store, &query), expected, "{query:?}");
+        }
+    }
+}
+
+fn naive(query: &Query, activity: &Activity<'_>) -> bool {
+    let filter = &query.filter;
+    let position = Position { occurred_at: activity.occurred_at, id: activity.id.to_string() };
+    let actor = activity.actor.as_ref().map(|actor| actor.id.to_string());
+    let json = serde_json::to_value(activity).unwrap();
+    query.after.as_ref().is_none_or(|after| position < *after)
+        && (filter.actor.is_none() || filter.actor == actor)
+        && filter.action.as_ref().is_none_or(|action| match action {
+            ActionFilter::Exactly(exact) => activity.action == exact.as_str(),
+            ActionFilter::Prefix(prefix) => activity.action.starts_with(prefix.as_str()),
+        })
+        && filter
+            .target
+            .as_ref()
+            .is_none_or(|id| activity.targets.iter().any(|target| target.id == id.as_str()))
+        && filter.from.is_none_or(|from| activity.occurred_at >= from)
+        && filter.to.is_none_or(|to| activity.occurred_at < to)
+        && filter.text.as_ref().is_none_or(|text| {
+            let fields = ["id", "action", "actor", "targets", "context", "metadata"];
+            fields.iter().any(|field| holds(&json[*field], &text.to_lowercase(), *field == "metadata"))
+        })
+}
+
+fn holds(value: &serde_json::Value, lower: &str, keys: bool) -> bool {
+    match value {
+        serde_json::Value::Null => false,
+        serde_json::Value::String(text) => text.to_lowercase().contains(lower),
+        serde_json::Value::Array(values) => values.iter().any(|value| holds(value, lower, keys)),
+        serde_json::Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| (keys && key.to_lowercase().contains(lower)) || holds(value, lower, keys)),
+        other => other.to_string().contains(lower),
+    }
+}
+
+/// A small generator of numbers (SplitMix64), so that a failure repeats.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn time(&mut self) -> Timestamp {
+        // Few distinct times, so that ids decide often.
+        Timestamp::from_micros(1_357_000_000_000_000 + self.below(200) as i64 * 60_000_000).unwrap()
+    }
+
+    fn activity(&mut self, tenant: &str) -> Activity<'static> {
+        let actor =
+            if self.one_in(5) { "null".to_owned() } else { format!(r#"{{"id":"u{}"}}"#, self.below(9)) };
+        let kinds = ["user", "invoice"];
+        let targets: Vec<String> = (0..self.below(4))
+            .map(|_| format!(r#"{{"type":"{}","id":"t{}"}}"#, kinds[self.below(2) as usize], self.below(30)))
+            .collect();
+        let actions = ["invoice.created", "invoice.paid", "user.invited", "invoices"];
+        let notes = [r#"{"note":"Caf\u00e9 \"ROYAL\""}"#, r#"{"id":[1,{"deep":"invoice"}]}"#, "null", "{}"];
+        activity(&format!(
+            r#"{{"id":"{}","tenant":"{tenant}","actor":{actor},"action":"{}","targets":[{}],"metadata":{},
+                "occurred_at":"{}"}}"#,
+            self.below(Self::IDS),
+            actions[self.below(4) as usize],
+            targets.join(","),
+            notes[self.below(4) as usize],
+            self.time(),
+        ))
+    }
+
+    /// Fewer than there are activities, so that some come twice.
+    const IDS: u64 = 5000;
+
+    fn filter(&mut self, tenant: &str) -> Filter {
+        let actions = ["invoice.*", "invoice.paid", "*", "user.*", "nothing"];
+        let texts = ["café", "CAFÉ \"royal\"", "invoice", "id", "u3", "type", "42", "royal", "\\", "target"];
+        Filter {
+            actor: self.one_in(3).then(|| format!("u{}", self.below(10))),
+            action: self.one_in(3).then(|| ActionFilter::parse(actions[self.below(5) as usize])),
+            target: self.one_in(3).then(|| format!("t{}", self.below(31))),
+            from: self.one_in(4).then(|| self.time()),
+            to: self.one_in(4).then(|| self.time()),
+            text: self.one_in(3).then(|| texts[self.below(10) as usize].to_owned()),
+            ..Filter::of_tenant(tenant)
+        }
+    }
+}
+
+/// Arbitrary JSON text, biased towards the fields of an activity.
+#[cfg(test)]
+pub(crate) fn arbitrary_json() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let key = prop_oneof![
+        prop::sample::select(vec![
+            "id",
+            "tenant",
+            "actor",
+            "action",
+            "targets",
+            "context",
+            "metadata",
+            "occurred_at",
+            "received_at",
+            "type",
+            "name",
+            "ip",
+        ])
+        .prop_map(str::to_owned),
+        "\\PC{0,6}",
+    ];
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        "\\PC{0,8}".prop_map(Into::into),
+        Just("2013-01-01T10:17:00Z".into()),
+    ];
+    let value = leaf.prop_recursive(4, 32, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+            prop::collection::btree_map(key.clone(), inner, 0..6)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    });
+    value.prop_map(|value| value.to_string())
+}
