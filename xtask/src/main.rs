@@ -19,8 +19,8 @@ const USAGE: &str = "\
 usage: cargo xtask <task>
 
   test [--only STEP]... [-- ARGUMENTS]
-                    everything a change must pass, or only some of its steps: fmt, clippy, tidy, build, clients, tests;
-                    ARGUMENTS go to `cargo test`
+                    everything a change must pass, or only some of its steps: fmt, tidy, clients, codegen,
+                    clippy, build, tests; ARGUMENTS go to `cargo test`
   tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs
   codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares";
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{clients, packages, tidy};
+use crate::{clients, codegen, packages, tidy};
 
 /// What a step or the whole run has found.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
@@ -50,6 +50,7 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", run: fmt, needed_by_the_rest: false },
     Step { name: "tidy", run: tidy, needed_by_the_rest: false },
     Step { name: "clients", run: install_clients, needed_by_the_rest: true },
+    Step { name: "codegen", run: codegen, needed_by_the_rest: false },
     Step { name: "clippy", run: clippy, needed_by_the_rest: false },
     Step { name: "build", run: build, needed_by_the_rest: true },
     Step { name: "tests", run: tests, needed_by_the_rest: false },
@@ -121,6 +122,11 @@ fn install_clients(gate: &Gate<'_>) -> Result<Tally> {
     packages::install_missing()?;
     clients::install(gate.repository, &gate.target)?;
     Ok(Tally::of_one(true))
+}
+
+/// The committed messages are what the generator writes.
+fn codegen(_: &Gate<'_>) -> Result<Tally> {
+    codegen::run(&["--check".to_owned()]).map(|()| Tally::of_one(true))
 }
 
 fn clippy(gate: &Gate<'_>) -> Result<Tally> {

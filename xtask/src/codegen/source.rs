@@ -44,7 +44,12 @@ impl Artifact {
             return Ok(directory);
         }
         let status = Command::new("mvn")
-            .args(["-q", "-Dstyle.color=never", "dependency:unpack", "-Dmdep.unpack.includes=common/**/*.json"])
+            .args([
+                "-q",
+                "-Dstyle.color=never",
+                "dependency:unpack",
+                "-Dmdep.unpack.includes=common/**/*.json",
+            ])
             .arg(format!("-Dartifact=org.apache.kafka:{}:{}:jar", self.name, self.version))
             .arg(format!("-DoutputDirectory={}", directory.display()))
             .status()
