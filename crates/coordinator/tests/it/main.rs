@@ -2,5 +2,12 @@
 
 mod support;
 
+mod admin;
+mod durability;
+mod expiry;
 mod join;
+mod offsets;
+mod random;
+mod scenarios;
+mod static_members;
 mod sync_and_leave;

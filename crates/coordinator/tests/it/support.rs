@@ -23,11 +23,12 @@ pub struct World {
     pub replies: BTreeMap<ReplyToken, Reply>,
     tokens: u64,
     settings: GroupSettings,
+    incarnation: u64,
 }
 
-/// Member ids that differ and that every run gives alike.
-pub fn new_coordinator(settings: GroupSettings) -> GroupCoordinator {
-    let mut count = 0u128;
+/// A coordinator whose member ids differ, also from those of other incarnations, and are alike in every run.
+pub fn new_coordinator(settings: GroupSettings, incarnation: u64) -> GroupCoordinator {
+    let mut count = u128::from(incarnation) << 32;
     GroupCoordinator::new(settings, move || {
         count += 1;
         // Spread, so that the order of ids is not the order of joining.
@@ -42,12 +43,13 @@ impl World {
 
     pub fn with(settings: GroupSettings) -> Self {
         Self {
-            coordinator: new_coordinator(settings.clone()),
+            coordinator: new_coordinator(settings.clone(), 0),
             log: Vec::new(),
             now_ms: 1_000_000,
             replies: BTreeMap::new(),
             tokens: 0,
             settings,
+            incarnation: 0,
         }
     }
 
@@ -84,13 +86,14 @@ impl World {
 
     /// A new process on the same log.
     pub fn restart(&mut self) {
+        self.incarnation += 1;
         self.coordinator = self.reload();
         self.coordinator.on_loaded(self.now_ms);
     }
 
     /// What a fresh coordinator makes of the log.
     pub fn reload(&self) -> GroupCoordinator {
-        let mut fresh = new_coordinator(self.settings.clone());
+        let mut fresh = new_coordinator(self.settings.clone(), self.incarnation);
         for record in &self.log {
             fresh.replay(&record.key, record.value.as_ref()).expect("own record");
         }
