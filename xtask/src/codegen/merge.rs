@@ -57,3 +57,38 @@ fn agree(new: &Field, old: &Field, old_valid: Versions) -> Result<()> {
     ensure!(same(new.nullable, old.nullable), "field {} changed where it is nullable", new.name);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(versions: &str, fields: &str) -> Definition {
+        let text = format!(
+            r#"{{ "name": "XRequest", "type": "request", "apiKey": 1, "validVersions": "{versions}",
+            "flexibleVersions": "none", "fields": [{fields}] }}"#
+        );
+        Definition::parse(&text, "kafka".to_owned()).expect("the definition is in Kafka's form")
+    }
+
+    const A: &str = r#"{ "name": "A", "type": "int32", "versions": "0+" }"#;
+    const DROPPED: &str = r#"{ "name": "Dropped", "type": "int8", "versions": "0-1" }"#;
+    const B: &str = r#"{ "name": "B", "type": "string", "versions": "2+" }"#;
+
+    #[test]
+    fn dropped_versions_and_their_fields_come_back_in_place() {
+        let mut newer = definition("2-4", &[A, B].join(","));
+        widen(&mut newer, &definition("0-3", &[A, DROPPED, B].join(","))).expect("the definitions agree");
+        assert_eq!(newer.versions, Versions { first: 0, last: 4 });
+        let names: Vec<&str> = newer.structs[0].fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["A", "Dropped", "B"]);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let changed = r#"{ "name": "A", "type": "int64", "versions": "0+" }"#;
+        assert!(widen(&mut definition("2-4", A), &definition("0-3", changed)).is_err());
+        let vanished = r#"{ "name": "C", "type": "int8", "versions": "0-3" }"#;
+        let older = definition("0-3", &[A, vanished].join(","));
+        assert!(widen(&mut definition("2-4", A), &older).is_err());
+    }
+}

@@ -351,3 +351,22 @@ fn message_impl(code: &mut String, definition: &Definition, decode: &str, encode
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::snake_case;
+
+    #[test]
+    fn names_become_snake_case() {
+        for (kafka, rust) in [
+            ("ThrottleTimeMs", "throttle_time_ms"),
+            ("memberId", "member_id"),
+            ("LastKnownElr", "last_known_elr"),
+            ("IsKRaftController", "is_k_raft_controller"),
+            ("Enable2Pc", "enable2_pc"),
+            ("ErrorCode", "error_code"),
+        ] {
+            assert_eq!(snake_case(kafka), rust);
+        }
+    }
+}

@@ -89,3 +89,33 @@ impl Condition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, context: &str, expect: &str) {
+        let context = Versions::parse(context).expect("the context is in Kafka's notation");
+        let versions = Versions::parse(text).expect("the versions are in Kafka's notation");
+        assert_eq!(versions.condition(context).expression(), expect, "{text} in {context:?}");
+    }
+
+    #[test]
+    fn conditions_say_no_more_than_the_context_leaves_open() {
+        check("0+", "0-9", "true");
+        check("3+", "0-9", "version >= 3");
+        check("3+", "3-9", "true");
+        check("0-4", "0-9", "version <= 4");
+        check("2-4", "0-9", "(2..=4).contains(&version)");
+        check("2", "0-9", "version == 2");
+        check("10+", "0-9", "false");
+        check("none", "0-9", "false");
+    }
+
+    #[test]
+    fn other_notations_are_refused() {
+        for text in ["", "+", "a-b", "1,2"] {
+            assert!(Versions::parse(text).is_err(), "{text}");
+        }
+    }
+}
