@@ -1,0 +1,209 @@
+//! The failure inbox over HTTP: `/api/v1/dlq/{source topic}` lists, shows, redrives and discards dead letters.
+//!
+//! Invariants: at most [`MAX_CALLS`] calls talk to the cluster at a time, for each opens connections of its own; at most
+//! [`MAX_INBOXES`] inboxes are remembered. What a call means is the SDK's business.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tidings::failure::{FailureInbox, InboxError, Letter, LetterId, Selection, StatusFilter, Summary};
+use tidings::{Cluster, Producer};
+use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
+use tokio::sync::Semaphore;
+
+/// Calls that talk to the cluster at a time; more wait.
+pub const MAX_CALLS: usize = 4;
+/// Inboxes remembered. One remembers what it read about its letters, so that the next call is quick.
+pub const MAX_INBOXES: usize = 64;
+
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+const MAX_TOPIC_NAME_BYTES: usize = 249;
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 500;
+/// Who redrives and discards, as far as HTTP without credentials can tell.
+const BY: &str = "http";
+
+/// A page of dead letters.
+#[derive(Serialize)]
+struct ListAnswer {
+    items: Vec<Letter>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SelectionBody {
+    #[serde(default)]
+    ids: Option<Vec<String>>,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+struct Inboxes {
+    cluster: Cluster,
+    producer: Producer,
+    by_topic: Mutex<BTreeMap<String, Arc<FailureInbox>>>,
+    calls: Semaphore,
+}
+
+/// The routes, over the inboxes of this cluster.
+pub fn router(cluster: Cluster, producer: Producer) -> Router {
+    let inboxes = Inboxes { cluster, producer, by_topic: Mutex::default(), calls: Semaphore::new(MAX_CALLS) };
+    Router::new()
+        .route("/api/v1/dlq/{topic}", get(list))
+        .route("/api/v1/dlq/{topic}/{id}", get(show))
+        .route("/api/v1/dlq/{topic}/redrive", post(redrive))
+        .route("/api/v1/dlq/{topic}/discard", post(discard))
+        .with_state(Arc::new(inboxes))
+}
+
+async fn list(
+    State(inboxes): State<Arc<Inboxes>>,
+    Path(topic): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ListAnswer>, Problem> {
+    let params = Params::parse(query.as_deref(), &["limit", "cursor", "status"])?;
+    let mut errors = Vec::new();
+    let limit = params.get("limit").map_or(Some(DEFAULT_LIMIT), |text| text.parse().ok());
+    let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).unwrap_or_else(|| {
+        errors.push(FieldError::new("limit", format!("must be a number from 1 to {MAX_LIMIT}")));
+        DEFAULT_LIMIT
+    });
+    let filter = match params.get("status") {
+        None | Some("parked") => StatusFilter::Parked,
+        Some("resolved") => StatusFilter::Resolved,
+        Some("all") => StatusFilter::Any,
+        Some(_) => {
+            errors.push(FieldError::new("status", "must be parked, resolved or all"));
+            StatusFilter::Parked
+        }
+    };
+    if !errors.is_empty() {
+        return Err(Problem::bad_parameters(errors));
+    }
+    let cursor = params.get("cursor").map(str::to_owned);
+    let page = inboxes.call(topic, move |inbox| inbox.list(filter, cursor.as_deref(), limit)).await?;
+    Ok(Json(ListAnswer { items: page.items, next_cursor: page.next_cursor }))
+}
+
+async fn show(
+    State(inboxes): State<Arc<Inboxes>>,
+    Path((topic, id)): Path<(String, String)>,
+) -> Result<Json<Letter>, Problem> {
+    let id: LetterId = id.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
+    Ok(Json(inboxes.call(topic, move |inbox| inbox.get(id)).await?))
+}
+
+async fn redrive(
+    State(inboxes): State<Arc<Inboxes>>,
+    Path(topic): Path<String>,
+    request: Request,
+) -> Result<Json<Summary>, Problem> {
+    let (selection, dry_run) = selection(request).await?;
+    Ok(Json(inboxes.call(topic, move |inbox| inbox.redrive(&selection, BY, dry_run)).await?))
+}
+
+async fn discard(
+    State(inboxes): State<Arc<Inboxes>>,
+    Path(topic): Path<String>,
+    request: Request,
+) -> Result<Json<Summary>, Problem> {
+    let (selection, dry_run) = selection(request).await?;
+    Ok(Json(inboxes.call(topic, move |inbox| inbox.discard(&selection, BY, dry_run)).await?))
+}
+
+/// `{"ids": ["0-1", …]}` or `{"all": true}`, either with `"dry_run": true`: exactly one of the two, so that a typing error
+/// never means everything.
+async fn selection(request: Request) -> Result<(Selection, bool), Problem> {
+    let (parts, body) = request.into_parts();
+    if MediaType::of(&parts.headers)? != MediaType::Json {
+        return Err(Problem::unsupported_media_type("send application/json"));
+    }
+    let body = read_body(&parts.headers, body, MAX_BODY_BYTES).await?;
+    let SelectionBody { ids, all, dry_run } =
+        serde_json::from_slice(&body).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => {
+                Problem::unprocessable(vec![FieldError::new("", error.to_string())])
+            }
+            _ => Problem::bad_request(format!("the body is not JSON: {error}")),
+        })?;
+    let selection = match (ids, all) {
+        (Some(ids), false) => Selection::Ids(parse_ids(&ids)?),
+        (None, true) => Selection::All,
+        _ => {
+            let error = FieldError::new("ids", "expected either ids or \"all\": true");
+            return Err(Problem::unprocessable(vec![error]));
+        }
+    };
+    Ok((selection, dry_run))
+}
+
+fn parse_ids(ids: &[String]) -> Result<Vec<LetterId>, Problem> {
+    let mut parsed = Vec::with_capacity(ids.len());
+    let mut errors = Vec::new();
+    for (index, id) in ids.iter().enumerate() {
+        match id.parse() {
+            Ok(id) => parsed.push(id),
+            Err(error) => errors.push(FieldError::new(format!("ids[{index}]"), format!("{error}"))),
+        }
+    }
+    if errors.is_empty() { Ok(parsed) } else { Err(Problem::unprocessable(errors)) }
+}
+
+impl Inboxes {
+    /// Makes a blocking call on the inbox of a topic.
+    async fn call<T: Send + 'static>(
+        &self,
+        topic: String,
+        call: impl FnOnce(&FailureInbox) -> Result<T, InboxError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if topic.is_empty() || topic.len() > MAX_TOPIC_NAME_BYTES || !topic.bytes().all(legal) {
+            return Err(Problem::bad_request(format!("{topic:?} is not a topic name")));
+        }
+        let _slot = self.calls.acquire().await.map_err(|_| Problem::internal("the server is stopping"))?;
+        let inbox = self.inbox(topic);
+        match tokio::task::spawn_blocking(move || call(&inbox)).await {
+            Ok(result) => result.map_err(problem),
+            Err(error) => {
+                tracing::error!(%error, "a call on a failure inbox panicked");
+                Err(Problem::internal("the call failed"))
+            }
+        }
+    }
+
+    fn inbox(&self, topic: String) -> Arc<FailureInbox> {
+        let mut by_topic = self.by_topic.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inbox) = by_topic.get(&topic) {
+            return Arc::clone(inbox);
+        }
+        if by_topic.len() >= MAX_INBOXES {
+            by_topic.pop_first();
+        }
+        let inbox = Arc::new(FailureInbox::new(&self.cluster, self.producer.clone(), &topic));
+        by_topic.insert(topic, Arc::clone(&inbox));
+        inbox
+    }
+}
+
+fn problem(error: InboxError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        InboxError::NoInbox { .. } | InboxError::UnknownLetter { .. } => Problem::not_found(detail),
+        InboxError::BadCursor(_) => Problem::bad_parameters(vec![FieldError::new("cursor", detail)]),
+        InboxError::TooManyIds { .. } => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-ids", "Too many ids", detail)
+        }
+        InboxError::TimedOut { .. }
+        | InboxError::Read(_)
+        | InboxError::Admin(_)
+        | InboxError::Send { .. } => Problem::unavailable(detail, 1),
+    }
+}
