@@ -122,6 +122,9 @@ impl Admin {
     }
 
     fn refused(&self, operation: String, code: RDKafkaErrorCode) -> AdminError {
-        AdminError::Kafka { operation, fault: KafkaFault::from_code(code, self.cluster.bootstrap(), self.timeout) }
+        AdminError::Kafka {
+            operation,
+            fault: KafkaFault::from_code(code, self.cluster.bootstrap(), self.timeout),
+        }
     }
 }

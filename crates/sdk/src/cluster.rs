@@ -178,7 +178,10 @@ impl rdkafka::consumer::ConsumerContext for LogContext {}
 
 pub(crate) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
             // librdkafka calls every refused connection an error; callers report those as faults.
             tracing::info!(target: "tidings::kafka", fac, "{message}");
         }
@@ -208,10 +211,15 @@ mod tests {
 
     #[test]
     fn bad_settings_are_named_and_secrets_hidden() {
-        let made = Cluster::new("a:1").set("no.such.setting", "1").query_config().unwrap().create_native_config();
+        let made =
+            Cluster::new("a:1").set("no.such.setting", "1").query_config().unwrap().create_native_config();
         let error = ClusterError::from_kafka(made.err().unwrap());
         assert!(error.to_string().starts_with("client setting no.such.setting=1"), "{error}");
-        let made = Cluster::new("a:1").set("sasl.passwordx", "hunter2").query_config().unwrap().create_native_config();
+        let made = Cluster::new("a:1")
+            .set("sasl.passwordx", "hunter2")
+            .query_config()
+            .unwrap()
+            .create_native_config();
         let error = ClusterError::from_kafka(made.err().unwrap());
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }

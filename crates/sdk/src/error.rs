@@ -90,7 +90,9 @@ impl KafkaFault {
     pub fn hint(&self) -> String {
         match self {
             Self::Unreachable { bootstrap } => {
-                format!("check that a broker listens at {bootstrap}, and the bootstrap address in the configuration")
+                format!(
+                    "check that a broker listens at {bootstrap}, and the bootstrap address in the configuration"
+                )
             }
             Self::TimedOut { .. } => "check the load and the log of the brokers, or allow more time".into(),
             Self::Authentication { .. } => {
@@ -101,7 +103,9 @@ impl KafkaFault {
             Self::RecordTooLarge => "raise max.message.bytes of the topic, or make the record smaller".into(),
             Self::QueueFull => "send slower, or raise queue.buffering.max.kbytes".into(),
             Self::Fenced => "give every running member its own instance id".into(),
-            Self::Kafka { .. } => "look the code up in Kafka's protocol guide and read the brokers' log".into(),
+            Self::Kafka { .. } => {
+                "look the code up in Kafka's protocol guide and read the brokers' log".into()
+            }
         }
     }
 
@@ -118,7 +122,9 @@ impl KafkaFault {
     pub(crate) fn from_code(code: Code, bootstrap: &str, waited: Duration) -> Self {
         let bootstrap = bootstrap.to_string();
         match code {
-            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => Self::Unreachable { bootstrap },
+            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => {
+                Self::Unreachable { bootstrap }
+            }
             Code::OperationTimedOut | Code::MessageTimedOut | Code::TimedOutQueue | Code::RequestTimedOut => {
                 Self::TimedOut { bootstrap, waited }
             }

@@ -18,6 +18,8 @@ mod native;
 mod record;
 
 pub mod admin;
+pub mod consumer;
+pub mod failure;
 pub mod producer;
 pub mod reader;
 

@@ -50,7 +50,8 @@ fn read_headers(message: &BorrowedMessage<'_>) -> Headers {
         // SAFETY: on success `name` is a NUL-terminated string that lives as long as the message.
         let name = unsafe { CStr::from_ptr(name) };
         // SAFETY: on success `value` is null or points to `value_len` bytes that live as long as the message.
-        let value = (!value.is_null()).then(|| unsafe { slice::from_raw_parts(value.cast::<u8>(), value_len) });
+        let value =
+            (!value.is_null()).then(|| unsafe { slice::from_raw_parts(value.cast::<u8>(), value_len) });
         headers.append(name.to_bytes(), value);
     }
     headers

@@ -169,7 +169,8 @@ impl Producer {
         config.set("max.in.flight", options.max_in_flight.to_string());
         config.set("message.timeout.ms", options.delivery_timeout.as_millis().to_string());
         config.set("compression.codec", &options.compression);
-        let context = DeliveryContext { last_fault: Mutex::new(None), bootstrap: cluster.bootstrap().to_string() };
+        let context =
+            DeliveryContext { last_fault: Mutex::new(None), bootstrap: cluster.bootstrap().to_string() };
         let client =
             ThreadedProducer::from_config_and_context(&config, context).map_err(ClusterError::from_kafka)?;
         let bootstrap = cluster.bootstrap().to_string();
@@ -187,7 +188,11 @@ impl Producer {
     /// Sends records and waits until each is acknowledged or has failed, for at most `timeout` altogether.
     ///
     /// The results are in the order of the records.
-    pub async fn send_batch(&self, records: &[Record], timeout: Duration) -> Vec<Result<Delivered, SendError>> {
+    pub async fn send_batch(
+        &self,
+        records: &[Record],
+        timeout: Duration,
+    ) -> Vec<Result<Delivered, SendError>> {
         let batch = Batch::new(records.len());
         let deadline = batch.started + timeout;
         let mut sent = 0;
@@ -202,7 +207,11 @@ impl Producer {
     }
 
     /// [`Producer::send_batch`] for threads outside of a runtime.
-    pub fn send_batch_blocking(&self, records: &[Record], timeout: Duration) -> Vec<Result<Delivered, SendError>> {
+    pub fn send_batch_blocking(
+        &self,
+        records: &[Record],
+        timeout: Duration,
+    ) -> Vec<Result<Delivered, SendError>> {
         let batch = Batch::new(records.len());
         let deadline = batch.started + timeout;
         let mut sent = 0;
@@ -224,7 +233,8 @@ impl Producer {
         for topic in topics {
             let left = deadline.saturating_duration_since(Instant::now());
             let fault = |error: &KafkaError| KafkaFault::from_kafka(error, &self.inner.bootstrap, timeout);
-            let metadata = self.inner.client.client().fetch_metadata(Some(topic), left).map_err(|e| fault(&e))?;
+            let metadata =
+                self.inner.client.client().fetch_metadata(Some(topic), left).map_err(|e| fault(&e))?;
             if let Some(error) = metadata.topics().first().and_then(rdkafka::metadata::MetadataTopic::error) {
                 return Err(KafkaFault::from_code(error.into(), &self.inner.bootstrap, timeout));
             }
@@ -262,7 +272,9 @@ impl Producer {
             let slot = Box::new(Slot { batch: Arc::clone(batch), index: *sent, metrics });
             match self.inner.client.send(to_native(record, slot)) {
                 Ok(()) => {}
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Enqueued::QueueFull,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    return Enqueued::QueueFull;
+                }
                 Err((error, native)) => {
                     let fault = KafkaFault::from_kafka(&error, &self.inner.bootstrap, Duration::ZERO);
                     native.delivery_opaque.complete(Err(fault));

@@ -88,23 +88,47 @@ pub struct TopicReader {
 
 impl TopicReader {
     /// Opens a topic. Blocks for at most about `timeout`.
-    pub fn open(cluster: &Cluster, topic: &str, from: ReadFrom, timeout: Duration) -> Result<Self, ReadError> {
+    pub fn open(
+        cluster: &Cluster,
+        topic: &str,
+        from: ReadFrom,
+        timeout: Duration,
+    ) -> Result<Self, ReadError> {
         let deadline = Instant::now() + timeout;
         let mut config = cluster.consumer_config(READER_GROUP)?;
         config.set("enable.partition.eof", "true");
         let consumer: BaseConsumer<LogContext> =
             config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
         let bootstrap = cluster.bootstrap().to_string();
-        let fault = |error: KafkaError| read_error(topic, KafkaFault::from_kafka(&error, &bootstrap, timeout));
+        let fault =
+            |error: KafkaError| read_error(topic, KafkaFault::from_kafka(&error, &bootstrap, timeout));
         let partitions = partitions_of(&consumer, topic, left(deadline)).map_err(fault)?;
         let bounds = bounds_of(&consumer, topic, &partitions, deadline).map_err(fault)?;
         let next_offsets = start_offsets(&from, &bounds);
-        let mut assignment = TopicPartitionList::with_capacity(next_offsets.len());
-        for (partition, offset) in &next_offsets {
-            assignment.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(fault)?;
+        let reader = Self { consumer, topic: topic.into(), bootstrap, bounds, next_offsets };
+        reader.assign(&reader.next_offsets)?;
+        Ok(reader)
+    }
+
+    /// Goes on at these offsets, by partition, and reads no other partition from then on.
+    pub fn restart(&mut self, offsets: &HashMap<i32, i64>) -> Result<(), ReadError> {
+        let next_offsets = start_offsets(&ReadFrom::Offsets(offsets.clone()), &self.bounds);
+        self.assign(&next_offsets)?;
+        self.next_offsets = next_offsets;
+        Ok(())
+    }
+
+    fn assign(&self, offsets: &HashMap<i32, i64>) -> Result<(), ReadError> {
+        let fault = |error: KafkaError| {
+            read_error(&self.topic, KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO))
+        };
+        let mut assignment = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            assignment
+                .add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))
+                .map_err(fault)?;
         }
-        consumer.assign(&assignment).map_err(fault)?;
-        Ok(Self { consumer, topic: topic.into(), bootstrap, bounds, next_offsets })
+        self.consumer.assign(&assignment).map_err(fault)
     }
 
     /// The bounds of each partition when the reader was opened.
@@ -131,7 +155,8 @@ impl TopicReader {
         let deadline = Instant::now() + timeout;
         while !self.is_at_end() {
             if let Some(record) = self.poll(left(deadline))? {
-                let end_offset = self.bounds.get(&record.partition).map_or(i64::MAX, |bounds| bounds.end_offset);
+                let end_offset =
+                    self.bounds.get(&record.partition).map_or(i64::MAX, |bounds| bounds.end_offset);
                 if record.offset < end_offset {
                     return Ok(Some(record));
                 }

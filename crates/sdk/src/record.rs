@@ -85,7 +85,11 @@ impl Headers {
     /// The value of the last header of that name: `None` if there is none, `Some(None)` if it is null.
     pub fn last(&self, name: impl AsRef<[u8]>) -> Option<Option<&[u8]>> {
         let name = name.as_ref();
-        (0..self.len()).rev().map(|index| self.at(index)).find(|(found, _)| *found == name).map(|(_, value)| value)
+        (0..self.len())
+            .rev()
+            .map(|index| self.at(index))
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
     }
 
     /// The value of the last header of that name, if it has one and that is UTF-8.
@@ -245,7 +249,9 @@ pub struct ReceivedRecord {
 impl ReceivedRecord {
     /// Bytes of key, value and headers.
     pub fn size_bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + self.headers.size_bytes()
+        self.key.as_ref().map_or(0, Vec::len)
+            + self.value.as_ref().map_or(0, Vec::len)
+            + self.headers.size_bytes()
     }
 
     /// Where it lies, as `topic-partition@offset`: for messages and logs.

@@ -78,7 +78,8 @@ impl Admin {
     /// One group with members, committed offsets and lag.
     pub fn describe_group(&self, group: &str) -> Result<GroupDescription, AdminError> {
         let operation = format!("describe group {group}");
-        let groups = self.query.fetch_group_list(Some(group), self.timeout).map_err(self.failed(&operation))?;
+        let groups =
+            self.query.fetch_group_list(Some(group), self.timeout).map_err(self.failed(&operation))?;
         let found = groups.groups().iter().find(|found| found.name() == group);
         // Kafka answers for every name; a group it does not know is "Dead".
         let known = found.filter(|found| found.state() != "Dead");
@@ -124,8 +125,8 @@ impl Admin {
     /// Deletes a group and its offsets. It must have no members.
     pub fn delete_group(&self, group: &str) -> Result<(), AdminError> {
         let operation = format!("delete group {group}");
-        let results =
-            block_on(self.client.delete_groups(&[group], &self.options())).map_err(self.failed(&operation))?;
+        let results = block_on(self.client.delete_groups(&[group], &self.options()))
+            .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::NonEmptyGroup))) => {
                 Err(AdminError::GroupNotEmpty { group: group.into() })

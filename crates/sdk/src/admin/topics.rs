@@ -111,8 +111,8 @@ impl Admin {
             topic = topic.set(key, value);
         }
         let operation = format!("create topic {}", spec.name);
-        let results =
-            block_on(self.client.create_topics([&topic], &self.options())).map_err(self.failed(&operation))?;
+        let results = block_on(self.client.create_topics([&topic], &self.options()))
+            .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
                 Err(AdminError::TopicExists { topic: spec.name.clone() })
@@ -125,8 +125,8 @@ impl Admin {
     /// Deletes a topic and all its records.
     pub fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
         let operation = format!("delete topic {topic}");
-        let results =
-            block_on(self.client.delete_topics(&[topic], &self.options())).map_err(self.failed(&operation))?;
+        let results = block_on(self.client.delete_topics(&[topic], &self.options()))
+            .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => {
                 Err(AdminError::UnknownTopic { topic: topic.into() })
@@ -140,8 +140,8 @@ impl Admin {
     pub fn create_partitions(&self, topic: &str, new_count: usize) -> Result<(), AdminError> {
         let operation = format!("create partitions of {topic}");
         let wanted = NewPartitions::new(topic, new_count);
-        let results =
-            block_on(self.client.create_partitions([&wanted], &self.options())).map_err(self.failed(&operation))?;
+        let results = block_on(self.client.create_partitions([&wanted], &self.options()))
+            .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, code))) => Err(self.refused(operation, code)),
             _ => Ok(()),
@@ -159,11 +159,14 @@ impl Admin {
     /// One topic with its offsets and the settings that differ from the defaults.
     pub fn describe_topic(&self, topic: &str) -> Result<TopicDescription, AdminError> {
         let operation = format!("describe topic {topic}");
-        let metadata = self.query.fetch_metadata(Some(topic), self.timeout).map_err(self.failed(&operation))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
+        let metadata =
+            self.query.fetch_metadata(Some(topic), self.timeout).map_err(self.failed(&operation))?;
+        let found =
+            metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
         let mut description =
             found.map(describe).ok_or_else(|| AdminError::UnknownTopic { topic: topic.into() })?;
-        let (starts, ends) = (self.offsets(&description, Offset::Beginning)?, self.offsets(&description, Offset::End)?);
+        let (starts, ends) =
+            (self.offsets(&description, Offset::Beginning)?, self.offsets(&description, Offset::End)?);
         for partition in &mut description.partitions {
             let key = (topic.to_string(), partition.partition);
             partition.start_offset = starts.get(&key).copied();
@@ -193,7 +196,11 @@ impl Admin {
             .collect())
     }
 
-    fn offsets(&self, topic: &TopicDescription, at: Offset) -> Result<HashMap<(String, i32), i64>, AdminError> {
+    fn offsets(
+        &self,
+        topic: &TopicDescription,
+        at: Offset,
+    ) -> Result<HashMap<(String, i32), i64>, AdminError> {
         let operation = format!("read the offsets of {}", topic.name);
         let mut query = TopicPartitionList::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
@@ -209,8 +216,10 @@ impl Admin {
         let deadline = Instant::now() + self.timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let metadata =
-                self.query.fetch_metadata(Some(topic), left).map_err(self.failed(&format!("create topic {topic}")))?;
+            let metadata = self
+                .query
+                .fetch_metadata(Some(topic), left)
+                .map_err(self.failed(&format!("create topic {topic}")))?;
             let found = metadata.topics().iter().find(|found| found.name() == topic);
             let is_led = |topic: &MetadataTopic| {
                 !topic.partitions().is_empty() && topic.partitions().iter().all(|p| p.leader() >= 0)
@@ -219,7 +228,9 @@ impl Admin {
                 return Ok(());
             }
             if left.is_zero() {
-                return Err(self.refused(format!("create topic {topic}"), RDKafkaErrorCode::OperationTimedOut));
+                return Err(
+                    self.refused(format!("create topic {topic}"), RDKafkaErrorCode::OperationTimedOut)
+                );
             }
             std::thread::sleep(PROPAGATION_RETRY);
         }

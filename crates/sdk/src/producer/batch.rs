@@ -9,8 +9,8 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use super::metrics::TopicMetrics;
 use super::Delivered;
+use super::metrics::TopicMetrics;
 use crate::error::KafkaFault;
 
 type Answer = Result<Delivered, KafkaFault>;

@@ -1,0 +1,181 @@
+//! The consumer runtime: a handler for batches, and around it everything that keeps records from being lost or stuck.
+//!
+//! One dedicated thread polls, calls the handler and commits. What it guarantees:
+//!
+//! - **At least once.** An offset is committed only after the handler is done with every record before it, and after
+//!   each record it rejected lies durably in the failure inbox. A crash means redelivery, never loss.
+//! - **A transient failure keeps the batch.** The handler returns [`HandlerError`]; the partitions are paused, the
+//!   member stays in its group, and the same batch comes again after a backoff. Nothing is dead-lettered for it.
+//! - **A bad record blocks nobody.** The handler returns [`Outcome::Reject`] for it; it goes to `<topic>.dlq` with its
+//!   context, and the batch goes on. Redriven records come back through `<topic>.<group>.retry`, which the runtime
+//!   subscribes to as well.
+//! - **Revoked partitions are let go**: what was done is committed, what was not is dropped from the kept batch.
+//!
+//! What is not here: per-key ordering with concurrency, delayed retries, transactions.
+
+mod committer;
+mod failures;
+mod handler;
+mod membership;
+mod metrics;
+mod options;
+mod runtime;
+mod state;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::cluster::{Cluster, ClusterError};
+use crate::producer::Producer;
+pub use handler::{BatchHandler, HandlerError, Outcome};
+pub use metrics::ConsumerMetrics;
+pub use options::{Backoff, ConsumerOptions, StartAt};
+use runtime::Runtime;
+pub use state::{ConsumerMonitor, ConsumerState, PartitionState, Phase};
+
+/// Why a consumer cannot be started.
+#[derive(Debug, Error)]
+pub enum ConsumerError {
+    /// The client could not be made.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// There is nothing to subscribe to.
+    #[error("group {group}: no topics given")]
+    NoTopics {
+        /// The group.
+        group: String,
+    },
+    /// The thread could not be started.
+    #[error("group {group}: cannot start a thread")]
+    Thread {
+        /// The group.
+        group: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a consumer did not stop as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StopError {
+    /// It is still finishing its batch, or the cluster does not answer. It goes on stopping.
+    #[error("group {group}: not stopped within {} ms", waited.as_millis())]
+    TimedOut {
+        /// The group.
+        group: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// It had stopped before, by a failure that waiting does not heal.
+    #[error("group {group} had failed: {reason}")]
+    Failed {
+        /// The group.
+        group: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A running consumer. Dropping it asks it to stop without waiting.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings::consumer::{BatchHandler, Consumer, ConsumerOptions, HandlerError, Outcome};
+/// use tidings::failure::Failure;
+/// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+///
+/// struct Print;
+///
+/// impl BatchHandler for Print {
+///     fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+///         let print = |record: &ReceivedRecord| match std::str::from_utf8(record.value.as_deref().unwrap_or_default()) {
+///             Ok(text) => {
+///                 println!("{text}");
+///                 Outcome::Done
+///             }
+///             Err(error) => Outcome::Reject(Failure::new("not UTF-8").caused_by(error.to_string())),
+///         };
+///         Ok(batch.iter().map(print).collect())
+///     }
+/// }
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let consumer = Consumer::start(&cluster, producer, ConsumerOptions::new("printer", ["orders"]), Print)?;
+/// // … until the service ends:
+/// consumer.stop(Duration::from_secs(5))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    monitor: ConsumerMonitor,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Consumer {
+    /// Starts the thread and returns at once: connecting, waiting for the topics and joining happen there, and are
+    /// seen in [`Consumer::state`]. `producer` writes dead letters.
+    pub fn start(
+        cluster: &Cluster,
+        producer: Producer,
+        options: ConsumerOptions,
+        handler: impl BatchHandler + 'static,
+    ) -> Result<Self, ConsumerError> {
+        let group = options.group.clone();
+        if options.topics.is_empty() {
+            return Err(ConsumerError::NoTopics { group });
+        }
+        let monitor = ConsumerMonitor::new(&group);
+        let runtime = Runtime::new(cluster, producer, options, Box::new(handler), monitor.clone())?;
+        let thread = std::thread::Builder::new()
+            .name(format!("consumer {group}"))
+            .spawn(move || runtime.run())
+            .map_err(|source| ConsumerError::Thread { group, source })?;
+        Ok(Self { monitor, thread: Some(thread) })
+    }
+
+    /// What the consumer is doing now. Asks nobody.
+    pub fn state(&self) -> ConsumerState {
+        self.monitor.state()
+    }
+
+    /// A handle for readiness checks and the like, which may outlive the consumer.
+    pub fn monitor(&self) -> ConsumerMonitor {
+        self.monitor.clone()
+    }
+
+    /// Asks the consumer to stop, without waiting.
+    pub fn request_stop(&self) {
+        self.monitor.request_stop();
+    }
+
+    /// Finishes the batch in hand, commits, leaves the group and ends the thread; waits for at most `timeout`.
+    ///
+    /// A batch that waits for a retry is not finished: it will be delivered again. A static member does not leave, so
+    /// that its partitions are still its own when it comes back.
+    pub fn stop(mut self, timeout: Duration) -> Result<(), StopError> {
+        let group = Arc::clone(self.monitor.group());
+        self.request_stop();
+        if !self.monitor.wait_for_end(Instant::now() + timeout) {
+            return Err(StopError::TimedOut { group: group.to_string(), waited: timeout });
+        }
+        if let Some(thread) = self.thread.take() {
+            // The thread has announced its end; only its stack is left to unwind.
+            let _ = thread.join();
+        }
+        match self.state().phase {
+            Phase::Failed { reason } => Err(StopError::Failed { group: group.to_string(), reason }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.request_stop();
+    }
+}

@@ -1,0 +1,155 @@
+//! The failure inbox: a dead letter topic that a person can list, understand, redrive and discard.
+//!
+//! A record that a handler rejects is written to `<topic>.dlq`: key, value and headers untouched, the context of the
+//! failure appended as headers (`context`). A redrive writes the original record to `<topic>.<group>.retry`, which
+//! only that group reads. What became of a letter is kept in the compacted topic `<topic>.dlq.status`, keyed by the
+//! letter's id, and is durable before a call returns.
+//!
+//! **Invariant:** a letter is never changed or removed by this module: its status is. **Invariant:** memory is
+//! bounded: 16 bytes for each letter that was ever redriven or discarded, and one page of letters.
+//!
+//! **Not promised (yet):** produce and status are two writes. A crash between them leaves a redriven letter parked, so
+//! it may be redriven twice; so may two processes that redrive the same letter in the same instant. Handlers
+//! recognise repeated records by their ids.
+
+mod context;
+mod inbox;
+mod letter;
+mod status;
+
+use std::sync::Arc;
+
+use crate::admin::TopicSpec;
+use crate::cluster::RECORD_MAX_BYTES;
+pub use context::{FailureContext, MAX_CAUSES, MAX_ERROR_BYTES};
+pub(crate) use context::{Origin, letter_record};
+pub use inbox::{FailureInbox, InboxError, Page, Selection, Skipped, Summary};
+pub use letter::{Letter, LetterId, LetterIdError};
+pub use status::{Resolution, ResolutionKind, StatusFilter};
+
+/// Why a handler rejects a record.
+///
+/// ```
+/// use tidings::failure::Failure;
+///
+/// let error = "x".parse::<u32>().unwrap_err();
+/// let failure = Failure::from_error(&error).caused_by("field 'total'");
+/// assert_eq!(failure.error, "invalid digit found in string");
+/// assert_eq!(failure.causes, ["field 'total'"]);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, in one sentence.
+    pub error: String,
+    /// What that was caused by, outermost first.
+    pub causes: Vec<String>,
+}
+
+impl Failure {
+    /// A failure without causes.
+    pub fn new(error: impl Into<String>) -> Self {
+        Self { error: error.into(), causes: Vec::new() }
+    }
+
+    /// A failure from an error and the chain of its sources.
+    pub fn from_error(error: &(dyn std::error::Error + 'static)) -> Self {
+        let sources = std::iter::successors(error.source(), |error| error.source());
+        Self { error: error.to_string(), causes: sources.take(MAX_CAUSES).map(ToString::to_string).collect() }
+    }
+
+    /// Appends a cause.
+    pub fn caused_by(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+}
+
+/// The topics that belong to the failures of one source topic.
+///
+/// ```
+/// use tidings::failure::FailureTopics;
+///
+/// let topics = FailureTopics::of("orders");
+/// assert_eq!(&*topics.letters, "orders.dlq");
+/// assert_eq!(&*topics.retry("billing"), "orders.billing.retry");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureTopics {
+    /// The topic whose records fail.
+    pub source: Arc<str>,
+    /// Where they are parked.
+    pub letters: Arc<str>,
+    /// Where the status of each letter is kept.
+    pub status: Arc<str>,
+}
+
+impl FailureTopics {
+    /// The topics of a source, by their default names.
+    pub fn of(source: &str) -> Self {
+        Self {
+            source: source.into(),
+            letters: format!("{source}.dlq").into(),
+            status: format!("{source}.dlq.status").into(),
+        }
+    }
+
+    /// Where the redriven records of a group go.
+    ///
+    /// Kafka allows fewer characters in the name of a topic than in that of a group: others become `_`, and a
+    /// checksum keeps such names apart.
+    pub fn retry(&self, group: &str) -> Arc<str> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if group.chars().all(is_allowed) {
+            return format!("{}.{group}.retry", self.source).into();
+        }
+        let plain: String = group.chars().map(|c| if is_allowed(c) { c } else { '_' }).collect();
+        format!("{}.{plain}-{:08x}.retry", self.source, fnv1a(group.as_bytes())).into()
+    }
+
+    /// What to create for the letters and their status. Letters are kept until somebody decides about them, and are
+    /// allowed to be larger than their originals.
+    pub fn specs(&self, letter_partitions: i32) -> Vec<TopicSpec> {
+        let max_bytes = RECORD_MAX_BYTES.to_string();
+        vec![
+            TopicSpec::new(&*self.letters, letter_partitions)
+                .config("retention.ms", "-1")
+                .config("max.message.bytes", max_bytes),
+            TopicSpec::new(&*self.status, 1).config("cleanup.policy", "compact"),
+        ]
+    }
+
+    /// What to create for the redriven records of a group.
+    pub fn retry_spec(&self, group: &str) -> TopicSpec {
+        TopicSpec::new(&*self.retry(group), 1).config("max.message.bytes", RECORD_MAX_BYTES.to_string())
+    }
+}
+
+/// FNV-1a, 32 bits: the standard library's hashes may change between releases, topic names must not.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_topics_have_names_that_kafka_allows() {
+        let topics = FailureTopics::of("orders");
+        assert_eq!(&*topics.retry("a.b_c-1"), "orders.a.b_c-1.retry");
+        let (slash, colon) = (topics.retry("a/b"), topics.retry("a:b"));
+        assert!(slash.starts_with("orders.a_b-") && slash.ends_with(".retry"), "{slash}");
+        assert_ne!(slash, colon);
+    }
+
+    #[test]
+    fn a_failure_takes_the_chain_of_sources() {
+        let inner = std::io::Error::other("disk on fire");
+        let outer = std::io::Error::other(inner);
+        let failure = Failure::from_error(&outer);
+        assert_eq!(failure.error, "disk on fire");
+        let fault = crate::SendError::Refused { topic: "t".into(), fault: crate::KafkaFault::UnknownTopic };
+        let failure = Failure::from_error(&fault);
+        assert_eq!(failure.causes, ["unknown topic or partition"]);
+    }
+}
