@@ -169,6 +169,8 @@ pub(crate) fn group_metadata_with(
 /// The record of a group that exists and that nobody is a member of yet.
 pub(crate) fn new_group_metadata(group: &ClassicGroup) -> (Arc<str>, CoordinatorRecord) {
     let value = GroupMetadataValue {
+        protocol: None,
+        leader: None,
         current_state_timestamp: group.state_since_ms.unwrap_or(-1),
         ..GroupMetadataValue::default()
     };
@@ -226,5 +228,95 @@ fn bounded(encoded: Result<Bytes, EncodeError>) -> Bytes {
     match encoded {
         Ok(bytes) => bytes,
         Err(error) => panic!("a record's field exceeds what requests can carry: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by Apache Kafka 4.1's own `GroupCoordinatorRecordHelpers` for the same content.
+    const KAFKA_NEW_GROUP: &str = "0003000000000000ffffffff00000000000003e800000000";
+    const KAFKA_GROUP: &str = "00030008636f6e73756d657200000001000572616e676500026d3100000000000003e80000000100026d310002693100066\
+        36c69656e74000a2f3132372e302e302e310000ea6000002710000000030102030000000109";
+    const KAFKA_OFFSET: &str = "0004000000000000002a00000007056e6f746500000000000003e800";
+    const KAFKA_OFFSET_WITH_EXPIRY: &str = "0001000000000000002a00046e6f746500000000000003e800000000000007d0";
+    const KAFKA_GROUP_KEY: &str = "000200066f7264657273";
+    const KAFKA_OFFSET_KEY: &str = "000100066f726465727300017400000003";
+
+    fn hex(bytes: &Bytes) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn check((_, record): (Arc<str>, CoordinatorRecord), key: &str, value: Option<&str>) {
+        assert_eq!(hex(&record.key), key);
+        assert_eq!(record.value.as_ref().map(hex).as_deref(), value);
+    }
+
+    fn group() -> ClassicGroup {
+        let mut group = ClassicGroup::new("orders".into(), Some(1_000));
+        let member = Member {
+            id: "m1".into(),
+            instance_id: Some("i1".into()),
+            client_id: "client".into(),
+            client_host: "/127.0.0.1".into(),
+            rebalance_timeout_ms: 60_000,
+            session_timeout_ms: 10_000,
+            protocols: vec![Protocol { name: "range".into(), metadata: Bytes::from_static(&[1, 2, 3]) }],
+            assignment: Bytes::from_static(&[9]),
+            awaiting_join: None,
+            awaiting_sync: None,
+            is_new: false,
+        };
+        group.insert_member(member, "consumer");
+        group.protocol_name = Some("range".into());
+        group.generation_id = 1;
+        group
+    }
+
+    fn offset(expire_timestamp_ms: Option<i64>) -> CommittedOffset {
+        let (metadata, commit_timestamp_ms) = ("note".into(), 1_000);
+        CommittedOffset { offset: 42, leader_epoch: 7, metadata, commit_timestamp_ms, expire_timestamp_ms }
+    }
+
+    #[test]
+    fn records_are_byte_for_byte_those_of_kafka() {
+        let empty = ClassicGroup::new("orders".into(), Some(1_000));
+        let id = &empty.id;
+        check(new_group_metadata(&empty), KAFKA_GROUP_KEY, Some(KAFKA_NEW_GROUP));
+        check(group_metadata(&group()), KAFKA_GROUP_KEY, Some(KAFKA_GROUP));
+        check(group_tombstone(id), KAFKA_GROUP_KEY, None);
+        check(offset_commit(id, "t", 3, offset(None)), KAFKA_OFFSET_KEY, Some(KAFKA_OFFSET));
+        check(
+            offset_commit(id, "t", 3, offset(Some(2_000))),
+            KAFKA_OFFSET_KEY,
+            Some(KAFKA_OFFSET_WITH_EXPIRY),
+        );
+        check(offset_tombstone(id, "t", 3), KAFKA_OFFSET_KEY, None);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let (_, record) = group_metadata(&group());
+        assert_eq!(decode_key(&record.key).unwrap(), Key::Group { group: "orders".into() });
+        let value = decode_group_value(&record.value.unwrap()).unwrap();
+        let (_, again) = group_metadata(&value.into_group("orders".into()));
+        assert_eq!(again.value.as_ref().map(hex).as_deref(), Some(KAFKA_GROUP));
+        for offset in [offset(None), offset(Some(2_000))] {
+            let (_, record) = offset_commit(&"orders".into(), "t", 3, offset.clone());
+            let mut read = decode_offset_value(&record.value.unwrap()).unwrap();
+            if offset.expire_timestamp_ms.is_some() {
+                // Version 1 has no leader epoch.
+                read.leader_epoch = offset.leader_epoch;
+            }
+            assert_eq!(read, offset);
+        }
+    }
+
+    #[test]
+    fn keys_from_before_kafka_0_10_are_read() {
+        let key = Bytes::from_static(b"\0\0\0\x01g\0\x01t\0\0\0\x03");
+        let expect = Key::Offset { group: "g".into(), topic: "t".into(), partition: 3 };
+        assert_eq!(decode_key(&key).unwrap(), expect);
     }
 }
