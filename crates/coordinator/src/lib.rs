@@ -30,6 +30,9 @@
 //! to the last written generation. So the only way in which memory is ahead of the log without a rebalance is
 //! a group that became empty while the write of that failed: a restart brings its members back until their
 //! session expires.
+//!
+//! Records that were appended but could not be made durable stay applied: a log whose sync failed refuses every
+//! later append, so nothing more is promised on top of them, and the clients concerned were told an error.
 
 mod api;
 mod classic;
