@@ -1,1 +1,34 @@
 //! Record batches, segments, indexes, recovery: the durable log.
+//!
+//! Owns the files of a data directory, in Kafka's formats. Invariants: what a [`CommitTicket`] has
+//! confirmed survives a power cut and is what readers find; everything that is not confirmed is invisible
+//! to consumers. Synchronous code that starts two threads: one commits, one writes checkpoints. Does not
+//! know the wire protocol, topics' settings beyond [`LogConfig`], or any clock.
+
+pub mod batch;
+mod checkpoint;
+mod commit;
+mod config;
+mod data_dir;
+mod disk;
+mod health;
+mod index;
+mod leader_epochs;
+mod open_files;
+mod partition_log;
+mod producers;
+mod recovery;
+mod segment;
+mod storage;
+
+pub use commit::{CommitError, CommitTicket};
+pub use config::{DataDirOptions, Durability, LogConfig};
+pub use data_dir::{CloseError, CreateError, DataDir, DeleteError, OpenError, UnrecoveredDataDir};
+pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode, RealDisk};
+pub use health::StorageState;
+pub use partition_log::{
+    AppendError, AppendOptions, Appended, FetchWaiter, Fetched, FileSlice, Origin, PartitionLog, ReadError,
+    TimestampedOffset, UpTo,
+};
+pub use producers::SequenceError;
+pub use recovery::{Cut, RecoverError, RecoveryReport};

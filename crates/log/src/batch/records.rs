@@ -1,0 +1,282 @@
+//! The records within a batch, decoded one by one from untrusted bytes.
+//!
+//! Owns the record layout: varints (zig-zag), relative timestamps and offsets, key, value, headers.
+//! Invariants: every length is checked against the bytes that remain before it is used, nothing is
+//! allocated for a count that the bytes cannot hold, and keys and values are slices of the batch.
+
+use bytes::{Buf, Bytes};
+
+use super::header::{BatchHeader, TimestampType};
+
+/// One record of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its offset in the partition.
+    pub offset: i64,
+    /// Its timestamp in milliseconds, or -1.
+    pub timestamp_ms: i64,
+    /// Its key; absent is not the same as empty.
+    pub key: Option<Bytes>,
+    /// Its value; absent is a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers in order; names may repeat and need not be UTF-8.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Why a record could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The bytes end within a record, or a length points behind the end.
+    #[error("record {index} is cut short: {what} needs {needed} bytes, found {found}")]
+    Short {
+        /// Which record of the batch, from 0.
+        index: i32,
+        /// The field.
+        what: &'static str,
+        /// Bytes it says it has.
+        needed: i64,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// A varint is longer than its type allows.
+    #[error("record {index}: {what} is not a valid varint")]
+    Varint {
+        /// Which record of the batch, from 0.
+        index: i32,
+        /// The field.
+        what: &'static str,
+    },
+    /// A length or count is negative where it must not be.
+    #[error("record {index}: {what} is negative: {found}")]
+    Negative {
+        /// Which record of the batch, from 0.
+        index: i32,
+        /// The field.
+        what: &'static str,
+        /// Its value.
+        found: i64,
+    },
+    /// The record's fields do not fill its length.
+    #[error("record {index}: {left} bytes are left over behind its last header")]
+    LeftOver {
+        /// Which record of the batch, from 0.
+        index: i32,
+        /// How many.
+        left: usize,
+    },
+    /// Offset deltas must count up from 0.
+    #[error("record {index}: expected offset delta {index}, found {found}")]
+    OffsetDelta {
+        /// Which record of the batch, from 0.
+        index: i32,
+        /// What it says.
+        found: i64,
+    },
+    /// Bytes follow the last record.
+    #[error("{left} bytes are left over behind the last of {count} records")]
+    TrailingBytes {
+        /// How many.
+        left: usize,
+        /// Records of the batch.
+        count: i32,
+    },
+}
+
+/// Iterates the records of one batch; stops after the first error.
+#[derive(Debug, Clone)]
+pub struct Records {
+    payload: Bytes,
+    base_offset: i64,
+    base_timestamp: i64,
+    append_time: Option<i64>,
+    count: i32,
+    index: i32,
+}
+
+impl Records {
+    pub(super) fn new(header: &BatchHeader, payload: Bytes) -> Self {
+        let append_time =
+            (header.timestamp_type() == TimestampType::LogAppendTime).then_some(header.max_timestamp);
+        Self {
+            payload,
+            base_offset: header.base_offset,
+            base_timestamp: header.base_timestamp,
+            append_time,
+            count: header.record_count,
+            index: 0,
+        }
+    }
+
+    fn next_record(&mut self) -> Result<Record, RecordError> {
+        let mut body = Cursor { bytes: &self.payload, index: self.index };
+        let length = body.length("record length")?;
+        body.require("record", length)?;
+        let start = self.payload.len() - body.bytes.len();
+        let bytes = self.payload.slice(start..start + length);
+        self.payload.advance(start + length);
+        let mut fields = Cursor { bytes: &bytes, index: self.index };
+        fields.take("attributes", 1)?;
+        let timestamp_delta = fields.varint("timestamp delta", 64)?;
+        let offset_delta = fields.varint("offset delta", 32)?;
+        let key = fields.nullable("key")?.map(|key| bytes.slice_ref(key));
+        let value = fields.nullable("value")?.map(|value| bytes.slice_ref(value));
+        let header_count = fields.header_count()?;
+        let mut headers = Vec::with_capacity(header_count);
+        for _ in 0..header_count {
+            let length = fields.length("header name")?;
+            let name = bytes.slice_ref(fields.take("header name", length)?);
+            headers.push((name, fields.nullable("header value")?.map(|value| bytes.slice_ref(value))));
+        }
+        fields.finish()?;
+        Ok(Record {
+            offset: self.base_offset.saturating_add(offset_delta),
+            timestamp_ms: self.append_time.unwrap_or(self.base_timestamp.saturating_add(timestamp_delta)),
+            key,
+            value,
+            headers,
+        })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.count {
+            return None;
+        }
+        let record = self.next_record();
+        self.index = if record.is_ok() { self.index + 1 } else { self.count };
+        Some(record)
+    }
+}
+
+/// Walks an uncompressed payload without building records: every length holds, the offset deltas count
+/// up from 0, nothing is left over. Returns the largest timestamp.
+pub(super) fn check_records(header: &BatchHeader, payload: &[u8]) -> Result<i64, RecordError> {
+    let mut rest = payload;
+    let mut max_timestamp = i64::MIN;
+    for index in 0..header.record_count {
+        let mut body = Cursor { bytes: rest, index };
+        let length = body.length("record length")?;
+        let mut fields = Cursor { bytes: body.take("record", length)?, index };
+        rest = body.bytes;
+        fields.take("attributes", 1)?;
+        let timestamp_delta = fields.varint("timestamp delta", 64)?;
+        max_timestamp = max_timestamp.max(header.base_timestamp.saturating_add(timestamp_delta));
+        let offset_delta = fields.varint("offset delta", 32)?;
+        if offset_delta != i64::from(index) {
+            return Err(RecordError::OffsetDelta { index, found: offset_delta });
+        }
+        fields.nullable("key")?;
+        fields.nullable("value")?;
+        for _ in 0..fields.header_count()? {
+            let length = fields.length("header name")?;
+            fields.take("header name", length)?;
+            fields.nullable("header value")?;
+        }
+        fields.finish()?;
+    }
+    match rest.len() {
+        0 => Ok(max_timestamp),
+        left => Err(RecordError::TrailingBytes { left, count: header.record_count }),
+    }
+}
+
+/// A bounded reader over one record's bytes.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    index: i32,
+}
+
+impl<'a> Cursor<'a> {
+    fn require(&self, what: &'static str, needed: usize) -> Result<(), RecordError> {
+        let found = self.bytes.len();
+        if needed > found {
+            return Err(RecordError::Short { index: self.index, what, needed: needed as i64, found });
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, what: &'static str, count: usize) -> Result<&'a [u8], RecordError> {
+        self.require(what, count)?;
+        let (taken, rest) = self.bytes.split_at(count);
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    /// A zig-zag varint of at most `bits` bits.
+    fn varint(&mut self, what: &'static str, bits: u32) -> Result<i64, RecordError> {
+        let mut value = 0u64;
+        let mut shift = 0;
+        loop {
+            let byte = self.take(what, 1)?[0];
+            let piece = u64::from(byte & 0x7f);
+            let room = bits - shift;
+            if room < 7 && piece >> room != 0 {
+                return Err(RecordError::Varint { index: self.index, what });
+            }
+            value |= piece << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+            shift += 7;
+            if shift >= bits {
+                return Err(RecordError::Varint { index: self.index, what });
+            }
+        }
+    }
+
+    fn length(&mut self, what: &'static str) -> Result<usize, RecordError> {
+        let found = self.varint(what, 32)?;
+        usize::try_from(found).map_err(|_| RecordError::Negative { index: self.index, what, found })
+    }
+
+    /// Bytes behind a length, where -1 stands for none.
+    fn nullable(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, RecordError> {
+        match self.varint(what, 32)? {
+            -1 => Ok(None),
+            found if found < 0 => Err(RecordError::Negative { index: self.index, what, found }),
+            length => self.take(what, length as usize).map(Some),
+        }
+    }
+
+    /// The number of headers, which two bytes each must be there for.
+    fn header_count(&mut self) -> Result<usize, RecordError> {
+        let count = self.length("header count")?;
+        self.require("headers", count.saturating_mul(2))?;
+        Ok(count)
+    }
+
+    fn finish(&self) -> Result<(), RecordError> {
+        match self.bytes.len() {
+            0 => Ok(()),
+            left => Err(RecordError::LeftOver { index: self.index, left }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_bounded() {
+        let check = |bytes: &[u8], bits: u32, expect: Option<i64>| {
+            let mut cursor = Cursor { bytes, index: 0 };
+            assert_eq!(cursor.varint("x", bits).ok(), expect, "{bytes:x?} in {bits} bits");
+        };
+        check(&[0], 32, Some(0));
+        check(&[1], 32, Some(-1));
+        check(&[2], 32, Some(1));
+        check(&[0xff, 0xff, 0xff, 0xff, 0x0f], 32, Some(i64::from(i32::MIN)));
+        check(&[0xfe, 0xff, 0xff, 0xff, 0x0f], 32, Some(i64::from(i32::MAX)));
+        check(&[0xff, 0xff, 0xff, 0xff, 0x1f], 32, None);
+        check(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x01], 32, None);
+        check(&[0xff; 9], 64, None);
+        check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], 64, Some(i64::MIN));
+        check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], 64, None);
+        check(&[0x80], 64, None);
+        check(&[], 32, None);
+    }
+}

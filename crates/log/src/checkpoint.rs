@@ -1,0 +1,80 @@
+//! The checkpoint files of a data directory: an offset per partition, in Kafka's text format.
+//!
+//! Owns the format and the names. Invariants: a file is replaced as a whole and is durable when the
+//! replacement returns; a file that is not whole counts as damaged, never as shorter.
+//!
+//! ```text
+//! 0                      version
+//! 2                      number of lines that follow
+//! orders 0 4711          topic, partition, offset
+//! orders 1 4702
+//! ```
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use tidings_model::TopicPartition;
+
+use crate::disk::{Disk, read_file, replace_file};
+
+/// Below this offset everything is durable and was checked.
+pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+/// The first readable offset where that is not the first segment's.
+pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// The high watermarks, which tools of Kafka expect; recovery does not need them.
+pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+
+/// Replaces a checkpoint file.
+pub(crate) fn write(
+    disk: &dyn Disk,
+    path: &Path,
+    offsets: impl ExactSizeIterator<Item = (TopicPartition, i64)>,
+) -> io::Result<()> {
+    let mut text = format!("0\n{}\n", offsets.len());
+    for (TopicPartition { topic, partition }, offset) in offsets {
+        text.push_str(&format!("{topic} {partition} {offset}\n"));
+    }
+    replace_file(disk, path, text.as_bytes())
+}
+
+/// Reads a checkpoint file; empty when it doesn't exist, none when it is damaged.
+pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<HashMap<TopicPartition, i64>>> {
+    Ok(match read_file(disk, path)? {
+        None => Some(HashMap::new()),
+        Some(bytes) => std::str::from_utf8(&bytes).ok().and_then(decode),
+    })
+}
+
+fn decode(text: &str) -> Option<HashMap<TopicPartition, i64>> {
+    let mut lines = text.lines();
+    if lines.next()? != "0" {
+        return None;
+    }
+    let count: usize = lines.next()?.parse().ok()?;
+    let mut offsets = HashMap::new();
+    for line in lines {
+        let mut words = line.split(' ');
+        let (topic, partition) = (words.next()?, words.next()?.parse().ok()?);
+        offsets.insert(TopicPartition::new(topic, partition), words.next()?.parse().ok()?);
+    }
+    (offsets.len() == count).then_some(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_files_count() {
+        let check = |text: &str, expect: Option<usize>| {
+            assert_eq!(decode(text).map(|offsets| offsets.len()), expect, "{text:?}");
+        };
+        check("0\n0\n", Some(0));
+        check("0\n2\norders 0 4711\norders 1 4702\n", Some(2));
+        check("0\n2\norders 0 4711\n", None);
+        check("1\n0\n", None);
+        check("0\n1\norders 0 x\n", None);
+        check("", None);
+    }
+}

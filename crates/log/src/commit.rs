@@ -1,0 +1,147 @@
+//! Group commit: one thread makes the appends of all partitions durable, round by round.
+//!
+//! Owns the open round, the segments it has to sync, and the committer thread. Invariants: a ticket's
+//! round begins its sync after the append that got the ticket; a high watermark moves only to an end
+//! that was read before a sync that succeeded; after a failed sync no round succeeds. Appenders never
+//! wait here, and they wake the committer only when it sleeps. Does not decide what recovery must read:
+//! checkpoints do.
+
+mod ticket;
+
+pub use ticket::{CommitError, CommitTicket};
+
+pub(crate) use ticket::Round;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::DiskFile;
+use crate::partition_log::PartitionLog;
+use crate::segment::Segment;
+use crate::storage::Storage;
+
+/// A segment with bytes that are not durable. Holding the file keeps its descriptor, which a
+/// write-back error is reported to, open until the sync.
+#[derive(Debug)]
+struct Dirty {
+    log: Arc<PartitionLog>,
+    segment: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// The round that tickets are given for.
+    open: Arc<Round>,
+    dirty: Vec<Dirty>,
+    asleep: bool,
+    closed: bool,
+}
+
+/// The committer's half that appenders see.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+impl Committer {
+    pub fn new() -> Self {
+        let open = Arc::new(Round::new(1));
+        let queue = Queue { open, dirty: Vec::new(), asleep: false, closed: false };
+        Self { queue: Mutex::new(queue), wake: Condvar::new() }
+    }
+
+    /// Notes that `segment` has bytes to make durable and returns the ticket of the round that will.
+    pub fn submit(
+        &self,
+        log: &Arc<PartitionLog>,
+        segment: &Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+    ) -> CommitTicket {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return CommitTicket::failed(CommitError::Closed);
+        }
+        // The mark is read and written under the queue's lock only, so it is exact.
+        if segment.dirty_round.swap(queue.open.id(), Relaxed) != queue.open.id() {
+            queue.dirty.push(Dirty { log: log.clone(), segment: segment.clone(), file });
+        }
+        let ticket = CommitTicket::of(queue.open.clone());
+        if queue.asleep {
+            queue.asleep = false;
+            drop(queue);
+            self.wake.notify_one();
+        }
+        ticket
+    }
+
+    /// Lets the thread end after what was submitted is durable.
+    pub fn close(&self) {
+        self.queue.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// The thread's body.
+    pub fn run(&self, storage: &Storage) {
+        while let Some((round, dirty)) = self.next_round() {
+            let outcome = commit(storage, &dirty);
+            round.finish(outcome);
+        }
+    }
+
+    /// Waits for work and opens the next round.
+    fn next_round(&self) -> Option<(Arc<Round>, Vec<Dirty>)> {
+        let mut queue = self.queue.lock();
+        while queue.dirty.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue.asleep = true;
+            self.wake.wait(&mut queue);
+        }
+        queue.asleep = false;
+        let next = Arc::new(Round::new(queue.open.id() + 1));
+        Some((std::mem::replace(&mut queue.open, next), std::mem::take(&mut queue.dirty)))
+    }
+}
+
+/// Makes `dirty` durable and moves the high watermarks.
+fn commit(storage: &Storage, dirty: &[Dirty]) -> Result<(), CommitError> {
+    if let Some(why) = storage.health.failure() {
+        return Err(CommitError::Storage { why: why.clone() });
+    }
+    // The ends come first: what is appended during the sync may miss it.
+    let ends: Vec<_> = dirty.iter().map(|dirty| dirty.segment.end()).collect();
+    sync(storage, dirty).map_err(|error| CommitError::Storage { why: storage.health.fail(error) })?;
+    for (Dirty { log, segment, .. }, end) in dirty.iter().zip(ends) {
+        log.committed(segment, end);
+    }
+    Ok(())
+}
+
+/// One `syncfs` costs about as much as two or three `fdatasync`, whatever the number of files.
+fn sync(storage: &Storage, dirty: &[Dirty]) -> Result<(), String> {
+    if dirty.len() >= storage.options.syncfs_from_files {
+        for Dirty { segment, .. } in dirty {
+            // Names are covered as well.
+            segment.take_new_name();
+        }
+        return storage.commit_root.sync_all().map_err(|error| {
+            format!("syncing the file system of {} failed: {error}", storage.root.display())
+        });
+    }
+    let failed = |segment: &Segment, error: io::Error| {
+        format!("syncing {} failed: {error}", segment.log_path().display())
+    };
+    for Dirty { segment, file, .. } in dirty {
+        file.sync_data().map_err(|error| failed(segment, error))?;
+        if segment.take_new_name() {
+            storage.disk.sync_dir(segment.dir()).map_err(|error| failed(segment, error))?;
+        }
+    }
+    Ok(())
+}

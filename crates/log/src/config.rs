@@ -1,0 +1,82 @@
+//! What can be set: per data directory and per topic.
+//!
+//! Owns the defaults, which are Kafka's. Invariants: values are plain data that were checked where they
+//! were parsed. Does not parse.
+
+use crate::batch::TimestampType;
+
+/// When an append counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After a sync: it survives a power cut.
+    #[default]
+    Power,
+    /// Once the operating system has it, as in Kafka: it survives the process only.
+    Process,
+}
+
+/// Settings of a whole data directory.
+#[derive(Debug, Clone)]
+pub struct DataDirOptions {
+    /// When appends count as durable.
+    pub durability: Durability,
+    /// Written into a new directory; an existing one keeps its own. None makes one up.
+    pub cluster_id: Option<String>,
+    /// Written into a new directory, and what an existing one must have.
+    pub node_id: i32,
+    /// Bytes appended between two checkpoints: what a recovery has to read at most, roughly.
+    pub checkpoint_bytes: u64,
+    /// How many segment files stay open at most; others are opened when they are read.
+    pub max_open_files: usize,
+    /// From this many dirty files on, one `syncfs` replaces an `fdatasync` each.
+    pub syncfs_from_files: usize,
+}
+
+impl Default for DataDirOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Power,
+            cluster_id: None,
+            node_id: 0,
+            checkpoint_bytes: 64 << 20,
+            max_open_files: 512,
+            syncfs_from_files: 3,
+        }
+    }
+}
+
+/// Settings of one topic's logs, under Kafka's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `segment.bytes`: a segment is closed before it grows beyond this.
+    pub segment_bytes: u32,
+    /// `segment.ms`: a segment is closed when its records span more.
+    pub segment_ms: i64,
+    /// `segment.index.bytes`: a segment is closed when an index would grow beyond this.
+    pub segment_index_bytes: u32,
+    /// `index.interval.bytes`: log bytes between two index entries.
+    pub index_interval_bytes: u32,
+    /// `max.message.bytes`: largest batch.
+    pub max_message_bytes: u32,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far a timestamp may lie back.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far a timestamp may lie ahead.
+    pub timestamp_after_max_ms: i64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3600 * 1000,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            max_message_bytes: 1_048_588,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! A data directory: the lock, the identity, and all partitions' logs.
+//!
+//! Owns which logs exist. Invariants: one process has it open; no log is handed out before recovery; a
+//! log's folder is durable before its creation returns, and gone for good before its deletion does.
+
+mod checkpointer;
+mod meta;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use parking_lot::{Mutex, RwLock};
+use tidings_model::{TopicId, TopicPartition};
+
+use crate::checkpoint;
+use crate::config::{DataDirOptions, LogConfig};
+use crate::disk::{Disk, DiskLock, OpenMode, read_file, replace_file, write_file};
+use crate::health::StorageState;
+use crate::leader_epochs::LeaderEpochs;
+use crate::partition_log::{PartitionLog, Recovered};
+use crate::producers::Producers;
+use crate::recovery::{RecoverError, RecoveryReport, recover_logs};
+use crate::segment::Segment;
+use crate::storage::Storage;
+pub(crate) use checkpointer::Checkpointer;
+pub(crate) use meta::partition_metadata_id;
+use meta::{Meta, encode_partition_metadata};
+
+/// The logs by partition.
+pub(crate) type Logs = RwLock<HashMap<TopicPartition, Arc<PartitionLog>>>;
+
+const LOCK: &str = ".lock";
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+/// What Kafka 4 writes there: a JSON text with the broker's epoch, which a single node doesn't have.
+const CLEAN_SHUTDOWN_TEXT: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("data directory {} is in use by another process", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It may not be written to.
+    #[error("data directory {} is not writable: {source}", path.display())]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another version of the program, or another program, wrote it.
+    #[error("data directory {} has the wrong version: expected {expected}, found {found}", path.display())]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// What this program reads and writes.
+        expected: String,
+        /// What `meta.properties` says.
+        found: String,
+    },
+    /// It belongs to another node.
+    #[error("data directory {} belongs to node.id {found}, not {expected}", path.display())]
+    Node {
+        /// The directory.
+        path: PathBuf,
+        /// The node id in the options.
+        expected: i32,
+        /// What `meta.properties` says.
+        found: String,
+    },
+    /// The disk failed.
+    #[error("opening data directory {} failed: {source}", path.display())]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// Why a log could not be created; then none of those asked for was.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// It is there already.
+    #[error("{topic_partition} exists already")]
+    Exists {
+        /// The partition.
+        topic_partition: TopicPartition,
+    },
+    /// The disk failed.
+    #[error("creating {topic_partition} failed: {source}")]
+    Io {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A sync failed, now or earlier: no writes until a restart.
+    #[error("writes have stopped: {why}")]
+    StorageFailed {
+        /// What failed.
+        why: Arc<str>,
+    },
+}
+
+/// Why a log could not be deleted. It refuses reads and appends all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("deleting {topic_partition} failed: {source}")]
+pub struct DeleteError {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// What the disk said.
+    pub source: io::Error,
+}
+
+/// Why the clean shutdown could not be completed; the next start recovers.
+#[derive(Debug, thiserror::Error)]
+#[error("closing data directory {} failed: {why}", path.display())]
+pub struct CloseError {
+    /// The directory.
+    pub path: PathBuf,
+    /// What failed.
+    pub why: String,
+}
+
+/// A data directory that is locked but not looked through yet.
+#[derive(Debug)]
+pub struct UnrecoveredDataDir {
+    storage: Arc<Storage>,
+    checkpointer: Arc<Checkpointer>,
+    meta: Meta,
+    lock: Box<dyn DiskLock>,
+}
+
+impl UnrecoveredDataDir {
+    /// Loads every log, cuts torn tails, and makes durable what an unclean end left in doubt.
+    pub fn recover(self) -> Result<(Arc<DataDir>, RecoveryReport), RecoverError> {
+        let marker = self.storage.root.join(CLEAN_SHUTDOWN);
+        let disk = &*self.storage.disk;
+        let failed = |path: &Path, source| RecoverError::Io { path: path.to_owned(), source };
+        let clean = read_file(disk, &marker).map_err(|error| failed(&marker, error))?.is_some();
+        let (logs, mut report) = recover_logs(&self.storage)?;
+        report.clean = clean;
+        *self.checkpointer.logs.write() = logs;
+        if report.changed {
+            self.checkpointer.sync().map_err(|source| failed(&self.storage.root, source))?;
+        }
+        if report.changed || report.stale_checkpoints {
+            self.checkpointer.write_recovery_points().map_err(|source| failed(&self.storage.root, source))?;
+        }
+        if clean {
+            disk.remove_file(&marker).map_err(|error| failed(&marker, error))?;
+            disk.sync_dir(&self.storage.root).map_err(|error| failed(&marker, error))?;
+        }
+        Ok((Arc::new(DataDir::start(self)), report))
+    }
+}
+
+/// An open data directory. Dropping it without [`DataDir::close`] is like a crash that loses nothing
+/// acknowledged.
+#[derive(Debug)]
+pub struct DataDir {
+    storage: Arc<Storage>,
+    checkpointer: Arc<Checkpointer>,
+    meta: Meta,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Makes names of folders on their way out unique.
+    deletions: AtomicU64,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl DataDir {
+    /// Locks a data directory, creating it if needed, and checks that it is ours to use.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: impl Into<PathBuf>,
+        options: DataDirOptions,
+    ) -> Result<UnrecoveredDataDir, OpenError> {
+        let path = path.into();
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                OpenError::NotWritable { path: path.clone(), source }
+            }
+            _ => OpenError::Io { path: path.clone(), source },
+        };
+        disk.create_dir_all(&path).map_err(failed)?;
+        let lock = disk.lock(&path.join(LOCK)).map_err(failed)?;
+        let lock = lock.ok_or_else(|| OpenError::Locked { path: path.clone() })?;
+        let meta = Meta::load_or_create(&*disk, &path, &options)?;
+        let root = disk.open_root(&path).map_err(failed)?;
+        let storage = Arc::new(Storage::new(disk, path.clone(), options).map_err(failed)?);
+        let checkpointer = Arc::new(Checkpointer::new(storage.clone(), root));
+        Ok(UnrecoveredDataDir { storage, checkpointer, meta, lock })
+    }
+
+    fn start(unrecovered: UnrecoveredDataDir) -> Self {
+        let UnrecoveredDataDir { storage, checkpointer, meta, lock } = unrecovered;
+        let committer = storage.clone();
+        let checkpoints = checkpointer.clone();
+        let threads = vec![
+            spawn("log-commit", move || committer.committer.run(&committer)),
+            spawn("log-checkpoint", move || checkpoints.run()),
+        ];
+        let (threads, deletions) = (Mutex::new(threads), AtomicU64::new(0));
+        Self { storage, checkpointer, meta, threads, deletions, _lock: lock }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.storage.root
+    }
+
+    /// The cluster id in `meta.properties`.
+    pub fn cluster_id(&self) -> &str {
+        &self.meta.cluster_id
+    }
+
+    /// The directory's own id in `meta.properties`.
+    pub fn directory_id(&self) -> &str {
+        &self.meta.directory_id
+    }
+
+    /// Whether writes are possible.
+    pub fn storage_state(&self) -> StorageState {
+        self.storage.health.state()
+    }
+
+    /// All logs, in no order.
+    pub fn logs(&self) -> Vec<Arc<PartitionLog>> {
+        self.checkpointer.logs.read().values().cloned().collect()
+    }
+
+    /// The log of a partition.
+    pub fn log(&self, topic_partition: &TopicPartition) -> Option<Arc<PartitionLog>> {
+        self.checkpointer.logs.read().get(topic_partition).cloned()
+    }
+
+    /// Creates empty logs: all of them, durable on return, or none. Waits for one sync.
+    pub fn create_logs(
+        &self,
+        new: &[(TopicPartition, TopicId, LogConfig)],
+    ) -> Result<Vec<Arc<PartitionLog>>, CreateError> {
+        let _no_checkpoint = self.checkpointer.exclusive();
+        if let Some(why) = self.storage.health.failure() {
+            return Err(CreateError::StorageFailed { why: why.clone() });
+        }
+        let exists = |(topic_partition, ..): &&(TopicPartition, _, _)| self.log(topic_partition).is_some();
+        if let Some((topic_partition, ..)) = new.iter().find(exists) {
+            return Err(CreateError::Exists { topic_partition: topic_partition.clone() });
+        }
+        let mut created = Vec::with_capacity(new.len());
+        for (topic_partition, topic_id, config) in new {
+            match self.create_folder(topic_partition, *topic_id, config) {
+                Ok(log) => created.push(log),
+                Err(source) => {
+                    self.remove_folders(new);
+                    return Err(CreateError::Io { topic_partition: topic_partition.clone(), source });
+                }
+            }
+        }
+        if let Err(error) = self.checkpointer.sync() {
+            let why = self.storage.health.fail(format!("syncing new partitions failed: {error}"));
+            return Err(CreateError::StorageFailed { why });
+        }
+        let mut logs = self.checkpointer.logs.write();
+        for log in &created {
+            logs.insert(log.topic_partition().clone(), log.clone());
+        }
+        Ok(created)
+    }
+
+    fn create_folder(
+        &self,
+        topic_partition: &TopicPartition,
+        topic_id: TopicId,
+        config: &LogConfig,
+    ) -> io::Result<Arc<PartitionLog>> {
+        let disk = &*self.storage.disk;
+        let dir: Arc<Path> = self.storage.root.join(topic_partition.to_string()).into();
+        disk.create_dir_all(&dir)?;
+        write_file(
+            disk,
+            &dir.join(meta::PARTITION_METADATA),
+            encode_partition_metadata(topic_id).as_bytes(),
+        )?;
+        let segment = Arc::new(Segment::created(dir.clone(), 0));
+        drop(disk.open(&segment.log_path(), OpenMode::Truncate)?);
+        // The sync that follows covers the name.
+        segment.take_new_name();
+        let recovered = Recovered {
+            topic_partition: topic_partition.clone(),
+            topic_id,
+            dir,
+            segments: vec![segment],
+            log_start_offset: 0,
+            producers: Producers::default(),
+            epochs: LeaderEpochs::default(),
+            recovery_point: 0,
+        };
+        Ok(Arc::new(PartitionLog::new(self.storage.clone(), recovered, *config)))
+    }
+
+    fn remove_folders(&self, new: &[(TopicPartition, TopicId, LogConfig)]) {
+        for (topic_partition, ..) in new {
+            // What can't be removed is an empty log after the next start, and nobody's.
+            let _ = self.storage.disk.remove_dir_all(&self.storage.root.join(topic_partition.to_string()));
+        }
+    }
+
+    /// Deletes logs for good: their folders are renamed, which is made durable, and then removed. Logs
+    /// that don't exist are skipped.
+    pub fn delete_logs(&self, partitions: &[TopicPartition]) -> Result<(), DeleteError> {
+        let _no_checkpoint = self.checkpointer.exclusive();
+        let disk = &*self.storage.disk;
+        let mut doomed = Vec::new();
+        for topic_partition in partitions {
+            let Some(log) = self.checkpointer.logs.write().remove(topic_partition) else { continue };
+            log.mark_deleted();
+            let number = self.deletions.fetch_add(1, Relaxed);
+            let process = std::process::id();
+            let name = format!("{:.200}.{process:x}-{number:x}-delete", topic_partition.to_string());
+            let folder = self.storage.root.join(name);
+            disk.rename(log.dir(), &folder)
+                .map_err(|source| DeleteError { topic_partition: topic_partition.clone(), source })?;
+            doomed.push((topic_partition, folder));
+        }
+        let Some((first, _)) = doomed.first() else { return Ok(()) };
+        let failed = |topic_partition: &TopicPartition, source| DeleteError {
+            topic_partition: topic_partition.clone(),
+            source,
+        };
+        disk.sync_dir(&self.storage.root).map_err(|source| failed(first, source))?;
+        // A later log of the same name must not find this one's recovery point.
+        self.checkpointer.write_recovery_points().map_err(|source| failed(first, source))?;
+        for (topic_partition, folder) in doomed {
+            disk.remove_dir_all(&folder).map_err(|source| failed(topic_partition, source))?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable now and moves the recovery points, so that a crash costs less.
+    pub fn checkpoint(&self) -> Result<(), CloseError> {
+        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))
+    }
+
+    /// Ends cleanly: refuses further appends, commits what was appended, and marks the directory so that
+    /// the next start has nothing to recover. Reads of logs still held go on.
+    pub fn close(&self) -> Result<(), CloseError> {
+        self.logs().iter().for_each(|log| log.close());
+        self.stop_threads();
+        let root = &self.storage.root;
+        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))?;
+        if let StorageState::Failed { why } = self.storage_state() {
+            return Err(self.close_error(why.to_string()));
+        }
+        let disk = &*self.storage.disk;
+        let logs = self.logs();
+        let marks = logs.iter().map(|log| (log.topic_partition().clone(), log.high_watermark()));
+        checkpoint::write(disk, &root.join(checkpoint::HIGH_WATERMARKS), marks)
+            .and_then(|()| replace_file(disk, &root.join(CLEAN_SHUTDOWN), CLEAN_SHUTDOWN_TEXT))
+            .map_err(|error| self.close_error(error.to_string()))
+    }
+
+    fn close_error(&self, why: String) -> CloseError {
+        CloseError { path: self.storage.root.clone(), why }
+    }
+
+    fn stop_threads(&self) {
+        self.storage.committer.close();
+        self.storage.checkpoints.close();
+        for thread in self.threads.lock().drain(..) {
+            thread.join().expect("a log thread does not panic");
+        }
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("the system starts threads")
+}

@@ -1,0 +1,103 @@
+//! Writes checkpoints, so that recovery has little to read.
+//!
+//! Owns the recovery points' file. Invariants: a recovery point is written only after a sync that began
+//! after the offset was read, and never once the storage has failed; one checkpoint, creation or deletion
+//! runs at a time.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Logs;
+use crate::checkpoint;
+use crate::disk::DiskRoot;
+use crate::storage::Storage;
+
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    pub logs: Logs,
+    storage: Arc<Storage>,
+    /// Our own descriptor: the committer's errors are not reported to it, nor ours to the committer's.
+    root: Box<dyn DiskRoot>,
+    exclusive: Mutex<()>,
+}
+
+impl Checkpointer {
+    pub fn new(storage: Arc<Storage>, root: Box<dyn DiskRoot>) -> Self {
+        Self { logs: Logs::default(), storage, root, exclusive: Mutex::new(()) }
+    }
+
+    /// Keeps checkpoints, creations and deletions apart.
+    pub fn exclusive(&self) -> MutexGuard<'_, ()> {
+        self.exclusive.lock()
+    }
+
+    /// Makes the whole file system durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.root.sync_all()
+    }
+
+    /// The thread's body.
+    pub fn run(&self) {
+        while self.storage.checkpoints.wait() {
+            if let Err(why) = self.checkpoint() {
+                // The recovery points stay where they are; recovery reads more.
+                tracing::warn!("writing a checkpoint failed: {why}");
+            }
+        }
+    }
+
+    /// Makes everything appended so far durable and moves the recovery points.
+    pub fn checkpoint(&self) -> Result<(), String> {
+        let _only_one = self.exclusive();
+        self.storage.checkpoints.appended_bytes.store(0, Relaxed);
+        if let Some(why) = self.storage.health.failure() {
+            return Err(why.to_string());
+        }
+        let logs: Vec<_> = self.logs.read().values().cloned().collect();
+        let mut parts = Vec::new();
+        for log in &logs {
+            let part =
+                log.write_checkpoint().map_err(|error| format!("{}: {error}", log.topic_partition()))?;
+            parts.extend(part.map(|part| (log, part)));
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.sync() {
+            return Err(self
+                .storage
+                .health
+                .fail(format!("syncing a checkpoint failed: {error}"))
+                .to_string());
+        }
+        // The committer may have failed on the very bytes that this sync has found clean.
+        if let Some(why) = self.storage.health.failure() {
+            return Err(why.to_string());
+        }
+        let offsets = parts.iter().map(|(log, part)| (log.topic_partition().clone(), part.offset)).collect();
+        self.write_points(offsets).map_err(|error| error.to_string())?;
+        parts.iter().for_each(|(log, part)| log.finish_checkpoint(*part));
+        Ok(())
+    }
+
+    /// Writes the recovery points as they are, of the logs that exist.
+    pub fn write_recovery_points(&self) -> io::Result<()> {
+        self.write_points(Vec::new())
+    }
+
+    /// Writes all recovery points; those in `moved`, which ascend by nothing in particular, as given.
+    fn write_points(&self, moved: Vec<(tidings_model::TopicPartition, i64)>) -> io::Result<()> {
+        let mut points: std::collections::HashMap<_, _> = {
+            let logs = self.logs.read();
+            logs.iter()
+                .map(|(topic_partition, log)| (topic_partition.clone(), log.recovery_point()))
+                .collect()
+        };
+        points.extend(moved);
+        let path = self.storage.root.join(checkpoint::RECOVERY_POINTS);
+        checkpoint::write(&*self.storage.disk, &path, points.into_iter())
+    }
+}

@@ -1,0 +1,132 @@
+//! The disk that is there: Linux files through `rustix`.
+//!
+//! Owns the mapping to system calls. Invariants: interrupted calls are repeated; every descriptor closes
+//! on exec. Does not keep state besides open descriptors.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode};
+
+/// The machine's own file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::Write => {}
+            OpenMode::CreateNew => drop(options.create_new(true)),
+            OpenMode::Truncate => drop(options.create(true).truncate(true)),
+        }
+        Ok(Arc::new(RealFile(options.open(path)?)))
+    }
+
+    fn open_root(&self, path: &Path) -> io::Result<Box<dyn DiskRoot>> {
+        Ok(Box::new(RealRoot(File::open(path)?)))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Box::new(RealLock(file)))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                let metadata = entry.metadata()?;
+                entries.push(DirEntry { name, is_dir: metadata.is_dir(), len: metadata.len() });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        repeat(|| self.0.read_at(buffer, position))
+    }
+
+    fn write_vectored_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        repeat(|| rustix::io::pwritev(&self.0, buffers, position).map_err(Into::into))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // Not repeated, whatever the error: the kernel may have dropped the pages it failed to write.
+        rustix::fs::fdatasync(&self.0).map_err(Into::into)
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[derive(Debug)]
+struct RealRoot(File);
+
+impl DiskRoot for RealRoot {
+    fn sync_all(&self) -> io::Result<()> {
+        rustix::fs::syncfs(&self.0).map_err(Into::into)
+    }
+}
+
+/// The lock goes with the descriptor, so a killed process never leaves one behind.
+#[derive(Debug)]
+struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl DiskLock for RealLock {}
+
+fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

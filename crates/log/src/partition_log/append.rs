@@ -1,0 +1,385 @@
+//! Appending: validate, assign offsets, write once, publish.
+//!
+//! Owns the rules of an append. Invariants: what fails leaves the log as it was; the payload is not
+//! copied unless the broker sets the timestamps; offsets are assigned in the order of the file. Does not
+//! wait for durability: the ticket does.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+
+use bytes::Bytes;
+use tidings_model::{ErrorCode, TopicPartition};
+
+use super::{Condition, PartitionLog, Writer};
+use crate::batch::{
+    BatchError, BatchHeader, BatchLimits, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate,
+};
+use crate::commit::CommitTicket;
+use crate::config::{Durability, LogConfig};
+use crate::disk::{DiskFile, OpenMode, write_all_at};
+use crate::producers::{Duplicate, SequenceError};
+use crate::segment::{Segment, SegmentEnd, SegmentError};
+
+/// Who appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer; its batches are not trusted.
+    Client,
+    /// The broker itself, which may write control records.
+    Coordinator,
+}
+
+/// How to append.
+#[derive(Debug, Clone, Copy)]
+pub struct AppendOptions {
+    /// Who appends.
+    pub origin: Origin,
+    /// Stored with each batch.
+    pub leader_epoch: i32,
+    /// The time, for timestamp limits and `LogAppendTime`.
+    pub now_ms: i64,
+}
+
+/// A successful append; it counts once `commit` is ready.
+#[derive(Debug)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// The timestamp the broker gave, where the topic wants that.
+    pub log_append_time_ms: Option<i64>,
+    /// The log's first readable offset.
+    pub log_start_offset: i64,
+    /// Ready when the records are durable and below the high watermark.
+    pub commit: CommitTicket,
+    /// Whether the records were there already and these are the offsets they had got.
+    pub duplicate: bool,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The batches are not acceptable.
+    #[error("{topic_partition}: {source}")]
+    Invalid {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// What is wrong.
+        source: BatchError,
+    },
+    /// An idempotent producer's batch does not continue its sequence.
+    #[error("{topic_partition}: {source}")]
+    Sequence {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// What is wrong.
+        source: SequenceError,
+    },
+    /// The batches don't fit in an empty segment.
+    #[error("{topic_partition}: {found} bytes are more than segment.bytes = {segment_bytes}")]
+    LargerThanSegment {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Size of the append.
+        found: usize,
+        /// Size of a segment.
+        segment_bytes: u32,
+    },
+    /// The write failed and was cut back.
+    #[error("{topic_partition}: {what} failed at offset {offset}: {source}")]
+    Storage {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The operation and the file.
+        what: String,
+        /// Where the append would have begun.
+        offset: i64,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The active segment can't be read.
+    #[error("{topic_partition}: {what}")]
+    Damaged {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where and how.
+        what: String,
+    },
+    /// A sync failed earlier: no writes until a restart.
+    #[error("{topic_partition}: writes have stopped: {why}")]
+    StorageFailed {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// What failed.
+        why: Arc<str>,
+    },
+    /// The data directory was closed.
+    #[error("{topic_partition}: the data directory is closed")]
+    Closed {
+        /// The partition.
+        topic_partition: TopicPartition,
+    },
+    /// The partition was deleted.
+    #[error("{topic_partition} was deleted")]
+    Deleted {
+        /// The partition.
+        topic_partition: TopicPartition,
+    },
+}
+
+impl AppendError {
+    /// Kafka's code for a producer.
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid { source, .. } => match source {
+                BatchError::Short { .. } | BatchError::Length { .. } | BatchError::Crc { .. } => {
+                    ErrorCode::CorruptMessage
+                }
+                BatchError::UnsupportedMagic { .. } => ErrorCode::UnsupportedForMessageFormat,
+                BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+                BatchError::Timestamp { .. } => ErrorCode::InvalidTimestamp,
+                BatchError::Codec { .. } => ErrorCode::UnsupportedCompressionType,
+                BatchError::Empty
+                | BatchError::Count { .. }
+                | BatchError::Producer { .. }
+                | BatchError::Control { .. }
+                | BatchError::Record { .. } => ErrorCode::InvalidRecord,
+            },
+            Self::Sequence { source, .. } => match source {
+                SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
+                SequenceError::Fenced { .. } => ErrorCode::InvalidProducerEpoch,
+            },
+            Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+            Self::Storage { .. } | Self::Damaged { .. } | Self::StorageFailed { .. } => {
+                ErrorCode::KafkaStorageError
+            }
+            Self::Closed { .. } => ErrorCode::NotLeaderOrFollower,
+            Self::Deleted { .. } => ErrorCode::UnknownTopicOrPartition,
+        }
+    }
+}
+
+impl PartitionLog {
+    /// Appends one or more whole batches. On return they are in the page cache, in order, but not yet
+    /// durable and not yet visible to consumers: wait for the ticket. Never waits for a sync.
+    pub fn append(self: &Arc<Self>, records: Bytes, options: AppendOptions) -> Result<Appended, AppendError> {
+        let config = self.config();
+        let limits = limits(&config, &options);
+        let mut headers = validate(&records, &limits).map_err(|source| AppendError::Invalid {
+            topic_partition: self.topic_partition.clone(),
+            source,
+        })?;
+        let stamped = config.timestamp_type == TimestampType::LogAppendTime;
+        let records = if stamped { stamp(&records, &mut headers, options.now_ms) } else { records };
+        let topic_partition = || self.topic_partition.clone();
+        if records.len() > config.segment_bytes as usize {
+            let (found, segment_bytes) = (records.len(), config.segment_bytes);
+            let topic_partition = topic_partition();
+            return Err(AppendError::LargerThanSegment { topic_partition, found, segment_bytes });
+        }
+        let mut writer = self.writer.lock();
+        self.make_ready(&mut writer)?;
+        let duplicate = writer.producers.check(&headers);
+        match duplicate {
+            Err(source) => return Err(AppendError::Sequence { topic_partition: topic_partition(), source }),
+            Ok(Some(duplicate)) => return self.answer_duplicate(&writer, duplicate, stamped),
+            Ok(None) => {}
+        }
+        self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
+        let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
+        let last_offset = self.publish(&mut writer, &headers, &config);
+        let commit = self.commit(&writer.active, file);
+        drop(writer);
+        self.storage.note_appended(records.len() as u64);
+        let log_append_time_ms = stamped.then_some(options.now_ms);
+        let log_start_offset = self.log_start_offset();
+        let duplicate = false;
+        Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, commit, duplicate })
+    }
+
+    fn storage_error(&self, what: &str, segment: &Segment, source: io::Error) -> AppendError {
+        AppendError::Storage {
+            topic_partition: self.topic_partition.clone(),
+            what: format!("{what} {}", segment.log_path().display()),
+            offset: self.log_end_offset(),
+            source,
+        }
+    }
+
+    /// Lets the append go on, or says why not.
+    fn make_ready(&self, writer: &mut Writer) -> Result<(), AppendError> {
+        let topic_partition = || self.topic_partition.clone();
+        if let Some(why) = self.storage.health.failure() {
+            return Err(AppendError::StorageFailed { topic_partition: topic_partition(), why: why.clone() });
+        }
+        match writer.condition {
+            Condition::Ready => return Ok(()),
+            Condition::Closed => return Err(AppendError::Closed { topic_partition: topic_partition() }),
+            Condition::Deleted => return Err(AppendError::Deleted { topic_partition: topic_partition() }),
+            Condition::Ragged { position } => self.cut_back(writer, position)?,
+            Condition::Unprepared => writer.active.prepare(&self.storage).map_err(|error| match error {
+                SegmentError::Io(source) => self.storage_error("opening", &writer.active, source),
+                SegmentError::Bad(bad) => AppendError::Damaged {
+                    topic_partition: topic_partition(),
+                    what: format!("{}: {bad}", writer.active.log_path().display()),
+                },
+            })?,
+        }
+        writer.condition = Condition::Ready;
+        Ok(())
+    }
+
+    /// Removes what a failed write left. Until that has succeeded, nothing may be written behind it.
+    fn cut_back(&self, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
+        let storage = &self.storage;
+        let file = storage.open_files.get(&*storage.disk, &writer.active);
+        file.and_then(|file| file.set_len(position)).map_err(|source| {
+            writer.condition = Condition::Ragged { position };
+            self.storage_error("cutting back", &writer.active, source)
+        })
+    }
+
+    fn answer_duplicate(
+        self: &Arc<Self>,
+        writer: &Writer,
+        duplicate: Duplicate,
+        stamped: bool,
+    ) -> Result<Appended, AppendError> {
+        let commit = if duplicate.last_offset < self.high_watermark() {
+            CommitTicket::ready()
+        } else {
+            let storage = &self.storage;
+            let file = storage.open_files.get(&*storage.disk, &writer.active);
+            let file = file.map_err(|source| self.storage_error("opening", &writer.active, source))?;
+            self.commit(&writer.active, file)
+        };
+        Ok(Appended {
+            base_offset: duplicate.base_offset,
+            last_offset: duplicate.last_offset,
+            log_append_time_ms: stamped.then_some(duplicate.timestamp),
+            log_start_offset: self.log_start_offset(),
+            commit,
+            duplicate: true,
+        })
+    }
+
+    /// Begins a new segment where Kafka would: by size, by the span of timestamps, or when an index is
+    /// full.
+    fn roll_if_due(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        config: &LogConfig,
+        headers: &[BatchHeader],
+        len: usize,
+        now_ms: i64,
+    ) -> Result<(), AppendError> {
+        let active = &writer.active;
+        let SegmentEnd { offset, position } = active.end();
+        if position == 0 {
+            return Ok(());
+        }
+        let count: i64 = headers.iter().map(|header| i64::from(header.record_count)).sum();
+        let newest = headers.iter().map(|header| header.max_timestamp).max().unwrap_or(now_ms);
+        let spans = |first| newest.saturating_sub(first) > config.segment_ms;
+        let due = position + len as u64 > u64::from(config.segment_bytes)
+            || active.first_timestamp().is_some_and(spans)
+            || active.index_full(config.segment_index_bytes)
+            || active.out_of_reach(offset + count);
+        if due { self.roll(writer, offset) } else { Ok(()) }
+    }
+
+    fn roll(self: &Arc<Self>, writer: &mut Writer, base_offset: i64) -> Result<(), AppendError> {
+        let storage = &self.storage;
+        if let Err(error) = writer.active.close_indexes(storage) {
+            // They stay in memory, and are rebuilt after a restart.
+            tracing::warn!("{}: writing indexes failed: {error}", self.topic_partition);
+        }
+        let segment = Arc::new(Segment::created(self.dir.clone(), base_offset));
+        let file = storage
+            .disk
+            .open(&segment.log_path(), OpenMode::Truncate)
+            .map_err(|source| self.storage_error("creating", &segment, source))?;
+        storage.open_files.put(&segment, file);
+        self.segments.write().push(segment.clone());
+        writer.active = segment;
+        // The next checkpoint makes the closed segment durable where the committer doesn't.
+        storage.checkpoints.ring();
+        Ok(())
+    }
+
+    /// Writes the batches at the end of the active segment with new prefixes; on failure cuts back.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        records: &Bytes,
+        headers: &mut [BatchHeader],
+        leader_epoch: i32,
+    ) -> Result<(Arc<dyn DiskFile>, i64), AppendError> {
+        let SegmentEnd { offset: base_offset, position } = writer.active.end();
+        let mut next_offset = base_offset;
+        let mut prefixes = Vec::with_capacity(headers.len());
+        for header in headers.iter_mut() {
+            header.base_offset = next_offset;
+            header.leader_epoch = leader_epoch;
+            next_offset = header.next_offset();
+            prefixes.push(header.encode());
+        }
+        let mut slices = Vec::with_capacity(headers.len() * 2);
+        let mut at = 0;
+        for (prefix, header) in prefixes.iter().zip(headers.iter()) {
+            slices.push(IoSlice::new(&prefix[..UNCOVERED_PREFIX_LEN]));
+            slices.push(IoSlice::new(&records[at + UNCOVERED_PREFIX_LEN..at + header.size_bytes()]));
+            at += header.size_bytes();
+        }
+        let storage = &self.storage;
+        let file = storage
+            .open_files
+            .get(&*storage.disk, &writer.active)
+            .map_err(|source| self.storage_error("opening", &writer.active, source))?;
+        if let Err(source) = write_all_at(&*file, &mut slices, position) {
+            let error = self.storage_error("writing", &writer.active, source);
+            return Err(self.cut_back(writer, position).err().unwrap_or(error));
+        }
+        Ok((file, base_offset))
+    }
+
+    /// Lets readers of the log's end and the committer see the batches; returns the last offset.
+    fn publish(&self, writer: &mut Writer, headers: &[BatchHeader], config: &LogConfig) -> i64 {
+        let last = headers.last().expect("validated: at least one batch");
+        // The end comes first: the committer may move the high watermark right after.
+        self.log_end_offset.store(last.next_offset(), Release);
+        for header in headers {
+            writer.active.appended(&self.storage, header, config.index_interval_bytes);
+            writer.epochs.assign(header.leader_epoch, header.base_offset);
+            writer.producers.apply(header);
+        }
+        let first_unstable = writer.producers.first_unstable_offset().unwrap_or(i64::MAX);
+        self.first_unstable_offset.store(first_unstable, Release);
+        last.last_offset()
+    }
+
+    fn commit(self: &Arc<Self>, segment: &Arc<Segment>, file: Arc<dyn DiskFile>) -> CommitTicket {
+        match self.storage.options.durability {
+            Durability::Power => self.storage.committer.submit(self, segment, file),
+            Durability::Process => {
+                self.committed(segment, segment.end());
+                CommitTicket::ready()
+            }
+        }
+    }
+}
+
+fn limits(config: &LogConfig, options: &AppendOptions) -> BatchLimits {
+    let trusted = options.origin == Origin::Coordinator;
+    let stamped = config.timestamp_type == TimestampType::LogAppendTime;
+    let (earliest_timestamp, latest_timestamp) = if trusted || stamped {
+        (i64::MIN, i64::MAX)
+    } else {
+        let earliest = options.now_ms.saturating_sub(config.timestamp_before_max_ms);
+        (earliest, options.now_ms.saturating_add(config.timestamp_after_max_ms))
+    };
+    let max_batch_bytes = if trusted { usize::MAX } else { config.max_message_bytes as usize };
+    BatchLimits { max_batch_bytes, earliest_timestamp, latest_timestamp, control_allowed: trusted }
+}

@@ -1,0 +1,175 @@
+//! From files to logs: what a start does with a data directory.
+//!
+//! Owns the judgement of what the last end left behind. Invariants: below the recovery point nothing is
+//! read but what finding the end takes; above it every batch is checked, written again and synced before
+//! anyone sees it; only bytes that form no whole batch at the end are cut; any other damage is an error.
+
+mod judge;
+mod partition;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tidings_model::TopicPartition;
+
+use crate::checkpoint;
+use crate::partition_log::PartitionLog;
+use crate::storage::Storage;
+use partition::{PartitionOutcome, recover_partition};
+
+/// Why a data directory can't be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// A log is damaged where a torn write can't be the reason.
+    #[error(
+        "{topic_partition}: {} is damaged at byte {position}, offset {offset}: {what}; {lost_bytes} bytes are lost",
+        file.display()
+    )]
+    Damaged {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The file.
+        file: PathBuf,
+        /// Where the damage begins.
+        position: u64,
+        /// The first offset that is lost.
+        offset: i64,
+        /// Bytes that form no valid batch.
+        lost_bytes: u64,
+        /// Expected and found.
+        what: String,
+    },
+    /// The disk failed.
+    #[error("recovering {} failed: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+impl RecoverError {
+    /// How to go on.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Damaged { topic_partition, offset, .. } => format!(
+                "restore the partition's folder from a copy, or move it out of the data directory to go on \
+                 without {topic_partition}; records from offset {offset} on are affected"
+            ),
+            Self::Io { .. } => "check the disk and the directory's permissions".to_owned(),
+        }
+    }
+}
+
+/// Bytes that were cut off a log's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// The file.
+    pub file: PathBuf,
+    /// Where it ends now.
+    pub position: u64,
+    /// The log's end now.
+    pub offset: i64,
+    /// How many bytes went.
+    pub bytes: u64,
+}
+
+/// What a recovery did.
+#[derive(Debug, Default)]
+pub struct RecoveryReport {
+    /// Whether the last end was clean.
+    pub clean: bool,
+    /// Logs loaded.
+    pub logs_count: usize,
+    /// Bytes above the recovery points, which were checked and written again.
+    pub checked_bytes: u64,
+    /// Torn tails.
+    pub cuts: Vec<Cut>,
+    /// Files that were rebuilt because they were missing or damaged.
+    pub rebuilt: Vec<PathBuf>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Whether anything has to be synced before it is shown.
+    pub(crate) changed: bool,
+    /// Whether the recovery points' file names logs that don't exist.
+    pub(crate) stale_checkpoints: bool,
+}
+
+/// Loads every partition's folder under the root, on all cores.
+pub(crate) fn recover_logs(
+    storage: &Arc<Storage>,
+) -> Result<(HashMap<TopicPartition, Arc<PartitionLog>>, RecoveryReport), RecoverError> {
+    let start = Instant::now();
+    let mut report = RecoveryReport::default();
+    let io_error = |path: PathBuf| move |source| RecoverError::Io { path, source };
+    let disk = &*storage.disk;
+    let read_checkpoint = |name: &str| {
+        let path = storage.root.join(name);
+        checkpoint::read(disk, &path).map_err(io_error(path))
+    };
+    let points = read_checkpoint(checkpoint::RECOVERY_POINTS)?;
+    let starts = read_checkpoint(checkpoint::LOG_START_OFFSETS)?;
+    if points.is_none() {
+        report.rebuilt.push(storage.root.join(checkpoint::RECOVERY_POINTS));
+        report.stale_checkpoints = true;
+    }
+    let (points, starts) = (points.unwrap_or_default(), starts.unwrap_or_default());
+    let mut found = Vec::new();
+    for entry in disk.read_dir(&storage.root).map_err(io_error(storage.root.clone()))? {
+        let path = storage.root.join(&entry.name);
+        if entry.is_dir && entry.name.ends_with("-delete") {
+            disk.remove_dir_all(&path).map_err(io_error(path))?;
+        } else if entry.is_dir
+            && let Ok(topic_partition) = entry.name.parse::<TopicPartition>()
+        {
+            found.push(topic_partition);
+        }
+    }
+    report.stale_checkpoints |= points.keys().any(|topic_partition| !found.contains(topic_partition));
+    let outcomes = in_parallel(&found, |topic_partition: &TopicPartition| {
+        let start = starts.get(topic_partition).copied();
+        recover_partition(storage, topic_partition, points.get(topic_partition).copied(), start)
+    })?;
+    let mut logs = HashMap::with_capacity(found.len());
+    for PartitionOutcome { log, checked_bytes, cuts, rebuilt, changed } in outcomes {
+        report.checked_bytes += checked_bytes;
+        report.cuts.extend(cuts);
+        report.rebuilt.extend(rebuilt);
+        report.changed |= changed;
+        logs.insert(log.topic_partition().clone(), Arc::new(log));
+    }
+    report.logs_count = logs.len();
+    report.elapsed = start.elapsed();
+    Ok((logs, report))
+}
+
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, RecoverError> + Sync,
+) -> Result<Vec<R>, RecoverError> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores.min(items.len().div_ceil(PARTITIONS_PER_THREAD)) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
+                    let result = work(item);
+                    results.lock().push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().into_iter().collect()
+}
+
+/// Fewer do not make up for starting a thread.
+const PARTITIONS_PER_THREAD: usize = 8;

@@ -1,0 +1,4 @@
+//! The log from the outside: appends, reads, restarts.
+
+mod append_and_read;
+mod support;
