@@ -24,6 +24,8 @@ pub struct Launch {
     command: Command,
     scratch: TempDir,
     ready_file: Option<PathBuf>,
+    /// Where a server is to listen for Kafka clients.
+    kafka: Option<String>,
 }
 
 impl Launch {
@@ -44,7 +46,8 @@ impl Launch {
     }
 
     fn server(command: &str, data_dir: &Path) -> Self {
-        let launch = Self::command(command).arguments(["--kafka", "127.0.0.1:0"]);
+        let mut launch = Self::command(command);
+        launch.kafka = Some("127.0.0.1:0".to_owned());
         launch.argument("--data-dir").argument(data_dir).with_ready_file()
     }
 
@@ -66,13 +69,19 @@ impl Launch {
         }
         command.current_dir(scratch.path()).stdin(Stdio::null());
         command.stdout(log(scratch.path(), "stdout")).stderr(log(scratch.path(), "stderr"));
-        Self { command, scratch, ready_file: None }
+        Self { command, scratch, ready_file: None, kafka: None }
     }
 
     fn with_ready_file(mut self) -> Self {
         let path = self.scratch.path().join("ready.json");
         self.command.arg("--ready-file").arg(&path);
         self.ready_file = Some(path);
+        self
+    }
+
+    /// Listens for Kafka clients here instead of on a free port.
+    pub fn at(mut self, address: &str) -> Self {
+        self.kafka = Some(address.to_owned());
         self
     }
 
@@ -94,7 +103,7 @@ impl Launch {
         self
     }
 
-    /// Runs as another user. The program is copied to where that user may execute it.
+    /// Runs as another user; the last thing to say before the start. The program is copied to where that user may execute it.
     pub fn as_user(mut self, uid: u32) -> Self {
         let program = self.scratch.path().join("tidings");
         std::fs::copy(binary(), &program).expect("copy the program");
@@ -123,6 +132,9 @@ impl Launch {
 
     /// Starts the program and waits for nothing.
     pub fn spawn(mut self) -> Tidings {
+        if let Some(address) = &self.kafka {
+            self.command.args(["--kafka", address]);
+        }
         let started = Instant::now();
         let child =
             self.command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary().display()));

@@ -15,11 +15,14 @@ pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn until_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(2);
     loop {
         if let Some(answer) = condition() {
             return answer;
         }
         assert!(Instant::now() < deadline, "gave up after {limit:?} waiting until {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        // A condition may cost the very machine that is to fulfil it.
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }

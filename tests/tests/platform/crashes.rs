@@ -1,0 +1,222 @@
+//! `kill -9` takes nothing that was acknowledged, repeats nothing, and groups go on where they committed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::message::Message;
+use serde_json::Value;
+use tidings_tests::{Http, Launch, until};
+
+use crate::support::{ACTIVITIES, WRITER, activity, until_stored};
+
+const BATCH: usize = 50;
+
+/// What a loader knows about its activities: those it has an answer for, and those it sent at all.
+#[derive(Default)]
+struct Sent {
+    acknowledged: BTreeSet<String>,
+    attempted: BTreeSet<String>,
+}
+
+/// Sends batches until `stop`, or until the server is gone.
+fn load(http: &Http, round: usize, stop: &AtomicBool) -> Sent {
+    let mut sent = Sent::default();
+    for batch in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let ids: Vec<String> = (0..BATCH).map(|number| format!("{round}-{batch}-{number}")).collect();
+        let body =
+            Value::Array(ids.iter().enumerate().map(|(minute, id)| activity("acme", id, minute)).collect());
+        sent.attempted.extend(ids.iter().cloned());
+        // Without a whole answer nobody knows what became of the batch.
+        let headers = [("content-type", "application/json")];
+        match http.attempt("POST", ACTIVITIES, &headers, body.to_string().as_bytes()) {
+            Ok(answer) if answer.status == 200 => sent.acknowledged.extend(ids),
+            _ => break,
+        }
+    }
+    sent
+}
+
+/// The acknowledged activities that are not in the store.
+fn missing<'a>(sent: &'a Sent, stored: &std::collections::BTreeMap<String, usize>) -> Vec<&'a String> {
+    sent.acknowledged.iter().filter(|id| !stored.contains_key(*id)).collect()
+}
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_stored_exactly_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut all = Sent::default();
+    for round in 0..4 {
+        let tidings = Launch::up(directory.path()).start();
+        let http = tidings.http();
+        let stop = AtomicBool::new(false);
+        let sent = std::thread::scope(|scope| {
+            let loader = scope.spawn(|| load(&http, round, &stop));
+            let enough = 20 * (round + 1) * BATCH;
+            until("some of this round is stored", || {
+                let produced =
+                    http.metric("kafka_messages_produced_total{topic=\"activities\"}").unwrap_or(0.0);
+                (produced >= enough as f64).then_some(())
+            });
+            tidings.kill_now();
+            stop.store(true, Ordering::Relaxed);
+            loader.join().expect("the loader ends")
+        });
+        assert!(!sent.acknowledged.is_empty());
+        all.acknowledged.extend(sent.acknowledged);
+        all.attempted.extend(sent.attempted);
+    }
+
+    let tidings = Launch::up(directory.path()).start();
+    let stored = until_stored(&tidings.http(), "acme", all.acknowledged.len());
+    until("nothing is left to store", || {
+        let ends: Vec<i64> =
+            (0..3).map(|partition| tidings.kafka().watermarks("activities", partition).1).collect();
+        let committed = tidings.kafka().committed(WRITER, "activities");
+        (ends.iter().zip(&committed).all(|(end, committed)| end == committed || *end == 0)).then_some(())
+    });
+    assert_eq!(missing(&all, &stored), Vec::<&String>::new());
+    assert!(stored.values().all(|count| *count == 1), "an id is listed twice");
+    assert!(stored.keys().all(|id| all.attempted.contains(id)), "an id is stored that nobody sent");
+    assert_eq!(tidings.kafka().read_all("activities.dlq").len(), 0);
+}
+
+/// The control: where acknowledged bytes are taken away, the check above sees it.
+#[test]
+fn the_check_for_lost_activities_sees_a_loss() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let stop = AtomicBool::new(false);
+    let http = tidings.http();
+    let sent = std::thread::scope(|scope| {
+        let loader = scope.spawn(|| load(&http, 0, &stop));
+        until("some are acknowledged", || {
+            (http.metric("kafka_messages_produced_total{topic=\"activities\"}")? >= 500.0).then_some(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        loader.join().expect("the loader ends")
+    });
+    tidings.kill_now();
+    // All of one tenant lies on one partition, since the tenant is the key. What was stored is deleted with it,
+    // and the offsets that say so.
+    cut_longest_segment(directory.path());
+    remove_stores(directory.path());
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("__consumer_offsets-")) {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+
+    let launched = Launch::up(directory.path()).start();
+    let ends: i64 = (0..3).map(|partition| launched.kafka().watermarks("activities", partition).1).sum();
+    assert!(ends < sent.acknowledged.len() as i64, "the cut took nothing");
+    let stored = until_stored(&launched.http(), "acme", usize::try_from(ends).unwrap());
+    assert!(!missing(&sent, &stored).is_empty());
+}
+
+fn cut_longest_segment(data_dir: &Path) {
+    let mut segments: Vec<(u64, std::path::PathBuf)> = Vec::new();
+    for partition in 0..3 {
+        for entry in std::fs::read_dir(data_dir.join(format!("activities-{partition}"))).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                segments.push((std::fs::metadata(&path).unwrap().len(), path));
+            }
+        }
+    }
+    let (length, path) = segments.into_iter().max().unwrap();
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2 + 1).unwrap();
+}
+
+fn remove_stores(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            remove_stores(&path);
+        } else if name.contains(".db") || name.contains("sqlite") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_group_goes_on_where_it_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::broker(directory.path()).start();
+    let address = tidings.bootstrap();
+    let kafka = tidings.kafka();
+    kafka.create_topic("orders", 1);
+    let numbers: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let records: Vec<(Option<&[u8]>, &[u8])> =
+        numbers.iter().map(|number| (None, number.as_bytes())).collect();
+    kafka.produce("orders", &records);
+
+    // A static member, so that the one that comes after the kill takes its place at once.
+    let member = || {
+        let mut config = kafka.config();
+        config
+            .set("group.id", "billing")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest");
+        config.set("group.instance.id", "billing-1");
+        let consumer: rdkafka::consumer::BaseConsumer = config.create().unwrap();
+        consumer.subscribe(&["orders"]).unwrap();
+        consumer
+    };
+    let first = member();
+    let mut seen = Vec::new();
+    until("40 records are seen", || {
+        while seen.len() < 40
+            && let Some(record) = first.poll(Duration::from_millis(50))
+        {
+            let record = record.expect("read a record");
+            seen.push(String::from_utf8_lossy(record.payload().unwrap()).into_owned());
+            if seen.len() == 40 {
+                first.commit_message(&record, CommitMode::Sync).unwrap();
+            }
+        }
+        (seen.len() == 40).then_some(())
+    });
+    tidings.kill_now();
+    let tidings = Launch::broker(directory.path()).at(&address).start();
+    assert_eq!(tidings.kafka().committed("billing", "orders"), [40]);
+    drop(first);
+
+    let second = member();
+    let mut rest = Vec::new();
+    until("the rest is seen", || {
+        while let Some(record) = second.poll(Duration::from_millis(50)) {
+            rest.push(
+                String::from_utf8_lossy(record.expect("read a record").payload().unwrap()).into_owned(),
+            );
+        }
+        (rest.len() >= 60).then_some(())
+    });
+    seen.extend(rest);
+    assert_eq!(seen, numbers);
+}
+
+#[test]
+fn records_topics_and_settings_survive_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::broker(directory.path()).start();
+    let kafka = tidings.kafka();
+    kafka.create_topic("kept", 3);
+    kafka.produce("kept", &[(Some(b"k"), b"v"), (None, b"w")]);
+    let before = kafka.read_all("kept");
+    tidings.kill_now();
+
+    let tidings = Launch::broker(directory.path()).start();
+    assert_eq!(tidings.kafka().partition_count("kept"), 3);
+    assert_eq!(tidings.kafka().read_all("kept"), before);
+    tidings.kafka().produce("kept", &[(None, b"x")]);
+    let after = tidings.kafka().read_all("kept");
+    assert_eq!((after.len(), after[2].offset), (3, 2));
+}

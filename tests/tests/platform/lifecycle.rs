@@ -1,0 +1,179 @@
+//! Starting and stopping: the ready line and file, SIGTERM, and every way a start can be refused.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tidings_tests::{Ended, Http, Launch, until};
+
+use crate::support::{ACTIVITIES, activity, until_stored};
+
+const SOON: Duration = Duration::from_secs(15);
+/// What a stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The program refused to start: status other than 0, and one line that says all of `words`.
+#[track_caller]
+fn refused(ended: &Ended, words: &[&str]) {
+    assert!(!ended.status.success(), "it started:\n{}{}", ended.stdout, ended.stderr);
+    let errors: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "expected one line of error:\n{}", ended.stderr);
+    for word in words {
+        assert!(errors[0].contains(word), "no '{word}' in: {}", errors[0]);
+    }
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+#[test]
+fn ready_is_said_by_a_line_and_a_file_and_nothing_else_is_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let ready = tidings.ready().clone();
+    assert_eq!(ready["pid"], tidings.pid());
+    assert!(ready["registry"].is_null());
+    let (kafka, http) =
+        (ready["kafka"].as_str().unwrap().to_owned(), ready["http"].as_str().unwrap().to_owned());
+    // The line follows the file.
+    until("the line is printed", || tidings.logged().contains("ready ").then_some(()));
+    assert!(Http::new(&http).is_ready());
+    let ended = tidings.terminate(STOP_LIMIT);
+    assert!(ended.status.success(), "{:?}\n{}", ended.status, ended.stderr);
+    let lines: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with("ready")).collect();
+    assert_eq!(lines.len(), 1, "{}", ended.stdout);
+    assert!(lines[0].contains(&kafka) && lines[0].contains(&http), "{}", lines[0]);
+}
+
+#[test]
+fn a_broker_alone_has_no_http() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::broker(directory.path()).start();
+    assert!(tidings.ready()["http"].is_null());
+    assert!(tidings.ready()["kafka"].is_string());
+    let ended = tidings.terminate(STOP_LIMIT);
+    assert!(ended.status.success(), "{:?}\n{}", ended.status, ended.stderr);
+}
+
+#[test]
+fn a_stop_under_load_is_clean_and_loses_nothing() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let directory = tempfile::tempdir().unwrap();
+        let tidings = Launch::up(directory.path()).start();
+        let http = tidings.http();
+        let batch: Vec<_> = (0..500).map(|number| activity("acme", &format!("a-{number}"), number)).collect();
+        http.post(ACTIVITIES, &batch.into()).expect(200);
+        tidings.signal(signal);
+        let ended = tidings.wait(STOP_LIMIT);
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+
+        let again = Launch::up(directory.path()).start();
+        let stored = until_stored(&again.http(), "acme", 500);
+        assert!(stored.values().all(|count| *count == 1));
+    }
+}
+
+#[test]
+fn idle_connections_do_not_hold_a_stop_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let address = tidings.ready()["http"].as_str().unwrap().to_owned();
+    let _open: Vec<_> =
+        [address, tidings.bootstrap()].map(|address| std::net::TcpStream::connect(address).unwrap()).into();
+    let consumer = tidings.kafka().reader("waits");
+    rdkafka::consumer::Consumer::subscribe(&consumer, &["activities"]).unwrap();
+    let _ = consumer.poll(Duration::from_millis(200));
+    let ended = tidings.terminate(STOP_LIMIT);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn a_second_program_on_the_same_directory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Launch::up(directory.path()).start();
+    let path = directory.path().to_string_lossy().into_owned();
+    refused(&Launch::up(directory.path()).run(SOON), &[&path]);
+    refused(&Launch::broker(directory.path()).run(SOON), &[&path]);
+    assert!(first.http().is_ready());
+    first.kill_now();
+    // A lock does not outlive its holder, however that ended.
+    drop(Launch::broker(directory.path()).start());
+}
+
+#[test]
+fn a_directory_of_another_version_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    Launch::broker(directory.path()).start().kill_now();
+    let properties = directory.path().join("meta.properties");
+    let text = std::fs::read_to_string(&properties).unwrap();
+    let other: String = text
+        .lines()
+        .map(
+            |line| if line.starts_with("version=") { "version=99\n".to_owned() } else { format!("{line}\n") },
+        )
+        .collect();
+    assert_ne!(text, other);
+    std::fs::write(&properties, &other).unwrap();
+    refused(&Launch::broker(directory.path()).run(SOON), &["meta.properties", "99"]);
+    // And nothing was changed by the attempt.
+    assert_eq!(std::fs::read_to_string(&properties).unwrap(), other);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    Launch::broker(&data).start().kill_now();
+    let set_mode =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(directory.path(), 0o755);
+    set_mode(&data, 0o555);
+    let mut launch = Launch::broker(&data);
+    if rustix::process::geteuid().is_root() {
+        // Root may write whatever the mode says: be somebody else.
+        launch = launch.as_user(65534);
+    }
+    let ended = launch.run(SOON);
+    set_mode(&data, 0o755);
+    refused(&ended, &[&data.to_string_lossy()]);
+}
+
+#[test]
+fn a_path_that_is_no_directory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    refused(&Launch::broker(&file).run(SOON), &[&file.to_string_lossy()]);
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    refused(&Launch::broker(directory.path()).at(&address).run(SOON), &[&address]);
+    let http = Launch::command("up").arguments(["--kafka", "127.0.0.1:0", "--http", &address, "--data-dir"]);
+    refused(&http.argument(directory.path()).run(SOON), &[&address]);
+}
+
+#[test]
+fn bad_settings_are_named_with_their_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = || Launch::broker(directory.path());
+    refused(&broker().arguments(["--set", "num.partitions=many"]).run(SOON), &["num.partitions", "many"]);
+    refused(&broker().arguments(["--set", "no.such.setting=1"]).run(SOON), &["no.such.setting"]);
+    refused(&broker().environment("TIDINGS_NO_SUCH_KEY", "1").run(SOON), &["TIDINGS_NO_SUCH_KEY"]);
+    let file = directory.path().join("tidings.toml");
+    std::fs::write(&file, "kafka = \"127.0.0.1:0\"\nhttp = \n").unwrap();
+    let with_file = || broker().argument("--config").argument(&file);
+    refused(&with_file().run(SOON), &["tidings.toml", "line 2"]);
+    std::fs::write(&file, "no_such_key = 1\n").unwrap();
+    refused(&with_file().run(SOON), &["tidings.toml", "no_such_key"]);
+}
+
+#[test]
+fn leaving_loopback_needs_saying_so() {
+    let directory = tempfile::tempdir().unwrap();
+    refused(&Launch::broker(directory.path()).at("0.0.0.0:0").run(SOON), &["0.0.0.0", "--insecure"]);
+    drop(Launch::broker(directory.path()).at("0.0.0.0:0").argument("--insecure").start());
+}

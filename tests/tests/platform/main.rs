@@ -1,0 +1,12 @@
+//! The platform from outside: `tidings` as a process, real requests, real kills.
+//!
+//! One program for all of it, so that its tests run side by side. A module is a promise of the platform.
+
+mod activities;
+mod crashes;
+mod demo;
+mod failures;
+mod hostile;
+mod lifecycle;
+mod store;
+mod support;

@@ -1,0 +1,118 @@
+//! The store is down: the writer backs off and keeps its place; nothing is lost, nothing becomes a dead letter.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use serde_json::Value;
+use tidings_tests::{Launch, Tidings, until};
+
+use crate::support::{ACTIVITIES, WRITER, activity, stored_ids, until_stored};
+
+/// Holds the store's only place for a writer, as a disk that does not answer would.
+struct StoreDown(Connection);
+
+impl StoreDown {
+    fn begin(data_dir: &Path) -> Self {
+        let connection =
+            Connection::open(find(data_dir, "activities.db").expect("the store has a file")).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Self(connection)
+    }
+
+    fn end(self) {
+        self.0.execute_batch("ROLLBACK").unwrap();
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() {
+            find(&path, name)
+        } else {
+            path.file_name().is_some_and(|found| found == name).then_some(path)
+        }
+    })
+}
+
+/// Processor time the program has used, in the kernel's ticks of 10 ms.
+fn processor_ticks(tidings: &Tidings) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", tidings.pid())).unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = after_name.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn batch(prefix: &str) -> Value {
+    (0..200).map(|number| activity("acme", &format!("{prefix}-{number}"), number)).collect()
+}
+
+#[test]
+fn while_the_store_is_down_nothing_is_lost_and_nothing_spins() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let http = tidings.http();
+    http.post(ACTIVITIES, &batch("before")).expect(200);
+    until_stored(&http, "acme", 200);
+
+    let down = StoreDown::begin(directory.path());
+    http.post(ACTIVITIES, &batch("during")).expect(200);
+    // Watch it wait for two seconds.
+    let (ticks, since) = (processor_ticks(&tidings), Instant::now());
+    until("two seconds have passed", || (since.elapsed() > Duration::from_secs(2)).then_some(()));
+    let used = processor_ticks(&tidings) - ticks;
+    assert!(used < 50, "used {used} ticks of 10 ms in 2 s of waiting");
+    assert_eq!(stored_ids(&http, "acme").len(), 200);
+    let committed: i64 =
+        tidings.kafka().committed(WRITER, "activities").iter().filter(|offset| **offset > 0).sum();
+    assert_eq!(committed, 200, "an offset is committed that is not stored");
+
+    down.end();
+    let stored = until_stored(&http, "acme", 400);
+    assert!(stored.values().all(|count| *count == 1));
+    assert_eq!(tidings.kafka().read_all("activities.dlq").len(), 0);
+}
+
+#[test]
+fn a_stop_while_the_store_is_down_loses_nothing_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let down = StoreDown::begin(directory.path());
+    tidings.http().post(ACTIVITIES, &batch("during")).expect(200);
+    let ended = tidings.terminate(Duration::from_secs(5));
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    down.end();
+    let again = Launch::up(directory.path()).start();
+    assert_eq!(until_stored(&again.http(), "acme", 200).len(), 200);
+}
+
+#[test]
+fn a_second_platform_on_the_same_store_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Launch::up(directory.path()).start();
+    let ended = Launch::up_on(&first.bootstrap(), directory.path()).run(Duration::from_secs(15));
+    assert!(!ended.status.success());
+    assert!(ended.stderr.contains("Postgre"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_services_run_on_a_cluster_that_is_not_theirs() {
+    let (engine, services) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let platform = Launch::up_on(&broker.bootstrap(), services.path()).start();
+    assert!(platform.ready()["kafka"].is_null());
+    platform.http().post(ACTIVITIES, &batch("remote")).expect(200);
+    assert_eq!(until_stored(&platform.http(), "acme", 200).len(), 200);
+
+    // The cluster goes away and comes back; what is sent meanwhile is refused, not lost in silence.
+    let address = broker.bootstrap();
+    broker.kill_now();
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    until("activities are accepted again", || {
+        let answer = platform.http().post(ACTIVITIES, &activity("acme", "after", 1));
+        (answer.status == 200).then_some(())
+    });
+    assert_eq!(until_stored(&platform.http(), "acme", 201).len(), 201);
+    drop(broker);
+}

@@ -1,0 +1,61 @@
+//! Activities and questions about them that several modules ask.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tidings_tests::{Http, until};
+
+/// The group that stores activities.
+pub const WRITER: &str = "activity-writer";
+/// The way in, and the list.
+pub const ACTIVITIES: &str = "/api/v1/activities";
+
+/// An activity of `tenant` with an id of the caller's; the minute it happened in counts up with `minute`.
+pub fn activity(tenant: &str, id: &str, minute: usize) -> Value {
+    json!({
+        "id": id,
+        "tenant": tenant,
+        "actor": {"type": "user", "id": "u-1", "name": "Ada"},
+        "action": "invoice.created",
+        "targets": [{"type": "invoice", "id": format!("invoice-{id}")}],
+        "metadata": {"amount": minute},
+        "occurred_at": format!("2026-01-{:02}T{:02}:{:02}:00Z", 1 + minute / 1440, minute / 60 % 24, minute % 60),
+    })
+}
+
+/// How often each id of a tenant is stored, by paging through the list to its end.
+#[track_caller]
+pub fn stored_ids(http: &Http, tenant: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    let mut cursor = None;
+    loop {
+        let mut path = format!("{ACTIVITIES}?tenant={tenant}&limit=500");
+        if let Some(cursor) = &cursor {
+            path += &format!("&cursor={cursor}");
+        }
+        let page = http.get(&path).expect(200);
+        for item in page["items"].as_array().expect("a page has items") {
+            *counts.entry(item["id"].as_str().expect("an item has an id").to_owned()).or_insert(0) += 1;
+        }
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return counts;
+        }
+    }
+}
+
+/// Waits until a tenant has `count` different activities in the store.
+#[track_caller]
+pub fn until_stored(http: &Http, tenant: &str, count: usize) -> BTreeMap<String, usize> {
+    until(&format!("{count} activities of {tenant} are stored"), || {
+        let stored = stored_ids(http, tenant);
+        (stored.len() >= count).then_some(stored)
+    })
+}
+
+/// The ids of a page, in its order.
+#[track_caller]
+pub fn ids(page: &Value) -> Vec<String> {
+    let items = page["items"].as_array().expect("a page has items");
+    items.iter().map(|item| item["id"].as_str().expect("an item has an id").to_owned()).collect()
+}
