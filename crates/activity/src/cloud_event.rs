@@ -146,11 +146,8 @@ pub fn read(value: Option<&[u8]>, record_time: Timestamp) -> Result<Activity<'_>
         return Err(RecordError::NotAnEvent(found));
     }
     let data = envelope.data.get();
-    let mut draft: Draft<'_> =
-        serde_json::from_str(data).map_err(|error| match serde_json::from_str(data) {
-            Ok(value) => RecordError::NotAnActivity(diagnose::misshapen(&value, &error)),
-            Err(_) => RecordError::NotAnActivity(vec![FieldError::new("", diagnose::reason(&error))]),
-        })?;
+    let mut draft: Draft<'_> = serde_json::from_str(data)
+        .map_err(|error| RecordError::NotAnActivity(diagnose::refused(data, &error)))?;
     // The envelope's attributes stand in for what the data leaves out, and obey the same rules.
     draft.id = Some(draft.id.unwrap_or(envelope.id));
     draft.occurred_at = draft.occurred_at.or(envelope.time);

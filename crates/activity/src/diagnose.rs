@@ -47,10 +47,13 @@ enum Required {
     No,
 }
 
-/// The errors in the shape of `value`; `refused` is what the fast path said, and is used where nothing else is found.
-pub fn misshapen(value: &Value, refused: &serde_json::Error) -> Vec<FieldError> {
+/// Why `json`, which is well formed, is no draft; `refused` is what the fast path said, and is used where no field is
+/// to blame.
+pub fn refused(json: &str, refused: &serde_json::Error) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    object("", value, DRAFT, &mut errors);
+    if let Ok(value) = serde_json::from_str(json) {
+        object("", &value, DRAFT, &mut errors);
+    }
     if errors.is_empty() {
         errors.push(FieldError::new("", reason(refused)));
     }

@@ -9,19 +9,28 @@
 mod object;
 
 pub mod activity;
+mod api;
 pub mod cloud_event;
 pub mod cursor;
 pub mod diagnose;
+pub mod ingest;
 pub mod limits;
+pub mod lines;
+pub mod metrics;
 pub mod query;
 pub mod rules;
+pub mod service;
 pub mod sqlite;
 pub mod store;
+pub mod submission;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod text;
 pub mod timestamp;
+pub mod writer;
 
 pub use activity::{Activity, Context, Draft, Entity, Metadata};
+pub use metrics::ActivityMetrics;
+pub use service::{ActivityOptions, ActivityService, StartError, check_only_instance};
 pub use store::Store;
 pub use timestamp::Timestamp;

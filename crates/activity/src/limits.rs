@@ -2,6 +2,8 @@
 //!
 //! Lengths of text are in Unicode characters unless the name says bytes.
 
+use std::time::Duration;
+
 /// The longest id.
 pub const MAX_ID_CHARS: usize = 128;
 /// The longest tenant.
@@ -30,7 +32,11 @@ pub const MAX_ACTIVITY_BYTES: usize = 64 * 1024;
 /// The longest record value the writer takes from the topic: an activity with everything spelled out and its envelope.
 pub const MAX_RECORD_BYTES: usize = 128 * 1024;
 /// The longest body of one object or an array.
-pub const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes of bodies that are held at once, over all requests: more wait their turn.
+pub const MAX_BODIES_BYTES: usize = 16 * 1024 * 1024;
+/// How long a body of one object or an array may take to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most activities in one array.
 pub const MAX_ARRAY_ACTIVITIES: usize = 10_000;
 
@@ -40,6 +46,10 @@ pub const NDJSON_CHUNK_LINES: usize = 500;
 pub const NDJSON_CHUNK_BYTES: usize = 256 * 1024;
 /// The most batches of one stream that wait for their ack at the same time.
 pub const NDJSON_CHUNKS_IN_FLIGHT: usize = 4;
+/// The most streams that are read at once; more are told to come back.
+pub const MAX_NDJSON_STREAMS: usize = 16;
+/// How long a stream may stay silent before it is taken for dead.
+pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The items of a page unless the caller says otherwise.
 pub const DEFAULT_PAGE_ITEMS: usize = 50;
@@ -49,3 +59,15 @@ pub const MAX_PAGE_ITEMS: usize = 500;
 pub const MAX_SCANNED_ROWS: usize = 100_000;
 /// The longest text to search for.
 pub const MAX_SEARCH_CHARS: usize = 256;
+/// How long a search goes on for more items while its page is not full.
+pub const SEARCH_TIME: Duration = Duration::from_millis(500);
+/// The most questions that are answered at once; more wait their turn.
+pub const MAX_QUERIES: usize = 4;
+
+/// The most records the writer stores in one transaction.
+pub const WRITER_BATCH_RECORDS: usize = 4000;
+/// The most bytes of records in one transaction, which are held in memory.
+pub const WRITER_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How long the writer waits for more after the first record of a batch: a transaction costs a sync, and the more
+/// rows share it the less each costs. It delays what a query sees, never an ack.
+pub const WRITER_WAIT: Duration = Duration::from_millis(30);

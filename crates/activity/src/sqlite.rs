@@ -30,6 +30,7 @@ pub struct SqliteStore {
     writer: Mutex<write::Writer>,
     readers: Vec<Mutex<Connection>>,
     cursor_key: CursorKey,
+    store_id: String,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -64,7 +65,7 @@ pub enum OpenError {
         found: i64,
     },
     /// The operating system refused.
-    #[error("{path}: {operation}: {source}")]
+    #[error("{path}: {operation}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -74,7 +75,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// SQLite refused.
-    #[error("{path}: {operation}: {source}")]
+    #[error("{path}: {operation}")]
     Sqlite {
         /// The store's file.
         path: PathBuf,
@@ -96,6 +97,7 @@ impl SqliteStore {
         let mut connection = Connection::open(path).map_err(sqlite("open"))?;
         schema::prepare(&mut connection, path)?;
         let cursor_key = schema::cursor_key(&connection).map_err(sqlite("read the cursor key"))?;
+        let store_id = schema::store_id(&connection).map_err(sqlite("read the store's id"))?;
         let readers = (0..READERS)
             .map(|_| schema::open_reader(path).map(Mutex::new))
             .collect::<Result<_, _>>()
@@ -107,8 +109,14 @@ impl SqliteStore {
             writer: Mutex::new(write::Writer::new(connection)),
             readers,
             cursor_key,
+            store_id,
             _lock: lock,
         })
+    }
+
+    /// What tells this store from any other, from when it was made: 32 hexadecimal digits.
+    pub fn store_id(&self) -> &str {
+        &self.store_id
     }
 
     fn read<T>(

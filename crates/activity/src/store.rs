@@ -41,7 +41,7 @@ pub enum Inserted {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database refused or could not be reached.
-    #[error("{operation} in {store}: {source}")]
+    #[error("{store}: {operation}")]
     Failed {
         /// Which store, such as the file.
         store: String,

@@ -95,7 +95,11 @@ fn set_up_writer(connection: &Connection) -> Result<(), rusqlite::Error> {
 fn create_tables(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO meta (name, value) VALUES ('cursor_key', randomblob(16))", ())?;
+    transaction.execute(
+        "INSERT INTO meta (name, value) VALUES ('cursor_key', randomblob(16)),
+         ('store_id', lower(hex(randomblob(16))))",
+        (),
+    )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
@@ -106,6 +110,11 @@ pub fn cursor_key(connection: &Connection) -> Result<CursorKey, rusqlite::Error>
     connection
         .query_row("SELECT value FROM meta WHERE name = 'cursor_key'", (), |row| row.get(0))
         .map(CursorKey::new)
+}
+
+/// The id that was drawn when the file was made.
+pub fn store_id(connection: &Connection) -> Result<String, rusqlite::Error> {
+    connection.query_row("SELECT value FROM meta WHERE name = 'store_id'", (), |row| row.get(0))
 }
 
 /// A connection that only reads.

@@ -108,7 +108,8 @@ fn a_failed_batch_leaves_nothing() {
     let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"t{id}","action":"a"}}"#));
     store.writer.lock().fail_on_id("bad");
     let error = store.insert_batch(&[with("1"), with("bad"), with("2")]).unwrap_err();
-    assert!(error.to_string().contains("no bad ones"), "{error}");
+    let StoreError::Failed { source, .. } = error else { panic!("{error}") };
+    assert!(source.to_string().contains("no bad ones"), "{source}");
     assert_eq!(store.count(None).unwrap(), 0);
     assert_eq!(store.insert_batch(&[with("1"), with("2")]).unwrap(), [Inserted::Stored; 2]);
     assert_eq!(store.get("t1", "1").unwrap().unwrap().tenant, "t1");

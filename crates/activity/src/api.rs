@@ -1,0 +1,92 @@
+//! The routes under `/api/v1/activities`.
+//!
+//! Owns status codes, limits on what is held at once, and the form of answers. Invariants: 200 on a POST means
+//! durable; the bodies held at once, the streams read at once and the questions asked at once are bounded, so memory
+//! does not grow with the number of connections. Parsing and rules are elsewhere (`submission`, `search::parse`), as
+//! functions that need no server.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tidings_http::{Params, Problem};
+use tokio::sync::{Semaphore, watch};
+
+use crate::ingest::Ingest;
+use crate::limits::{MAX_BODIES_BYTES, MAX_NDJSON_STREAMS, MAX_QUERIES};
+use crate::store::Store;
+
+mod search;
+mod stream;
+mod submit;
+
+/// Whether the topics are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topics {
+    /// Not yet; with the reason, if something failed.
+    Pending(Option<String>),
+    /// Created, or found.
+    Ready,
+}
+
+/// What the handlers share.
+pub(crate) struct Api {
+    ingest: Ingest,
+    store: Arc<dyn Store>,
+    topics: watch::Receiver<Topics>,
+    /// In KiB of bodies.
+    bodies: Semaphore,
+    streams: Arc<Semaphore>,
+    queries: Semaphore,
+}
+
+/// The routes. Whoever serves them puts the Host and Origin guard in front.
+pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, topics: watch::Receiver<Topics>) -> Router {
+    let api = Arc::new(Api {
+        ingest,
+        store,
+        topics,
+        bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
+        streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
+        queries: Semaphore::new(MAX_QUERIES),
+    });
+    Router::new()
+        .route("/api/v1/activities", get(search::list).post(submit::post).fallback(method_not_allowed))
+        .route("/api/v1/activities/{id}", get(search::one).fallback(method_not_allowed))
+        .with_state(api)
+}
+
+async fn method_not_allowed() -> Response {
+    let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "method-not-allowed", "Method not allowed", "see the API's description")
+        .into_response()
+}
+
+impl Api {
+    /// Waits until the topics exist, but no longer than a send would.
+    async fn topics_ready(&self) -> Result<(), Problem> {
+        if *self.topics.borrow() == Topics::Ready {
+            return Ok(());
+        }
+        let mut topics = self.topics.clone();
+        let waited = tokio::time::timeout(
+            self.ingest.ack_timeout(),
+            topics.wait_for(|topics| *topics == Topics::Ready),
+        );
+        if matches!(waited.await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let why = match &*self.topics.borrow() {
+            Topics::Pending(Some(why)) => format!("the topics are not there yet: {why}"),
+            _ => "the topics are not there yet".to_owned(),
+        };
+        Err(Problem::unavailable(why, 1))
+    }
+}
+
+/// A POST takes no parameters: one that is ignored would be a filter, a tenant or a flag that does nothing.
+fn no_params(uri: &Uri) -> Result<(), Problem> {
+    Params::parse(uri.query(), &[]).map(drop)
+}

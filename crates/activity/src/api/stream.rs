@@ -1,0 +1,170 @@
+//! NDJSON: a stream of any length, answered line by line while it is read.
+//!
+//! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
+//! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, because nothing more is read
+//! until the caller takes results off; each line that is not blank has one result line; a bad line costs no other.
+//! A caller that sends on and on without ever reading results is stopped by that same bound, as TCP has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use futures_util::{FutureExt, StreamExt, stream};
+use serde::Serialize;
+use tidings::Record;
+use tidings_http::Problem;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Api;
+use super::submit::{Accepted, unavailable};
+use crate::limits::{
+    MAX_ACTIVITY_BYTES, NDJSON_CHUNK_BYTES, NDJSON_CHUNK_LINES, NDJSON_CHUNKS_IN_FLIGHT, NDJSON_IDLE_TIMEOUT,
+};
+use crate::lines::{Line, Lines};
+use crate::submission;
+use crate::timestamp::Timestamp;
+
+/// The answer to a line that was not taken.
+#[derive(Serialize)]
+struct Refused {
+    line: u64,
+    error: Problem,
+}
+
+/// Lines read and not yet answered.
+#[derive(Default)]
+struct Chunk {
+    /// For each line its number and its id, or what is wrong with it.
+    lines: Vec<(u64, Result<String, Problem>)>,
+    /// The records of those that are right, in order.
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+struct Reader {
+    api: Arc<Api>,
+    body: Option<BodyDataStream>,
+    lines: Lines,
+    _permit: OwnedSemaphorePermit,
+}
+
+pub(super) async fn post(api: Arc<Api>, body: Body) -> Result<Response, Problem> {
+    let permit = Arc::clone(&api.streams)
+        .try_acquire_owned()
+        .map_err(|_| Problem::unavailable("as many streams are being read as may be at once", 1))?;
+    // Until the first result is sent the answer can still be a plain 503.
+    api.topics_ready().await?;
+    let lines = Lines::new(MAX_ACTIVITY_BYTES);
+    let reader =
+        Reader { api: Arc::clone(&api), body: Some(body.into_data_stream()), lines, _permit: permit };
+    let chunks =
+        stream::unfold(reader, async |mut reader| reader.next_chunk().await.map(|chunk| (chunk, reader)));
+    let results = chunks
+        .map(move |chunk| {
+            let api = Arc::clone(&api);
+            async move { Ok::<_, std::convert::Infallible>(chunk.send(&api).await) }
+        })
+        .buffered(NDJSON_CHUNKS_IN_FLIGHT);
+    let mut response = Response::new(Body::from_stream(results));
+    let ndjson = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
+    Ok(response)
+}
+
+impl Reader {
+    /// The next chunk: full, or what there is when the stream pauses or ends.
+    async fn next_chunk(&mut self) -> Option<Chunk> {
+        let mut chunk = Chunk::default();
+        loop {
+            while let Some(line) = self.lines.next_line() {
+                chunk.add(&self.api, line);
+                if chunk.lines.len() >= NDJSON_CHUNK_LINES || chunk.bytes >= NDJSON_CHUNK_BYTES {
+                    return Some(chunk);
+                }
+            }
+            let Some(body) = &mut self.body else { break };
+            let piece = if chunk.lines.is_empty() {
+                idle_limited(body.next()).await
+            } else {
+                // Somebody waits for these results: more lines join only if they are here already.
+                match body.next().now_or_never() {
+                    Some(piece) => piece,
+                    None => return Some(chunk),
+                }
+            };
+            match piece {
+                Some(Ok(piece)) => self.lines.push(piece),
+                ended => {
+                    self.body = None;
+                    // What a broken connection cut off is no line.
+                    if ended.is_none()
+                        && let Some(line) = self.lines.finish()
+                    {
+                        chunk.add(&self.api, line);
+                    }
+                }
+            }
+        }
+        (!chunk.lines.is_empty()).then_some(chunk)
+    }
+}
+
+/// The next piece; a stream that stays silent for too long is over, so that it does not hold its place for ever.
+async fn idle_limited(
+    next: impl Future<Output = Option<Result<Bytes, axum::Error>>>,
+) -> Option<Result<Bytes, axum::Error>> {
+    const LIMIT: Duration = NDJSON_IDLE_TIMEOUT;
+    let silent = || axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    tokio::time::timeout(LIMIT, next).await.unwrap_or_else(|_| Some(Err(silent())))
+}
+
+impl Chunk {
+    fn add(&mut self, api: &Api, line: Line) {
+        let read = match &line.bytes {
+            None => Err(Problem::too_large("the line", MAX_ACTIVITY_BYTES)),
+            Some(bytes) => {
+                self.bytes += bytes.len();
+                submission::read_line(bytes, Timestamp::now())
+            }
+        };
+        let result = match read {
+            Ok(activity) => {
+                self.records.push(api.ingest.record(&activity));
+                Ok(activity.id.to_string())
+            }
+            Err(mut problem) => {
+                api.ingest.metrics().refused.inc();
+                for error in &mut problem.errors {
+                    error.line = Some(line.number);
+                }
+                Err(problem)
+            }
+        };
+        self.lines.push((line.number, result));
+    }
+
+    /// Sends the records and writes one result line for each line.
+    async fn send(self, api: &Api) -> Bytes {
+        let mut sent = api.ingest.send(&self.records).await.into_iter();
+        let mut answer = Vec::with_capacity(self.lines.len() * 80);
+        for (line, result) in self.lines {
+            let result = match result {
+                // There is one answer for each record.
+                Ok(id) => match sent.next() {
+                    Some(Err(error)) => Err(unavailable(&error)),
+                    _ => Ok(Accepted { line: Some(line), id, via: "stream" }),
+                },
+                Err(problem) => Err(problem),
+            };
+            // Writing into memory cannot fail.
+            let _ = match result {
+                Ok(accepted) => serde_json::to_writer(&mut answer, &accepted),
+                Err(error) => serde_json::to_writer(&mut answer, &Refused { line, error }),
+            };
+            answer.push(b'\n');
+        }
+        answer.into()
+    }
+}

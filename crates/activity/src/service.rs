@@ -1,0 +1,283 @@
+//! The activity service: what `tidings up` starts, asks and stops.
+//!
+//! Owns the store, the producer, the writer's consumer and their order of starting: the store first (a locked or
+//! foreign file is an error at once), then, in the background, the topics and the writer. So HTTP answers questions
+//! while the cluster cannot be reached, and takes activities as soon as it can. Invariant: `stop` ends the writer
+//! between two batches, with what is stored committed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tidings::admin::{Admin, AdminError, TopicSpec};
+use tidings::consumer::{Consumer, ConsumerError, ConsumerMetrics, ConsumerOptions};
+use tidings::failure::FailureTopics;
+use tidings::{Cluster, ClusterError, Producer, ProducerMetrics, ProducerOptions};
+use tokio::sync::watch;
+
+use crate::api::{self, Topics};
+use crate::ingest::Ingest;
+use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
+use crate::metrics::ActivityMetrics;
+use crate::sqlite::{OpenError, SqliteStore};
+use crate::store::Store;
+use crate::writer::Writer;
+
+/// The topic of activities unless another is named.
+pub const DEFAULT_TOPIC: &str = "activities";
+/// The group that stores them.
+pub const WRITER_GROUP: &str = "activity-writer";
+/// How long a request to the cluster may take while starting.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to find or create the topics.
+const TOPICS_RETRY: Duration = Duration::from_millis(500);
+
+/// How the service runs. Begin with [`ActivityOptions::new`] and change fields.
+#[derive(Debug, Clone)]
+pub struct ActivityOptions {
+    /// The cluster that keeps the stream.
+    pub cluster: Cluster,
+    /// The SQLite file, made if absent.
+    pub store_path: PathBuf,
+    /// The topic; its dead letters go to `<topic>.dlq`.
+    pub topic: String,
+    /// Partitions of the topic, if it has to be created.
+    pub partitions: i32,
+    /// Partitions of the dead letter topic, if it has to be created.
+    pub dlq_partitions: i32,
+    /// How long a request waits for its durable ack before it is answered with 503.
+    pub ack_timeout: Duration,
+    /// Where the producer counts; register it once per process.
+    pub producer_metrics: ProducerMetrics,
+    /// Where the writer's consumer counts; register it once per process.
+    pub consumer_metrics: ConsumerMetrics,
+}
+
+impl ActivityOptions {
+    /// The defaults for a cluster and a store.
+    pub fn new(cluster: Cluster, store_path: impl Into<PathBuf>) -> Self {
+        Self {
+            cluster,
+            store_path: store_path.into(),
+            topic: DEFAULT_TOPIC.to_owned(),
+            partitions: 3,
+            dlq_partitions: 1,
+            ack_timeout: Duration::from_secs(2),
+            producer_metrics: ProducerMetrics::default(),
+            consumer_metrics: ConsumerMetrics::default(),
+        }
+    }
+}
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error("open the activity store")]
+    Store(#[from] OpenError),
+    /// The client of the cluster cannot be made.
+    #[error("make a client of the cluster")]
+    Cluster(#[from] ClusterError),
+    /// The background thread cannot be started.
+    #[error("start a thread for the activity topics")]
+    Thread(#[source] std::io::Error),
+    /// Another instance stores the same stream into a store of its own.
+    #[error(
+        "group {WRITER_GROUP}: member {member} of another instance stores this cluster's activities already; \
+         one SQLite store serves one instance, PostgreSQL serves several"
+    )]
+    OtherInstance {
+        /// Its member id.
+        member: String,
+    },
+    /// The cluster did not answer.
+    #[error("look for other instances of the activity service")]
+    Admin(#[from] AdminError),
+}
+
+/// A running service. Dropping it asks the writer to stop without waiting.
+pub struct ActivityService {
+    store: Arc<SqliteStore>,
+    producer: Producer,
+    ingest: Ingest,
+    topics: watch::Receiver<Topics>,
+    /// Set by the background thread once the topics are there.
+    consumer: Arc<Mutex<WriterState>>,
+}
+
+enum WriterState {
+    Waiting,
+    Running(Consumer),
+    Failed(String),
+    Stopped,
+}
+
+impl ActivityService {
+    /// Opens the store and starts everything else in the background. Blocks for as long as opening the store takes.
+    pub fn start(options: ActivityOptions) -> Result<Self, StartError> {
+        let store = Arc::new(SqliteStore::open(&options.store_path)?);
+        let metrics = ActivityMetrics::default();
+        let producer_options =
+            ProducerOptions { metrics: options.producer_metrics.clone(), ..ProducerOptions::default() };
+        let producer = Producer::new(&options.cluster, producer_options)?;
+        let ingest = Ingest::new(
+            producer.clone(),
+            options.topic.as_str().into(),
+            options.ack_timeout,
+            metrics.clone(),
+        );
+        let (found, topics) = watch::channel(Topics::Pending(None));
+        let consumer = Arc::new(Mutex::new(WriterState::Waiting));
+        let background = Background {
+            writer: Some(Writer::new(Arc::clone(&store) as Arc<dyn Store>, metrics)),
+            instance_id: format!("{WRITER_GROUP}-{}", store.store_id()),
+            producer: producer.clone(),
+            consumer: Arc::clone(&consumer),
+            topics: found,
+            options,
+        };
+        std::thread::Builder::new()
+            .name("activity topics".to_owned())
+            .spawn(move || background.run())
+            .map_err(StartError::Thread)?;
+        Ok(Self { store, producer, ingest, topics, consumer })
+    }
+
+    /// The routes under `/api/v1/activities`.
+    pub fn router(&self) -> Router {
+        api::router(self.ingest.clone(), Arc::clone(&self.store) as Arc<dyn Store>, self.topics.clone())
+    }
+
+    /// Adds the service's own metrics (`tidings_activity_…`); those of producer and consumer are the caller's.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.ingest.metrics().register(registry);
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &ActivityMetrics {
+        self.ingest.metrics()
+    }
+
+    /// The store.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store) as Arc<dyn Store>
+    }
+
+    /// A check for `/readyz` that asks nobody and may outlive the service.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+        let (topics, consumer, producer) =
+            (self.topics.clone(), Arc::clone(&self.consumer), self.producer.clone());
+        move || {
+            if let Topics::Pending(why) = &*topics.borrow() {
+                return Err(why.clone().unwrap_or_else(|| "the topics are not there yet".to_owned()));
+            }
+            if let Some(fault) = producer.last_fault() {
+                return Err(fault.to_string());
+            }
+            match &*consumer.lock() {
+                WriterState::Waiting => Err("the writer has not started yet".to_owned()),
+                WriterState::Running(consumer) => consumer.state().readiness(),
+                WriterState::Failed(why) => Err(why.clone()),
+                WriterState::Stopped => Err("the writer is stopped".to_owned()),
+            }
+        }
+    }
+
+    /// Stops the writer between two batches, commits, leaves the group, and waits for what is being sent. Blocks for
+    /// at most `timeout`; answers what did not end in time.
+    pub fn stop(self, timeout: Duration) -> Result<(), String> {
+        let writer = std::mem::replace(&mut *self.consumer.lock(), WriterState::Stopped);
+        let flushed = self.producer.flush(timeout).map_err(|fault| fault.to_string());
+        if let WriterState::Running(consumer) = writer {
+            consumer.stop(timeout).map_err(|error| error.to_string())?;
+        }
+        flushed
+    }
+}
+
+impl Drop for ActivityService {
+    fn drop(&mut self) {
+        // Readiness checks may hold the state for longer: the consumer has to go with the service all the same.
+        *self.consumer.lock() = WriterState::Stopped;
+    }
+}
+
+/// Fails if an instance with another store is a member of the writer's group. For clusters that others can reach;
+/// blocks for at most 10 s.
+pub fn check_only_instance(options: &ActivityOptions) -> Result<(), StartError> {
+    let own = match SqliteStore::open(&options.store_path) {
+        Ok(store) => format!("{WRITER_GROUP}-{}-", store.store_id()),
+        Err(error) => return Err(error.into()),
+    };
+    let admin = Admin::new(&options.cluster, ADMIN_TIMEOUT)?;
+    let group = match admin.describe_group(WRITER_GROUP) {
+        Err(AdminError::UnknownGroup { .. }) => return Ok(()),
+        group => group?,
+    };
+    // A static member's id begins with its instance id.
+    match group.members.into_iter().find(|member| !member.member_id.starts_with(&own)) {
+        Some(other) => Err(StartError::OtherInstance { member: other.member_id }),
+        None => Ok(()),
+    }
+}
+
+/// What is done when the store is open and nobody waits any more.
+struct Background {
+    options: ActivityOptions,
+    instance_id: String,
+    producer: Producer,
+    writer: Option<Writer>,
+    topics: watch::Sender<Topics>,
+    consumer: Arc<Mutex<WriterState>>,
+}
+
+impl Background {
+    fn run(mut self) {
+        while let Err(error) = self.find_topics() {
+            if self.topics.is_closed() || matches!(*self.consumer.lock(), WriterState::Stopped) {
+                return;
+            }
+            tracing::warn!(%error, topic = self.options.topic, "the topics cannot be found or created yet");
+            self.topics.send_replace(Topics::Pending(Some(error.to_string())));
+            std::thread::sleep(TOPICS_RETRY);
+        }
+        self.topics.send_replace(Topics::Ready);
+        self.start_writer();
+    }
+
+    fn find_topics(&self) -> Result<(), AdminError> {
+        let admin = Admin::new(&self.options.cluster, ADMIN_TIMEOUT)?;
+        let mut specs = FailureTopics::of(&self.options.topic).specs(self.options.dlq_partitions);
+        specs.insert(0, TopicSpec::new(&self.options.topic, self.options.partitions));
+        admin.ensure_topics(&specs).map(drop)
+    }
+
+    fn start_writer(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        let mut state = self.consumer.lock();
+        if matches!(*state, WriterState::Stopped) {
+            return;
+        }
+        match self.consume(writer) {
+            Ok(consumer) => *state = WriterState::Running(consumer),
+            Err(error) => {
+                tracing::error!(%error, "the writer cannot be started");
+                *state = WriterState::Failed(error.to_string());
+            }
+        }
+    }
+
+    fn consume(&self, writer: Writer) -> Result<Consumer, ConsumerError> {
+        let mut options = ConsumerOptions::new(WRITER_GROUP, [&self.options.topic]);
+        options.instance_id = Some(self.instance_id.clone());
+        options.max_batch_records = WRITER_BATCH_RECORDS;
+        options.max_batch_bytes = WRITER_BATCH_BYTES;
+        options.max_wait = WRITER_WAIT;
+        options.letter_partitions = self.options.dlq_partitions;
+        options.metrics = self.options.consumer_metrics.clone();
+        Consumer::start(&self.options.cluster, self.producer.clone(), options, writer)
+    }
+}

@@ -1,0 +1,103 @@
+//! The writer against a real store, and against one that fails.
+
+use tidings::Headers;
+
+use super::*;
+use crate::cloud_event::CloudEvent;
+use crate::cursor::CursorKey;
+use crate::query::{Page, Query};
+use crate::sqlite::SqliteStore;
+use crate::store::StoreError;
+use crate::testing::activity;
+
+fn record(offset: i64, value: Option<&[u8]>) -> ReceivedRecord {
+    ReceivedRecord {
+        topic: "activities".into(),
+        partition: 0,
+        offset,
+        timestamp_ms: Some(1_357_035_420_000),
+        key: None,
+        value: value.map(<[u8]>::to_vec),
+        headers: Headers::new(),
+    }
+}
+
+fn event(id: &str) -> Vec<u8> {
+    CloudEvent::new(&activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#))).to_json()
+}
+
+#[test]
+fn stores_the_good_and_rejects_the_bad() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&folder.path().join("activities.db")).unwrap());
+    let metrics = ActivityMetrics::default();
+    let mut writer = Writer::new(Arc::clone(&store) as Arc<dyn Store>, metrics.clone());
+    let batch = [
+        record(0, Some(&event("1"))),
+        record(1, Some(b"not json")),
+        record(2, Some(&event("2"))),
+        record(3, None),
+        record(4, Some(br#"{"specversion":"1.0","id":"3","data":{"tenant":"t"}}"#)),
+        record(5, Some(&event("1"))),
+    ];
+    let outcomes = writer.handle(&batch).unwrap();
+    let rejected: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Done => String::new(),
+            Outcome::Reject(failure) => format!("{}: {}", failure.error, failure.causes.join(": ")),
+        })
+        .collect();
+    assert_eq!(
+        rejected,
+        [
+            "",
+            "the value is not JSON: expected ident at line 1 column 2",
+            "",
+            "expected a CloudEvents event, found a record without a value: ",
+            "the data is not an activity: action: is missing",
+            "",
+        ]
+    );
+    assert_eq!(store.count(None).unwrap(), 2);
+    assert_eq!((metrics.stored.get(), metrics.duplicates.get(), metrics.dead_letters.get()), (2, 1, 3));
+    assert_eq!(writer.handle(&batch[..1]).unwrap(), [], "all done needs no list");
+}
+
+#[test]
+fn a_store_that_fails_keeps_the_batch() {
+    struct Failing;
+
+    impl Store for Failing {
+        fn insert_batch(&self, _: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+            Err(failed())
+        }
+        fn get(&self, _: &str, _: &str) -> Result<Option<Activity<'static>>, StoreError> {
+            Err(failed())
+        }
+        fn query(&self, _: &Query) -> Result<Page, StoreError> {
+            Err(failed())
+        }
+        fn count(&self, _: Option<&str>) -> Result<u64, StoreError> {
+            Err(failed())
+        }
+        fn cursor_key(&self) -> CursorKey {
+            CursorKey::new([0; 16])
+        }
+    }
+
+    fn failed() -> StoreError {
+        let source = std::io::Error::other("no space left on device");
+        StoreError::Failed {
+            store: "activities.db".to_owned(),
+            operation: "insert a batch",
+            source: source.into(),
+        }
+    }
+
+    let metrics = ActivityMetrics::default();
+    let mut writer = Writer::new(Arc::new(Failing), metrics.clone());
+    let error = writer.handle(&[record(0, Some(b"not json")), record(1, Some(&event("1")))]).unwrap_err();
+    assert!(error.to_string().contains("no space left on device"), "{error}");
+    assert_eq!((metrics.stored.get(), metrics.dead_letters.get()), (0, 0));
+}
