@@ -349,7 +349,12 @@ impl ProducerContext for DeliveryContext {
             }
             Err((error, _)) => {
                 let waited = slot.batch.started.elapsed();
-                slot.complete(Err(KafkaFault::from_kafka(error, &self.bootstrap, waited)));
+                let fault = KafkaFault::from_kafka(error, &self.bootstrap, waited);
+                // A cluster that hangs raises no error of its own: only its records fail.
+                if fault.is_transient() {
+                    *self.last_fault.lock() = Some(fault.clone());
+                }
+                slot.complete(Err(fault));
             }
         }
     }

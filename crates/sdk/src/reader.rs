@@ -3,12 +3,13 @@
 //! For tools and for state kept in topics. Nothing is committed, so nothing is remembered between two readers.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError, LogContext};
@@ -18,6 +19,9 @@ use crate::record::ReceivedRecord;
 
 /// librdkafka wants a group for every assignment. This one never joins and never commits.
 const READER_GROUP: &str = "tidings-reader";
+
+/// How long the cluster may hold an empty fetch. A reader that jumps waits for the fetch before it.
+const FETCH_WAIT_MAX_MS: &str = "50";
 
 /// Where a reader begins in each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub struct Bounds {
 /// # Ok::<(), tidings::reader::ReadError>(())
 /// ```
 pub struct TopicReader {
-    consumer: BaseConsumer<LogContext>,
+    consumer: Throwaway,
     topic: Arc<str>,
     bootstrap: String,
     bounds: HashMap<i32, Bounds>,
@@ -97,8 +101,8 @@ impl TopicReader {
         let deadline = Instant::now() + timeout;
         let mut config = cluster.consumer_config(READER_GROUP)?;
         config.set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<LogContext> =
-            config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);
+        let consumer = Throwaway::new(&config)?;
         let bootstrap = cluster.bootstrap().to_string();
         let fault =
             |error: KafkaError| read_error(topic, KafkaFault::from_kafka(&error, &bootstrap, timeout));
@@ -202,6 +206,37 @@ impl TopicReader {
                 if fault.is_transient() { Ok(None) } else { Err(read_error(&self.topic, fault)) }
             }
         }
+    }
+}
+
+/// A consumer with a group that it never joins.
+///
+/// Closing one takes `rdkafka` 100 ms, which it waits for an event that does not come. Nothing depends on the end of
+/// it, so it happens on a thread of its own.
+pub(crate) struct Throwaway {
+    consumer: Option<BaseConsumer<LogContext>>,
+}
+
+impl Throwaway {
+    pub(crate) fn new(config: &ClientConfig) -> Result<Self, ClusterError> {
+        let consumer = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        Ok(Self { consumer: Some(consumer) })
+    }
+}
+
+impl Deref for Throwaway {
+    type Target = BaseConsumer<LogContext>;
+
+    fn deref(&self) -> &Self::Target {
+        self.consumer.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for Throwaway {
+    fn drop(&mut self) {
+        let consumer = self.consumer.take();
+        // Without a thread the closure, and the consumer with it, is dropped here.
+        let _ = std::thread::Builder::new().name("close reader".into()).spawn(move || drop(consumer));
     }
 }
 

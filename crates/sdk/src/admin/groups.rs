@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::groups::GroupInfo;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::block_on;
 use super::{Admin, AdminError};
-use crate::cluster::{ClusterError, LogContext};
-use crate::reader::offsets_at;
+use crate::reader::{Throwaway, offsets_at};
 
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -151,8 +150,7 @@ impl Admin {
             return Ok(BTreeMap::new());
         }
         let config = self.cluster.consumer_config(group)?;
-        let consumer: BaseConsumer<LogContext> =
-            config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
+        let consumer = Throwaway::new(&config)?;
         let committed = consumer.committed_offsets(query, self.timeout).map_err(self.failed(&operation))?;
         let mut offsets = BTreeMap::new();
         for element in committed.elements() {

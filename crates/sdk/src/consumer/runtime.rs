@@ -34,6 +34,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(200);
 const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the cluster is asked where polling alone does not tell.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is asked whether it is still there: a cluster that hangs raises no error.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long such a question may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long each attempt to prepare the topics may take.
@@ -55,6 +57,8 @@ pub(super) struct Runtime {
     topic_names: Vec<Arc<str>>,
     next_refresh: Instant,
     next_probe: Instant,
+    /// When the cluster last showed that it is there.
+    heard_at: Instant,
 }
 
 /// The consumer cannot go on; waiting does not heal it.
@@ -95,6 +99,7 @@ impl Runtime {
             topic_names: Vec::new(),
             next_refresh: now,
             next_probe: now,
+            heard_at: now,
         })
     }
 
@@ -222,6 +227,7 @@ impl Runtime {
     ) -> Result<Option<ReceivedRecord>, Fatal> {
         let polled = match self.consumer.poll(wait) {
             Some(Ok(message)) => {
+                self.heard_at = Instant::now();
                 let topic = interned(&mut self.topic_names, message.topic());
                 Ok(Some(native::to_received(&message, topic)))
             }
@@ -444,11 +450,13 @@ impl Runtime {
         let owned = self.membership().owned();
         let is_unknown = owned.iter().any(|(_, p)| p.next_offset.is_none() || p.high_watermark.is_none());
         let is_paused = matches!(self.monitor.state().phase, Phase::Paused { .. });
-        let is_needed = is_unknown || is_paused || self.membership().fault().is_some();
-        if !is_needed || Instant::now() < self.next_probe {
+        let is_urgent = is_unknown || is_paused || self.membership().fault().is_some();
+        let since_heard = self.heard_at.elapsed();
+        if Instant::now() < self.next_probe || !(is_urgent || since_heard > ALIVE_INTERVAL) {
             return;
         }
         self.next_probe = Instant::now() + PROBE_INTERVAL;
+        self.heard_at = Instant::now();
         let result = self.probe_offsets(&owned);
         let fault = |error| KafkaFault::from_kafka(&error, self.cluster.bootstrap(), PROBE_TIMEOUT);
         self.membership().set_fault(result.err().map(fault));

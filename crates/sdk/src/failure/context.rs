@@ -209,7 +209,13 @@ fn number<T: std::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
 }
 
 fn truncated(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_ERROR_BYTES)]
+    cut_at_character(text, MAX_ERROR_BYTES)
+}
+
+/// The longest beginning of a text that ends at a character and within so many bytes.
+pub(super) fn cut_at_character(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

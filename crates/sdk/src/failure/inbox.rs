@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thiserror::Error;
 
-use super::context::{Origin, letter_record, redriven_record};
+use super::context::{Origin, cut_at_character, letter_record, redriven_record};
 use super::status::{StatusBook, status_record};
 use super::{
     Failure, FailureTopics, Letter, LetterId, LetterIdError, Resolution, ResolutionKind, StatusFilter,
@@ -241,7 +241,7 @@ impl FailureInbox {
         by: &str,
         dry_run: bool,
     ) -> Result<Summary, InboxError> {
-        let by = &by[..by.floor_char_boundary(MAX_BY_BYTES)];
+        let by = cut_at_character(by, MAX_BY_BYTES);
         let mut book = self.book.lock();
         let mut scan = self.scan(&mut book)?;
         let mut summary = Summary { dry_run, ..Summary::default() };
@@ -276,7 +276,9 @@ impl FailureInbox {
     /// Brings the status up to date and opens the dead letter topic.
     fn scan(&self, book: &mut StatusBook) -> Result<Scan<'_>, InboxError> {
         self.refresh(book)?;
-        let opened = TopicReader::open(&self.cluster, &self.topics.letters, ReadFrom::Latest, self.timeout);
+        // Nothing is read before the first page says where.
+        let nowhere = ReadFrom::Offsets(HashMap::new());
+        let opened = TopicReader::open(&self.cluster, &self.topics.letters, nowhere, self.timeout);
         let reader = opened.map_err(|error| match error {
             ReadError::UnknownTopic { topic } => {
                 InboxError::NoInbox { source_topic: self.topics.source.to_string(), letters: topic }
