@@ -7,8 +7,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use thiserror::Error;
 
@@ -22,6 +22,9 @@ const READER_GROUP: &str = "tidings-reader";
 
 /// How long the cluster may hold an empty fetch. A reader that jumps waits for the fetch before it.
 const FETCH_WAIT_MAX_MS: &str = "50";
+
+/// How often a partition is asked that has no leader yet.
+const LEADER_RETRY: Duration = Duration::from_millis(10);
 
 /// Where a reader begins in each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,7 +261,7 @@ pub(crate) fn partitions_of(
     timeout: Duration,
 ) -> Result<Vec<i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-    let unknown = KafkaError::MetadataFetch(rdkafka::error::RDKafkaErrorCode::UnknownTopicOrPartition);
+    let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
     let topic = metadata.topics().iter().find(|found| found.name() == topic).ok_or(unknown)?;
     match topic.error() {
         Some(error) => Err(KafkaError::MetadataFetch(error.into())),
@@ -278,7 +281,7 @@ pub(crate) fn bounds_of(
         for partition in partitions {
             query.add_partition_offset(topic, *partition, at)?;
         }
-        offsets_at(consumer, query, left(deadline))
+        offsets_at(consumer, &query, left(deadline))
             .map(|offsets| offsets.into_iter().map(|((_, partition), offset)| (partition, offset)).collect())
     };
     let (starts, ends) = (ask(Offset::Beginning)?, ask(Offset::End)?);
@@ -290,7 +293,25 @@ pub(crate) fn bounds_of(
 }
 
 /// Resolves `Offset::Beginning` and `Offset::End` of many partitions with one request per broker.
-pub(crate) fn offsets_at<C: rdkafka::consumer::ConsumerContext>(
+///
+/// A broker that does not lead a new partition yet is asked again, within the timeout.
+pub(crate) fn offsets_at<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    query: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<HashMap<(String, i32), i64>, KafkaError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match offsets_once(consumer, query.clone(), left(deadline)) {
+            Err(error) if is_leader_moving(&error) && Instant::now() < deadline => {
+                std::thread::sleep(LEADER_RETRY);
+            }
+            answered => return answered,
+        }
+    }
+}
+
+fn offsets_once<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     query: TopicPartitionList,
     timeout: Duration,
@@ -304,6 +325,19 @@ pub(crate) fn offsets_at<C: rdkafka::consumer::ConsumerContext>(
         }
     }
     Ok(offsets)
+}
+
+fn is_leader_moving(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::OffsetNotAvailable
+                | RDKafkaErrorCode::UnknownLeaderEpoch
+                | RDKafkaErrorCode::FencedLeaderEpoch
+        )
+    )
 }
 
 fn start_offsets(from: &ReadFrom, bounds: &HashMap<i32, Bounds>) -> HashMap<i32, i64> {

@@ -111,7 +111,7 @@ impl Admin {
         }
         let ends = match committed.is_empty() {
             true => HashMap::new(),
-            false => offsets_at(&self.query, ends, self.timeout).map_err(self.failed(&operation))?,
+            false => offsets_at(&self.query, &ends, self.timeout).map_err(self.failed(&operation))?,
         };
         let offset = |((topic, partition), committed_offset): ((String, i32), i64)| {
             let end_offset = ends.get(&(topic.clone(), partition)).copied().unwrap_or(committed_offset);

@@ -208,7 +208,7 @@ impl Admin {
                 .add_partition_offset(&topic.name, partition.partition, at)
                 .map_err(self.failed(&operation))?;
         }
-        offsets_at(&self.query, query, self.timeout).map_err(self.failed(&operation))
+        offsets_at(&self.query, &query, self.timeout).map_err(self.failed(&operation))
     }
 
     /// A cluster answers a creation before every broker knows the topic: wait for the leaders.

@@ -474,9 +474,9 @@ impl Runtime {
             // Nothing to ask about; any answer proves that the cluster is there.
             return self.consumer.fetch_metadata(Some(&self.options.topics[0]), PROBE_TIMEOUT).map(drop);
         }
-        let ends = offsets_at(&self.consumer, at(Offset::End)?, PROBE_TIMEOUT)?;
+        let ends = offsets_at(&self.consumer, &at(Offset::End)?, PROBE_TIMEOUT)?;
         let starts = match self.options.start_at {
-            StartAt::Earliest => offsets_at(&self.consumer, at(Offset::Beginning)?, PROBE_TIMEOUT)?,
+            StartAt::Earliest => offsets_at(&self.consumer, &at(Offset::Beginning)?, PROBE_TIMEOUT)?,
             StartAt::Latest => ends.clone(),
         };
         let committed = self.consumer.committed_offsets(at(Offset::Invalid)?, PROBE_TIMEOUT)?;
