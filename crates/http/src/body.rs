@@ -3,12 +3,22 @@
 //! Invariant: [`read_body`] never holds more than the limit plus one frame, whatever `Content-Length` claims. Bodies
 //! that are read piece by piece are the caller's own business.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use crate::problem::Problem;
+
+/// The most bytes of a body over its limit that are read and thrown away.
+const MAX_DRAINED_BYTES: usize = 128 * 1024 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How long it waits for more.
+const DRAIN_IDLE: Duration = Duration::from_millis(300);
 
 /// The media types that our services take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +73,21 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> R
     let too_large = || Problem::too_large("the body", limit_bytes);
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let mut stream = body.into_data_stream();
     if declared.is_some_and(|length| length > limit_bytes as u64) {
+        // A client that asks first is answered before it has sent anything.
+        if !headers.contains_key(header::EXPECT) {
+            drain(&mut stream).await;
+        }
         return Err(too_large());
     }
-    let mut stream = body.into_data_stream();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.next().await {
         let piece = piece.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
         if first.len() + whole.len() + piece.len() > limit_bytes {
+            drop((first, whole));
+            drain(&mut stream).await;
             return Err(too_large());
         }
         if first.is_empty() && whole.is_empty() {
@@ -87,6 +103,22 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> R
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// Reads on and throws away, for a while: most clients look for an answer only when they have sent everything, and a
+/// connection that is closed under them shows them a broken pipe instead of the 413.
+async fn drain(stream: &mut BodyDataStream) {
+    let mut left_bytes = MAX_DRAINED_BYTES;
+    let drained = async {
+        while let Ok(Some(Ok(piece))) = timeout(DRAIN_IDLE, stream.next()).await {
+            left_bytes = left_bytes.saturating_sub(piece.len());
+            if left_bytes == 0 {
+                break;
+            }
+        }
+    };
+    // How it ends makes no difference to the answer.
+    let _ = timeout(DRAIN_TIME, drained).await;
 }
 
 #[cfg(test)]

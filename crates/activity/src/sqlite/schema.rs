@@ -4,6 +4,7 @@
 //! guessed at. Texts compare by their bytes (`BINARY`), which is the order that queries promise.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -12,6 +13,9 @@ use crate::cursor::CursorKey;
 
 /// The version of the schema, in `PRAGMA user_version`.
 pub const VERSION: i64 = 1;
+
+/// How long a write waits for a lock that someone else holds: whoever retries is the caller, who can be told to stop.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// "Tdng", in `PRAGMA application_id`.
 const APPLICATION_ID: i64 = 0x5464_6e67;
@@ -81,6 +85,7 @@ pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError
 }
 
 fn set_up_writer(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // NORMAL would sync only at checkpoints: a power cut could take back what was answered as stored.
     connection.pragma_update(None, "synchronous", "FULL")?;
