@@ -7,8 +7,8 @@ mod clients;
 mod server;
 
 pub use clients::{
-    ActivityCommand, ClusterArgs, DlqCommand, GroupCommand, HttpArgs, ListArgs, SelectionArgs, SendArgs,
-    TailArgs, TopicCommand,
+    ActivityCommand, ClusterArgs, DlqCommand, GroupCommand, ListArgs, SelectionArgs, SendArgs, TailArgs,
+    TopicCommand,
 };
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
 

@@ -32,6 +32,8 @@ pub struct Config {
     pub bootstrap: Option<String>,
     /// Where to write the addresses when ready.
     pub ready_file: Option<PathBuf>,
+    /// Whether addresses may be reached from other machines.
+    pub insecure: bool,
     /// What is logged, as `info` or `warn,tidings_broker=debug`.
     pub log: String,
     /// Broker settings by Kafka's names, in no order, each with where it was set.
@@ -160,6 +162,7 @@ impl Config {
             data_dir: settings.data_dir,
             bootstrap: settings.bootstrap,
             ready_file: settings.ready_file,
+            insecure: settings.insecure,
             log: settings.log,
             broker,
             activity,

@@ -1,5 +1,44 @@
-//! The `tidings` executable.
+//! The `tidings` executable: reads the command line and hands over to the command.
+//!
+//! Owns how errors reach a person: one line on standard error, perhaps a second with a hint, and status 1. Bad usage is
+//! status 2, as clap has it.
+
 mod args;
+mod commands;
 mod config;
 mod demo;
-fn main() {}
+mod http_client;
+mod output;
+mod platform;
+mod ready;
+mod report;
+mod shutdown;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Up(args) => commands::up::run(&args),
+        Command::Broker(args) => commands::broker::run(&args),
+        Command::Demo(args) => commands::demo::run(args),
+        Command::Activity(command) => commands::activity::run(command),
+        Command::Dlq(command) => commands::dlq::run(command),
+        Command::Topic(command) => commands::topic::run(command),
+        Command::Group(command) => commands::group::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

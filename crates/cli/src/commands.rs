@@ -1,0 +1,10 @@
+//! What each command does, one file per command.
+
+pub mod activity;
+pub mod broker;
+pub mod cluster;
+pub mod demo;
+pub mod dlq;
+pub mod group;
+pub mod topic;
+pub mod up;

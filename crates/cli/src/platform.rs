@@ -1,0 +1,172 @@
+//! The parts put together: broker, activity stream, HTTP server.
+//!
+//! Owns the order in which they start and stop. Start: the HTTP port is taken first, so that a mistake there costs nothing;
+//! then the broker, then what uses it; HTTP answers last. Stop: HTTP first, the broker last, so that nobody loses what
+//! they still need. No part knows of another: each hands over its routes, its metrics and its health.
+
+mod broker;
+mod runtime;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tidings::consumer::ConsumerMetrics;
+use tidings::{Cluster, Producer, ProducerMetrics, ProducerOptions};
+use tidings_activity::service::check_only_instance;
+use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store};
+use tidings_broker::BrokerHandle;
+use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
+
+pub use broker::{start_broker, stop_broker};
+pub use runtime::{block_on, log_to_stderr};
+
+use crate::config::Config;
+use crate::ready::Ready;
+
+/// The store's file within the data directory.
+const STORE_FILE: &str = "activities.db";
+
+/// How long requests under way get to finish at a shutdown.
+const HTTP_PATIENCE: Duration = Duration::from_millis(1000);
+/// How long the writer gets to finish its batch, commit and leave its group.
+const WRITER_PATIENCE: Duration = Duration::from_millis(2000);
+
+/// A running platform.
+pub struct Platform {
+    broker: Option<Arc<BrokerHandle>>,
+    activity: ActivityService,
+    http: ServerHandle,
+    cluster: Cluster,
+}
+
+impl Platform {
+    /// Starts everything; returns when the Kafka port and HTTP answer.
+    pub async fn start(config: &Config) -> anyhow::Result<Platform> {
+        let server = Server::bind(config.http).await?;
+        let broker = match config.bootstrap {
+            Some(_) => None,
+            None => Some(Arc::new(start_broker(config).await?)),
+        };
+        let bootstrap = match (&config.bootstrap, &broker) {
+            (Some(bootstrap), _) => bootstrap.clone(),
+            (None, Some(broker)) => reachable(broker.local_addr()).to_string(),
+            (None, None) => anyhow::bail!("neither a broker nor a cluster to use"),
+        };
+        let cluster = Cluster::new(bootstrap).client_id("tidings");
+        let mut registry = Registry::default();
+        let activity = start_activity(config, &cluster, &mut registry).await?;
+        let mut checks = vec![HealthCheck::new("activity", activity.readiness())];
+        if let Some(broker) = &broker {
+            broker.register_metrics(&mut registry);
+            let broker = Arc::downgrade(broker);
+            checks.push(HealthCheck::new("broker", move || match broker.upgrade() {
+                Some(broker) => broker.is_ready(),
+                None => Err("the broker is stopped".to_owned()),
+            }));
+        }
+        tidings_console::metrics::register_process_metrics(&mut registry);
+        let inbox_producer = Producer::new(&cluster, ProducerOptions::default())?;
+        let router = activity.router().merge(tidings_console::dlq::router(cluster.clone(), inbox_producer));
+        let http = server.serve(ServerOptions { router, registry, checks, host_names: Vec::new() });
+        tracing::info!(address = %http.local_addr(), "http is up");
+        Ok(Platform { broker, activity, http, cluster })
+    }
+
+    /// Where everything listens.
+    pub fn ready(&self) -> Ready {
+        let kafka = self.broker.as_ref().map(|broker| broker.local_addr());
+        Ready::new(kafka, Some(self.http.local_addr()))
+    }
+
+    /// Where HTTP can be reached from this machine.
+    pub fn http_address(&self) -> SocketAddr {
+        reachable(self.http.local_addr())
+    }
+
+    /// The cluster in use.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The store of activities.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.activity.store()
+    }
+
+    /// What the activity stream has counted.
+    pub fn activity_metrics(&self) -> &ActivityMetrics {
+        self.activity.metrics()
+    }
+
+    /// Stops everything, in the reverse order of the start.
+    pub async fn shutdown(self) {
+        let Platform { broker, activity, http, cluster: _ } = self;
+        http.shutdown(HTTP_PATIENCE).await;
+        let stopped = tokio::task::spawn_blocking(move || activity.stop(WRITER_PATIENCE)).await;
+        match stopped {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error, "the activity writer did not stop in time"),
+            Err(error) => tracing::error!(%error, "stopping the activity writer panicked"),
+        }
+        if let Some(broker) = broker {
+            match Arc::try_unwrap(broker) {
+                Ok(broker) => stop_broker(broker).await,
+                Err(_) => tracing::warn!("the broker is still in use and ends with the process"),
+            }
+        }
+    }
+}
+
+/// Opens the store and starts the service; topics and writer follow in the background.
+async fn start_activity(
+    config: &Config,
+    cluster: &Cluster,
+    registry: &mut Registry,
+) -> anyhow::Result<ActivityService> {
+    let (producer_metrics, consumer_metrics) = (ProducerMetrics::default(), ConsumerMetrics::default());
+    producer_metrics.register(registry);
+    consumer_metrics.register(registry);
+    let foreign_cluster = config.bootstrap.is_some();
+    if foreign_cluster {
+        // The embedded broker counts the lag of every group itself.
+        consumer_metrics.register_lag(registry);
+    }
+    let mut options = ActivityOptions::new(cluster.clone(), store_path(config));
+    options.partitions = config.activity.partitions;
+    options.dlq_partitions = config.activity.dlq_partitions;
+    options.producer_metrics = producer_metrics;
+    options.consumer_metrics = consumer_metrics;
+    let start = move || {
+        if foreign_cluster {
+            use tidings_activity::StartError;
+            match check_only_instance(&options) {
+                // The service waits for a cluster that does not answer, so its start does not fail for that either.
+                Err(StartError::Admin(error)) => tracing::warn!(%error, "cannot look for other instances"),
+                result => result?,
+            }
+        }
+        ActivityService::start(options)
+    };
+    let service =
+        tokio::task::spawn_blocking(start).await.context("starting the activity service panicked")??;
+    service.register_metrics(registry);
+    Ok(service)
+}
+
+fn store_path(config: &Config) -> PathBuf {
+    config.data_dir.join(STORE_FILE)
+}
+
+/// A listener on every interface is reached through loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    SocketAddr::new(ip, address.port())
+}

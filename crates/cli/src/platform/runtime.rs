@@ -1,0 +1,32 @@
+//! What every long-running command runs on: an executor and a log.
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+/// More threads than this would only add memory: the work is done by the disk and by librdkafka's own threads.
+const MAX_WORKERS: usize = 4;
+/// Threads for blocking calls (queries, offsets). An idle one ends by itself.
+const MAX_BLOCKING_THREADS: usize = 32;
+
+/// Runs a command to its end; what it left behind on other threads is not waited for.
+pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MAX_WORKERS))
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_background();
+    result
+}
+
+/// Sends the log to standard error: standard output belongs to results and to the ready line.
+pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("log: {filter:?} is not a log filter"))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    subscriber.with_ansi(colours).try_init().map_err(|error| anyhow::anyhow!("start the log: {error}"))
+}
