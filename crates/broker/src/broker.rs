@@ -1,0 +1,240 @@
+//! The broker as a whole: start, state, stop.
+//!
+//! Owns the order of the two ends. Start: settings are checked, the port is taken, the data directory is locked and
+//! recovered, topics and groups are rebuilt from their logs, and only then is the first connection accepted. Stop: no new
+//! connections, those there are finish what they are doing, the data directory is closed cleanly. Dropping the handle
+//! instead is like a crash: nothing acknowledged is lost.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tidings_log::{
+    CloseError, DataDir, DataDirOptions, Durability, OpenError, RealDisk, RecoverError, RecoveryReport,
+    StorageState,
+};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::groups::Groups;
+use crate::listener;
+use crate::metadata_log::MetadataLog;
+use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
+use crate::rate_limit::RateLimit;
+use crate::replay::ReplayLogError;
+use crate::settings::BrokerSettings;
+use crate::shared::Shared;
+use crate::topics::names::OFFSETS_TOPIC;
+use crate::topics::open::OpenTopicsError;
+use crate::topics::{self, TopicRegistry};
+
+/// What a broker is started with.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether to listen beyond loopback although nobody is authenticated.
+    pub insecure: bool,
+    /// The host and port that clients are told; none for the address at which they reached the broker.
+    pub advertised: Option<(String, u16)>,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Kafka's settings.
+    pub settings: BrokerSettings,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Nobody is authenticated yet, so nobody else's machine may reach the port.
+    #[error(
+        "refusing to listen on {listen}: it can be reached from other machines and clients are not authenticated"
+    )]
+    NotLoopback {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+    /// The port could not be taken.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The data directory could not be recovered.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// The topics could not be opened.
+    #[error(transparent)]
+    Topics(#[from] OpenTopicsError),
+    /// The groups could not be rebuilt.
+    #[error("cannot rebuild groups: {0}")]
+    Groups(#[source] ReplayLogError),
+    /// The runtime ended while the broker was starting.
+    #[error("the runtime ended during the start")]
+    RuntimeEnded,
+}
+
+impl StartError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StartError::NotLoopback { .. } => Some(
+                "listen on 127.0.0.1, or pass --insecure if everybody who can reach the port may use it"
+                    .to_owned(),
+            ),
+            StartError::Recover(error) => Some(error.hint()),
+            _ => None,
+        }
+    }
+}
+
+/// A broker. [`Broker::start`] gives the handle that it lives by.
+#[derive(Debug)]
+pub struct Broker;
+
+/// A running broker. Dropping it ends the broker as a crash would; [`BrokerHandle::shutdown`] ends it cleanly.
+pub struct BrokerHandle {
+    local_addr: SocketAddr,
+    shared: Arc<Shared>,
+    data_dir: Arc<DataDir>,
+    recovery: RecoveryReport,
+    stopping: watch::Sender<bool>,
+    listener: JoinHandle<()>,
+    timers: JoinHandle<()>,
+}
+
+impl Broker {
+    /// Starts a broker on the caller's runtime. On return it accepts connections.
+    pub async fn start(options: BrokerOptions) -> Result<BrokerHandle, StartError> {
+        let listen = options.listen;
+        if !listen.ip().is_loopback() && !options.insecure {
+            return Err(StartError::NotLoopback { listen });
+        }
+        let refused = |source| StartError::Listen { listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let local_addr = listener.local_addr().map_err(refused)?;
+        let opening = options.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+        let Opened { data_dir, recovery, topics, producer_ids, groups, settings } =
+            opened.map_err(|_| StartError::RuntimeEnded)??;
+        let clock = options.clock;
+        let shared = Arc::new(Shared {
+            node_id: settings.int("node.id"),
+            cluster_id: data_dir.cluster_id().to_owned(),
+            advertised: options.advertised,
+            socket_request_max_bytes: usize_of(&settings, "socket.request.max.bytes"),
+            fetch_max_bytes: usize_of(&settings, "fetch.max.bytes"),
+            settings,
+            clock,
+            topics,
+            groups: groups.clone(),
+            producer_ids,
+            metrics: Metrics::new(),
+            storage_errors: RateLimit::new(std::time::Duration::from_secs(5)),
+        });
+        let (stopping, stopped) = watch::channel(false);
+        let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
+        let timers = tokio::spawn(async move { groups.run_timers().await });
+        Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
+    }
+}
+
+struct Opened {
+    data_dir: Arc<DataDir>,
+    recovery: RecoveryReport,
+    topics: TopicRegistry,
+    producer_ids: ProducerIds,
+    groups: Arc<Groups>,
+    settings: Arc<BrokerSettings>,
+}
+
+fn usize_of(settings: &BrokerSettings, name: &str) -> usize {
+    usize::try_from(settings.int(name)).unwrap_or(usize::MAX)
+}
+
+/// Opens and recovers the data directory and rebuilds what its logs tell. Blocks.
+fn open(options: &BrokerOptions) -> Result<Opened, StartError> {
+    let settings = Arc::new(options.settings.clone());
+    let node_id = settings.int("node.id");
+    let durability =
+        if settings.value("durability") == "process" { Durability::Process } else { Durability::Power };
+    let data_dir_options = DataDirOptions { durability, node_id, ..DataDirOptions::default() };
+    let unrecovered = DataDir::open(Arc::new(RealDisk), options.data_dir.clone(), data_dir_options)?;
+    let (data_dir, recovery) = unrecovered.recover()?;
+    let opened = topics::open::open(&data_dir, &settings)?;
+    let metadata = MetadataLog::new(opened.metadata_log, options.clock.clone());
+    let producer_ids = ProducerIds::new(metadata.clone(), node_id, opened.next_producer_id);
+    let topics = TopicRegistry::new(opened.image, data_dir.clone(), metadata, settings.clone(), node_id);
+    let groups = Arc::new(Groups::new(&settings, options.clock.clone()));
+    if let Some(topic) = topics.by_name(OFFSETS_TOPIC) {
+        groups.load(&topic.partitions).map_err(StartError::Groups)?;
+    }
+    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, settings })
+}
+
+impl BrokerHandle {
+    /// The address listened on, with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What recovery found and did at start.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.recovery
+    }
+
+    /// Registers the broker's metrics.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry, &self.shared);
+    }
+
+    /// Whether reads and writes are served; the error says why not.
+    pub fn is_ready(&self) -> Result<(), String> {
+        match self.data_dir.storage_state() {
+            StorageState::Healthy if self.listener.is_finished() => Err("the listener has ended".to_owned()),
+            StorageState::Healthy => Ok(()),
+            StorageState::Failed { why } => Err(format!("writes have stopped until a restart: {why}")),
+        }
+    }
+
+    /// Stops: connections finish what they are doing, then the data directory is closed, so that the next start has
+    /// nothing to recover.
+    pub async fn shutdown(mut self) -> Result<(), CloseError> {
+        let _ = self.stopping.send(true);
+        let _ = (&mut self.listener).await;
+        self.timers.abort();
+        let data_dir = self.data_dir.clone();
+        let closed = tokio::task::spawn_blocking(move || data_dir.close()).await;
+        // Only a runtime that is going away itself leaves the directory as a crash would.
+        closed.unwrap_or(Ok(()))
+    }
+
+    /// Ends the broker as a crash of the process would, but for what the system still holds in its cache: returns when
+    /// the data directory can be opened again.
+    pub async fn crash(mut self) {
+        self.listener.abort();
+        self.timers.abort();
+        let _ = (&mut self.listener).await;
+        let _ = (&mut self.timers).await;
+    }
+}
+
+impl Drop for BrokerHandle {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.timers.abort();
+    }
+}

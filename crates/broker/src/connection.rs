@@ -1,0 +1,243 @@
+//! One client connection: one task that reads frames, has them handled and writes answers.
+//!
+//! Invariants: answers leave in the order of their requests. A frame is decoded and, for Produce, appended to the log
+//! before the next frame is looked at, so that pipelined batches keep their order; Produce answers then wait for the
+//! group commit in a bounded queue while further frames are read. Every other API is finished before the next frame is
+//! looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
+//!
+//! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
+//! `connections.max.idle.ms`, a failed write, and the broker's end. Nothing here knows what an API does.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+mod frame;
+mod writer;
+
+use crate::handlers::{self, Begun, PendingProduce, RequestError};
+use crate::shared::Shared;
+use frame::{FrameError, FrameReader};
+pub(crate) use writer::Answer;
+use writer::Outbox;
+
+/// Produce requests of one connection that may wait for the commit at a time.
+const MAX_PIPELINED_PRODUCES: usize = 64;
+
+/// Bytes read ahead while an earlier request is still being handled; also how a hang-up is noticed meanwhile.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Answers are written once this many bytes are queued, even when more are ready.
+const WRITE_BATCH_BYTES: usize = 256 * 1024;
+
+/// What "no limit" is to a timer.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Why the broker closed a connection.
+#[derive(Debug, Error)]
+pub(crate) enum Closed {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("i/o: {0}")]
+    Io(#[from] io::Error),
+    #[error("silent for connections.max.idle.ms")]
+    Idle,
+    #[error("the peer hung up")]
+    ByPeer,
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+impl Closed {
+    /// Whether the peer broke the protocol: worth a line in the log.
+    pub(crate) fn is_protocol_error(&self) -> bool {
+        matches!(self, Closed::Frame(_) | Closed::Request(_))
+    }
+}
+
+/// Serves one connection until it ends; returns why it did.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    shared: Arc<Shared>,
+    stopping: watch::Receiver<bool>,
+) -> Closed {
+    let idle = u64::try_from(shared.settings.long("connections.max.idle.ms")).ok().map(Duration::from_millis);
+    let mut connection = Connection {
+        reader: FrameReader::new(shared.socket_request_max_bytes),
+        client: handlers::Client { peer, local },
+        shared,
+        stream,
+        stopping,
+        pending: VecDeque::new(),
+        outbox: Outbox::default(),
+        idle,
+        idle_timer: Box::pin(tokio::time::sleep(idle.unwrap_or(FOR_EVER))),
+    };
+    match connection.run().await {
+        Ok(never) => match never {},
+        Err(closed) => closed,
+    }
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    client: handlers::Client,
+    stream: TcpStream,
+    stopping: watch::Receiver<bool>,
+    reader: FrameReader,
+    pending: VecDeque<PendingProduce>,
+    outbox: Outbox,
+    idle: Option<Duration>,
+    /// Set again only when it fires: moving a timer for every request would cost more than the request's own waiting.
+    idle_timer: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
+        loop {
+            self.handle_buffered().await?;
+            self.collect_ready().await?;
+            if self.pending.is_empty() {
+                self.read_or_idle().await?;
+            } else {
+                self.read_or_produced().await?;
+            }
+        }
+    }
+
+    /// Handles the frames that have arrived, as far as the queue of pending answers has room.
+    async fn handle_buffered(&mut self) -> Result<(), Closed> {
+        while self.pending.len() < MAX_PIPELINED_PRODUCES {
+            let Some(frame) = self.reader.next_frame()? else { break };
+            self.shared.metrics.bytes_in(frame.len() + frame::LENGTH_BYTES);
+            self.handle(frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, frame: Bytes) -> Result<(), Closed> {
+        match handlers::begin(&self.shared, frame)? {
+            Begun::Produce(produce) => self.pending.push_back(produce),
+            Begun::Done => {}
+            Begun::Other(incoming) => {
+                // Its answer comes after those of the produces before it, whose commit needs nothing from us.
+                while let Some(produce) = self.pending.front_mut() {
+                    poll_fn(|cx| produce.poll_committed(cx)).await;
+                    self.collect_ready().await?;
+                }
+                let answer = {
+                    let handling = pin!(handlers::finish(&self.shared, &self.client, incoming));
+                    wait_for(handling, &mut self.reader, &mut self.stream, &mut self.stopping).await??
+                };
+                self.outbox.push(answer)?;
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the answers of those produces that are committed, oldest first.
+    async fn collect_ready(&mut self) -> Result<(), Closed> {
+        while let Some(produce) = self.pending.front_mut() {
+            if !produce.is_committed() {
+                break;
+            }
+            if let Some(produce) = self.pending.pop_front() {
+                self.outbox.push(produce.answer(&self.shared)?)?;
+            }
+            if self.outbox.len() >= WRITE_BATCH_BYTES {
+                self.flush().await?;
+            }
+        }
+        self.flush().await
+    }
+
+    async fn read_or_produced(&mut self) -> Result<(), Closed> {
+        let may_read = self.pending.len() < MAX_PIPELINED_PRODUCES;
+        let pending = &mut self.pending;
+        let produced = poll_fn(|cx| match pending.front_mut() {
+            Some(produce) => produce.poll_committed(cx),
+            None => Poll::Ready(()),
+        });
+        tokio::select! {
+            biased;
+            () = produced => Ok(()),
+            read = self.reader.read_from(&mut self.stream), if may_read => ended(read),
+        }
+    }
+
+    async fn read_or_idle(&mut self) -> Result<(), Closed> {
+        let silent_since = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                read = self.reader.read_from(&mut self.stream) => return ended(read),
+                () = stopped(&mut self.stopping) => return Err(Closed::Stopping),
+                () = self.idle_timer.as_mut() => {
+                    let deadline = silent_since + self.idle.unwrap_or(FOR_EVER);
+                    if self.idle.is_some() && Instant::now() >= deadline {
+                        return Err(Closed::Idle);
+                    }
+                    self.idle_timer.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Closed> {
+        if self.outbox.len() == 0 {
+            return Ok(());
+        }
+        self.shared.metrics.bytes_out(self.outbox.len());
+        match tokio::time::timeout(self.idle.unwrap_or(FOR_EVER), self.outbox.flush(&self.stream)).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(Closed::Idle),
+        }
+    }
+}
+
+/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll.
+async fn wait_for<T>(
+    mut handling: Pin<&mut impl Future<Output = T>>,
+    reader: &mut FrameReader,
+    stream: &mut TcpStream,
+    stopping: &mut watch::Receiver<bool>,
+) -> Result<T, Closed> {
+    loop {
+        let may_read = reader.buffered() < READ_AHEAD_BYTES;
+        tokio::select! {
+            biased;
+            output = &mut handling => return Ok(output),
+            () = stopped(stopping) => return Err(Closed::Stopping),
+            read = reader.read_from(stream), if may_read => ended(read)?,
+        }
+    }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the broker is gone altogether.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+fn ended(read: io::Result<usize>) -> Result<(), Closed> {
+    match read {
+        Ok(0) => Err(Closed::ByPeer),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Closed::Io(error)),
+    }
+}

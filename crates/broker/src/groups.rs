@@ -1,0 +1,347 @@
+//! The group coordinator at work: its state machines, their logs, their timers and the requests that wait.
+//!
+//! Owns one shard for each partition of `__consumer_offsets`: the state behind a mutex, so that a call, the append of
+//! its records and their replay are one step. Invariants: an answer that depends on records leaves only when they are
+//! durable, and so does one that tells an offset which was appended but is not durable yet: what a client was told, a
+//! crash cannot take back. The offsets topic is created when the first group is looked for, not at start.
+//!
+//! Does not know the wire: the handlers translate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tidings_coordinator::{
+    CoordinatorRecord, DeferredResponse, Effects, GroupCoordinator, GroupSettings, Outcome, Release, Reply,
+    ReplyToken, StorageFailure, append_error_to_response,
+};
+use tidings_log::batch::BatchBuilder;
+use tidings_log::{AppendOptions, CommitTicket, Origin, PartitionLog};
+use tidings_model::ErrorCode;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::Clock;
+use crate::replay::{ReplayLogError, for_each_record};
+use crate::settings::BrokerSettings;
+
+/// No deadline is set.
+const NEVER: i64 = i64::MAX;
+
+/// All groups.
+pub(crate) struct Groups {
+    settings: GroupSettings,
+    clock: Arc<dyn Clock>,
+    /// By partition of the offsets topic; empty until the topic exists.
+    shards: RwLock<Arc<[Arc<Shard>]>>,
+    next_token: AtomicU64,
+    /// What the timer sleeps until; a call that yields an earlier deadline wakes it.
+    sleeping_until_ms: AtomicI64,
+    earlier_deadline: Notify,
+}
+
+struct Shard {
+    log: Arc<PartitionLog>,
+    state: Mutex<ShardState>,
+}
+
+struct ShardState {
+    coordinator: GroupCoordinator,
+    /// The JoinGroup and SyncGroup requests that wait for their answer.
+    waiting: HashMap<ReplyToken, oneshot::Sender<Deferred>>,
+    /// The commit of the newest append.
+    newest_commit: Option<CommitTicket>,
+}
+
+struct Deferred {
+    response: DeferredResponse,
+    durable: Option<CommitTicket>,
+}
+
+impl Groups {
+    pub(crate) fn new(settings: &BrokerSettings, clock: Arc<dyn Clock>) -> Groups {
+        let usize_of = |name| usize::try_from(settings.int(name)).unwrap_or_default();
+        Groups {
+            settings: GroupSettings {
+                min_session_timeout_ms: settings.int("group.min.session.timeout.ms"),
+                max_session_timeout_ms: settings.int("group.max.session.timeout.ms"),
+                initial_rebalance_delay_ms: settings.int("group.initial.rebalance.delay.ms"),
+                max_size: usize_of("group.max.size"),
+                offset_metadata_max_bytes: usize_of("offset.metadata.max.bytes"),
+                offsets_retention_ms: settings.long("offsets.retention.minutes").saturating_mul(60_000),
+                offsets_retention_check_interval_ms: settings.long("offsets.retention.check.interval.ms"),
+                ..GroupSettings::default()
+            },
+            clock,
+            shards: RwLock::new(Arc::new([])),
+            next_token: AtomicU64::new(0),
+            sleeping_until_ms: AtomicI64::new(NEVER),
+            earlier_deadline: Notify::new(),
+        }
+    }
+
+    /// Whether the offsets topic is there and replayed.
+    pub(crate) fn is_loaded(&self) -> bool {
+        !self.shards.read().is_empty()
+    }
+
+    /// Rebuilds the groups from the logs of the offsets topic; does nothing when that was done.
+    pub(crate) fn load(&self, logs: &[Arc<PartitionLog>]) -> Result<(), ReplayLogError> {
+        if self.is_loaded() {
+            return Ok(());
+        }
+        let shards = logs.iter().map(|log| self.load_shard(log)).collect::<Result<Vec<_>, _>>()?;
+        let mut current = self.shards.write();
+        if current.is_empty() {
+            *current = shards.into();
+        }
+        drop(current);
+        self.wake_timer();
+        Ok(())
+    }
+
+    fn load_shard(&self, log: &Arc<PartitionLog>) -> Result<Arc<Shard>, ReplayLogError> {
+        let mut coordinator = GroupCoordinator::new(self.settings.clone(), random_bits);
+        for_each_record(log, |record| -> Result<(), ReplayLogError> {
+            let replayed =
+                record.key.as_ref().map_or(Ok(()), |key| coordinator.replay(key, record.value.as_ref()));
+            if let Err(error) = replayed {
+                // As Kafka: one unreadable record must not make every group of the shard unusable.
+                tracing::warn!(offset = record.offset, %error, "skipped a record of __consumer_offsets");
+            }
+            Ok(())
+        })?;
+        coordinator.on_loaded(self.clock.steady_ms());
+        let state = ShardState { coordinator, waiting: HashMap::new(), newest_commit: None };
+        Ok(Arc::new(Shard { log: log.clone(), state: Mutex::new(state) }))
+    }
+
+    /// The shard of a group, as Kafka spreads groups over the partitions of the offsets topic.
+    fn shard(&self, group_id: &str) -> Option<Arc<Shard>> {
+        let shards = self.shards.read();
+        let count = u32::try_from(shards.len()).ok().filter(|count| *count > 0)?;
+        shards.get((java_hash(group_id) & 0x7fff_ffff).checked_rem(count)? as usize).cloned()
+    }
+
+    /// A call whose answer is known at once. Ends when the answer may be sent; none while there are no groups at all.
+    pub(crate) async fn call<R: StorageFailure>(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, i64) -> Outcome<R>,
+    ) -> Option<R> {
+        let shard = self.shard(group_id)?;
+        let (mut response, durable) = {
+            let mut state = shard.state.lock();
+            let now_ms = self.clock.steady_ms();
+            let Outcome { mut response, release, effects } = call(&mut state.coordinator, now_ms);
+            if let Err(error) = self.carry_out(&shard, &mut state, effects, now_ms) {
+                response.fail(error);
+            }
+            let durable = if release == Release::WhenDurable { state.newest_commit.clone() } else { None };
+            self.note_deadline(&state);
+            (response, durable)
+        };
+        if let Some(error) = not_durable(durable).await {
+            response.fail(error);
+        }
+        Some(response)
+    }
+
+    /// A call that writes nothing and answers at once. None while there are no groups at all.
+    pub(crate) fn look<R>(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, i64) -> R,
+    ) -> Option<R> {
+        let shard = self.shard(group_id)?;
+        let mut state = shard.state.lock();
+        let answer = call(&mut state.coordinator, self.clock.steady_ms());
+        self.note_deadline(&state);
+        Some(answer)
+    }
+
+    /// Asks every shard the same.
+    pub(crate) fn look_all<R>(&self, mut call: impl FnMut(&GroupCoordinator) -> R) -> Vec<R> {
+        let shards = self.shards.read().clone();
+        shards.iter().map(|shard| call(&shard.state.lock().coordinator)).collect()
+    }
+
+    /// Topics are gone: so are the offsets committed for them.
+    pub(crate) fn on_topics_deleted(&self, topics: &[&str]) {
+        let shards = self.shards.read().clone();
+        for shard in shards.iter() {
+            let mut state = shard.state.lock();
+            let now_ms = self.clock.steady_ms();
+            let effects = state.coordinator.on_topics_deleted(now_ms, topics);
+            // Nobody waits for it, and what is left of a topic that is gone does no harm.
+            let _ = self.carry_out(shard, &mut state, effects, now_ms);
+        }
+    }
+
+    /// A call that is answered under a token, by itself or by a later call. None while there are no groups at all.
+    pub(crate) async fn wait(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, ReplyToken, i64) -> Effects,
+    ) -> Option<DeferredResponse> {
+        let shard = self.shard(group_id)?;
+        let token = ReplyToken(self.next_token.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = shard.state.lock();
+            let now_ms = self.clock.steady_ms();
+            state.waiting.insert(token, sender);
+            let effects = call(&mut state.coordinator, token, now_ms);
+            // A failed append has turned the replies into errors already.
+            let _ = self.carry_out(&shard, &mut state, effects, now_ms);
+            self.note_deadline(&state);
+        }
+        let Deferred { mut response, durable } = receiver.await.ok()?;
+        if let Some(error) = not_durable(durable).await {
+            response.fail(error);
+        }
+        Some(response)
+    }
+
+    /// Appends, replays and hands out the replies. The error is what the direct answer must become.
+    fn carry_out(
+        &self,
+        shard: &Shard,
+        state: &mut ShardState,
+        effects: Effects,
+        now_ms: i64,
+    ) -> Result<(), ErrorCode> {
+        if effects.records.is_empty() {
+            state.deliver(effects.replies);
+            return Ok(());
+        }
+        let options =
+            AppendOptions { origin: Origin::Coordinator, leader_epoch: 0, now_ms: self.clock.wall_ms() };
+        match shard.log.append(encode_batch(&effects.records, options.now_ms), options) {
+            Ok(appended) => {
+                state.newest_commit = Some(appended.commit);
+                state.coordinator.replay_all(&effects.records);
+                state.deliver(effects.replies);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "append to __consumer_offsets failed");
+                let code = error.error_code();
+                let replies = state.coordinator.on_append_failed(now_ms, effects, code);
+                state.deliver(replies);
+                Err(append_error_to_response(code))
+            }
+        }
+    }
+
+    fn note_deadline(&self, state: &ShardState) {
+        let deadline = state.coordinator.next_deadline_ms().unwrap_or(NEVER);
+        if deadline < self.sleeping_until_ms.load(Ordering::Relaxed) {
+            self.wake_timer();
+        }
+    }
+
+    fn wake_timer(&self) {
+        self.earlier_deadline.notify_one();
+    }
+
+    /// Works off deadlines for as long as it is polled.
+    pub(crate) async fn run_timers(&self) {
+        loop {
+            let next = self.work_off_deadlines();
+            self.sleeping_until_ms.store(next, Ordering::Relaxed);
+            // A deadline set between the two lines above found the old value: it has notified, or is seen here.
+            let next = next.min(self.next_deadline_ms());
+            tokio::select! {
+                () = self.earlier_deadline.notified() => {}
+                () = self.clock.sleep_until(next), if next != NEVER => {}
+            }
+        }
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        let shards = self.shards.read().clone();
+        shards
+            .iter()
+            .filter_map(|shard| shard.state.lock().coordinator.next_deadline_ms())
+            .min()
+            .unwrap_or(NEVER)
+    }
+
+    fn work_off_deadlines(&self) -> i64 {
+        let shards = self.shards.read().clone();
+        let mut next = NEVER;
+        for shard in shards.iter() {
+            let mut state = shard.state.lock();
+            let now_ms = self.clock.steady_ms();
+            let effects = state.coordinator.on_deadline(now_ms);
+            let _ = self.carry_out(shard, &mut state, effects, now_ms);
+            next = next.min(state.coordinator.next_deadline_ms().unwrap_or(NEVER));
+        }
+        next
+    }
+
+    /// Shows every committed offset: group, topic, partition, offset.
+    pub(crate) fn for_each_offset(&self, mut show: impl FnMut(&str, &str, i32, i64)) {
+        let shards = self.shards.read().clone();
+        for shard in shards.iter() {
+            let state = shard.state.lock();
+            for (group, topic, partition, committed) in state.coordinator.committed_offsets() {
+                show(group, topic, partition, committed.offset);
+            }
+        }
+    }
+}
+
+impl ShardState {
+    fn deliver(&mut self, replies: Vec<Reply>) {
+        for Reply { token, response, release } in replies {
+            let durable = if release == Release::WhenDurable { self.newest_commit.clone() } else { None };
+            if let Some(sender) = self.waiting.remove(&token) {
+                // The connection may have gone; the group does not mind.
+                let _ = sender.send(Deferred { response, durable });
+            }
+        }
+    }
+}
+
+async fn not_durable(ticket: Option<CommitTicket>) -> Option<ErrorCode> {
+    let error = ticket?.await.err()?;
+    tracing::debug!(%error, "group records not durable");
+    Some(append_error_to_response(ErrorCode::KafkaStorageError))
+}
+
+fn encode_batch(records: &[CoordinatorRecord], now_ms: i64) -> bytes::Bytes {
+    let mut batch = BatchBuilder::new();
+    for record in records {
+        batch.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
+    }
+    batch.build()
+}
+
+fn random_bits() -> [u8; 16] {
+    crate::random::bytes()
+}
+
+/// `String.hashCode` of Java, which Kafka spreads groups by.
+fn java_hash(text: &str) -> u32 {
+    text.encode_utf16().fold(0, |hash: u32, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_spread_as_in_kafka() {
+        assert_eq!(java_hash(""), 0);
+        assert_eq!(java_hash("hello"), 99_162_322);
+        assert_eq!(java_hash("activity-writer") as i32, {
+            let mut hash = 0i32;
+            for byte in b"activity-writer" {
+                hash = hash.wrapping_mul(31).wrapping_add(i32::from(*byte));
+            }
+            hash
+        });
+    }
+}

@@ -1,0 +1,223 @@
+//! Fetch, versions 4 to 18: records out of logs.
+//!
+//! Waits up to `max.wait.ms` for `min.bytes`, woken by the high watermarks of the partitions asked for. Bytes are limited
+//! for each partition and in all; the first partition that has something gives at least one batch, however large (KIP-74).
+//! Records are not read here: the answer names file ranges, and the connection sends them.
+//!
+//! Version 5 tells the log's start, 7 brings fetch sessions (KIP-227): every answer names session 0, which tells the
+//! client to send full requests; 9 checks the leader epoch (KIP-320), 10 may carry zstd, 11 names a rack, 12 has tagged
+//! fields, 13 names topics by id (KIP-516), 15 moves the replica id (KIP-903), 16 tells the leader (KIP-951), 17 and 18
+//! are for followers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_log::{FetchWaiter, FileSlice, PartitionLog, ReadError, UpTo};
+use tidings_model::ErrorCode;
+use tidings_wire::Records;
+use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use tidings_wire::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
+use tokio::time::Instant;
+
+use crate::handlers::Cx;
+
+/// The oldest version served: the first with record batches of format 2.
+pub(crate) const MIN_VERSION: i16 = 4;
+
+const BY_TOPIC_ID: i16 = 13;
+const READ_COMMITTED: i8 = 1;
+const LEADER_EPOCH: i32 = 0;
+
+/// The longest a fetch waits, whatever it asks for: a connection must notice in the end that its peer is gone.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse, Vec<FileSlice>) {
+    if request.session_id != 0 && request.session_epoch > 0 {
+        // No session was ever given out; the client starts over with a full request.
+        let error_code = ErrorCode::FetchSessionIdNotFound.code();
+        return (FetchResponse { error_code, ..FetchResponse::default() }, Vec::new());
+    }
+    let fetch = Fetch::resolve(cx, &request);
+    let mut found = fetch.read();
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
+    if !found.is_enough(request.min_bytes) && !wait.is_zero() {
+        let deadline = Instant::now() + wait;
+        loop {
+            let waiter = FetchWaiter::new();
+            fetch.register(&waiter);
+            // What arrived before the registration would not wake us.
+            found = fetch.read();
+            if found.is_enough(request.min_bytes)
+                || tokio::time::timeout_at(deadline, waiter.woken()).await.is_err()
+            {
+                break;
+            }
+            found = fetch.read();
+            if found.is_enough(request.min_bytes) {
+                break;
+            }
+        }
+    }
+    cx.shared.metrics.fetched(found.bytes);
+    (FetchResponse { responses: found.topics, ..FetchResponse::default() }, found.files)
+}
+
+/// A request with its topics looked up once.
+struct Fetch {
+    topics: Vec<Wanted>,
+    max_bytes: usize,
+    up_to: UpTo,
+    read_committed: bool,
+}
+
+struct Wanted {
+    answer: FetchableTopicResponse,
+    partitions: Vec<(FetchPartition, Result<Arc<PartitionLog>, ErrorCode>)>,
+}
+
+/// What one look at the logs gave.
+struct Found {
+    topics: Vec<FetchableTopicResponse>,
+    files: Vec<FileSlice>,
+    bytes: usize,
+    has_error: bool,
+}
+
+impl Found {
+    /// Whether the answer should leave at once. An error must not wait for other partitions' data.
+    fn is_enough(&self, min_bytes: i32) -> bool {
+        self.has_error || self.topics.is_empty() || self.bytes >= usize::try_from(min_bytes).unwrap_or(0)
+    }
+}
+
+impl Fetch {
+    fn resolve(cx: &Cx<'_>, request: &FetchRequest) -> Fetch {
+        let limit = cx.shared.fetch_max_bytes;
+        let read_committed = request.isolation_level == READ_COMMITTED;
+        Fetch {
+            topics: request.topics.iter().map(|topic| resolve_topic(cx, topic)).collect(),
+            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
+            up_to: if read_committed { UpTo::LastStable } else { UpTo::HighWatermark },
+            read_committed,
+        }
+    }
+
+    fn register(&self, waiter: &Arc<FetchWaiter>) {
+        for log in
+            self.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|(_, log)| log.as_ref().ok())
+        {
+            log.add_fetch_waiter(waiter.clone());
+        }
+    }
+
+    fn read(&self) -> Found {
+        let mut found = Found {
+            topics: Vec::with_capacity(self.topics.len()),
+            files: Vec::new(),
+            bytes: 0,
+            has_error: false,
+        };
+        for topic in &self.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for (wanted, log) in &topic.partitions {
+                let data = match log {
+                    Ok(log) => self.read_partition(wanted, log, &mut found),
+                    Err(error) => Err(*error),
+                };
+                partitions.push(data.unwrap_or_else(|error| {
+                    found.has_error = true;
+                    failed(wanted.partition, error)
+                }));
+            }
+            found.topics.push(FetchableTopicResponse { partitions, ..topic.answer.clone() });
+        }
+        found
+    }
+
+    fn read_partition(
+        &self,
+        wanted: &FetchPartition,
+        log: &PartitionLog,
+        found: &mut Found,
+    ) -> Result<PartitionData, ErrorCode> {
+        check_leader_epoch(wanted.current_leader_epoch)?;
+        let remaining = self.max_bytes.saturating_sub(found.bytes);
+        let limit = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(remaining);
+        let fetched = log
+            .read(wanted.fetch_offset, limit, self.up_to, found.bytes == 0)
+            .map_err(|error| code(&error))?;
+        Ok(PartitionData {
+            partition_index: wanted.partition,
+            error_code: ErrorCode::None.code(),
+            high_watermark: fetched.high_watermark,
+            last_stable_offset: fetched.last_stable_offset,
+            log_start_offset: fetched.log_start_offset,
+            aborted_transactions: self.read_committed.then(Vec::new),
+            records: Some(found.take(fetched.slice)),
+            ..PartitionData::default()
+        })
+    }
+}
+
+impl Found {
+    fn take(&mut self, slice: FileSlice) -> Records {
+        let (Ok(len), Ok(token)) = (u32::try_from(slice.len), u32::try_from(self.files.len())) else {
+            return Records::Bytes(Bytes::new());
+        };
+        if len == 0 {
+            return Records::Bytes(Bytes::new());
+        }
+        self.bytes += slice.len;
+        self.files.push(slice);
+        Records::External { token, len }
+    }
+}
+
+fn resolve_topic(cx: &Cx<'_>, topic: &FetchTopic) -> Wanted {
+    let found = if cx.version >= BY_TOPIC_ID {
+        cx.shared.topics.by_id(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)
+    } else {
+        cx.shared.topics.by_name(&topic.topic).ok_or(ErrorCode::UnknownTopicOrPartition)
+    };
+    let log = |partition: i32| match &found {
+        Ok(topic) => topic.partition(partition).cloned().ok_or(ErrorCode::UnknownTopicOrPartition),
+        Err(error) => Err(*error),
+    };
+    Wanted {
+        partitions: topic.partitions.iter().map(|wanted| (wanted.clone(), log(wanted.partition))).collect(),
+        answer: FetchableTopicResponse {
+            topic: topic.topic.clone(),
+            topic_id: topic.topic_id,
+            ..FetchableTopicResponse::default()
+        },
+    }
+}
+
+/// A client that knows a newer leader epoch than ours, or an older one, must refresh its metadata.
+pub(crate) fn check_leader_epoch(current: i32) -> Result<(), ErrorCode> {
+    match current {
+        -1 | LEADER_EPOCH => Ok(()),
+        newer if newer > LEADER_EPOCH => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Err(ErrorCode::FencedLeaderEpoch),
+    }
+}
+
+fn code(error: &ReadError) -> ErrorCode {
+    let code = error.error_code();
+    if code == ErrorCode::KafkaStorageError {
+        tracing::error!(%error, "read failed");
+    }
+    code
+}
+
+fn failed(partition_index: i32, error: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index,
+        error_code: error.code(),
+        high_watermark: -1,
+        aborted_transactions: None,
+        records: Some(Records::Bytes(Bytes::new())),
+        ..PartitionData::default()
+    }
+}

@@ -1,0 +1,83 @@
+//! Reading an internal log from its first record to its last, once, at start.
+//!
+//! Owns the loop from segments to records. Invariant: records come in offset order and none is left out; what cannot be
+//! read is an error, never skipped. What a record means is the caller's business.
+
+use thiserror::Error;
+use tidings_log::batch::{Batch, BatchHeader, Record, RecordError};
+use tidings_log::{PartitionLog, ReadError, UpTo};
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Why an internal log cannot be replayed.
+#[derive(Debug, Error)]
+pub enum ReplayLogError {
+    /// The log refused the read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The file could not be read.
+    #[error("{log}: cannot read at offset {offset}: {source}")]
+    Io {
+        /// The topic-partition.
+        log: String,
+        /// The offset being read.
+        offset: i64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes at an offset are not a batch that this broker writes.
+    #[error("{log}: expected an uncompressed record batch at offset {offset}, found something else")]
+    Batch {
+        /// The topic-partition.
+        log: String,
+        /// The offset being read.
+        offset: i64,
+    },
+    /// A record within a batch cannot be decoded.
+    #[error("{log}: batch at offset {offset}: {source}")]
+    Record {
+        /// The topic-partition.
+        log: String,
+        /// The batch's base offset.
+        offset: i64,
+        /// What is wrong with the record.
+        source: RecordError,
+    },
+}
+
+/// Hands every record of the log to `handle`.
+pub(crate) fn for_each_record<E: From<ReplayLogError>>(
+    log: &PartitionLog,
+    mut handle: impl FnMut(Record) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut offset = log.log_start_offset();
+    while offset < log.log_end_offset() {
+        let fetched = log.read(offset, CHUNK_BYTES, UpTo::LogEnd, true).map_err(ReplayLogError::from)?;
+        let name = || log.topic_partition().to_string();
+        let mut bytes =
+            fetched.slice.read().map_err(|source| ReplayLogError::Io { log: name(), offset, source })?;
+        let before = offset;
+        while !bytes.is_empty() {
+            let unexpected = || ReplayLogError::Batch { log: name(), offset };
+            let header = BatchHeader::parse(&bytes).ok_or_else(unexpected)?;
+            if header.size_bytes() > bytes.len() {
+                // A batch that the read cut in two comes whole with the next one.
+                break;
+            }
+            let batch = Batch { header, bytes: bytes.split_to(header.size_bytes()) };
+            for record in batch.records().ok_or_else(unexpected)? {
+                let record =
+                    record.map_err(|source| ReplayLogError::Record { log: name(), offset, source })?;
+                if record.offset >= offset {
+                    handle(record)?;
+                }
+            }
+            offset = header.next_offset();
+        }
+        if offset == before {
+            return Err(ReplayLogError::Batch { log: name(), offset }.into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What every connection sees of the broker.
+//!
+//! Owns nothing by itself: it ties together the parts, made once at start, and the few values that are read for every
+//! request.
+
+use std::sync::Arc;
+
+use tidings_model::ErrorCode;
+
+use crate::clock::Clock;
+use crate::groups::Groups;
+use crate::handlers::Client;
+use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
+use crate::rate_limit::RateLimit;
+use crate::settings::BrokerSettings;
+use crate::topics::TopicRegistry;
+use crate::topics::names::OFFSETS_TOPIC;
+use crate::topics::plan::NewTopic;
+
+/// The parts of a running broker.
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<BrokerSettings>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) node_id: i32,
+    pub(crate) cluster_id: String,
+    /// Host and port to tell clients; none for the address at which they reached us.
+    pub(crate) advertised: Option<(String, u16)>,
+    pub(crate) socket_request_max_bytes: usize,
+    pub(crate) fetch_max_bytes: usize,
+    pub(crate) topics: TopicRegistry,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) metrics: Metrics,
+    /// Limits the log lines about appends that the disk refused.
+    pub(crate) storage_errors: RateLimit,
+}
+
+impl Shared {
+    /// The host and port under which this client finds the broker.
+    pub(crate) fn advertised(&self, client: &Client) -> (String, i32) {
+        match &self.advertised {
+            Some((host, port)) => (host.clone(), i32::from(*port)),
+            None => (client.local.ip().to_string(), i32::from(client.local.port())),
+        }
+    }
+
+    /// Makes sure that groups can be coordinated: creates the offsets topic the first time.
+    pub(crate) async fn groups_ready(&self) -> Result<(), ErrorCode> {
+        if self.groups.is_loaded() {
+            return Ok(());
+        }
+        if self.topics.by_name(OFFSETS_TOPIC).is_none() {
+            for error in self
+                .topics
+                .create(vec![NewTopic::with_defaults(OFFSETS_TOPIC)], false)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+            {
+                // Somebody else may have been faster; anything else shows below.
+                tracing::debug!(%error, "create {OFFSETS_TOPIC}");
+            }
+        }
+        let topic = self.topics.by_name(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        self.groups.load(&topic.partitions).map_err(|error| {
+            tracing::error!(%error, "cannot load groups");
+            ErrorCode::CoordinatorNotAvailable
+        })
+    }
+}

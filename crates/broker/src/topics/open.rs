@@ -1,0 +1,134 @@
+//! At start: the metadata log and the folders must tell the same story.
+//!
+//! Owns that comparison. A topic of the log whose folder is missing, or whose folder belongs to another topic of the same
+//! name, is an error that names it. A folder that no topic owns is removed when it is left over (its topic was deleted, or
+//! it is empty because its creation was never recorded); otherwise it is left alone and reported.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tidings_log::{CreateError, DataDir, PartitionLog};
+use tidings_model::{TopicId, TopicPartition};
+
+use crate::replay::{ReplayLogError, for_each_record};
+use crate::settings::BrokerSettings;
+use crate::topics::image::{Image, Topic};
+use crate::topics::records::{MetadataError, ReplayedMetadata, ReplayedTopic};
+use crate::topics::{log_config, names};
+
+/// Why the topics could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenTopicsError {
+    /// The metadata log could not be made.
+    #[error("cannot create __cluster_metadata-0: {0}")]
+    Create(#[from] CreateError),
+    /// The metadata log could not be read.
+    #[error(transparent)]
+    Replay(#[from] ReplayLogError),
+    /// The metadata log makes no sense.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// A partition's folder is not there.
+    #[error(
+        "{topic_partition}: the topic exists, but its folder {folder} is missing; restore it from a backup, or delete \
+         the data directory to start empty"
+    )]
+    MissingFolder {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where its records should be.
+        folder: String,
+    },
+    /// A partition's folder is of another topic that had the same name.
+    #[error("{topic_partition}: expected a folder of topic id {expected}, found {found}")]
+    ForeignFolder {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The topic's id.
+        expected: TopicId,
+        /// The id in the folder's `partition.metadata`.
+        found: TopicId,
+    },
+}
+
+/// What was found.
+pub(crate) struct Opened {
+    pub(crate) metadata_log: Arc<PartitionLog>,
+    pub(crate) image: Image,
+    pub(crate) next_producer_id: i64,
+}
+
+/// Replays the metadata log and looks every topic's folders up.
+pub(crate) fn open(data_dir: &DataDir, settings: &BrokerSettings) -> Result<Opened, OpenTopicsError> {
+    let metadata_log = open_metadata_log(data_dir)?;
+    let mut replayed = ReplayedMetadata::default();
+    for_each_record(&metadata_log, |record| match record.value {
+        Some(value) => replayed.replay(record.offset, value).map_err(OpenTopicsError::from),
+        None => Ok(()),
+    })?;
+    let mut image = Image::default();
+    for (id, topic) in &replayed.topics {
+        image.put(open_topic(data_dir, settings, *id, topic)?);
+    }
+    remove_left_overs(data_dir, &image, &replayed);
+    Ok(Opened { metadata_log, image, next_producer_id: replayed.next_producer_id })
+}
+
+fn open_metadata_log(data_dir: &DataDir) -> Result<Arc<PartitionLog>, CreateError> {
+    let topic_partition = TopicPartition::new(names::METADATA_TOPIC, 0);
+    if let Some(log) = data_dir.log(&topic_partition) {
+        return Ok(log);
+    }
+    let config = tidings_log::LogConfig::default();
+    let mut created = data_dir.create_logs(&[(topic_partition.clone(), TopicId::METADATA, config)])?;
+    created.pop().ok_or(CreateError::Exists { topic_partition })
+}
+
+fn open_topic(
+    data_dir: &DataDir,
+    settings: &BrokerSettings,
+    id: TopicId,
+    topic: &ReplayedTopic,
+) -> Result<Topic, OpenTopicsError> {
+    let name: Arc<str> = topic.name.as_str().into();
+    let config = log_config::of(&topic.overrides, settings);
+    let mut partitions = Vec::new();
+    for partition in 0..topic.partition_count {
+        let topic_partition = TopicPartition::new(name.clone(), partition);
+        let Some(log) = data_dir.log(&topic_partition) else {
+            let folder = data_dir.path().join(topic_partition.to_string()).display().to_string();
+            return Err(OpenTopicsError::MissingFolder { topic_partition, folder });
+        };
+        if log.topic_id() != id {
+            return Err(OpenTopicsError::ForeignFolder {
+                topic_partition,
+                expected: id,
+                found: log.topic_id(),
+            });
+        }
+        log.set_config(config);
+        partitions.push(log);
+    }
+    Ok(Topic { name, id, partitions, overrides: topic.overrides.clone() })
+}
+
+fn remove_left_overs(data_dir: &DataDir, image: &Image, replayed: &ReplayedMetadata) {
+    let mut left_over = Vec::new();
+    for log in data_dir.logs() {
+        let topic_partition = log.topic_partition();
+        let owned = image
+            .by_id(log.topic_id())
+            .is_some_and(|topic| topic.partition(topic_partition.partition).is_some());
+        if owned || &*topic_partition.topic == names::METADATA_TOPIC {
+            continue;
+        }
+        if replayed.removed.contains(&log.topic_id()) || log.log_end_offset() == 0 {
+            left_over.push(topic_partition.clone());
+        } else {
+            tracing::warn!(%topic_partition, "a folder with records belongs to no topic: left where it is");
+        }
+    }
+    if let Err(error) = data_dir.delete_logs(&left_over) {
+        tracing::warn!(%error, "a left-over folder could not be removed");
+    }
+}
