@@ -90,3 +90,6 @@ impl Api {
 fn no_params(uri: &Uri) -> Result<(), Problem> {
     Params::parse(uri.query(), &[]).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! The routes in process: everything that is answered without a cluster, and the refusal where it is needed.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode, header};
+use serde_json::{Value, json};
+use tidings::{Cluster, Producer, ProducerOptions};
+use tower::ServiceExt;
+
+use super::*;
+use crate::metrics::ActivityMetrics;
+use crate::sqlite::SqliteStore;
+use crate::testing::activity;
+
+struct Served {
+    router: Router,
+    store: Arc<SqliteStore>,
+    topics: watch::Sender<Topics>,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    /// Nothing listens on port 1.
+    fn without_cluster() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&folder.path().join("activities.db")).unwrap());
+        let (topics, found) = watch::channel(Topics::Pending(Some("nobody answers".to_owned())));
+        let producer = Producer::new(&Cluster::new("127.0.0.1:1"), ProducerOptions::default()).unwrap();
+        let metrics = ActivityMetrics::default();
+        let ingest = Ingest::new(producer, "activities".into(), Duration::from_millis(50), metrics);
+        let router = router(ingest, Arc::clone(&store) as Arc<dyn Store>, found);
+        Self { router, store, topics, _folder: folder }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, String, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let header =
+            |name| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let kind = header(header::CONTENT_TYPE);
+        assert_eq!(status == StatusCode::SERVICE_UNAVAILABLE, !header(header::RETRY_AFTER).is_empty());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let json = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let mut values: Vec<Value> = json.map(|line| serde_json::from_slice(line).unwrap()).collect();
+        (status, kind, if values.len() == 1 { values.remove(0) } else { values.into() })
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let (status, kind, body) = self.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(kind == "application/json", status == StatusCode::OK, "{path}: {kind}");
+        (status, body)
+    }
+
+    async fn post(&self, kind: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let request =
+            Request::post("/api/v1/activities").header(header::CONTENT_TYPE, kind).body(body.into());
+        let (status, _, body) = self.send(request.unwrap()).await;
+        (status, body)
+    }
+}
+
+#[tokio::test]
+async fn refuses_bad_bodies_before_it_needs_a_cluster() {
+    let served = Served::without_cluster();
+    for (kind, body, status) in [
+        ("application/json", "{", 400),
+        ("application/json", "", 400),
+        ("application/json", "7", 422),
+        ("application/json", r#"{"tenant":"t"}"#, 422),
+        ("application/json", r#"[{"tenant":"t","action":"a"},{"tenant":""}]"#, 422),
+        ("text/plain", r#"{"tenant":"t","action":"a"}"#, 415),
+        ("application/json", r#"{"tenant":"t","action":"a"}"#, 503),
+        ("application/x-ndjson", r#"{"tenant":"t","action":"a"}"#, 503),
+    ] {
+        let (found, problem) = served.post(kind, body).await;
+        assert_eq!(found, status, "{body}");
+        assert_eq!(problem["status"], status, "{problem}");
+    }
+    let (status, problem) =
+        served.post("application/json", vec![b' '; crate::limits::MAX_BODY_BYTES + 1]).await;
+    assert_eq!(status, 413, "{problem}");
+    let (_, problem) = served.post("application/json", r#"[{"tenant":"t","action":"a"},{"tenant":7}]"#).await;
+    assert_eq!(
+        problem["errors"],
+        json!([
+            {"field": "tenant", "index": 1, "detail": "expected a string, found a number"},
+            {"field": "action", "index": 1, "detail": "is missing"},
+        ])
+    );
+    let (_, problem) = served.post("application/json", r#"{"tenant":"t","action":"a"}"#).await;
+    assert_eq!(problem["detail"], "the topics are not there yet: nobody answers");
+    let request = Request::post("/api/v1/activities?tenant=t").body(Body::empty()).unwrap();
+    assert_eq!(served.send(request).await.0, 400);
+    let request = Request::delete("/api/v1/activities").body(Body::empty()).unwrap();
+    assert_eq!(served.send(request).await.0, 405);
+}
+
+#[tokio::test]
+async fn answers_each_line_of_a_stream() {
+    let served = Served::without_cluster();
+    served.topics.send_replace(Topics::Ready);
+    let lines = ["{\"tenant\":\"t\",\"action\":\"a\"}", "", "nonsense", "{\"tenant\":\"t\"}"].join("\n");
+    let (status, results) = served.post("application/x-ndjson", lines).await;
+    assert_eq!(status, 200, "the answer has begun before anything is known");
+    let found: Vec<_> = results
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| (result["line"].as_u64().unwrap(), result["error"]["status"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(found, [(1, 503), (3, 400), (4, 422)]);
+    assert_eq!(
+        results[2]["error"]["errors"],
+        json!([{"field": "action", "line": 4, "detail": "is missing"}])
+    );
+}
+
+#[tokio::test]
+async fn lists_pages_and_finds_one() {
+    let served = Served::without_cluster();
+    let batch: Vec<_> = (0..7)
+        .map(|at| {
+            let time = format!("2013-01-01T00:00:0{at}Z");
+            activity(&format!(r#"{{"id":"a/{at}","tenant":"t","action":"x.y","occurred_at":"{time}"}}"#))
+        })
+        .collect();
+    served.store.insert_batch(&batch).unwrap();
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/activities?tenant=t&limit=3&action=x.*".to_owned();
+    loop {
+        let (status, page) = served.get(&path).await;
+        assert_eq!(status, 200);
+        seen.extend(
+            page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()),
+        );
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/api/v1/activities?tenant=t&limit=3&action=x.*&cursor={cursor}");
+    }
+    assert_eq!(seen, ["a/6", "a/5", "a/4", "a/3", "a/2", "a/1", "a/0"]);
+    let (status, found) = served.get("/api/v1/activities/a%2F3?tenant=t").await;
+    assert_eq!((status.as_u16(), &found["occurred_at"]), (200, &json!("2013-01-01T00:00:03Z")));
+    for (path, status) in [
+        ("/api/v1/activities/a%2F3?tenant=other", 404),
+        ("/api/v1/activities/a%2F3", 400),
+        ("/api/v1/activities/a%2F3?tenant=t&x=1", 400),
+        ("/api/v1/activities/%ff?tenant=t", 400),
+        ("/api/v1/activities", 400),
+        ("/api/v1/activities?tenant=t&cursor=x", 400),
+        ("/api/v1/activities?tenant=other&cursor=x", 400),
+    ] {
+        let (found, problem) = served.get(path).await;
+        assert_eq!(found, status, "{path}");
+        assert_eq!(problem["status"], status, "{path}");
+    }
+}
