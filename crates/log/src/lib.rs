@@ -20,6 +20,7 @@ mod producers;
 mod recovery;
 mod segment;
 mod storage;
+pub mod testing;
 
 pub use commit::{CommitError, CommitTicket};
 pub use config::{DataDirOptions, Durability, LogConfig};

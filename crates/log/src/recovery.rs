@@ -67,7 +67,7 @@ impl RecoverError {
     }
 }
 
-/// Bytes that were cut off a log's end.
+/// Bytes that were cut off a log's end: they were never acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// The partition.
@@ -80,6 +80,8 @@ pub struct Cut {
     pub offset: i64,
     /// How many bytes went.
     pub bytes: u64,
+    /// Where they are kept, if whole batches were among them.
+    pub kept: Option<PathBuf>,
 }
 
 /// What a recovery did.

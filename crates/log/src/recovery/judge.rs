@@ -4,11 +4,16 @@
 //! bounded whatever a length field says.
 
 use std::io;
+use std::path::Path;
 
-use crate::batch::{BatchHeader, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
-use crate::disk::{DiskFile, read_exact_at};
+use crate::batch::{BatchHeader, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC, UNCOVERED_PREFIX_LEN};
+use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at, write_all_at};
+use crate::segment::SegmentEnd;
 
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// The smallest piece that disks write or lose as a whole.
+const SECTOR_BYTES: u64 = 512;
 
 /// What stands at a position.
 #[derive(Debug)]
@@ -93,6 +98,42 @@ impl<'a> Judge<'a> {
         Ok(None)
     }
 
+    /// Whether one of the sectors that hold the bytes between the log's end and `stop` was never written:
+    /// it is all zero where batches must have been. A disk loses sectors as a whole; damage by chance
+    /// does not clear one.
+    pub fn has_unwritten_sector(&mut self, end: SegmentEnd, stop: u64) -> io::Result<bool> {
+        let mut at = end.position;
+        let mut sector = [0; SECTOR_BYTES as usize];
+        while at < stop {
+            // The next batch begins in the last of these sectors, and may do so with zeros.
+            let to = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(self.len);
+            let bytes = &mut sector[..(to - at) as usize];
+            read_exact_at(self.file, bytes, at)?;
+            let zero = bytes.iter().all(|byte| *byte == 0);
+            // A first piece that should be zero says nothing: offsets begin with zeros.
+            let telling = bytes.len() >= UNCOVERED_PREFIX_LEN
+                || end.offset.to_be_bytes().iter().take(bytes.len()).any(|byte| *byte != 0);
+            if zero && telling {
+                return Ok(true);
+            }
+            at = to;
+        }
+        Ok(false)
+    }
+
+    /// Copies everything from `from` on into another file.
+    pub fn copy(&mut self, disk: &dyn Disk, path: &Path, from: u64) -> io::Result<()> {
+        let target = disk.open(path, OpenMode::Truncate)?;
+        let mut at = from;
+        while at < self.len {
+            let chunk = &mut self.buffer[..CHUNK_BYTES.min((self.len - at) as usize)];
+            read_exact_at(self.file, chunk, at)?;
+            write_all_at(&*target, &mut [io::IoSlice::new(chunk)], at - from)?;
+            at += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Writes the bytes between two positions again, so that a sync reaches them even if the kernel has
     /// forgotten that they never got to the disk.
     pub fn rewrite(&mut self, from: u64, to: u64) -> io::Result<()> {
@@ -100,7 +141,7 @@ impl<'a> Judge<'a> {
         while at < to {
             let chunk = &mut self.buffer[..CHUNK_BYTES.min((to - at) as usize)];
             read_exact_at(self.file, chunk, at)?;
-            crate::disk::write_all_at(self.file, &mut [io::IoSlice::new(chunk)], at)?;
+            write_all_at(self.file, &mut [io::IoSlice::new(chunk)], at)?;
             at += chunk.len() as u64;
         }
         Ok(())

@@ -150,24 +150,30 @@ impl Recovery<'_> {
         recovery_point: i64,
     ) -> Result<Vec<Arc<Segment>>, RecoverError> {
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(files.len().max(1));
-        let bases: Vec<i64> = files.iter().map(|file| file.base_offset).collect();
         let mut next_offset = first_offset;
         for (index, file) in files.iter().enumerate() {
-            let next_base = bases.get(index + 1).copied();
+            let next_base = files.get(index + 1).map(|next| next.base_offset);
             let end = SegmentEnd { offset: next_base.unwrap_or(file.base_offset), position: file.len };
             let segment = Arc::new(Segment::existing(self.dir.clone(), file.base_offset, end));
+            segments.push(segment.clone());
             if next_base.is_some_and(|next_base| next_base <= recovery_point) {
                 self.replay_closed(&segment, end)?;
                 next_offset = end.offset;
-            } else {
-                if file.base_offset != next_offset {
-                    let what =
-                        format!("expected a segment from offset {next_offset}, found {}", file.base_offset);
-                    return Err(self.damaged(&segment, 0, next_offset, file.len, what));
-                }
-                next_offset = self.recover_segment(&segment, file, recovery_point, next_base.is_none())?;
+                continue;
             }
-            segments.push(segment);
+            if file.base_offset != next_offset {
+                let what =
+                    format!("expected a segment from offset {next_offset}, found {}", file.base_offset);
+                return Err(self.damaged(&segment, 0, next_offset, file.len, what));
+            }
+            let cuts_count = self.cuts.len();
+            next_offset = self.recover_segment(&segment, file, recovery_point)?;
+            let torn = self.cuts.len() > cuts_count || next_base.is_some_and(|base| base > next_offset);
+            if torn {
+                // What was lost had not been synced, and so had nothing of what came after.
+                self.set_aside(&files[index + 1..], next_offset)?;
+                break;
+            }
         }
         if segments.is_empty() {
             segments.push(self.create_first(first_offset)?);
@@ -178,6 +184,31 @@ impl Recovery<'_> {
             return Err(self.damaged(&segment, segment.end().position, next_offset, 0, what));
         }
         Ok(segments)
+    }
+
+    /// Takes segments out of the log that begin behind its end, and keeps their bytes under other names.
+    fn set_aside(&mut self, files: &[SegmentFile], offset: i64) -> Result<(), RecoverError> {
+        for file in files {
+            let segment = Segment::existing(self.dir.clone(), file.base_offset, SegmentEnd::default());
+            let [log, index, time_index] = segment.paths();
+            let kept = self.dir.join(file_name(file.base_offset, &format!("0.{CUT_EXTENSION}")));
+            self.storage.disk.rename(&log, &kept).map_err(self.io_error(&segment))?;
+            for path in [index, time_index] {
+                // Without its log an index is nothing; the next segment of this name replaces it.
+                let _ = self.storage.disk.remove_file(&path);
+            }
+            let topic_partition = self.topic_partition.clone();
+            self.cuts.push(Cut {
+                topic_partition,
+                file: log,
+                position: 0,
+                offset,
+                bytes: file.len,
+                kept: Some(kept),
+            });
+            self.changed = true;
+        }
+        Ok(())
     }
 
     fn create_first(&mut self, first_offset: i64) -> Result<Arc<Segment>, RecoverError> {
@@ -255,7 +286,6 @@ impl Recovery<'_> {
         segment: &Arc<Segment>,
         found: &SegmentFile,
         recovery_point: i64,
-        is_last: bool,
     ) -> Result<i64, RecoverError> {
         let file = self.open(segment)?;
         let point = recovery_point.max(found.base_offset);
@@ -271,7 +301,7 @@ impl Recovery<'_> {
                     end.offset = header.next_offset();
                 }
                 Verdict::Invalid { what } => {
-                    self.judge_rest(&mut judge, segment, found, end, is_last, what)?;
+                    self.judge_rest(&mut judge, segment, found, end, what)?;
                     file.set_len(end.position).map_err(self.io_error(segment))?;
                     break;
                 }
@@ -300,20 +330,28 @@ impl Recovery<'_> {
         }
     }
 
-    /// A torn tail is cut and reported; anything else is damage.
+    /// Decides about the bytes behind the last valid batch. Where nothing valid follows they are a torn
+    /// tail. Where something does, they are damage, unless a sector was never written: then the crash came
+    /// before the sync of these bytes, and nothing from there on was ever acknowledged. What is cut then
+    /// is kept under another name.
     fn judge_rest(
         &mut self,
         judge: &mut Judge<'_>,
         segment: &Arc<Segment>,
         found: &SegmentFile,
         end: SegmentEnd,
-        is_last: bool,
         what: String,
     ) -> Result<(), RecoverError> {
         let behind = judge.valid_batch_behind(end.position, end.offset).map_err(self.io_error(segment))?;
-        let stop = behind.unwrap_or(found.len);
-        if behind.is_some() || !is_last {
-            return Err(self.damaged(segment, end.position, end.offset, stop - end.position, what));
+        let mut kept = None;
+        if let Some(stop) = behind {
+            if !judge.has_unwritten_sector(end, stop).map_err(self.io_error(segment))? {
+                return Err(self.damaged(segment, end.position, end.offset, stop - end.position, what));
+            }
+            let name = file_name(segment.base_offset(), &format!("{}.{CUT_EXTENSION}", end.position));
+            let path = self.dir.join(name);
+            judge.copy(&*self.storage.disk, &path, end.position).map_err(self.io_error(segment))?;
+            kept = Some(path);
         }
         self.cuts.push(Cut {
             topic_partition: self.topic_partition.clone(),
@@ -321,6 +359,7 @@ impl Recovery<'_> {
             position: end.position,
             offset: end.offset,
             bytes: found.len - end.position,
+            kept,
         });
         self.changed = true;
         Ok(())
@@ -370,3 +409,6 @@ impl Recovery<'_> {
         }
     }
 }
+
+/// Ends the names of files that hold what was cut off a log.
+const CUT_EXTENSION: &str = "cut";
