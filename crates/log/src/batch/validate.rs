@@ -81,7 +81,7 @@ pub enum BatchError {
         /// Last offset delta.
         last_offset_delta: i32,
     },
-    /// A producer id without epoch or sequence, or the other way around.
+    /// A producer id without epoch or sequence, or a transaction without producer id.
     #[error(
         "batch {index}: producer id {producer_id}, epoch {producer_epoch} and base sequence {base_sequence} \
          do not belong together"
@@ -249,7 +249,8 @@ fn check_producer(header: &BatchHeader, index: usize) -> Result<(), BatchError> 
     let valid = if header.has_producer_id() {
         producer_id >= 0 && producer_epoch >= 0 && (base_sequence >= 0 || header.is_control())
     } else {
-        base_sequence < 0 && !header.is_transactional()
+        // Epoch and sequence mean nothing then: KafkaJS leaves them 0 where others write -1.
+        !header.is_transactional()
     };
     if valid {
         return Ok(());
