@@ -119,6 +119,8 @@ impl Cluster {
         // The partition of a key is the one that Kafka's Java clients choose.
         config.set("partitioner", "murmur2_random");
         config.set("retry.backoff.ms", "20");
+        // A missing topic is told from a slow cluster before senders lose patience.
+        config.set("topic.metadata.propagation.max.ms", "1000");
         Ok(self.with_settings(config))
     }
 

@@ -38,10 +38,11 @@ const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
 /// How a [`Producer`] behaves. The defaults suit a service that waits for each acknowledgement.
 #[derive(Debug, Clone)]
 pub struct ProducerOptions {
-    /// How long a record waits for others to share its request. The default, 0.5 ms, lets the records of one HTTP
-    /// request travel together and costs less than the cluster's own flush to disk.
+    /// How long a record waits for others to share its request (0: not at all). Records that arrive while a request
+    /// is in flight share the next one anyway.
     pub linger: Duration,
-    /// Requests in flight to one broker. More hide its latency; a retry may then overtake within a partition.
+    /// Requests in flight to one broker (1). One keeps the order of each partition through retries, and makes requests
+    /// grow with the load by themselves; more hide the latency of a distant cluster.
     pub max_in_flight: u32,
     /// How long the client itself goes on trying to deliver a record, also after its sender's deadline.
     pub delivery_timeout: Duration,
@@ -54,8 +55,8 @@ pub struct ProducerOptions {
 impl Default for ProducerOptions {
     fn default() -> Self {
         Self {
-            linger: Duration::from_micros(500),
-            max_in_flight: 5,
+            linger: Duration::ZERO,
+            max_in_flight: 1,
             delivery_timeout: Duration::from_secs(5),
             compression: "none".into(),
             metrics: ProducerMetrics::default(),

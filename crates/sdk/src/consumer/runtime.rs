@@ -1,12 +1,14 @@
 //! The consumer's thread: prepare, poll, handle, park, commit, until asked to stop.
 
+mod prepare;
+mod watch;
+
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -17,29 +19,17 @@ use super::failures::{Parking, PendingLetter};
 use super::handler::{BatchHandler, HandlerError, Outcome};
 use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
-use super::options::{ConsumerOptions, StartAt};
-use super::state::{ConsumerMonitor, PartitionState, Phase};
-use crate::admin::{Admin, AdminError};
+use super::options::ConsumerOptions;
+use super::state::{ConsumerMonitor, Phase};
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
 use crate::failure::FailureTopics;
 use crate::native;
-use crate::producer::Producer;
-use crate::reader::offsets_at;
+use crate::producer::{Producer, SendError};
 use crate::record::{ReceivedRecord, now_ms};
 
 /// How long an idle poll lasts: bounds the time until a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
-/// How often the state that others see is brought up to date while records flow.
-const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the cluster is asked where polling alone does not tell.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often it is asked whether it is still there: a cluster that hangs raises no error.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long such a question may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long each attempt to prepare the topics may take.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last commit may take.
 const FINAL_COMMIT_WAIT: Duration = Duration::from_secs(2);
 
@@ -155,45 +145,6 @@ impl Runtime {
         Ok(())
     }
 
-    /// Waits until the source topics exist, and creates those of the failure inbox. `false` if asked to stop.
-    fn prepare_topics(&mut self) -> bool {
-        let mut failed_attempts = 0;
-        while !self.monitor.is_stop_requested() {
-            match self.try_prepare_topics() {
-                Ok(()) => return true,
-                Err(error) => {
-                    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                    let waiting_for = format!("{error}{hint}");
-                    tracing::info!(group = %self.options.group, waiting_for, "consumer not started yet");
-                    self.monitor
-                        .update(|state| state.phase = Phase::Starting { waiting_for: Some(waiting_for) });
-                }
-            }
-            failed_attempts += 1;
-            let until = Instant::now() + self.options.backoff.wait(failed_attempts, jitter());
-            while Instant::now() < until && !self.monitor.is_stop_requested() {
-                std::thread::sleep(until.saturating_duration_since(Instant::now()).min(IDLE_WAIT));
-            }
-        }
-        false
-    }
-
-    fn try_prepare_topics(&self) -> Result<(), AdminError> {
-        let admin = Admin::new(&self.cluster, PREPARE_TIMEOUT)?;
-        let existing = admin.list_topics()?;
-        let is_missing = |topic: &&String| !existing.iter().any(|found| found.name == **topic);
-        if let Some(topic) = self.options.topics.iter().find(is_missing) {
-            return Err(AdminError::UnknownTopic { topic: topic.clone() });
-        }
-        let mut specs = Vec::new();
-        for topics in &self.failure_topics {
-            specs.extend(topics.specs(self.options.letter_partitions));
-            specs.push(topics.retry_spec(&self.options.group));
-        }
-        admin.ensure_topics(&specs)?;
-        Ok(())
-    }
-
     /// Collects the next batch: waits for a first record, then a little for others.
     fn gather(&mut self) -> Result<Vec<ReceivedRecord>, Fatal> {
         let mut batch: Vec<_> = std::mem::take(&mut self.ahead).into();
@@ -288,6 +239,11 @@ impl Runtime {
         while !letters.is_empty() {
             let Err((unsent, error)) = self.parking.park(letters) else { break };
             failed_attempts += 1;
+            if matches!(&error, SendError::Refused { fault: KafkaFault::UnknownTopic, .. })
+                && let Err(error) = self.try_prepare_topics()
+            {
+                tracing::warn!(%error, "dead letter topic missing and not created");
+            }
             let reason = format!("cannot park a rejected record: {error}; {}", error.hint());
             if !self.back_off(&mut batch, failed_attempts, reason)? {
                 return Ok(());
@@ -413,82 +369,6 @@ impl Runtime {
             list.add_partition(&topic, partition);
         }
         list
-    }
-
-    /// Brings commits, watermarks and the state that others see up to date, each at its own pace.
-    fn refresh(&mut self) {
-        self.membership().commit_due(self.consumer.client());
-        if Instant::now() < self.next_refresh {
-            return;
-        }
-        self.next_refresh = Instant::now() + REFRESH_INTERVAL;
-        for ((topic, partition), _) in self.membership().owned() {
-            let high_watermark = native::cached_high_watermark(&self.consumer, &topic, partition);
-            self.membership().learn(&(topic, partition), None, high_watermark);
-        }
-        self.probe();
-        self.metrics.commits.inc_by(self.membership().take_commits_count());
-        let partition_state =
-            |((topic, partition), progress): (PartitionKey, super::membership::Progress)| {
-                let (next_offset, high_watermark) = (progress.next_offset, progress.high_watermark);
-                PartitionState { topic, partition, next_offset, high_watermark }
-            };
-        let partitions: Vec<_> = self.membership().owned().into_iter().map(partition_state).collect();
-        for partition in &partitions {
-            self.metrics.set_lag(partition);
-        }
-        let fault = self.membership().fault();
-        self.monitor.update(|state| {
-            state.partitions = partitions;
-            state.fault = fault;
-        });
-    }
-
-    /// Asks the cluster for what fetching does not tell: offsets of partitions without records, ends while paused, and
-    /// whether a fault is over.
-    fn probe(&mut self) {
-        let owned = self.membership().owned();
-        let is_unknown = owned.iter().any(|(_, p)| p.next_offset.is_none() || p.high_watermark.is_none());
-        let is_paused = matches!(self.monitor.state().phase, Phase::Paused { .. });
-        let is_urgent = is_unknown || is_paused || self.membership().fault().is_some();
-        let since_heard = self.heard_at.elapsed();
-        if Instant::now() < self.next_probe || !(is_urgent || since_heard > ALIVE_INTERVAL) {
-            return;
-        }
-        self.next_probe = Instant::now() + PROBE_INTERVAL;
-        self.heard_at = Instant::now();
-        let result = self.probe_offsets(&owned);
-        let fault = |error| KafkaFault::from_kafka(&error, self.cluster.bootstrap(), PROBE_TIMEOUT);
-        self.membership().set_fault(result.err().map(fault));
-    }
-
-    fn probe_offsets(&self, owned: &[(PartitionKey, super::membership::Progress)]) -> Result<(), KafkaError> {
-        let at = |offset: Offset| -> Result<TopicPartitionList, KafkaError> {
-            let mut list = TopicPartitionList::with_capacity(owned.len());
-            for ((topic, partition), _) in owned {
-                list.add_partition_offset(topic, *partition, offset)?;
-            }
-            Ok(list)
-        };
-        if owned.is_empty() {
-            // Nothing to ask about; any answer proves that the cluster is there.
-            return self.consumer.fetch_metadata(Some(&self.options.topics[0]), PROBE_TIMEOUT).map(drop);
-        }
-        let ends = offsets_at(&self.consumer, &at(Offset::End)?, PROBE_TIMEOUT)?;
-        let starts = match self.options.start_at {
-            StartAt::Earliest => offsets_at(&self.consumer, &at(Offset::Beginning)?, PROBE_TIMEOUT)?,
-            StartAt::Latest => ends.clone(),
-        };
-        let committed = self.consumer.committed_offsets(at(Offset::Invalid)?, PROBE_TIMEOUT)?;
-        for element in committed.elements() {
-            let name = (element.topic().to_string(), element.partition());
-            let begin = match element.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => starts.get(&name).copied(),
-            };
-            self.membership().learn(&(name.0.as_str().into(), name.1), begin, ends.get(&name).copied());
-        }
-        Ok(())
     }
 }
 

@@ -1,35 +1,30 @@
 //! Parking, listing, redriving and discarding.
 
+mod resolve;
+mod scan;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
 
-use super::context::{Origin, cut_at_character, letter_record, redriven_record};
-use super::status::{StatusBook, status_record};
-use super::{
-    Failure, FailureTopics, Letter, LetterId, LetterIdError, Resolution, ResolutionKind, StatusFilter,
-};
+use super::context::{Origin, cut_at_character, letter_record};
+use super::status::StatusBook;
+use super::{Failure, FailureTopics, Letter, LetterId, LetterIdError, ResolutionKind, StatusFilter};
 use crate::admin::{Admin, AdminError};
 use crate::cluster::Cluster;
 use crate::producer::{Delivered, Producer, SendError};
 use crate::reader::{Bounds, ReadError, ReadFrom, TopicReader};
 use crate::record::{ReceivedRecord, Record, now_ms};
+use resolve::Work;
+use scan::Scan;
 
 /// Letters on one page at most.
 const MAX_PAGE_LETTERS: usize = 500;
-/// Bytes of letters on one page: a page ends early behind the letter that exceeds them.
-const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Letters that one call may name.
 const MAX_SELECTED_IDS: usize = 10_000;
-/// Skipped letters that a summary names; it counts all.
-const MAX_SKIPPED_NAMED: usize = 100;
-/// Redrives after which a letter is left alone: its record fails every time.
-const MAX_REDRIVES: u32 = 10;
-/// Letters passed over before the reader jumps instead of reading on.
-const JUMP_LETTERS: i64 = 256;
 /// Bytes kept of the name of who decided.
 const MAX_BY_BYTES: usize = 256;
 
@@ -217,8 +212,11 @@ impl FailureInbox {
     pub fn parked_count(&self) -> Result<u64, InboxError> {
         let mut book = self.book.lock();
         let scan = self.scan(&mut book)?;
-        let kept: i64 = scan.bounds.values().map(|bounds| bounds.end_offset - bounds.start_offset).sum();
-        Ok(u64::try_from(kept).unwrap_or(0).saturating_sub(book.len() as u64))
+        let parked = |(partition, bounds): (&i32, &Bounds)| {
+            let kept_count = u64::try_from(bounds.end_offset - bounds.start_offset).unwrap_or(0);
+            kept_count.saturating_sub(book.resolved_count(*partition, *bounds) as u64)
+        };
+        Ok(scan.bounds.iter().map(parked).sum())
     }
 
     /// Writes the originals of parked letters to the retry topics of their groups, and marks the letters.
@@ -330,165 +328,5 @@ impl FailureInbox {
             ready.insert(group.to_string());
         }
         Ok(())
-    }
-}
-
-/// One pass over the dead letter topic, up to the ends it had when the pass began.
-struct Scan<'a> {
-    inbox: &'a FailureInbox,
-    reader: TopicReader,
-    bounds: BTreeMap<i32, Bounds>,
-}
-
-impl Scan<'_> {
-    /// Letters from `from` on, and where to go on; `None` at the end.
-    fn page(
-        &mut self,
-        book: &StatusBook,
-        filter: StatusFilter,
-        from: LetterId,
-        limit: usize,
-    ) -> Result<(Vec<Letter>, Option<LetterId>), InboxError> {
-        let deadline = Instant::now() + self.inbox.timeout;
-        let mut letters = Vec::new();
-        let mut bytes_left = MAX_PAGE_BYTES;
-        let partitions: Vec<_> =
-            self.bounds.range(from.partition..).map(|(id, bounds)| (*id, *bounds)).collect();
-        for (partition, bounds) in partitions {
-            let first = if partition == from.partition { from.offset } else { 0 };
-            let mut next = LetterId { partition, offset: first.max(bounds.start_offset) };
-            let mut assigned_at = None;
-            loop {
-                next = book.next_admitted(filter, next);
-                if next.offset >= bounds.end_offset {
-                    break;
-                }
-                if letters.len() >= limit || bytes_left == 0 || Instant::now() >= deadline {
-                    return Ok((letters, Some(next)));
-                }
-                if assigned_at.is_none_or(|at| next.offset - at > JUMP_LETTERS) {
-                    self.seek(next)?;
-                }
-                let Some(record) = self.read(partition, deadline)? else {
-                    // Behind the last record, below the end: only gaps are left.
-                    if self.reader.is_at_end() { break } else { return Ok((letters, Some(next))) }
-                };
-                assigned_at = Some(record.offset);
-                if record.offset < next.offset {
-                    continue;
-                }
-                next.offset = record.offset;
-                let resolution = book.get(next);
-                if filter.admits(resolution.is_some()) {
-                    bytes_left = bytes_left.saturating_sub(record.size_bytes());
-                    letters.push(Letter::from_record(&self.inbox.topics.source, record, resolution));
-                }
-                next.offset += 1;
-            }
-        }
-        Ok((letters, None))
-    }
-
-    fn letter(&mut self, book: &StatusBook, id: LetterId) -> Result<Letter, InboxError> {
-        let unknown = || InboxError::UnknownLetter { id, letters: self.inbox.topics.letters.to_string() };
-        let bounds = self.bounds.get(&id.partition).copied().ok_or_else(unknown)?;
-        if !(bounds.start_offset..bounds.end_offset).contains(&id.offset) {
-            return Err(unknown());
-        }
-        self.seek(id)?;
-        let found = self.read(id.partition, Instant::now() + self.inbox.timeout)?;
-        match found {
-            Some(record) if record.offset == id.offset => {
-                Ok(Letter::from_record(&self.inbox.topics.source, record, book.get(id)))
-            }
-            Some(_) => Err(InboxError::UnknownLetter { id, letters: self.inbox.topics.letters.to_string() }),
-            None if self.reader.is_at_end() => {
-                Err(InboxError::UnknownLetter { id, letters: self.inbox.topics.letters.to_string() })
-            }
-            None => Err(InboxError::TimedOut {
-                topic: self.inbox.topics.letters.to_string(),
-                waited: self.inbox.timeout,
-            }),
-        }
-    }
-
-    fn seek(&mut self, to: LetterId) -> Result<(), InboxError> {
-        Ok(self.reader.restart(&HashMap::from([(to.partition, to.offset)]))?)
-    }
-
-    fn read(&mut self, partition: i32, deadline: Instant) -> Result<Option<ReceivedRecord>, InboxError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let record = self.reader.next_until_end(left)?;
-        Ok(record.filter(|record| record.partition == partition))
-    }
-}
-
-/// A redrive or discard under way.
-struct Work<'a> {
-    inbox: &'a FailureInbox,
-    book: &'a mut StatusBook,
-    kind: ResolutionKind,
-    by: Arc<str>,
-    summary: &'a mut Summary,
-}
-
-impl Work<'_> {
-    fn take(&mut self, letters: Vec<Letter>) -> Result<(), InboxError> {
-        let mut originals = Vec::new();
-        let mut ids = Vec::with_capacity(letters.len());
-        for letter in letters {
-            let id = letter.id;
-            match self.original(letter) {
-                Ok(original) => {
-                    originals.extend(original);
-                    ids.push(id);
-                }
-                Err(reason) => self.skip(id, &reason),
-            }
-        }
-        if !self.summary.dry_run && !ids.is_empty() {
-            self.make_durable(&originals, &ids)?;
-        }
-        self.summary.done += ids.len() as u64;
-        Ok(())
-    }
-
-    /// What to write for a letter besides its status: nothing for a discard. An error says why it is skipped.
-    fn original(&self, letter: Letter) -> Result<Option<Record>, String> {
-        if let Some(resolution) = &letter.resolution {
-            return Err(format!("already {} by {}", resolution.kind.name(), resolution.by));
-        }
-        if self.kind == ResolutionKind::Discarded {
-            return Ok(None);
-        }
-        let context = letter.context.ok_or("written by another tool: it names no group to redrive to")?;
-        if context.redrives >= MAX_REDRIVES {
-            return Err(format!("redriven {} times already", context.redrives));
-        }
-        let retry = self.inbox.topics.retry(&context.group);
-        if !self.summary.dry_run {
-            self.inbox.ensure_retry_topic(&context.group).map_err(|error| error.to_string())?;
-        }
-        Ok(Some(redriven_record(letter.id, letter.key, letter.value, &letter.headers, &context, retry)))
-    }
-
-    fn make_durable(&mut self, originals: &[Record], ids: &[LetterId]) -> Result<(), InboxError> {
-        let done = self.summary.done;
-        self.inbox.send(originals, done)?;
-        let resolution = Resolution { kind: self.kind, by: Arc::clone(&self.by), at_ms: now_ms() };
-        let status = |id: &LetterId| status_record(Arc::clone(&self.inbox.topics.status), *id, &resolution);
-        let statuses: Vec<_> = ids.iter().map(status).collect();
-        self.inbox.send(&statuses, done)?;
-        for id in ids {
-            self.book.insert(*id, &resolution);
-        }
-        Ok(())
-    }
-
-    fn skip(&mut self, id: LetterId, reason: &str) {
-        self.summary.skipped += 1;
-        if self.summary.skipped_letters.len() < MAX_SKIPPED_NAMED {
-            self.summary.skipped_letters.push(Skipped { id, reason: reason.to_string() });
-        }
     }
 }

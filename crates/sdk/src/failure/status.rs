@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::LetterId;
+use crate::reader::Bounds;
 use crate::record::{ReceivedRecord, Record};
 
 /// How a letter left the inbox.
@@ -143,9 +144,10 @@ impl StatusBook {
         Some(Resolution { kind: entry.kind, by, at_ms: entry.at_ms })
     }
 
-    /// How many letters are decided about.
-    pub(super) fn len(&self) -> usize {
-        self.by_letter.len()
+    /// How many letters of a partition are decided about, among those kept.
+    pub(super) fn resolved_count(&self, partition: i32, bounds: Bounds) -> usize {
+        let id = |offset| LetterId { partition, offset };
+        self.by_letter.range(id(bounds.start_offset)..id(bounds.end_offset)).count()
     }
 
     /// The first offset of the partition, from this one on, that the filter may admit: skips resolved letters
@@ -162,7 +164,7 @@ impl StatusBook {
                     if resolved != parked {
                         break;
                     }
-                    parked.offset += 1;
+                    parked.offset = parked.offset.saturating_add(1);
                 }
                 parked
             }
@@ -227,6 +229,7 @@ mod tests {
         check(StatusFilter::Any, 0, 0);
         check(StatusFilter::Resolved, 3, 5);
         check(StatusFilter::Resolved, 6, i64::MAX);
+        assert_eq!(book.resolved_count(0, Bounds { start_offset: 1, end_offset: 5 }), 2);
         book.forget_before(0, 5);
         assert_eq!(book.get(id(2)), None);
         assert!(book.get(id(5)).is_some());
