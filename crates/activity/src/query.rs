@@ -1,7 +1,7 @@
 //! A question to the store: which activities of one tenant, newest first.
 //!
 //! Owns the filters, their text form and what it means for an activity to match. The order is `occurred_at`, then
-//! `id` (by its bytes), both descending; a [`Position`] is a place in that order, so that a page that starts after it
+//! `id` (by its bytes; a store may have all UUIDs after all other ids), both descending; a [`Position`] is a place in that order, so that a page that starts after it
 //! neither repeats nor skips what was there, whatever arrives meanwhile.
 
 use std::hash::Hasher;

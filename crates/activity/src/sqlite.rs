@@ -17,6 +17,8 @@ use crate::cursor::CursorKey;
 use crate::query::{Page, Query};
 use crate::store::{Inserted, Store, StoreError};
 
+mod id;
+mod links;
 mod read;
 mod schema;
 mod write;

@@ -1,44 +1,44 @@
 //! Questions to the SQLite store.
 //!
-//! One index walks the rows in the order of the answer: by target, else by actor, else by time; the other filters are
-//! checked here, row by row, on borrowed columns. Search by text is such a check too, over one tenant's rows, newest
-//! first: a full-text index would cost the writer more than all the others together (docs/adr says what was measured).
+//! The rows come in the order of the answer, from the index by time or, where a target or an actor is given, from its
+//! links; the other filters are checked here, row by row, on borrowed columns. Search by text is such a check too, over
+//! one tenant's rows, newest first: a full-text index would cost the writer more than everything else together.
 //! Invariant: one call looks at no more than `MAX_SCANNED_ROWS` rows.
+
+use std::ops::ControlFlow;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::id::StoredId;
+use super::links::{self, LinkQuery, Role};
 use crate::activity::{Activity, Context, Entity, Metadata};
 use crate::limits::MAX_SCANNED_ROWS;
 use crate::query::{Filter, Needle, Page, Position, Query};
 use crate::timestamp::Timestamp;
 
-pub const GET: &str = "
-SELECT a.occurred_at, a.id, a.received_at, a.action, a.actor_id, a.actor_type, a.actor_name, a.targets, a.context,
-       a.metadata
-FROM activity a INDEXED BY activity_by_id WHERE a.tenant_id = ?1 AND a.id = ?2";
+/// What `row` reads, in this order.
+macro_rules! columns {
+    () => {
+        "SELECT occurred_at, id, received_at, action, actor_id, actor_type, actor_name, targets, context, metadata
+FROM activity "
+    };
+}
 
-// In all three, ?2 and ?3 are the place that the rows come after, ?4 the earliest time; the columns are those of GET.
-pub const BY_TIME: &str = "
-SELECT a.occurred_at, a.id, a.received_at, a.action, a.actor_id, a.actor_type, a.actor_name, a.targets, a.context,
-       a.metadata
-FROM activity a INDEXED BY activity_by_time
-WHERE a.tenant_id = ?1 AND (a.occurred_at, a.id) < (?2, ?3) AND a.occurred_at >= ?4
-ORDER BY a.occurred_at DESC, a.id DESC";
+pub const GET: &str = concat!(columns!(), "INDEXED BY activity_by_id WHERE tenant_id = ?1 AND id = ?2");
 
-pub const BY_ACTOR: &str = "
-SELECT a.occurred_at, a.id, a.received_at, a.action, a.actor_id, a.actor_type, a.actor_name, a.targets, a.context,
-       a.metadata
-FROM activity a INDEXED BY activity_by_actor
-WHERE a.tenant_id = ?1 AND a.actor_id = ?5 AND (a.occurred_at, a.id) < (?2, ?3) AND a.occurred_at >= ?4
-ORDER BY a.occurred_at DESC, a.id DESC";
+const BY_SEQ: &str = concat!(columns!(), "WHERE seq = ?1");
 
-pub const BY_TARGET: &str = "
-SELECT a.occurred_at, a.id, a.received_at, a.action, a.actor_id, a.actor_type, a.actor_name, a.targets, a.context,
-       a.metadata
-FROM activity_target t CROSS JOIN activity a INDEXED BY activity_by_id ON a.tenant_id = t.tenant_id AND a.id = t.id
-WHERE t.tenant_id = ?1 AND t.target_id = ?5 AND (t.occurred_at, t.id) < (?2, ?3) AND t.occurred_at >= ?4
-ORDER BY t.occurred_at DESC, t.id DESC";
+/// After the place (?2, ?3), not before the time ?4.
+pub const BY_TIME: &str = concat!(
+    columns!(),
+    "INDEXED BY activity_by_time
+WHERE tenant_id = ?1 AND (occurred_at, id) < (?2, ?3) AND occurred_at >= ?4
+ORDER BY occurred_at DESC, id DESC"
+);
+
+/// The most links of an entity that are fetched before their rows are looked at.
+const MAX_LINKS_AT_ONCE: usize = 2000;
 
 /// Why a question has no answer.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl From<rusqlite::Error> for ReadError {
 pub fn get(connection: &Connection, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, ReadError> {
     let Some(tenant_id) = tenant_id(connection, tenant)? else { return Ok(None) };
     let mut statement = connection.prepare_cached(GET)?;
-    let mut rows = statement.query((tenant_id, id))?;
+    let mut rows = statement.query((tenant_id, StoredId::new(id)))?;
     rows.next()?.map(|row| activity(tenant, row)).transpose()
 }
 
@@ -81,60 +81,103 @@ pub fn count(connection: &Connection, tenant: Option<&str>) -> Result<u64, ReadE
 
 /// As `Store::query`.
 pub fn query(connection: &Connection, query: &Query) -> Result<Page, ReadError> {
-    let filter = &query.filter;
-    let mut page = Page { items: Vec::new(), next: None };
-    let Some(tenant_id) = tenant_id(connection, &filter.tenant)? else { return Ok(page) };
-    let (sql, indexed) = plan(filter);
-    let (before, id) = start(query);
-    let from = filter.from.map_or(i64::MIN, Timestamp::as_micros);
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = match indexed {
-        None => statement.query((tenant_id, before, id, from))?,
-        Some(indexed) => statement.query((tenant_id, before, id, from, indexed))?,
-    };
-    let rest = Rest::of(filter);
-    let mut scanned = 0;
-    let mut last = None;
-    while let Some(row) = rows.next()? {
-        if scanned == MAX_SCANNED_ROWS {
-            page.next = last_item(&page).or(last);
-            break;
+    let mut scan = Scan::new(query);
+    let Some(tenant_id) = tenant_id(connection, &query.filter.tenant)? else { return Ok(scan.page) };
+    let from = query.filter.from.map_or(i64::MIN, Timestamp::as_micros);
+    let after = start(query);
+    match (&query.filter.target, &query.filter.actor) {
+        (Some(target), _) => {
+            let links = LinkQuery { tenant_id, role: Role::Target, entity_id: target, after, from, limit: 0 };
+            by_links(connection, &mut scan, links)?;
         }
-        scanned += 1;
-        if rest.matches(row)? {
-            if page.items.len() == query.limit {
-                page.next = last_item(&page);
-                break;
+        (None, Some(actor)) => {
+            let links = LinkQuery { tenant_id, role: Role::Actor, entity_id: actor, after, from, limit: 0 };
+            by_links(connection, &mut scan, links)?;
+        }
+        (None, None) => {
+            let mut statement = connection.prepare_cached(BY_TIME)?;
+            let mut rows = statement.query((tenant_id, after.0, &after.1, from))?;
+            while let Some(row) = rows.next()? {
+                if scan.take(row)?.is_break() {
+                    break;
+                }
             }
-            page.items.push(activity(&filter.tenant, row)?);
-        }
-        if scanned == MAX_SCANNED_ROWS {
-            last = Some(position(row)?);
         }
     }
-    Ok(page)
+    Ok(scan.page)
 }
 
-/// The statement whose index finds the fewest rows, and the value it takes beside the times.
-fn plan(filter: &Filter) -> (&'static str, Option<&str>) {
-    match (&filter.target, &filter.actor) {
-        (Some(target), _) => (BY_TARGET, Some(target)),
-        (None, Some(actor)) => (BY_ACTOR, Some(actor)),
-        (None, None) => (BY_TIME, None),
+/// Walks the rows of an entity, some links at a time.
+fn by_links(connection: &Connection, scan: &mut Scan<'_>, mut links: LinkQuery<'_>) -> Result<(), ReadError> {
+    let mut statement = connection.prepare_cached(BY_SEQ)?;
+    // One more than the page, which is all it takes unless there are other filters; then ever more.
+    links.limit = scan.query.limit + 1;
+    loop {
+        let found = links::newest(connection, &links)?;
+        for link in &found {
+            let mut rows = statement.query([link.seq])?;
+            if let Some(row) = rows.next()?
+                && scan.take(row)?.is_break()
+            {
+                return Ok(());
+            }
+        }
+        match found.into_iter().nth(links.limit - 1) {
+            Some(last) => links.after = (last.occurred_at, last.id),
+            None => return Ok(()),
+        }
+        links.limit = (links.limit * 4).min(MAX_LINKS_AT_ONCE);
     }
 }
 
 /// The place that the rows come after: no id is empty, so (to, "") comes before all that happened before `to`.
-fn start(query: &Query) -> (i64, &str) {
+fn start(query: &Query) -> (i64, StoredId<'static>) {
     let to = query.filter.to.map_or(i64::MAX, Timestamp::as_micros);
     match &query.after {
-        Some(after) if after.occurred_at.as_micros() < to => (after.occurred_at.as_micros(), &after.id),
-        _ => (to, ""),
+        Some(after) if after.occurred_at.as_micros() < to => {
+            (after.occurred_at.as_micros(), StoredId::new(&after.id).into_owned())
+        }
+        _ => (to, StoredId::Text("".into())),
     }
 }
 
-fn last_item(page: &Page) -> Option<Position> {
-    page.items.last().map(|item| Position { occurred_at: item.occurred_at, id: item.id.to_string() })
+/// Fills a page from rows in the order of the answer.
+struct Scan<'q> {
+    query: &'q Query,
+    rest: Rest<'q>,
+    page: Page,
+    scanned: usize,
+    /// The last row that could be looked at, once it was.
+    last: Option<Position>,
+}
+
+impl<'q> Scan<'q> {
+    fn new(query: &'q Query) -> Self {
+        let page = Page { items: Vec::new(), next: None };
+        Self { query, rest: Rest::of(&query.filter), page, scanned: 0, last: None }
+    }
+
+    /// Looks at the next row; breaks when the page is done.
+    fn take(&mut self, row: &Row<'_>) -> Result<ControlFlow<()>, ReadError> {
+        if self.scanned == MAX_SCANNED_ROWS {
+            self.page.next = self.last.take();
+            return Ok(ControlFlow::Break(()));
+        }
+        self.scanned += 1;
+        if self.rest.matches(row)? {
+            if self.page.items.len() == self.query.limit {
+                let last = self.page.items.last();
+                self.page.next =
+                    last.map(|item| Position { occurred_at: item.occurred_at, id: item.id.to_string() });
+                return Ok(ControlFlow::Break(()));
+            }
+            self.page.items.push(activity(&self.query.filter.tenant, row)?);
+        }
+        if self.scanned == MAX_SCANNED_ROWS {
+            self.last = Some(position(row)?);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
 }
 
 fn tenant_id(connection: &Connection, tenant: &str) -> Result<Option<i64>, rusqlite::Error> {
@@ -165,7 +208,10 @@ impl<'a> Rest<'a> {
             return Ok(false);
         }
         let Some(needle) = &self.needle else { return Ok(true) };
-        for column in [1, 3, 4, 5, 6] {
+        if needle.is_in(&StoredId::read(row.get_ref(1)?)?.into_text()) {
+            return Ok(true);
+        }
+        for column in [3, 4, 5, 6] {
             if text(row, column)?.is_some_and(|text| needle.is_in(text)) {
                 return Ok(true);
             }
@@ -206,14 +252,14 @@ fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, rusqlite
 }
 
 fn position(row: &Row<'_>) -> Result<Position, ReadError> {
-    let id: String = row.get(1)?;
+    let id = row.get::<_, StoredId<'static>>(1)?.into_text().to_string();
     let occurred_at = Timestamp::from_micros(row.get(0)?).unwrap_or(Timestamp::MIN);
     Ok(Position { occurred_at, id })
 }
 
 fn activity(tenant: &str, row: &Row<'_>) -> Result<Activity<'static>, ReadError> {
-    let id: String = row.get(1)?;
-    let damaged = |column| ReadError::Damaged { tenant: tenant.to_owned(), id: id.clone(), column };
+    let id = row.get::<_, StoredId<'static>>(1)?.into_text();
+    let damaged = |column| ReadError::Damaged { tenant: tenant.to_owned(), id: id.to_string(), column };
     let time = |column: usize, name| {
         let micros: i64 = row.get(column)?;
         Timestamp::from_micros(micros).ok_or_else(|| damaged(name))
@@ -253,6 +299,6 @@ fn activity(tenant: &str, row: &Row<'_>) -> Result<Activity<'static>, ReadError>
         targets,
         context,
         metadata,
-        id: id.clone().into(),
+        id: id.clone(),
     })
 }

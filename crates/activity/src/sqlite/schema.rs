@@ -31,14 +31,15 @@ const CHECKPOINT_PAGES: i64 = 8192;
 const WAL_LIMIT_BYTES: i64 = 64 * 1024 * 1024;
 
 /// `seq` is the order of arrival. Tenants are numbered because each index repeats them; lists and objects are kept as
-/// JSON, being read back whole only.
+/// JSON, being read back whole only. Ids have no declared type, being bytes or text (`id`); `link` and `bucket` belong to
+/// `links`.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE tenant (tenant_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE activity (
     seq INTEGER PRIMARY KEY,
     tenant_id INTEGER NOT NULL,
-    id TEXT NOT NULL,
+    id NOT NULL,
     occurred_at INTEGER NOT NULL,
     received_at INTEGER NOT NULL,
     action TEXT NOT NULL,
@@ -51,14 +52,17 @@ CREATE TABLE activity (
 );
 CREATE UNIQUE INDEX activity_by_id ON activity (tenant_id, id);
 CREATE INDEX activity_by_time ON activity (tenant_id, occurred_at, id);
-CREATE INDEX activity_by_actor ON activity (tenant_id, actor_id, occurred_at, id) WHERE actor_id IS NOT NULL;
-CREATE TABLE activity_target (
+CREATE TABLE link (
+    bucket INTEGER NOT NULL,
+    role INTEGER NOT NULL,
     tenant_id INTEGER NOT NULL,
-    target_id TEXT NOT NULL,
+    entity_id TEXT NOT NULL,
     occurred_at INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    PRIMARY KEY (tenant_id, target_id, occurred_at, id)
+    id NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (bucket, role, tenant_id, entity_id, occurred_at, id)
 ) WITHOUT ROWID;
+CREATE TABLE bucket (bucket INTEGER PRIMARY KEY, earliest INTEGER NOT NULL, latest INTEGER NOT NULL);
 ";
 
 /// Sets up the writing connection, and the tables where the file is new.

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::id::StoredId;
+use super::links::LinkWriter;
 use crate::activity::Activity;
 use crate::store::Inserted;
 use crate::text::Text;
@@ -20,10 +22,6 @@ INSERT INTO activity (tenant_id, id, occurred_at, received_at, action, actor_id,
                       targets, context, metadata)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
 ON CONFLICT (tenant_id, id) DO NOTHING";
-
-/// One activity may name a target twice, with different types.
-const INSERT_TARGET: &str = "
-INSERT OR IGNORE INTO activity_target (tenant_id, target_id, occurred_at, id) VALUES (?1, ?2, ?3, ?4)";
 
 /// The one connection that writes.
 pub struct Writer {
@@ -57,35 +55,34 @@ fn insert_all(
     activities: &[Activity<'_>],
 ) -> Result<Vec<Inserted>, rusqlite::Error> {
     let mut insert = transaction.prepare_cached(INSERT)?;
-    let mut insert_target = transaction.prepare_cached(INSERT_TARGET)?;
+    let mut links = LinkWriter::new(transaction)?;
     let mut json = Json::default();
-    activities
-        .iter()
-        .map(|activity| {
-            let tenant_id = tenant_id(transaction, tenants, &activity.tenant)?;
-            let inserted = insert_one(&mut insert, &mut json, tenant_id, activity)?;
-            if inserted == Inserted::Stored {
-                for target in &activity.targets {
-                    let occurred_at = activity.occurred_at.as_micros();
-                    insert_target.execute(params![tenant_id, &*target.id, occurred_at, &*activity.id])?;
-                }
-            }
-            Ok(inserted)
-        })
-        .collect()
+    let mut inserted = Vec::with_capacity(activities.len());
+    for activity in activities {
+        let tenant_id = tenant_id(transaction, tenants, &activity.tenant)?;
+        let id = StoredId::new(&activity.id);
+        let outcome = insert_one(&mut insert, &mut json, tenant_id, &id, activity)?;
+        if outcome == Inserted::Stored {
+            links.add(transaction.last_insert_rowid(), tenant_id, &id, activity)?;
+        }
+        inserted.push(outcome);
+    }
+    links.finish()?;
+    Ok(inserted)
 }
 
 fn insert_one(
     insert: &mut CachedStatement<'_>,
     json: &mut Json,
     tenant_id: i64,
+    id: &StoredId<'_>,
     activity: &Activity<'_>,
 ) -> Result<Inserted, rusqlite::Error> {
     let actor = activity.actor.as_ref();
     let targets = (!activity.targets.is_empty()).then_some(&activity.targets);
     let rows = insert.execute(params![
         tenant_id,
-        &*activity.id,
+        id,
         activity.occurred_at.as_micros(),
         activity.received_at.as_micros(),
         &*activity.action,
