@@ -1,5 +1,9 @@
 //! The log from the outside: appends, reads, restarts.
 
 mod append_and_read;
+mod concurrency;
+mod damage;
+mod failures;
 mod power_cut;
+mod producers;
 mod support;

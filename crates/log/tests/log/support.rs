@@ -41,16 +41,21 @@ pub fn options() -> AppendOptions {
 
 /// A batch of `count` records whose values begin with `tag`.
 pub fn batch(tag: &str, count: usize, value_len: usize) -> Bytes {
+    timed_batch(tag, count, value_len, NOW_MS)
+}
+
+/// The same with timestamps from `first_ms` on.
+pub fn timed_batch(tag: &str, count: usize, value_len: usize, first_ms: i64) -> Bytes {
     let mut builder = BatchBuilder::new();
-    fill(&mut builder, tag, count, value_len);
+    fill(&mut builder, tag, count, value_len, first_ms);
     builder.build()
 }
 
-pub fn fill(builder: &mut BatchBuilder, tag: &str, count: usize, value_len: usize) {
+pub fn fill(builder: &mut BatchBuilder, tag: &str, count: usize, value_len: usize, first_ms: i64) {
     for index in 0..count {
         let mut value = format!("{tag}/{index}/").into_bytes();
         value.resize(value.len().max(value_len), b'.');
-        builder.push(NOW_MS + index as i64, Some(b"key"), Some(&value), &[]);
+        builder.push(first_ms + index as i64, Some(b"key"), Some(&value), &[]);
     }
 }
 

@@ -1,0 +1,211 @@
+//! Damaged files: torn tails are cut, everything else is told and never read as if it were right.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidings_log::batch::Batches;
+use tidings_log::testing::{Loss, SimDisk};
+use tidings_log::{DataDir, DataDirOptions, LogConfig, PartitionLog, ReadError, RecoverError, UpTo};
+
+use crate::support::{NOW_MS, append_durably, batch, create, log, open_on, tags, timed_batch};
+
+const ROOT: &str = "/data";
+
+fn segment_path(base_offset: i64, extension: &str) -> PathBuf {
+    Path::new(ROOT).join("orders-0").join(format!("{base_offset:020}.{extension}"))
+}
+
+fn small_segments() -> LogConfig {
+    LogConfig { segment_bytes: 20_000, index_interval_bytes: 128, ..LogConfig::default() }
+}
+
+/// A disk with one log of `count` batches of different sizes, after a kill; and the batches' positions.
+fn killed(count: usize) -> (SimDisk, Vec<u64>) {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let orders = create(&data_dir, 0, LogConfig { index_interval_bytes: 128, ..LogConfig::default() });
+    let mut positions = Vec::new();
+    for index in 0..count {
+        positions.push(orders.size_bytes());
+        append_durably(&orders, batch(&format!("b{index}"), 1 + index % 3, 50 + 13 * index));
+    }
+    positions.push(orders.size_bytes());
+    (disk.crash(Loss::Nothing), positions)
+}
+
+fn try_recover(disk: &SimDisk) -> Result<Arc<DataDir>, RecoverError> {
+    let disk = Arc::new(disk.clone());
+    let unrecovered = DataDir::open(disk, ROOT, DataDirOptions::default()).expect("open");
+    unrecovered.recover().map(|(data_dir, _)| data_dir)
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut() {
+    let (disk, positions) = killed(5);
+    let (last, end) = (positions[4], positions[5]);
+    let path = segment_path(0, "log");
+    for torn_at in last..end {
+        for zeros in [false, true] {
+            // The last byte is the last record's number of headers: zero.
+            if zeros && torn_at == end - 1 {
+                continue;
+            }
+            let disk = disk.crash(Loss::Nothing);
+            disk.corrupt(&path, |data| {
+                data.truncate(torn_at as usize);
+                // A file may have got its length before its bytes.
+                data.resize(if zeros { end as usize } else { torn_at as usize }, 0);
+            })
+            .expect("corrupt");
+            let (data_dir, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+            let orders = log(&data_dir, 0);
+            assert_eq!(orders.log_end_offset(), 7, "torn at {torn_at}");
+            assert_eq!(orders.size_bytes(), last, "torn at {torn_at}");
+            assert_eq!(tags(&orders, UpTo::HighWatermark).len(), 7);
+            let cut_bytes: u64 = report.cuts.iter().map(|cut| cut.bytes).sum();
+            assert_eq!(cut_bytes, if zeros { end - last } else { torn_at - last });
+            assert_eq!(append_durably(&orders, batch("next", 1, 10)), 7);
+        }
+    }
+}
+
+#[test]
+fn damage_before_valid_batches_is_an_error_that_names_the_place() {
+    let (disk, positions) = killed(5);
+    let (from, to) = (positions[2], positions[3]);
+    for position in from..to {
+        // The leader epoch is not covered by the CRC; it is ours to assign and tells consumers nothing new.
+        if (from + 12..from + 16).contains(&position) {
+            continue;
+        }
+        let disk = disk.crash(Loss::Nothing);
+        disk.corrupt(&segment_path(0, "log"), |data| data[position as usize] ^= 0x10).expect("corrupt");
+        let error = try_recover(&disk).expect_err("damage in the middle");
+        let RecoverError::Damaged { position: found, offset, lost_bytes, ref file, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((found, offset, lost_bytes), (from, 3, to - from), "byte {position}: {error}");
+        assert_eq!(*file, segment_path(0, "log"));
+        assert!(error.hint().contains("orders-0"), "{}", error.hint());
+    }
+}
+
+#[test]
+fn a_log_shorter_than_its_recovery_point_is_an_error() {
+    let (disk, positions) = killed(5);
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    data_dir.close().expect("close");
+    drop(data_dir);
+    let disk = disk.crash(Loss::Nothing);
+    disk.corrupt(&segment_path(0, "log"), |data| data.truncate(positions[4] as usize)).expect("corrupt");
+    let error = try_recover(&disk).expect_err("lost batches");
+    assert!(error.to_string().contains("before its recovery point"), "{error}");
+}
+
+/// A cleanly closed log of many segments.
+fn closed() -> (SimDisk, Vec<String>) {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let orders = create(&data_dir, 0, small_segments());
+    for index in 0..300 {
+        let first_ms = NOW_MS + index as i64 * 10;
+        append_durably(
+            &orders,
+            timed_batch(&format!("b{index}"), 1 + index % 3, 100 + 7 * (index % 20), first_ms),
+        );
+    }
+    assert!(orders.segment_count() > 3);
+    let expected = tags(&orders, UpTo::HighWatermark);
+    data_dir.close().expect("close");
+    (disk, expected)
+}
+
+/// Reads every offset on its own, and every timestamp.
+fn read_everywhere(orders: &PartitionLog, expected: &[String]) {
+    for (offset, tag) in expected.iter().enumerate() {
+        let fetched = orders.read(offset as i64, 1, UpTo::HighWatermark, true).expect("read");
+        let bytes = fetched.slice.read().expect("read the slice");
+        let records = Batches::new(bytes).flatten().filter_map(|batch| batch.records()).flatten().flatten();
+        let record = records.into_iter().find(|record| record.offset == offset as i64).expect("the record");
+        let value = String::from_utf8_lossy(&record.value.expect("a value")).into_owned();
+        assert_eq!(value.trim_end_matches('.'), tag, "offset {offset}");
+        let found = orders.offset_for_timestamp(record.timestamp_ms).expect("search").expect("found");
+        assert_eq!(found.timestamp_ms, record.timestamp_ms);
+        assert_eq!(found.offset, offset as i64);
+    }
+}
+
+#[test]
+fn missing_and_damaged_indexes_are_rebuilt_and_never_believed() {
+    let (disk, expected) = closed();
+    let files = disk.files(Path::new(ROOT));
+    let indexes: Vec<_> = files.iter().filter(|path| path.to_string_lossy().ends_with("index")).collect();
+    assert!(indexes.len() > 6);
+    for (seed, path) in indexes.iter().enumerate() {
+        let damages: [fn(&mut Vec<u8>, usize); 4] = [
+            |data, _| data.clear(),
+            |data, _| data.truncate(data.len() / 2 + 1),
+            |data, seed| {
+                let at = (seed * 7) % data.len().max(1);
+                if let Some(byte) = data.get_mut(at) {
+                    *byte ^= 0x40;
+                }
+            },
+            |data, _| data.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31).wrapping_add(7)),
+        ];
+        for damage in damages {
+            let disk = disk.crash(Loss::Nothing);
+            disk.corrupt(path, |data| damage(data, seed)).expect("corrupt");
+            let data_dir = try_recover(&disk).expect("an index is no reason to stop");
+            read_everywhere(&log(&data_dir, 0), &expected);
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_in_a_closed_segment_are_no_silent_wrong_reads() {
+    let (disk, expected) = closed();
+    let path = segment_path(0, "log");
+    for seed in 0..200usize {
+        let disk = disk.crash(Loss::Nothing);
+        disk.corrupt(&path, |data| {
+            let bit = seed * 7919 % (data.len() * 8);
+            data[bit / 8] ^= 1 << (bit % 8);
+        })
+        .expect("corrupt");
+        let data_dir = try_recover(&disk).expect("the damage lies below the recovery point");
+        let orders = log(&data_dir, 0);
+        for (offset, tag) in expected.iter().enumerate().take(60) {
+            let fetched = match orders.read(offset as i64, 1, UpTo::HighWatermark, true) {
+                Ok(fetched) => fetched,
+                Err(ReadError::Damaged { .. }) => continue,
+                Err(error) => panic!("{error}"),
+            };
+            let bytes = fetched.slice.read().expect("read the slice");
+            // What a consumer does: check the CRC.
+            let Ok(headers) = tidings_log::batch::validate(&bytes, &Default::default()) else { continue };
+            assert_eq!(headers.len(), 1);
+            let batch = Batches::new(bytes).next().expect("one").expect("valid");
+            let found =
+                batch.records().expect("plain").flatten().find(|record| record.offset == offset as i64);
+            if let Some(record) = found {
+                let value = String::from_utf8_lossy(&record.value.expect("a value")).into_owned();
+                assert_eq!(value.trim_end_matches('.'), tag, "seed {seed} offset {offset}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_checkpoint_costs_time_only() {
+    let (disk, expected) = closed();
+    for name in ["recovery-point-offset-checkpoint", "orders-0/leader-epoch-checkpoint"] {
+        let disk = disk.crash(Loss::Nothing);
+        disk.corrupt(&Path::new(ROOT).join(name), |data| data.truncate(3)).expect("corrupt");
+        let (data_dir, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert!(!report.rebuilt.is_empty(), "{name}");
+        let orders = log(&data_dir, 0);
+        assert_eq!(tags(&orders, UpTo::HighWatermark), expected);
+        assert_eq!(orders.latest_leader_epoch(), Some(0));
+    }
+}

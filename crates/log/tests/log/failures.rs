@@ -1,0 +1,186 @@
+//! A disk that fails: nothing is acknowledged that is not durable, and what can go on goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidings_log::testing::{Loss, Operation, SimDisk};
+use tidings_log::{
+    AppendError, CommitError, CreateError, DataDir, DataDirOptions, Durability, LogConfig, OpenError,
+    RealDisk, StorageState, UpTo,
+};
+use tidings_model::{ErrorCode, TopicId};
+
+use crate::support::{append, append_durably, batch, create, log, open_on, options, partition, tags};
+
+const ROOT: &str = "/data";
+const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
+
+fn start() -> (SimDisk, Arc<DataDir>) {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    (disk, data_dir)
+}
+
+#[test]
+fn a_failed_write_is_cut_back_and_the_next_one_succeeds() {
+    for (operation, errno) in [(Operation::Write, EIO), (Operation::Write, ENOSPC), (Operation::Open, EMFILE)]
+    {
+        let (disk, data_dir) = start();
+        let orders = create(&data_dir, 0, LogConfig::default());
+        disk.fail(operation, "0.log", 0, 1, errno);
+        let error = orders.append(batch("lost", 1, 1000), options()).expect_err("the disk fails");
+        assert!(matches!(error, AppendError::Storage { .. }), "{error}");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
+        assert_eq!((orders.log_end_offset(), orders.size_bytes()), (0, 0));
+        append_durably(&orders, batch("kept", 1, 10));
+        assert_eq!(data_dir.storage_state(), StorageState::Healthy);
+        let disk = disk.crash(Loss::Nothing);
+        let (data_dir, _) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert_eq!(tags(&log(&data_dir, 0), UpTo::HighWatermark), ["kept/0/"]);
+    }
+}
+
+#[test]
+fn while_cutting_back_fails_nothing_is_appended() {
+    let (disk, data_dir) = start();
+    let orders = create(&data_dir, 0, LogConfig::default());
+    append_durably(&orders, batch("a", 1, 10));
+    disk.fail(Operation::Write, "0.log", 0, 1, EIO);
+    disk.fail(Operation::SetLen, "0.log", 0, 2, EIO);
+    for _ in 0..2 {
+        orders.append(batch("lost", 1, 1000), options()).expect_err("the disk fails");
+    }
+    assert_eq!(append_durably(&orders, batch("b", 1, 10)), 1);
+    let disk = disk.crash(Loss::Nothing);
+    let (data_dir, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+    assert!(report.cuts.is_empty());
+    assert_eq!(tags(&log(&data_dir, 0), UpTo::HighWatermark), ["a/0/", "b/0/"]);
+}
+
+#[test]
+fn a_full_disk_refuses_and_resumes() {
+    let (disk, data_dir) = start();
+    let orders = create(&data_dir, 0, LogConfig::default());
+    append_durably(&orders, batch("a", 1, 10));
+    disk.set_space_left(100);
+    for _ in 0..3 {
+        let error = orders.append(batch("lost", 1, 1000), options()).expect_err("no space");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
+        assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/"]);
+    }
+    disk.heal();
+    append_durably(&orders, batch("b", 1, 10));
+    assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "b/0/"]);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart() {
+    for syncfs_from_files in [1, 100] {
+        let disk = SimDisk::new();
+        let options_of_dir = DataDirOptions { syncfs_from_files, ..DataDirOptions::default() };
+        let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
+        let orders = create(&data_dir, 0, LogConfig::default());
+        let payments = create(&data_dir, 1, LogConfig::default());
+        append_durably(&orders, batch("a", 1, 10));
+        disk.fail(Operation::Sync, "", 0, 1, EIO);
+        let doubtful = append(&orders, batch("doubtful", 1, 10));
+        assert!(matches!(doubtful.commit.wait_blocking(), Err(CommitError::Storage { .. })));
+        // The disk works again, and would report success; but what it dropped stays dropped.
+        let error = orders.append(batch("b", 1, 10), options()).expect_err("poisoned");
+        assert!(matches!(error, AppendError::StorageFailed { .. }), "{error}");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
+        payments.append(batch("b", 1, 10), options()).expect_err("all logs are");
+        let new = [(partition(2), TopicId([1; 16]), LogConfig::default())];
+        assert!(matches!(data_dir.create_logs(&new), Err(CreateError::StorageFailed { .. })));
+        assert!(matches!(data_dir.storage_state(), StorageState::Failed { .. }));
+        assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/"]);
+        data_dir.close().expect_err("not a clean end");
+        drop((orders, payments, data_dir));
+
+        // The process restarts on a system that believes the doubtful bytes are clean. Recovery writes
+        // them again, so that a power cut right after it does not take them back.
+        let disk = disk.crash(Loss::Nothing);
+        let (data_dir, report) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+        assert!(!report.clean && report.checked_bytes > 0);
+        let shown = tags(&log(&data_dir, 0), UpTo::HighWatermark);
+        assert_eq!(shown, ["a/0/", "doubtful/0/"]);
+        let disk = disk.crash(Loss::Unsynced);
+        let (data_dir, _) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert_eq!(tags(&log(&data_dir, 0), UpTo::HighWatermark), shown);
+    }
+}
+
+#[test]
+fn a_roll_that_fails_is_tried_again() {
+    let (disk, data_dir) = start();
+    let config = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
+    let orders = create(&data_dir, 0, config);
+    append_durably(&orders, batch("a", 1, 800));
+    disk.fail(Operation::Open, "1.log", 0, 1, EMFILE);
+    orders.append(batch("b", 1, 800), options()).expect_err("the new segment can't be created");
+    append_durably(&orders, batch("c", 1, 800));
+    assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "c/0/"]);
+    assert_eq!(orders.segment_count(), 2);
+}
+
+#[test]
+fn creation_is_all_or_nothing() {
+    let (disk, data_dir) = start();
+    let new: Vec<_> =
+        (0..3).map(|index| (partition(index), TopicId([1; 16]), LogConfig::default())).collect();
+    disk.fail(Operation::Open, "orders-2", 0, 1, ENOSPC);
+    assert!(matches!(data_dir.create_logs(&new), Err(CreateError::Io { .. })));
+    assert!(data_dir.logs().is_empty());
+    assert!(disk.files(&Path::new(ROOT).join("orders-0")).is_empty());
+    data_dir.create_logs(&new).expect("now it works");
+    assert!(matches!(data_dir.create_logs(&new[..1]), Err(CreateError::Exists { .. })));
+    // What was created is there after a power cut, and what was deleted is not.
+    data_dir.delete_logs(&[partition(1)]).expect("delete");
+    let disk = disk.crash(Loss::Unsynced);
+    let (data_dir, _) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+    let mut found: Vec<i32> = data_dir.logs().iter().map(|log| log.topic_partition().partition).collect();
+    found.sort_unstable();
+    assert_eq!(found, [0, 2]);
+    assert_eq!(log(&data_dir, 0).topic_id(), TopicId([1; 16]));
+}
+
+#[test]
+fn process_durability_is_ready_at_once() {
+    let disk = SimDisk::new();
+    let options_of_dir = DataDirOptions { durability: Durability::Process, ..DataDirOptions::default() };
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
+    let orders = create(&data_dir, 0, LogConfig::default());
+    let appended = append(&orders, batch("a", 1, 10));
+    assert_eq!(appended.commit.outcome(), Some(Ok(())));
+    assert_eq!(orders.high_watermark(), 1);
+    let killed = disk.crash(Loss::Nothing);
+    let (data_dir, _) = open_on(Arc::new(killed), Path::new(ROOT), DataDirOptions::default());
+    assert_eq!(tags(&log(&data_dir, 0), UpTo::HighWatermark), ["a/0/"]);
+    let cut = disk.crash(Loss::Unsynced);
+    let (data_dir, _) = open_on(Arc::new(cut), Path::new(ROOT), DataDirOptions::default());
+    assert_eq!(log(&data_dir, 0).log_end_offset(), 0);
+}
+
+#[test]
+fn a_directory_that_is_not_ours_to_use_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = |options| DataDir::open(Arc::new(RealDisk), folder.path(), options);
+    let first = open(DataDirOptions::default()).expect("open");
+    let error = open(DataDirOptions::default()).expect_err("locked");
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    drop(first);
+    let error = open(DataDirOptions { node_id: 1, ..DataDirOptions::default() }).expect_err("another node");
+    assert!(matches!(error, OpenError::Node { .. }), "{error}");
+    let meta = folder.path().join("meta.properties");
+    let ours = std::fs::read_to_string(&meta).expect("read");
+    for (text, found) in [
+        (ours.replace("tidings.version=1", "tidings.version=2"), "tidings.version=2"),
+        (ours.replace("tidings.version=1\n", ""), "no tidings.version in meta.properties"),
+    ] {
+        std::fs::write(&meta, text).expect("write");
+        let error = open(DataDirOptions::default()).expect_err("another version").to_string();
+        assert!(error.contains(found) && error.contains("expected tidings.version=1"), "{error}");
+    }
+}
