@@ -10,7 +10,7 @@ use rdkafka::message::Message;
 use serde_json::Value;
 use tidings_tests::{Http, Launch, until};
 
-use crate::support::{ACTIVITIES, WRITER, activity, until_stored};
+use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, until_stored};
 
 const BATCH: usize = 50;
 
@@ -91,6 +91,8 @@ fn what_was_acknowledged_before_a_kill_is_stored_exactly_once() {
 fn the_check_for_lost_activities_sees_a_loss() {
     let directory = tempfile::tempdir().unwrap();
     let tidings = Launch::up(directory.path()).start();
+    // Nothing reaches the store, so that the topic is the only place where anything is.
+    let down = StoreDown::begin(directory.path());
     let stop = AtomicBool::new(false);
     let http = tidings.http();
     let sent = std::thread::scope(|scope| {
@@ -102,16 +104,8 @@ fn the_check_for_lost_activities_sees_a_loss() {
         loader.join().expect("the loader ends")
     });
     tidings.kill_now();
-    // All of one tenant lies on one partition, since the tenant is the key. What was stored is deleted with it,
-    // and the offsets that say so.
+    down.end();
     cut_longest_segment(directory.path());
-    remove_stores(directory.path());
-    for entry in std::fs::read_dir(directory.path()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("__consumer_offsets-")) {
-            std::fs::remove_dir_all(path).unwrap();
-        }
-    }
 
     let launched = Launch::up(directory.path()).start();
     let ends: i64 = (0..3).map(|partition| launched.kafka().watermarks("activities", partition).1).sum();
@@ -132,18 +126,6 @@ fn cut_longest_segment(data_dir: &Path) {
     }
     let (length, path) = segments.into_iter().max().unwrap();
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2 + 1).unwrap();
-}
-
-fn remove_stores(folder: &Path) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            remove_stores(&path);
-        } else if name.contains(".db") || name.contains("sqlite") {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_directory_of_another_version_is_refused() {
         .collect();
     assert_ne!(text, other);
     std::fs::write(&properties, &other).unwrap();
-    refused(&Launch::broker(directory.path()).run(SOON), &["meta.properties", "99"]);
+    refused(&Launch::broker(directory.path()).run(SOON), &[&directory.path().to_string_lossy(), "99"]);
     // And nothing was changed by the attempt.
     assert_eq!(std::fs::read_to_string(&properties).unwrap(), other);
 }

@@ -1,40 +1,11 @@
 //! The store is down: the writer backs off and keeps its place; nothing is lost, nothing becomes a dead letter.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use serde_json::Value;
 use tidings_tests::{Launch, Tidings, until};
 
-use crate::support::{ACTIVITIES, WRITER, activity, stored_ids, until_stored};
-
-/// Holds the store's only place for a writer, as a disk that does not answer would.
-struct StoreDown(Connection);
-
-impl StoreDown {
-    fn begin(data_dir: &Path) -> Self {
-        let connection =
-            Connection::open(find(data_dir, "activities.db").expect("the store has a file")).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        Self(connection)
-    }
-
-    fn end(self) {
-        self.0.execute_batch("ROLLBACK").unwrap();
-    }
-}
-
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
-        if path.is_dir() {
-            find(&path, name)
-        } else {
-            path.file_name().is_some_and(|found| found == name).then_some(path)
-        }
-    })
-}
+use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, stored_ids, until_stored};
 
 /// Processor time the program has used, in the kernel's ticks of 10 ms.
 fn processor_ticks(tidings: &Tidings) -> u64 {

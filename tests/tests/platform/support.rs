@@ -1,7 +1,10 @@
 //! Activities and questions about them that several modules ask.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tidings_tests::{Http, until};
 
@@ -58,4 +61,32 @@ pub fn until_stored(http: &Http, tenant: &str, count: usize) -> BTreeMap<String,
 pub fn ids(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().expect("a page has items");
     items.iter().map(|item| item["id"].as_str().expect("an item has an id").to_owned()).collect()
+}
+
+/// Holds the store's only place for a writer, as a disk that does not answer would.
+pub struct StoreDown(Connection);
+
+impl StoreDown {
+    #[track_caller]
+    pub fn begin(data_dir: &Path) -> Self {
+        let connection =
+            Connection::open(find(data_dir, "activities.db").expect("the store has a file")).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Self(connection)
+    }
+
+    pub fn end(self) {
+        self.0.execute_batch("ROLLBACK").unwrap();
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() {
+            find(&path, name)
+        } else {
+            path.file_name().is_some_and(|found| found == name).then_some(path)
+        }
+    })
 }
