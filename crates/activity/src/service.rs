@@ -166,6 +166,11 @@ impl ActivityService {
         Arc::clone(&self.store) as Arc<dyn Store>
     }
 
+    /// Whether the topics exist: before, another client could have them created with other settings than ours.
+    pub fn has_topics(&self) -> bool {
+        *self.topics.borrow() == Topics::Ready
+    }
+
     /// A check for `/readyz` that asks nobody and may outlive the service.
     pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let (topics, consumer, producer) =
@@ -236,23 +241,30 @@ struct Background {
 
 impl Background {
     fn run(mut self) {
-        while let Err(error) = self.find_topics() {
+        // Letting go of the administrator waits for its thread: that is left until the writer runs.
+        let admin = loop {
+            let error = match self.find_topics() {
+                Ok(admin) => break admin,
+                Err(error) => error,
+            };
             if self.topics.is_closed() || matches!(*self.consumer.lock(), WriterState::Stopped) {
                 return;
             }
             tracing::warn!(%error, topic = self.options.topic, "the topics cannot be found or created yet");
             self.topics.send_replace(Topics::Pending(Some(error.to_string())));
             std::thread::sleep(TOPICS_RETRY);
-        }
+        };
         self.topics.send_replace(Topics::Ready);
         self.start_writer();
+        drop(admin);
     }
 
-    fn find_topics(&self) -> Result<(), AdminError> {
+    fn find_topics(&self) -> Result<Admin, AdminError> {
         let admin = Admin::new(&self.options.cluster, ADMIN_TIMEOUT)?;
         let mut specs = FailureTopics::of(&self.options.topic).specs(self.options.dlq_partitions);
         specs.insert(0, TopicSpec::new(&self.options.topic, self.options.partitions));
-        admin.ensure_topics(&specs).map(drop)
+        admin.ensure_topics(&specs)?;
+        Ok(admin)
     }
 
     fn start_writer(&mut self) {

@@ -10,12 +10,12 @@ mod runtime;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tidings::consumer::ConsumerMetrics;
-use tidings::{Cluster, Producer, ProducerMetrics, ProducerOptions};
+use tidings::{Cluster, ProducerMetrics};
 use tidings_activity::service::check_only_instance;
 use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store};
 use tidings_broker::BrokerHandle;
@@ -29,6 +29,10 @@ use crate::ready::Ready;
 
 /// The store's file within the data directory.
 const STORE_FILE: &str = "activities.db";
+
+/// How long a start waits for the topics before it says ready all the same.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+const SETTLE_POLL: Duration = Duration::from_millis(1);
 
 /// How long requests under way get to finish at a shutdown.
 const HTTP_PATIENCE: Duration = Duration::from_millis(1000);
@@ -69,10 +73,12 @@ impl Platform {
             }));
         }
         tidings_console::metrics::register_process_metrics(&mut registry);
-        let inbox_producer = Producer::new(&cluster, ProducerOptions::default())?;
-        let router = activity.router().merge(tidings_console::dlq::router(cluster.clone(), inbox_producer));
+        let router = activity.router().merge(tidings_console::dlq::router(cluster.clone()));
         let http = server.serve(ServerOptions { router, registry, checks, host_names: Vec::new() });
         tracing::info!(address = %http.local_addr(), "http is up");
+        if broker.is_some() {
+            settle(&activity).await;
+        }
         Ok(Platform { broker, activity, http, cluster })
     }
 
@@ -118,6 +124,14 @@ impl Platform {
                 Err(_) => tracing::warn!("the broker is still in use and ends with the process"),
             }
         }
+    }
+}
+
+/// Waits for the topics: before they exist, a client that writes to them at once would have them created with other settings.
+async fn settle(activity: &ActivityService) {
+    let deadline = Instant::now() + SETTLE_PATIENCE;
+    while !activity.has_topics() && Instant::now() < deadline {
+        tokio::time::sleep(SETTLE_POLL).await;
     }
 }
 

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tidings::failure::{FailureInbox, InboxError, Letter, LetterId, Selection, StatusFilter, Summary};
-use tidings::{Cluster, Producer};
+use tidings::{Cluster, ClusterError, Producer, ProducerOptions};
 use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
 use tokio::sync::Semaphore;
 
@@ -48,14 +48,20 @@ struct SelectionBody {
 
 struct Inboxes {
     cluster: Cluster,
-    producer: Producer,
+    /// Made by the first call: most servers never see one.
+    producer: Mutex<Option<Producer>>,
     by_topic: Mutex<BTreeMap<String, Arc<FailureInbox>>>,
     calls: Semaphore,
 }
 
 /// The routes, over the inboxes of this cluster.
-pub fn router(cluster: Cluster, producer: Producer) -> Router {
-    let inboxes = Inboxes { cluster, producer, by_topic: Mutex::default(), calls: Semaphore::new(MAX_CALLS) };
+pub fn router(cluster: Cluster) -> Router {
+    let inboxes = Inboxes {
+        cluster,
+        producer: Mutex::default(),
+        by_topic: Mutex::default(),
+        calls: Semaphore::new(MAX_CALLS),
+    };
     Router::new()
         .route("/api/v1/dlq/{topic}", get(list))
         .route("/api/v1/dlq/{topic}/{id}", get(show))
@@ -169,7 +175,7 @@ impl Inboxes {
             return Err(Problem::bad_request(format!("{topic:?} is not a topic name")));
         }
         let _slot = self.calls.acquire().await.map_err(|_| Problem::internal("the server is stopping"))?;
-        let inbox = self.inbox(topic);
+        let inbox = self.inbox(topic).map_err(|error| Problem::internal(error.to_string()))?;
         match tokio::task::spawn_blocking(move || call(&inbox)).await {
             Ok(result) => result.map_err(problem),
             Err(error) => {
@@ -179,17 +185,27 @@ impl Inboxes {
         }
     }
 
-    fn inbox(&self, topic: String) -> Arc<FailureInbox> {
+    fn inbox(&self, topic: String) -> Result<Arc<FailureInbox>, ClusterError> {
         let mut by_topic = self.by_topic.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inbox) = by_topic.get(&topic) {
-            return Arc::clone(inbox);
+            return Ok(Arc::clone(inbox));
         }
         if by_topic.len() >= MAX_INBOXES {
             by_topic.pop_first();
         }
-        let inbox = Arc::new(FailureInbox::new(&self.cluster, self.producer.clone(), &topic));
+        let inbox = Arc::new(FailureInbox::new(&self.cluster, self.producer()?, &topic));
         by_topic.insert(topic, Arc::clone(&inbox));
-        inbox
+        Ok(inbox)
+    }
+
+    fn producer(&self) -> Result<Producer, ClusterError> {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = &*producer {
+            return Ok(producer.clone());
+        }
+        let made = Producer::new(&self.cluster, ProducerOptions::default())?;
+        *producer = Some(made.clone());
+        Ok(made)
     }
 }
 

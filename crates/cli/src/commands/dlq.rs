@@ -19,17 +19,18 @@ pub fn run(command: DlqCommand) -> anyhow::Result<()> {
             print_page(&page, cluster.json)
         }
         DlqCommand::Show { cluster, topic, id } => {
-            let letter = inbox(&cluster, &topic)?.get(id.parse()?)?;
+            let id = id.parse()?;
+            let letter = inbox(&cluster, &topic)?.get(id)?;
             if cluster.json { print_json(&letter) } else { print_letter(&letter) }
         }
         DlqCommand::Redrive(args) => {
-            let summary =
-                inbox(&args.cluster, &args.topic)?.redrive(&selection(&args)?, &by(), args.dry_run)?;
+            let selection = selection(&args)?;
+            let summary = inbox(&args.cluster, &args.topic)?.redrive(&selection, &by(), args.dry_run)?;
             print_summary("redriven", &summary, args.cluster.json)
         }
         DlqCommand::Discard(args) => {
-            let summary =
-                inbox(&args.cluster, &args.topic)?.discard(&selection(&args)?, &by(), args.dry_run)?;
+            let selection = selection(&args)?;
+            let summary = inbox(&args.cluster, &args.topic)?.discard(&selection, &by(), args.dry_run)?;
             print_summary("discarded", &summary, args.cluster.json)
         }
     }

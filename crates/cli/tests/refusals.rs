@@ -1,0 +1,114 @@
+//! What a person reads when a command cannot do what was asked: one line that says what is wrong, often a second that says
+//! what to do, and a status other than 0.
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{Scratch, check_refused};
+
+#[test]
+fn nobody_at_the_address() {
+    let scratch = Scratch::new();
+    let kafka = "no broker answers at 127.0.0.1:9: Connection refused (os error 111)";
+    for command in [
+        &["topic", "list"][..],
+        &["topic", "create", "orders"],
+        &["group", "describe", "billing"],
+        &["dlq", "list", "orders"],
+        &["activity", "tail"],
+    ] {
+        let ended = scratch.run(command, &["--bootstrap", "127.0.0.1:9"]);
+        check_refused(&ended, &format!("error: {kafka}\n"));
+    }
+    let ended = scratch.run(&["activity", "list", "--tenant", "acme"], &["--http", "127.0.0.1:9"]);
+    check_refused(
+        &ended,
+        "error: nothing answers at http://127.0.0.1:9: Connection refused (os error 111)\n\
+         hint: start the platform with `tidings up`, or name its address with --http\n",
+    );
+}
+
+#[test]
+fn taken_ports_name_the_flag() {
+    let scratch = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let hint = |flag| {
+        format!(
+            "hint: stop the program that uses the port, or name another port with {flag} (0 takes a free one)\n"
+        )
+    };
+    for command in ["up", "demo"] {
+        let ended = scratch.run(&[command], &["--kafka", "127.0.0.1:0", "--http", &address]);
+        check_refused(
+            &ended,
+            &format!("error: http address {address} is taken by another program\n{}", hint("--http")),
+        );
+        let ended = scratch.run(&[command], &["--kafka", &address, "--http", "127.0.0.1:0"]);
+        check_refused(
+            &ended,
+            &format!(
+                "error: cannot listen on {address}: Address already in use (os error 98)\n{}",
+                hint("--kafka")
+            ),
+        );
+    }
+}
+
+#[test]
+fn bad_settings_say_where_they_are() {
+    let scratch = Scratch::new();
+    let check = |toml: &str, arguments: &[&str], expect: &str| {
+        scratch.write("tidings.toml", toml);
+        check_refused(&scratch.run(&["broker"], arguments), &format!("error: {expect}\n"));
+    };
+    check("", &["--set", "num.partition=4"], "--set: unknown setting num.partition: found \"4\"");
+    check(
+        "[broker]\nnum.partitions = 0",
+        &[],
+        "tidings.toml: setting num.partitions: expected a whole number of at least 1, found \"0\"",
+    );
+    check(
+        "[activity]\npartition = 1",
+        &[],
+        "tidings.toml: activity.partition: no such setting; there are partitions, dlq_partitions",
+    );
+    check("kafka = [1]", &[], "tidings.toml: kafka: invalid type: found sequence, expected a string");
+    check("", &["--config", "other.toml"], "no configuration file at other.toml");
+    check(
+        "",
+        &["--kafka", "0.0.0.0:0"],
+        "kafka: 0.0.0.0:0 can be reached from other machines, and nothing asks who is there: add --insecure to allow it",
+    );
+    check("log = \"=,\"", &[], "log: \"=,\" is not a log filter: invalid filter directive");
+}
+
+#[test]
+fn bad_usage_is_status_2() {
+    let scratch = Scratch::new();
+    for arguments in [
+        &["frobnicate"][..],
+        &["up", "--set", "num.partitions"],
+        &["up", "--bootstrap", "a:1", "--kafka", "127.0.0.1:1"],
+        &["activity", "list"],
+        &["activity", "send"],
+        &["activity", "list", "--tenant", "a", "--limit", "501"],
+        &["dlq", "redrive", "orders"],
+        &["dlq", "redrive", "orders", "0-1", "--all"],
+        &["topic", "create", "orders", "--partitions", "0"],
+        &["demo", "--rate", "0"],
+    ] {
+        let ended = scratch.run(arguments, &[]);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_letter_id_is_checked_before_anything_is_asked() {
+    let scratch = Scratch::new();
+    let ended = scratch.run(&["dlq", "show", "orders", "17"], &["--bootstrap", "127.0.0.1:9"]);
+    check_refused(&ended, "error: letter id \"17\" is not of the form partition-offset, such as 0-42\n");
+}

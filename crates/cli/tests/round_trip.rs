@@ -1,0 +1,155 @@
+//! The client commands against the platform: what one command does, the next one sees.
+
+mod support;
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::Scratch;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A platform on free ports, and its addresses.
+struct Platform {
+    scratch: Scratch,
+    child: Child,
+    kafka: String,
+    http: String,
+}
+
+impl Platform {
+    fn start() -> Platform {
+        let scratch = Scratch::new();
+        let mut command: Command = scratch.command();
+        command.args(["up", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file", "ready.json"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let child = command.spawn().unwrap();
+        let file = scratch.path().join("ready.json");
+        let ready = wait_for("the platform to be ready", || std::fs::read(&file).ok());
+        let ready: Value = serde_json::from_slice(&ready).unwrap();
+        let address = |name: &str| ready[name].as_str().unwrap().to_owned();
+        Platform { kafka: address("kafka"), http: address("http"), scratch, child }
+    }
+
+    #[track_caller]
+    fn kafka(&self, arguments: &[&str]) -> String {
+        self.succeed(arguments, &["--bootstrap", &self.kafka])
+    }
+
+    #[track_caller]
+    fn http(&self, arguments: &[&str]) -> String {
+        self.succeed(arguments, &["--http", &self.http])
+    }
+
+    #[track_caller]
+    fn succeed(&self, arguments: &[&str], address: &[&str]) -> String {
+        let ended = self.scratch.run(arguments, address);
+        let (stdout, stderr) = (String::from_utf8(ended.stdout), String::from_utf8(ended.stderr));
+        assert!(ended.status.success(), "{arguments:?}: {stdout:?} {stderr:?}");
+        stdout.unwrap()
+    }
+
+    /// Lists activities until there are so many.
+    fn stored(&self, tenant: &str, count: usize) -> Vec<Value> {
+        wait_for("the activities to be stored", || {
+            let page = self.http(&["activity", "list", "--json", "--tenant", tenant]);
+            let page: Value = serde_json::from_str(&page).unwrap();
+            let items = page["items"].as_array().unwrap().clone();
+            (items.len() == count).then_some(items)
+        })
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        let _already_ended = self.child.kill();
+        let _already_waited = self.child.wait();
+    }
+}
+
+/// Asks again until there is an answer.
+#[track_caller]
+fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {LIMIT:?} for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn topics_are_created_described_and_deleted() {
+    let platform = Platform::start();
+    let created =
+        platform.kafka(&["topic", "create", "orders", "--partitions", "2", "--config", "retention.ms=60000"]);
+    assert_eq!(created, "created orders with 2 partitions\n");
+    assert!(platform.kafka(&["topic", "list"]).contains("\norders "));
+    assert_eq!(
+        platform.kafka(&["topic", "describe", "orders"]),
+        "topic orders\n  retention.ms = 60000\n\
+         PARTITION  LEADER  START  END  RECORDS\n\
+         0          1       0      0    0\n\
+         1          1       0      0    0\n"
+    );
+    assert_eq!(platform.kafka(&["topic", "delete", "orders"]), "deleted orders\n");
+    let again = platform.scratch.run(&["topic", "delete", "orders"], &["--bootstrap", &platform.kafka]);
+    support::check_refused(&again, "error: topic orders does not exist\n");
+}
+
+#[test]
+fn activities_are_sent_listed_and_followed() {
+    let platform = Platform::start();
+    let send = ["activity", "send", "--tenant", "acme", "--action", "invoice.paid", "--id", "one"];
+    let details = ["--actor", "user:ada:Ada", "--target", "invoice:17", "--metadata", "{\"amount\": 5}"];
+    assert_eq!(platform.http(&[&send[..], &details[..]].concat()), "accepted one\n");
+    platform.scratch.write(
+        "more.ndjson",
+        "{\"tenant\": \"acme\", \"action\": \"invoice.sent\", \"id\": \"two\"}\n\
+         {\"tenant\": \"acme\"}\n\
+         {\"tenant\": \"acme\", \"action\": \"invoice.sent\", \"id\": \"three\"}\n",
+    );
+    let arguments = ["activity", "send", "--file", "more.ndjson"];
+    let ended = platform.scratch.run(&arguments, &["--http", &platform.http]);
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "accepted 2\n");
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(stderr.starts_with("line 2: "), "{stderr}");
+    assert!(stderr.ends_with("error: 1 of 3 lines were refused\n"), "{stderr}");
+
+    let items = platform.stored("acme", 3);
+    assert!(items.iter().any(|item| item["metadata"]["amount"] == 5), "{items:?}");
+    let list = platform.http(&["activity", "list", "--tenant", "acme", "--action", "invoice.p*"]);
+    assert!(list.contains("user:ada (Ada)") && list.contains("invoice:17"), "{list}");
+    let tail = ["activity", "tail", "--from-beginning", "--max", "2", "--action", "invoice.sent"];
+    let followed = platform.kafka(&tail);
+    assert_eq!(
+        followed.lines().filter(|line| line.contains("  acme  invoice.sent  ")).count(),
+        2,
+        "{followed}"
+    );
+}
+
+#[test]
+fn groups_and_an_empty_inbox_are_shown() {
+    let platform = Platform::start();
+    platform.http(&["activity", "send", "--tenant", "acme", "--action", "a.b"]);
+    platform.stored("acme", 1);
+    assert!(platform.kafka(&["group", "list"]).contains("activity-writer"));
+    let described = wait_for("the offset to be committed", || {
+        let described = platform.kafka(&["group", "describe", "activity-writer", "--json"]);
+        let described: Value = serde_json::from_str(&described).unwrap();
+        let offsets = described["offsets"].as_array().unwrap().clone();
+        offsets.iter().any(|offset| offset["committed_offset"] == 1).then_some(described)
+    });
+    assert_eq!(described["members"].as_array().unwrap().len(), 1);
+    let refused =
+        platform.scratch.run(&["group", "delete", "activity-writer"], &["--bootstrap", &platform.kafka]);
+    support::check_refused(
+        &refused,
+        "error: group activity-writer still has members\nhint: stop the group's members first\n",
+    );
+    assert_eq!(platform.kafka(&["dlq", "list", "activities"]), "ID  STATUS  FROM  GROUP  PARKED  ERROR\n");
+}
