@@ -1,0 +1,61 @@
+//! Topics and groups as tools show them.
+
+use tidings::admin::{AdminError, TopicSpec};
+use tidings_tests::until;
+
+use crate::support::{Remembering, Scene};
+
+#[test]
+fn topics_are_created_described_and_deleted() {
+    let scene = Scene::new();
+    let spec = TopicSpec::new(&scene.topic, 5);
+    assert!(matches!(scene.admin.create_topic(&spec), Err(AdminError::TopicExists { .. })));
+    assert!(scene.admin.ensure_topics(&[spec]).unwrap().is_empty(), "an existing topic stays as it is");
+    let other = format!("{}-other", scene.topic);
+    let spec = TopicSpec::new(&other, 2).config("retention.ms", "60000");
+    assert_eq!(scene.admin.ensure_topics(&[spec]).unwrap(), [other.clone()]);
+    scene.produce((0..50).map(|index| index.to_string()));
+    let described = scene.admin.describe_topic(&scene.topic).unwrap();
+    assert_eq!(described.partitions.len(), 3);
+    assert_eq!(described.partitions.iter().map(|partition| partition.end_offset.unwrap()).sum::<i64>(), 50);
+    assert!(described.partitions.iter().all(|partition| partition.start_offset == Some(0)));
+    let described = scene.admin.describe_topic(&other).unwrap();
+    assert_eq!(described.config, [("retention.ms".to_string(), "60000".to_string())]);
+    let listed = || scene.admin.list_topics().unwrap().into_iter().any(|topic| topic.name == other);
+    assert!(listed());
+    scene.admin.delete_topic(&other).unwrap();
+    until("the topic is gone", || (!listed()).then_some(()));
+    assert!(matches!(scene.admin.describe_topic(&other), Err(AdminError::UnknownTopic { .. })));
+    assert!(matches!(scene.admin.delete_topic(&other), Err(AdminError::UnknownTopic { .. })));
+}
+
+#[test]
+fn groups_show_members_offsets_and_lag() {
+    let scene = Scene::new();
+    scene.produce((0..90).map(|index| index.to_string()));
+    assert!(matches!(scene.admin.describe_group(&scene.group), Err(AdminError::UnknownGroup { .. })));
+    let handler = Remembering::default();
+    let mut options = scene.options();
+    options.instance_id = None;
+    let consumer = scene.consume(options, &handler);
+    let lag = || {
+        let offsets = scene.admin.group_offsets(&scene.group).unwrap();
+        let own: Vec<_> = offsets.into_iter().filter(|offset| offset.topic == scene.topic).collect();
+        (
+            own.iter().map(|offset| offset.committed_offset).sum::<i64>(),
+            own.iter().map(|offset| offset.lag).sum::<i64>(),
+        )
+    };
+    until("all is committed", || (lag() == (90, 0)).then_some(()));
+    let described = scene.admin.describe_group(&scene.group).unwrap();
+    assert_eq!((described.state.as_str(), described.members.len()), ("Stable", 1));
+    assert!(matches!(scene.admin.delete_group(&scene.group), Err(AdminError::GroupNotEmpty { .. })));
+    consumer.stop(std::time::Duration::from_secs(5)).unwrap();
+    scene.produce((0..10).map(|index| index.to_string()));
+    assert_eq!(lag(), (90, 10));
+    let listed = scene.admin.list_groups().unwrap();
+    let group = listed.iter().find(|group| group.name == scene.group).unwrap();
+    assert_eq!((group.state.as_str(), group.members), ("Empty", 0), "a dynamic member leaves");
+    scene.admin.delete_group(&scene.group).unwrap();
+    assert!(matches!(scene.admin.describe_group(&scene.group), Err(AdminError::UnknownGroup { .. })));
+}

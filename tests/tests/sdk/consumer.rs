@@ -1,0 +1,146 @@
+//! Nothing is lost and nothing done twice, through failures, restarts and rebalances.
+
+use std::time::{Duration, Instant};
+
+use tidings::consumer::{Consumer, ConsumerOptions, Phase};
+use tidings_tests::until;
+
+use crate::support::{Remembering, Scene};
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+fn values(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+    range.map(|index| format!("value-{index}"))
+}
+
+#[track_caller]
+fn until_done(handler: &Remembering, count: usize) {
+    until(&format!("{count} records are done"), || (handler.counts().0 >= count).then_some(()));
+}
+
+#[test]
+fn every_record_is_done_once_in_order_and_a_restart_repeats_none() {
+    let scene = Scene::new();
+    scene.produce(values(0..2_000));
+    let handler = Remembering::default();
+    let consumer = scene.consume(scene.options(), &handler);
+    until_done(&handler, 2_000);
+    let state = until("the lag is seen to be zero", || {
+        let state = consumer.state();
+        (state.lag() == Some(0)).then_some(state)
+    });
+    assert_eq!((state.processed, state.rejected, state.retries), (2_000, 0, 0));
+    assert_eq!(state.readiness(), Ok(()));
+    let begun = Instant::now();
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert!(begun.elapsed() < STOP_LIMIT);
+
+    scene.produce(values(2_000..2_500));
+    let consumer = scene.consume(scene.options(), &handler);
+    until_done(&handler, 2_500);
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert_eq!(handler.counts(), (2_500, 1));
+    assert_eq!(handler.with(|memory| memory.out_of_order), 0);
+}
+
+#[test]
+fn a_transient_failure_keeps_the_batch_and_dead_letters_nothing() {
+    let scene = Scene::new();
+    scene.produce(values(0..300));
+    let handler = Remembering::default();
+    handler.with(|memory| memory.failing_calls = u32::MAX);
+    let consumer = scene.consume(scene.options(), &handler);
+    let reason = until("it pauses", || match consumer.state().phase {
+        Phase::Paused { reason, attempts, .. } if attempts > 2 => Some(reason),
+        _ => None,
+    });
+    assert_eq!(reason, "store down: connection refused");
+    scene.produce(values(300..600));
+    until("the growing lag is seen while paused", || (consumer.state().lag() == Some(600)).then_some(()));
+    assert!(consumer.state().readiness().is_err());
+    handler.with(|memory| memory.failing_calls = 0);
+    until_done(&handler, 600);
+    assert_eq!(handler.counts(), (600, 1));
+    until("it runs again", || (consumer.state().phase == Phase::Running).then_some(()));
+    assert_eq!(scene.inbox().parked_count().unwrap(), 0);
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_stop_during_a_pause_is_quick_and_loses_nothing() {
+    let scene = Scene::new();
+    scene.produce(values(0..50));
+    let handler = Remembering::default();
+    handler.with(|memory| memory.failing_calls = u32::MAX);
+    let mut options = scene.options();
+    options.backoff.initial = Duration::from_secs(60);
+    options.backoff.max = Duration::from_secs(60);
+    let consumer = scene.consume(options, &handler);
+    until("it pauses", || matches!(consumer.state().phase, Phase::Paused { .. }).then_some(()));
+    let begun = Instant::now();
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert!(begun.elapsed() < STOP_LIMIT);
+    handler.with(|memory| memory.failing_calls = 0);
+    let consumer = scene.consume(scene.options(), &handler);
+    until_done(&handler, 50);
+    assert_eq!(handler.counts(), (50, 1));
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn members_that_come_and_go_lose_nothing() {
+    let scene = Scene::new();
+    let handler = Remembering::default();
+    let member = |name: &str| -> Consumer {
+        let mut options: ConsumerOptions = scene.options();
+        options.instance_id = (name != "dynamic").then(|| name.to_string());
+        scene.consume(options, &handler)
+    };
+    let first = member("first");
+    until("the first owns all", || (first.state().partitions.len() == 4).then_some(()));
+    scene.produce(values(0..1_000));
+    let second = member("dynamic");
+    until("both own some", || {
+        (!first.state().partitions.is_empty() && !second.state().partitions.is_empty()).then_some(())
+    });
+    handler.with(|memory| memory.failing_calls = 3);
+    scene.produce(values(1_000..2_000));
+    until_done(&handler, 2_000);
+    scene.produce(values(2_000..2_500));
+    second.stop(STOP_LIMIT).unwrap();
+    until_done(&handler, 2_500);
+    let (distinct, most) = handler.counts();
+    assert_eq!(distinct, 2_500);
+    assert!(most <= 2, "a rebalance may repeat a batch, not more: {most}");
+    first.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_second_member_with_the_same_instance_id_fences_the_first() {
+    let scene = Scene::new();
+    let handler = Remembering::default();
+    let first = scene.consume(scene.options(), &handler);
+    until("the first owns all", || (first.state().partitions.len() == 4).then_some(()));
+    let second = scene.consume(scene.options(), &handler);
+    let reason = until("the first gives up", || match first.state().phase {
+        Phase::Failed { reason } => Some(reason),
+        _ => None,
+    });
+    assert!(reason.contains("group.instance.id"), "{reason}");
+    assert!(first.stop(STOP_LIMIT).is_err());
+    second.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_missing_topic_is_waited_for_and_said() {
+    let scene = Scene::new();
+    let handler = Remembering::default();
+    let later = format!("{}-later", scene.topic);
+    let consumer = scene.consume(ConsumerOptions::new(&scene.group, [&later]), &handler);
+    until("it says what is missing", || {
+        consumer.state().readiness().is_err_and(|why| why.contains(&later)).then_some(())
+    });
+    scene.admin.create_topic(&tidings::admin::TopicSpec::new(&later, 1)).unwrap();
+    until("it runs", || (consumer.state().phase == Phase::Running).then_some(()));
+    consumer.stop(STOP_LIMIT).unwrap();
+}

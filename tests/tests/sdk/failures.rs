@@ -1,0 +1,140 @@
+//! What a handler rejects waits in the inbox until somebody decides, and comes back only to its own group.
+
+use std::time::Duration;
+
+use tidings::Record;
+use tidings::consumer::Consumer;
+use tidings::failure::{InboxError, Letter, LetterId, ResolutionKind, Selection, StatusFilter};
+use tidings_tests::until;
+
+use crate::support::{PATIENCE, Remembering, Scene};
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A group that rejects every tenth of a hundred records; answers when all are done.
+fn ten_letters(scene: &Scene) -> (Remembering, Consumer) {
+    let handler = Remembering::default();
+    handler.with(|memory| memory.rejects = Some(|value| value.ends_with('7')));
+    scene.produce((0..100).map(|index| format!("value-{index:02}")));
+    let consumer = scene.consume(scene.options(), &handler);
+    until("all are worked on", || (consumer.state().processed == 100).then_some(()));
+    assert_eq!(consumer.state().rejected, 10);
+    (handler, consumer)
+}
+
+fn text(letter: &Letter) -> String {
+    String::from_utf8(letter.value.clone().unwrap()).unwrap()
+}
+
+#[test]
+fn letters_are_listed_page_by_page_with_their_context() {
+    let scene = Scene::new();
+    let (_, consumer) = ten_letters(&scene);
+    let inbox = scene.inbox();
+    let first = inbox.list(StatusFilter::Parked, None, 4).unwrap();
+    let second = inbox.list(StatusFilter::Parked, first.next_cursor.as_deref(), 4).unwrap();
+    let third = inbox.list(StatusFilter::Parked, second.next_cursor.as_deref(), 4).unwrap();
+    assert_eq!([first.items.len(), second.items.len(), third.items.len()], [4, 4, 2]);
+    assert_eq!(third.next_cursor, None);
+    let mut values: Vec<_> =
+        [&first, &second, &third].iter().flat_map(|page| page.items.iter().map(text)).collect();
+    values.sort();
+    assert_eq!(values, (0..10).map(|ten| format!("value-{:02}", ten * 10 + 7)).collect::<Vec<_>>());
+    let letter = inbox.get(first.items[0].id).unwrap();
+    assert_eq!(letter, first.items[0]);
+    let context = letter.context.unwrap();
+    assert_eq!(
+        (context.topic, context.group, context.attempts),
+        (scene.topic.clone(), scene.group.clone(), 1)
+    );
+    assert_eq!(
+        (context.error.as_str(), context.causes),
+        ("cannot be worked on", vec!["the test says so".to_string()])
+    );
+    let nothing = LetterId { partition: 0, offset: 99 };
+    assert!(matches!(inbox.get(nothing), Err(InboxError::UnknownLetter { .. })));
+    assert!(matches!(inbox.list(StatusFilter::Any, Some("x"), 1), Err(InboxError::BadCursor(_))));
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_redrive_comes_back_once_and_a_second_one_does_nothing() {
+    let scene = Scene::new();
+    let (handler, consumer) = ten_letters(&scene);
+    let inbox = scene.inbox();
+    let letter = inbox.list(StatusFilter::Parked, None, 1).unwrap().items.remove(0);
+    let one = Selection::Ids(vec![letter.id, letter.id, LetterId { partition: 0, offset: 99 }]);
+
+    let summary = inbox.redrive(&one, "ann", true).unwrap();
+    assert_eq!(
+        (summary.done, summary.skipped, inbox.parked_count().unwrap()),
+        (1, 1, 10),
+        "a dry run changes nothing"
+    );
+    handler.with(|memory| memory.rejects = None);
+    assert_eq!(inbox.redrive(&one, "ann", false).unwrap().done, 1);
+    until("it is done", || (handler.counts().0 == 91).then_some(()));
+    let again = scene.inbox().redrive(&one, "bob", false).unwrap();
+    assert_eq!((again.done, again.skipped), (0, 2), "a fresh inbox knows it from the status topic");
+    let resolution = inbox.get(letter.id).unwrap().resolution.unwrap();
+    assert_eq!((resolution.kind, &*resolution.by), (ResolutionKind::Redriven, "ann"));
+    assert_eq!(inbox.list(StatusFilter::Parked, None, 500).unwrap().items.len(), 9);
+    assert_eq!(inbox.list(StatusFilter::Resolved, None, 500).unwrap().items.len(), 1);
+
+    assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 9);
+    until("all are done", || (handler.counts() == (100, 1)).then_some(()));
+    assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 0);
+    assert_eq!(inbox.parked_count().unwrap(), 0);
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_record_that_fails_again_counts_on() {
+    let scene = Scene::new();
+    let (_handler, consumer) = ten_letters(&scene);
+    let inbox = scene.inbox();
+    let first = inbox.list(StatusFilter::Parked, None, 1).unwrap().items.remove(0);
+    inbox.redrive(&Selection::Ids(vec![first.id]), "ann", false).unwrap();
+    until("it is rejected again", || (consumer.state().rejected == 11).then_some(()));
+    let letters = inbox.list(StatusFilter::Parked, None, 500).unwrap().items;
+    let second = letters.iter().find(|letter| letter.value == first.value).unwrap();
+    let (before, after) = (first.context.unwrap(), second.context.clone().unwrap());
+    assert_ne!(second.id, first.id);
+    assert_eq!((after.attempts, after.redrives), (2, 1));
+    assert_eq!(
+        (&after.topic, after.partition, after.offset),
+        (&before.topic, before.partition, before.offset)
+    );
+    assert_eq!((after.first_failure_ms, &second.headers), (before.first_failure_ms, &first.headers));
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_discarded_letter_is_neither_listed_nor_redriven() {
+    let scene = Scene::new();
+    let (_, consumer) = ten_letters(&scene);
+    let inbox = scene.inbox();
+    let letter = inbox.list(StatusFilter::Parked, None, 1).unwrap().items.remove(0);
+    let one = Selection::Ids(vec![letter.id]);
+    assert_eq!(inbox.discard(&one, "ann", false).unwrap().done, 1);
+    let refused = inbox.redrive(&one, "ann", false).unwrap();
+    assert_eq!((refused.done, refused.skipped_letters[0].reason.as_str()), (0, "already discarded by ann"));
+    assert_eq!(inbox.discard(&Selection::All, "ann", false).unwrap().done, 9);
+    assert!(inbox.list(StatusFilter::Parked, None, 500).unwrap().items.is_empty());
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn letters_of_other_tools_are_shown_but_not_redriven() {
+    let scene = Scene::new();
+    let inbox = scene.inbox();
+    assert!(matches!(inbox.list(StatusFilter::Parked, None, 1), Err(InboxError::NoInbox { .. })));
+    inbox.ensure_topics(1).unwrap();
+    let foreign = Record::new(&*inbox.topics().letters).value("boom").header("x-error", "E42");
+    scene.producer.send_batch_blocking(&[foreign], PATIENCE).remove(0).unwrap();
+    let letter = inbox.list(StatusFilter::Parked, None, 1).unwrap().items.remove(0);
+    assert_eq!((letter.context, letter.headers.last_str("x-error")), (None, Some("E42")));
+    let summary = inbox.redrive(&Selection::All, "ann", false).unwrap();
+    assert_eq!((summary.done, summary.skipped), (0, 1));
+    assert_eq!(inbox.discard(&Selection::All, "ann", false).unwrap().done, 1);
+}

@@ -1,0 +1,94 @@
+//! Sends answer by their deadline, with where the record went or why it did not.
+
+use std::time::{Duration, Instant};
+
+use tidings::reader::{ReadFrom, TopicReader};
+use tidings::{Cluster, KafkaFault, Producer, ProducerOptions, Record, SendError};
+
+use crate::support::{PATIENCE, Scene};
+
+#[test]
+fn records_arrive_exactly_as_they_were_sent() {
+    let scene = Scene::new();
+    let mut record = Record::new(scene.topic.as_str()).partition(1).timestamp_ms(1_700_000_000_123);
+    record.key = Some(Vec::new());
+    record.headers.push("a", "1");
+    record.headers.push([0xff, 0xfe], [0x00, 0xff]);
+    record.headers.push_null("a");
+    record.headers.push("a", "");
+    let tombstone = Record::new(scene.topic.as_str()).partition(1).key("k");
+    let sent = [record.clone(), tombstone];
+    let offsets: Vec<_> =
+        scene.producer.send_batch_blocking(&sent, PATIENCE).into_iter().map(Result::unwrap).collect();
+    assert_eq!(
+        offsets.iter().map(|delivered| (delivered.partition, delivered.offset)).collect::<Vec<_>>(),
+        [(1, 0), (1, 1)]
+    );
+    let mut reader = TopicReader::open(&scene.cluster, &scene.topic, ReadFrom::Earliest, PATIENCE).unwrap();
+    let first = reader.next_until_end(PATIENCE).unwrap().unwrap();
+    assert_eq!((first.key, first.value, first.headers), (record.key, record.value, record.headers));
+    assert_eq!(first.timestamp_ms, record.timestamp_ms);
+    let second = reader.next_until_end(PATIENCE).unwrap().unwrap();
+    assert_eq!((second.key.as_deref(), second.value), (Some(b"k".as_slice()), None));
+    assert_eq!(reader.next_until_end(PATIENCE).unwrap(), None);
+    assert!(reader.is_at_end());
+}
+
+#[test]
+fn a_key_keeps_its_partition_and_its_order() {
+    let scene = Scene::new();
+    for _ in 0..5 {
+        scene.produce((0..160).map(|index| format!("{index}")));
+    }
+    let mut reader = TopicReader::open(&scene.cluster, &scene.topic, ReadFrom::Earliest, PATIENCE).unwrap();
+    let mut by_key = std::collections::BTreeMap::<Vec<u8>, Vec<(i32, u32)>>::new();
+    while let Some(record) = reader.next_until_end(PATIENCE).unwrap() {
+        let number = String::from_utf8(record.value.unwrap()).unwrap().parse().unwrap();
+        by_key.entry(record.key.unwrap()).or_default().push((record.partition, number));
+    }
+    assert_eq!(by_key.len(), 16);
+    for seen in by_key.values() {
+        assert!(seen.iter().all(|(partition, _)| *partition == seen[0].0));
+        assert!(seen.chunks(10).all(|round| round.is_sorted_by_key(|(_, number)| *number)), "{seen:?}");
+    }
+}
+
+#[test]
+fn nobody_there_is_an_answer_by_the_deadline() {
+    // Port 9 (discard) has no listener on a test machine.
+    let cluster = Cluster::new("127.0.0.1:9");
+    let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+    let begun = Instant::now();
+    let record = Record::new("orders").value("x");
+    let result = producer.send_batch_blocking(std::slice::from_ref(&record), Duration::from_millis(300));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let error = result.into_iter().next().unwrap().unwrap_err();
+    assert!(matches!(error, SendError::Deadline { .. }) && error.may_be_written(), "{error:?}");
+    assert_eq!(producer.last_fault(), Some(KafkaFault::Unreachable { bootstrap: "127.0.0.1:9".into() }));
+    assert!(producer.connect(&["orders"], Duration::from_millis(300)).is_err());
+}
+
+#[test]
+fn a_full_queue_is_an_answer_by_the_deadline() {
+    let cluster = Cluster::new("127.0.0.1:9").set("queue.buffering.max.kbytes", "64");
+    let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+    let records: Vec<_> = (0..10).map(|_| Record::new("orders").value(vec![b'x'; 20_000])).collect();
+    let results = producer.send_batch_blocking(&records, Duration::from_millis(100));
+    let full = results.iter().filter(|result| matches!(result, Err(SendError::QueueFull { .. }))).count();
+    assert!((6..=8).contains(&full), "{results:?}");
+}
+
+#[test]
+fn what_the_cluster_refuses_is_named() {
+    let scene = Scene::new();
+    let large = Record::new(scene.topic.as_str()).value(vec![b'x'; 3_000_000]);
+    let fine = Record::new(scene.topic.as_str()).value("fine");
+    let illegal = Record::new("no/such/topic").value("x");
+    let results = scene.producer.send_batch_blocking(&[large, fine, illegal], PATIENCE);
+    assert!(
+        matches!(&results[0], Err(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. })),
+        "{results:?}"
+    );
+    assert!(results[1].is_ok(), "{results:?}");
+    assert!(matches!(&results[2], Err(error) if !error.is_transient()), "{results:?}");
+}

@@ -1,0 +1,128 @@
+//! A topic of a test's own, and a handler that remembers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidings::admin::{Admin, TopicSpec};
+use tidings::consumer::{BatchHandler, Consumer, ConsumerOptions, HandlerError, Outcome};
+use tidings::failure::{Failure, FailureInbox};
+use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
+use tidings_tests::{Tidings, cluster_under_test};
+
+/// How long a call may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A cluster with a topic that no other test uses.
+pub struct Scene {
+    pub cluster: Cluster,
+    pub admin: Admin,
+    pub producer: Producer,
+    pub topic: String,
+    pub group: String,
+    _broker: Option<(Tidings, TempDir)>,
+}
+
+impl Scene {
+    /// A new topic of three partitions.
+    #[track_caller]
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (bootstrap, broker) = cluster_under_test();
+        let cluster = Cluster::new(bootstrap).client_id("a test");
+        let admin = Admin::new(&cluster, PATIENCE).unwrap();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let topic = format!("orders-{}-{}-{number}", now_ms(), std::process::id());
+        admin.create_topic(&TopicSpec::new(&topic, 3)).unwrap();
+        let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+        Self { cluster, admin, producer, group: format!("{topic}-group"), topic, _broker: broker }
+    }
+
+    /// Produces values with sixteen keys in turn.
+    #[track_caller]
+    pub fn produce(&self, values: impl IntoIterator<Item = String>) {
+        let record = |(index, value): (usize, String)| {
+            Record::new(self.topic.as_str()).key(format!("key-{}", index % 16)).value(value)
+        };
+        let records: Vec<_> = values.into_iter().enumerate().map(record).collect();
+        for result in self.producer.send_batch_blocking(&records, PATIENCE) {
+            result.unwrap();
+        }
+    }
+
+    /// A static member with a small batch, so that there are several.
+    pub fn options(&self) -> ConsumerOptions {
+        let mut options = ConsumerOptions::new(&self.group, [&self.topic]);
+        options.instance_id = Some("only".into());
+        options.max_batch_records = 100;
+        options.backoff.initial = Duration::from_millis(20);
+        options
+    }
+
+    #[track_caller]
+    pub fn consume(&self, options: ConsumerOptions, handler: &Remembering) -> Consumer {
+        Consumer::start(&self.cluster, self.producer.clone(), options, handler.clone()).unwrap()
+    }
+
+    pub fn inbox(&self) -> FailureInbox {
+        FailureInbox::new(&self.cluster, self.producer.clone(), &self.topic).timeout(PATIENCE)
+    }
+}
+
+/// What a handler saw, and how it is to behave.
+#[derive(Default)]
+pub struct Memory {
+    /// How often each record was done, by value.
+    pub done: BTreeMap<String, u32>,
+    /// The last offset done in each partition, and whether any came out of order.
+    last_offsets: BTreeMap<(String, i32), i64>,
+    pub out_of_order: u32,
+    /// Calls that are still to fail as transient.
+    pub failing_calls: u32,
+    /// Values that are rejected.
+    pub rejects: Option<fn(&str) -> bool>,
+}
+
+/// A handler whose memory the test shares.
+#[derive(Clone, Default)]
+pub struct Remembering {
+    pub memory: Arc<Mutex<Memory>>,
+}
+
+impl Remembering {
+    pub fn with<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.memory.lock().unwrap())
+    }
+
+    /// Every record done, and how often the most frequent one was.
+    pub fn counts(&self) -> (usize, u32) {
+        self.with(|memory| (memory.done.len(), memory.done.values().copied().max().unwrap_or(0)))
+    }
+}
+
+impl BatchHandler for Remembering {
+    fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+        self.with(|memory| {
+            if memory.failing_calls > 0 {
+                memory.failing_calls -= 1;
+                return Err(HandlerError::transient("store down").caused_by("connection refused"));
+            }
+            Ok(batch.iter().map(|record| memory.take(record)).collect())
+        })
+    }
+}
+
+impl Memory {
+    fn take(&mut self, record: &ReceivedRecord) -> Outcome {
+        let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+        let last = self.last_offsets.insert((record.topic.to_string(), record.partition), record.offset);
+        self.out_of_order += u32::from(last.is_some_and(|last| last >= record.offset));
+        if self.rejects.is_some_and(|rejects| rejects(&value)) {
+            return Outcome::Reject(Failure::new("cannot be worked on").caused_by("the test says so"));
+        }
+        *self.done.entry(value).or_default() += 1;
+        Outcome::Done
+    }
+}
