@@ -70,7 +70,6 @@ impl Groups {
                 offset_metadata_max_bytes: usize_of("offset.metadata.max.bytes"),
                 offsets_retention_ms: settings.long("offsets.retention.minutes").saturating_mul(60_000),
                 offsets_retention_check_interval_ms: settings.long("offsets.retention.check.interval.ms"),
-                ..GroupSettings::default()
             },
             clock,
             shards: RwLock::new(Arc::new([])),

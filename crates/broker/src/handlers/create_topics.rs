@@ -69,6 +69,7 @@ fn accepted(cx: &Cx<'_>, name: String, created: CreatedTopic) -> CreatableTopicR
     CreatableTopicResult {
         name,
         topic_id: created.id,
+        error_message: None,
         num_partitions: created.partition_count,
         replication_factor: 1,
         configs: Some(configs),

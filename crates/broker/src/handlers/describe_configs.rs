@@ -43,7 +43,7 @@ fn describe(cx: &Cx<'_>, resource: DescribeConfigsResource, with_synonyms: bool)
             if let Some(keys) = configuration_keys {
                 configs.retain(|config| keys.contains(&config.name));
             }
-            DescribeConfigsResult { configs, ..result }
+            DescribeConfigsResult { error_message: None, configs, ..result }
         }
         Err((error, message)) => {
             DescribeConfigsResult { error_code: error.code(), error_message: Some(message), ..result }
@@ -69,6 +69,7 @@ fn topic(cx: &Cx<'_>, name: &str, with_synonyms: bool) -> Described {
             config_source: source.code(),
             synonyms,
             config_type: definition.kind.code(),
+            documentation: None,
             ..DescribeConfigsResourceResult::default()
         }
     };
@@ -93,6 +94,7 @@ fn broker(cx: &Cx<'_>, name: &str, with_synonyms: bool) -> Described {
             config_source: source.code(),
             synonyms: if with_synonyms { broker_synonyms(definition, settings) } else { Vec::new() },
             config_type: definition.kind.code(),
+            documentation: None,
             ..DescribeConfigsResourceResult::default()
         }
     };

@@ -104,7 +104,7 @@ fn find(
         timestamp => log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?,
     };
     let unknown = FoundOffset { offset: -1, timestamp: -1, leader_epoch: -1, old_style: Vec::new() };
-    Ok(record.filter(|record| record.offset < end).map_or(unknown, |record| FoundOffset::from(record)))
+    Ok(record.filter(|record| record.offset < end).map_or(unknown, FoundOffset::from))
 }
 
 impl From<TimestampedOffset> for FoundOffset {

@@ -64,11 +64,9 @@ fn show(topic: coordinator::TopicErrors) -> OffsetDeleteResponseTopic {
     let partition = |(partition_index, error): (i32, ErrorCode)| OffsetDeleteResponsePartition {
         partition_index,
         error_code: error.code(),
-        ..OffsetDeleteResponsePartition::default()
     };
     OffsetDeleteResponseTopic {
         name: topic.topic,
         partitions: topic.partitions.into_iter().map(partition).collect(),
-        ..OffsetDeleteResponseTopic::default()
     }
 }

@@ -4,7 +4,7 @@
 //! before the wait is not lost. The list is bounded by the fetches under way: waiters that were dropped
 //! elsewhere are removed whenever it has doubled.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -39,7 +39,7 @@ pub(super) struct FetchWaiters {
 
 #[derive(Debug, Default)]
 struct List {
-    waiters: Vec<Arc<FetchWaiter>>,
+    waiters: Vec<Weak<FetchWaiter>>,
     prune_at_count: usize,
 }
 
@@ -49,15 +49,15 @@ impl FetchWaiters {
     pub fn add(&self, waiter: Arc<FetchWaiter>) {
         let mut list = self.list.lock();
         if list.waiters.len() >= list.prune_at_count.max(SMALLEST_PRUNE_COUNT) {
-            // A waiter whose fetch was answered meanwhile is referenced by lists only, most often ours.
-            list.waiters.retain(|waiter| Arc::strong_count(waiter) > 1);
+            // A waiter whose fetch was answered meanwhile is gone, however many partitions it was registered with.
+            list.waiters.retain(|waiter| waiter.strong_count() > 0);
             list.prune_at_count = list.waiters.len() * 2;
         }
-        list.waiters.push(waiter);
+        list.waiters.push(Arc::downgrade(&waiter));
     }
 
     pub fn wake_all(&self) {
         let waiters = std::mem::take(&mut self.list.lock().waiters);
-        waiters.iter().for_each(|waiter| waiter.wake());
+        waiters.iter().filter_map(Weak::upgrade).for_each(|waiter| waiter.wake());
     }
 }

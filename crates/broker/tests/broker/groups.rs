@@ -1,0 +1,243 @@
+//! Groups over the wire: a member's life, its offsets, and what a crash leaves of them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tidings_broker::ManualClock;
+use tidings_wire::messages::describe_groups_request::DescribeGroupsRequest;
+use tidings_wire::messages::find_coordinator_request::FindCoordinatorRequest;
+use tidings_wire::messages::heartbeat_request::HeartbeatRequest;
+use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
+use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
+use tidings_wire::messages::join_group_response::JoinGroupResponse;
+use tidings_wire::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
+use tidings_wire::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use tidings_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
+
+use crate::harness::{Client, TestBroker, batch, eventually};
+
+fn join_request(member_id: &str) -> JoinGroupRequest {
+    JoinGroupRequest {
+        group_id: "readers".to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        member_id: member_id.to_owned(),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".to_owned(),
+            ..JoinGroupRequestProtocol::default()
+        }],
+        ..JoinGroupRequest::default()
+    }
+}
+
+/// Joins alone, as its leader, and hands itself this assignment.
+async fn join_alone(client: &mut Client, assignment: &'static [u8]) -> JoinGroupResponse {
+    let given = client.call(9, &join_request("")).await;
+    assert_eq!(given.error_code, 79);
+    let joined = client.call(9, &join_request(&given.member_id)).await;
+    assert_eq!((joined.error_code, &joined.leader), (0, &joined.member_id));
+    let sync = SyncGroupRequest {
+        group_id: "readers".to_owned(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        protocol_type: Some("consumer".to_owned()),
+        protocol_name: Some("range".to_owned()),
+        assignments: vec![SyncGroupRequestAssignment {
+            member_id: joined.member_id.clone(),
+            assignment: Bytes::from_static(assignment),
+            ..SyncGroupRequestAssignment::default()
+        }],
+        ..SyncGroupRequest::default()
+    };
+    let synced = client.call(5, &sync).await;
+    assert_eq!((synced.error_code, &synced.assignment[..]), (0, assignment));
+    joined
+}
+
+async fn heartbeat(client: &mut Client, joined: &JoinGroupResponse) -> i16 {
+    let request = HeartbeatRequest {
+        group_id: "readers".to_owned(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        ..HeartbeatRequest::default()
+    };
+    client.call(4, &request).await.error_code
+}
+
+async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64) -> i16 {
+    let request = OffsetCommitRequest {
+        group_id: "readers".to_owned(),
+        generation_id_or_member_epoch: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        topics: vec![OffsetCommitRequestTopic {
+            name: "orders".to_owned(),
+            partitions: vec![OffsetCommitRequestPartition {
+                committed_offset: offset,
+                ..OffsetCommitRequestPartition::default()
+            }],
+            ..OffsetCommitRequestTopic::default()
+        }],
+        ..OffsetCommitRequest::default()
+    };
+    client.call(8, &request).await.topics[0].partitions[0].error_code
+}
+
+async fn committed(client: &mut Client) -> i64 {
+    let topic = OffsetFetchRequestTopic {
+        name: "orders".to_owned(),
+        partition_indexes: vec![0],
+        ..OffsetFetchRequestTopic::default()
+    };
+    let group_id = "readers".to_owned();
+    let request = OffsetFetchRequest { group_id, topics: Some(vec![topic]), ..OffsetFetchRequest::default() };
+    client.call(7, &request).await.topics[0].partitions[0].committed_offset
+}
+
+async fn state(client: &mut Client) -> (String, usize) {
+    let request =
+        DescribeGroupsRequest { groups: vec!["readers".to_owned()], ..DescribeGroupsRequest::default() };
+    let group = client.call(5, &request).await.groups.remove(0);
+    (group.group_state, group.members.len())
+}
+
+#[tokio::test]
+async fn a_member_joins_commits_and_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let joined = join_alone(&mut client, b"all").await;
+    assert_eq!(heartbeat(&mut client, &joined).await, 0);
+    assert_eq!(commit(&mut client, &joined, 42).await, 0);
+    assert_eq!(committed(&mut client).await, 42);
+    let stranger = JoinGroupResponse { member_id: "stranger".to_owned(), ..joined.clone() };
+    assert_eq!(commit(&mut client, &stranger, 43).await, 25);
+    let older = JoinGroupResponse { generation_id: joined.generation_id - 1, ..joined.clone() };
+    assert_eq!(commit(&mut client, &older, 43).await, 22);
+    assert_eq!(state(&mut client).await, ("Stable".to_owned(), 1));
+    let members = vec![MemberIdentity {
+        member_id: joined.member_id.clone(),
+        group_instance_id: None,
+        ..MemberIdentity::default()
+    }];
+    let leave = LeaveGroupRequest { group_id: "readers".to_owned(), members, ..LeaveGroupRequest::default() };
+    assert_eq!(client.call(5, &leave).await.members[0].error_code, 0);
+    assert_eq!(state(&mut client).await, ("Empty".to_owned(), 0));
+    assert_eq!(committed(&mut client).await, 42);
+}
+
+#[tokio::test]
+async fn a_second_member_waits_for_the_first_to_rejoin() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut first, mut second) = (broker.client().await, broker.client().await);
+    let joined = join_alone(&mut first, b"all").await;
+    let given = second.call(9, &join_request("")).await;
+    let waiting = second.send(9, &join_request(&given.member_id)).await;
+    let mut observer = broker.client().await;
+    while heartbeat(&mut observer, &joined).await == 0 {}
+    let again = first.call(9, &join_request(&joined.member_id)).await;
+    let other = second.receive::<JoinGroupRequest>(9, waiting).await;
+    assert_eq!((again.error_code, other.error_code), (0, 0));
+    assert_eq!((again.generation_id, again.members.len()), (other.generation_id, 2));
+    assert_eq!(again.generation_id, joined.generation_id + 1);
+}
+
+#[tokio::test]
+async fn a_silent_member_expires_when_the_clock_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    let broker = TestBroker::with_clock(&dir, clock.clone()).await;
+    let mut client = broker.client().await;
+    join_alone(&mut client, b"all").await;
+    clock.advance(9_000);
+    assert_eq!(state(&mut client).await, ("Stable".to_owned(), 1));
+    clock.advance(2_000);
+    let client = tokio::sync::Mutex::new(client);
+    eventually("the member expires", || async {
+        state(&mut *client.lock().await).await == ("Empty".to_owned(), 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn groups_and_offsets_survive_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let joined = join_alone(&mut client, b"all").await;
+    for offset in 0..50 {
+        assert_eq!(commit(&mut client, &joined, offset).await, 0);
+    }
+    drop(client);
+    broker.handle.crash().await;
+
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    assert_eq!(committed(&mut client).await, 49);
+    assert_eq!(heartbeat(&mut client, &joined).await, 0, "the member goes on where it was");
+    assert_eq!(commit(&mut client, &joined, 50).await, 0);
+}
+
+#[tokio::test]
+async fn the_offsets_topic_is_made_on_first_use_and_is_not_for_clients_to_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    let folder = dir.path().join("__consumer_offsets-0");
+    assert!(!folder.exists());
+    let find = FindCoordinatorRequest { key: "readers".to_owned(), ..FindCoordinatorRequest::default() };
+    assert_eq!(client.call(3, &find).await.error_code, 0);
+    assert!(folder.exists());
+    assert_eq!(client.produce("__consumer_offsets", 0, batch(&["x"])).await.error_code, 17);
+}
+
+#[tokio::test]
+async fn transactions_are_refused_with_a_code_that_clients_do_not_retry() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    let find =
+        FindCoordinatorRequest { key: "t".to_owned(), key_type: 1, ..FindCoordinatorRequest::default() };
+    assert_eq!(client.call(3, &find).await.error_code, 53);
+    let mut init = InitProducerIdRequest {
+        transactional_id: Some("t".to_owned()),
+        producer_id: -1,
+        producer_epoch: -1,
+        ..InitProducerIdRequest::default()
+    };
+    assert_eq!(client.call(4, &init).await.error_code, 53);
+    init.transactional_id = Some(String::new());
+    assert_eq!(client.call(4, &init).await.error_code, 42);
+}
+
+#[tokio::test]
+async fn metrics_tell_records_lag_and_sizes() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut registry = Registry::default();
+    broker.handle.register_metrics(&mut registry);
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    client.produce("orders", 0, batch(&["a", "b", "c"])).await;
+    let joined = join_alone(&mut client, b"all").await;
+    assert_eq!(commit(&mut client, &joined, 1).await, 0);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for line in [
+        "kafka_messages_produced_total{topic=\"orders\"} 3",
+        "kafka_consumer_lag{topic=\"orders\",partition=\"0\",group=\"readers\"} 2",
+        "tidings_broker_high_watermark{topic=\"orders\",partition=\"0\"} 3",
+        "tidings_broker_connections 1",
+        "tidings_broker_ack_seconds_count 1",
+    ] {
+        assert!(text.contains(line), "{line} in:\n{text}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The broker seen from a socket, with the wire crate as the client.
+
+mod admin;
+mod groups;
+mod harness;
+mod lifecycle;
+mod malformed;
+mod produce_fetch;
+mod versions;

@@ -1,0 +1,212 @@
+//! Records in and out: order, waiting, limits, duplicates.
+
+use std::time::{Duration, Instant};
+
+use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
+use tidings_wire::messages::fetch_request::FetchRequest;
+use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
+use tidings_wire::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use tidings_wire::messages::produce_request::ProduceRequest;
+
+use crate::harness::{
+    TestBroker, batch, eventually, fetch_request, idempotent_batch, only_fetched, only_partition,
+    produce_request, records, values,
+};
+
+#[tokio::test]
+async fn pipelined_produces_keep_their_order_and_so_do_their_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let mut sent = Vec::new();
+    for index in 0..200 {
+        let request = produce_request("orders", 0, batch(&[&index.to_string()]));
+        sent.push((client.send(9, &request).await, None));
+        if index % 10 == 0 {
+            sent.push((client.send(0, &ApiVersionsRequest::default()).await, Some(())));
+        }
+    }
+    let mut next = 0;
+    for (correlation_id, other) in sent {
+        if other.is_some() {
+            client.receive::<ApiVersionsRequest>(0, correlation_id).await;
+        } else {
+            let answer = only_partition(client.receive::<ProduceRequest>(9, correlation_id).await);
+            assert_eq!((answer.error_code, answer.base_offset), (0, next));
+            next += 1;
+        }
+    }
+    let fetched = values(&client.fetch("orders", 0, 0).await);
+    let expected: Vec<(i64, String)> = (0..200).map(|index| (index, index.to_string())).collect();
+    assert_eq!(fetched, expected);
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_when_records_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut reader, mut writer) = (broker.client().await, broker.client().await);
+    writer.create_topic("orders", 1).await;
+    let started = Instant::now();
+    let correlation_id = reader.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
+    writer.produce("orders", 0, batch(&["a"])).await;
+    let answer = only_fetched(reader.receive::<FetchRequest>(11, correlation_id).await);
+    assert_eq!(values(&answer), [(0, "a".to_owned())]);
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn a_long_poll_waits_for_min_bytes_and_ends_at_max_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut reader, mut writer) = (broker.client().await, broker.client().await);
+    writer.create_topic("orders", 1).await;
+    let request = FetchRequest { min_bytes: 150, ..fetch_request("orders", 0, 0, 60_000) };
+    let correlation_id = reader.send(11, &request).await;
+    writer.produce("orders", 0, batch(&["a"])).await;
+    writer.produce("orders", 0, batch(&["b"])).await;
+    writer.produce("orders", 0, batch(&["c"])).await;
+    let answer = only_fetched(reader.receive::<FetchRequest>(11, correlation_id).await);
+    assert!(records(&answer).len() >= 150);
+    let started = Instant::now();
+    let answer = only_fetched(reader.call(11, &fetch_request("orders", 0, 3, 100)).await);
+    assert!(records(&answer).is_empty() && started.elapsed() >= Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn limits_hold_but_the_first_batch_always_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    let large = "x".repeat(10_000);
+    for partition in [0, 1] {
+        client.produce("orders", partition, batch(&[&large])).await;
+        client.produce("orders", partition, batch(&[&large])).await;
+    }
+    let mut request = fetch_request("orders", 0, 0, 0);
+    request.topics[0].partitions[0].partition_max_bytes = 1;
+    let answer = only_fetched(client.call(11, &request).await);
+    assert_eq!(values(&answer).len(), 1, "one batch, although it exceeds the partition's limit");
+    let mut both = fetch_request("orders", 0, 0, 0);
+    let mut second = both.topics[0].partitions[0].clone();
+    second.partition = 1;
+    both.topics[0].partitions.push(second);
+    both.max_bytes = 10_001;
+    let response = client.call(11, &both).await;
+    let counts: Vec<usize> = response.responses[0].partitions.iter().map(|data| values(data).len()).collect();
+    assert_eq!(counts, [1, 0], "the second partition has to wait");
+}
+
+#[tokio::test]
+async fn what_does_not_exist_gets_its_code_and_no_other_partition_suffers() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    assert_eq!(client.produce("nowhere", 0, batch(&["a"])).await.error_code, 3);
+    assert_eq!(client.produce("orders", 7, batch(&["a"])).await.error_code, 3);
+    let mut request = produce_request("orders", 7, batch(&["a"]));
+    let mut good = request.topic_data[0].partition_data[0].clone();
+    good.index = 0;
+    request.topic_data[0].partition_data.push(good);
+    let answers = client.call(9, &request).await;
+    let codes: Vec<i16> =
+        answers.responses[0].partition_responses.iter().map(|partition| partition.error_code).collect();
+    assert_eq!(codes, [3, 0]);
+    assert_eq!(client.fetch("nowhere", 0, 0).await.error_code, 3);
+    assert_eq!(client.fetch("orders", 0, 99).await.error_code, 1);
+    assert_eq!(client.fetch("orders", 0, -5).await.error_code, 1);
+}
+
+#[tokio::test]
+async fn acks_and_transactions_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let with = |acks: i16, transactional_id: Option<&str>| ProduceRequest {
+        acks,
+        transactional_id: transactional_id.map(str::to_owned),
+        ..produce_request("orders", 0, batch(&["a"]))
+    };
+    assert_eq!(only_partition(client.call(9, &with(2, None)).await).error_code, 21);
+    assert_eq!(only_partition(client.call(9, &with(-1, Some("t"))).await).error_code, 53);
+    assert_eq!(only_partition(client.call(9, &with(1, None)).await).base_offset, 0);
+    // With acks=0 there is no answer: the next one on the connection belongs to the next request.
+    client.send(9, &with(0, None)).await;
+    client.call(0, &ApiVersionsRequest::default()).await;
+    let (client, written) = (tokio::sync::Mutex::new(client), 2);
+    eventually("the record with acks=0 is readable", || async {
+        values(&client.lock().await.fetch("orders", 0, 0).await).len() == written
+    })
+    .await;
+    // An error with acks=0 closes the connection.
+    let mut client = client.into_inner();
+    let nowhere = ProduceRequest { acks: 0, ..produce_request("nowhere", 0, batch(&["a"])) };
+    client.send(9, &nowhere).await;
+    assert_eq!(client.frame().await, None);
+}
+
+#[tokio::test]
+async fn a_batch_sent_twice_is_stored_once_also_over_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..InitProducerIdRequest::default()
+    };
+    let id = client.call(4, &request).await.producer_id;
+    let first = idempotent_batch(id, 0, &["a", "b"]);
+    assert_eq!(client.produce("orders", 0, first.clone()).await.base_offset, 0);
+    let again = client.produce("orders", 0, first.clone()).await;
+    assert_eq!((again.error_code, again.base_offset), (0, 0));
+    assert_eq!(client.produce("orders", 0, idempotent_batch(id, 5, &["late"])).await.error_code, 45);
+    assert_eq!(client.produce("orders", 0, idempotent_batch(id, 2, &["c"])).await.base_offset, 2);
+    drop(client);
+    broker.handle.crash().await;
+
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    let again = client.produce("orders", 0, first).await;
+    assert_eq!((again.error_code, again.base_offset), (0, 0));
+    assert_eq!(client.produce("orders", 0, idempotent_batch(id, 3, &["d"])).await.base_offset, 3);
+    let found: Vec<String> =
+        values(&client.fetch("orders", 0, 0).await).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(found, ["a", "b", "c", "d"]);
+    let next = client.call(4, &request).await.producer_id;
+    assert!(next > id, "producer id {next} after {id}");
+}
+
+#[tokio::test]
+async fn offsets_are_found_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    client.produce("orders", 0, batch(&["a", "b", "c"])).await;
+    let mut at = async |version: i16, timestamp: i64| {
+        let partitions = vec![ListOffsetsPartition { timestamp, ..ListOffsetsPartition::default() }];
+        let topic = ListOffsetsTopic { name: "orders".to_owned(), partitions, ..ListOffsetsTopic::default() };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+        let found = client.call(version, &request).await.topics.remove(0).partitions.remove(0);
+        (found.error_code, found.offset)
+    };
+    assert_eq!(at(9, -1).await, (0, 3));
+    assert_eq!(at(9, -2).await, (0, 0));
+    assert_eq!(at(9, -4).await, (0, 0));
+    assert_eq!(at(9, -5).await, (0, -1));
+    assert_eq!(at(9, 1).await, (0, 0));
+    assert_eq!(at(9, i64::MAX).await, (0, -1));
+    assert_eq!(at(6, -3).await, (35, -1));
+    assert_eq!(at(9, -77).await, (35, -1));
+    assert_eq!(at(9, -3).await.0, 0);
+}
