@@ -13,7 +13,7 @@ fn topics_are_created_described_and_deleted() {
     assert!(scene.admin.ensure_topics(&[spec]).unwrap().is_empty(), "an existing topic stays as it is");
     let other = format!("{}-other", scene.topic);
     let spec = TopicSpec::new(&other, 2).config("retention.ms", "60000");
-    assert_eq!(scene.admin.ensure_topics(&[spec]).unwrap(), [other.clone()]);
+    assert_eq!(scene.admin.ensure_topics(&[spec]).unwrap(), std::slice::from_ref(&other));
     scene.produce((0..50).map(|index| index.to_string()));
     let described = scene.admin.describe_topic(&scene.topic).unwrap();
     assert_eq!(described.partitions.len(), 3);
