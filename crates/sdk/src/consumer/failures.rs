@@ -9,7 +9,7 @@ use crate::producer::{Producer, SendError};
 use crate::record::{ReceivedRecord, Record, now_ms};
 
 /// How long letters wait for their acknowledgement before the attempt counts as failed.
-const PARK_TIMEOUT: Duration = Duration::from_secs(3);
+const PARK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Parking {
     producer: Producer,

@@ -31,7 +31,7 @@ use crate::record::{ReceivedRecord, now_ms};
 /// How long an idle poll lasts: bounds the time until a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 /// How long the last commit may take.
-const FINAL_COMMIT_WAIT: Duration = Duration::from_secs(2);
+const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(1_500);
 
 pub(super) struct Runtime {
     cluster: Cluster,

@@ -27,7 +27,9 @@ impl Runtime {
             failed_attempts += 1;
             let until = Instant::now() + self.options.backoff.wait(failed_attempts, jitter());
             while Instant::now() < until && !self.monitor.is_stop_requested() {
-                std::thread::sleep(until.saturating_duration_since(Instant::now()).min(IDLE_WAIT));
+                // Polling instead of sleeping: errors would pile up in the client's queue for as long as this takes.
+                let left = until.saturating_duration_since(Instant::now());
+                let _ = self.consumer.poll(left.min(IDLE_WAIT));
             }
         }
         false
