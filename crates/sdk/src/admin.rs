@@ -14,6 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError, LogContext};
+use crate::drop_later::DropLater;
 use crate::error::KafkaFault;
 pub use groups::{GroupDescription, GroupMember, GroupOffset, GroupSummary};
 pub use topics::{TopicDescription, TopicPartitionInfo, TopicSpec};
@@ -86,7 +87,7 @@ impl AdminError {
 /// ```
 pub struct Admin {
     cluster: Cluster,
-    client: AdminClient<LogContext>,
+    client: DropLater<AdminClient<LogContext>>,
     query: BaseConsumer<LogContext>,
     timeout: Duration,
 }
@@ -97,7 +98,7 @@ impl Admin {
         let config = cluster.query_config()?;
         let client = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
         let query = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
-        Ok(Self { cluster: cluster.clone(), client, query, timeout })
+        Ok(Self { cluster: cluster.clone(), client: DropLater::new(client), query, timeout })
     }
 
     /// The identity of the cluster, or why it does not answer.

@@ -13,6 +13,7 @@
 //! What is not here: an HTTP API (the `tidings-console` crate) and the broker.
 
 mod cluster;
+mod drop_later;
 mod error;
 mod native;
 mod record;

@@ -3,7 +3,6 @@
 //! For tools and for state kept in topics. Nothing is committed, so nothing is remembered between two readers.
 
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError, LogContext};
+use crate::drop_later::DropLater;
 use crate::error::KafkaFault;
 use crate::native;
 use crate::record::ReceivedRecord;
@@ -86,7 +86,7 @@ pub struct Bounds {
 /// # Ok::<(), tidings::reader::ReadError>(())
 /// ```
 pub struct TopicReader {
-    consumer: Throwaway,
+    consumer: DropLater<BaseConsumer<LogContext>>,
     topic: Arc<str>,
     bootstrap: String,
     bounds: HashMap<i32, Bounds>,
@@ -105,7 +105,7 @@ impl TopicReader {
         let mut config = cluster.consumer_config(READER_GROUP)?;
         config.set("enable.partition.eof", "true");
         config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);
-        let consumer = Throwaway::new(&config)?;
+        let consumer = outsider(&config)?;
         let bootstrap = cluster.bootstrap().to_string();
         let fault =
             |error: KafkaError| read_error(topic, KafkaFault::from_kafka(&error, &bootstrap, timeout));
@@ -213,34 +213,8 @@ impl TopicReader {
 }
 
 /// A consumer with a group that it never joins.
-///
-/// Closing one takes `rdkafka` 100 ms, which it waits for an event that does not come. Nothing depends on the end of
-/// it, so it happens on a thread of its own.
-pub(crate) struct Throwaway {
-    consumer: Option<BaseConsumer<LogContext>>,
-}
-
-impl Throwaway {
-    pub(crate) fn new(config: &ClientConfig) -> Result<Self, ClusterError> {
-        let consumer = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
-        Ok(Self { consumer: Some(consumer) })
-    }
-}
-
-impl Deref for Throwaway {
-    type Target = BaseConsumer<LogContext>;
-
-    fn deref(&self) -> &Self::Target {
-        self.consumer.as_ref().expect("there until dropped")
-    }
-}
-
-impl Drop for Throwaway {
-    fn drop(&mut self) {
-        let consumer = self.consumer.take();
-        // Without a thread the closure, and the consumer with it, is dropped here.
-        let _ = std::thread::Builder::new().name("close reader".into()).spawn(move || drop(consumer));
-    }
+pub(crate) fn outsider(config: &ClientConfig) -> Result<DropLater<BaseConsumer<LogContext>>, ClusterError> {
+    config.create_with_context(LogContext).map(DropLater::new).map_err(ClusterError::from_kafka)
 }
 
 fn left(deadline: Instant) -> Duration {

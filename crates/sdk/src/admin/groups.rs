@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::block_on;
 use super::{Admin, AdminError};
-use crate::reader::{Throwaway, offsets_at};
+use crate::reader::{offsets_at, outsider};
 
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -150,7 +150,7 @@ impl Admin {
             return Ok(BTreeMap::new());
         }
         let config = self.cluster.consumer_config(group)?;
-        let consumer = Throwaway::new(&config)?;
+        let consumer = outsider(&config)?;
         let committed = consumer.committed_offsets(query, self.timeout).map_err(self.failed(&operation))?;
         let mut offsets = BTreeMap::new();
         for element in committed.elements() {

@@ -59,6 +59,13 @@ impl TopicSpec {
     }
 }
 
+impl TopicSpec {
+    fn to_native(&self) -> NewTopic<'_> {
+        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(self.replication));
+        self.config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+    }
+}
+
 /// One partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TopicPartitionInfo {
@@ -93,33 +100,48 @@ impl Admin {
     /// A topic that exists is left as it is, whatever its partitions and settings are. Answers the names created.
     pub fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
         let existing: Vec<String> = self.list_topics()?.into_iter().map(|topic| topic.name).collect();
+        let missing: Vec<_> = specs.iter().filter(|spec| !existing.contains(&spec.name)).collect();
         let mut created = Vec::new();
-        for spec in specs.iter().filter(|spec| !existing.contains(&spec.name)) {
-            match self.create_topic(spec) {
+        for (spec, result) in missing.iter().zip(self.create(&missing)?) {
+            match result {
                 Ok(()) => created.push(spec.name.clone()),
+                // Somebody was faster.
                 Err(AdminError::TopicExists { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
+        missing.iter().try_for_each(|spec| self.wait_for_leaders(&spec.name))?;
         Ok(created)
     }
 
     /// Creates a topic, and waits until it can be used.
     pub fn create_topic(&self, spec: &TopicSpec) -> Result<(), AdminError> {
-        let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
-        for (key, value) in &spec.config {
-            topic = topic.set(key, value);
+        self.create(&[spec])?.into_iter().collect::<Result<(), _>>()?;
+        self.wait_for_leaders(&spec.name)
+    }
+
+    /// Creates topics with one request; the answers are in their order.
+    fn create(&self, specs: &[&TopicSpec]) -> Result<Vec<Result<(), AdminError>>, AdminError> {
+        if specs.is_empty() {
+            return Ok(Vec::new());
         }
-        let operation = format!("create topic {}", spec.name);
-        let results = block_on(self.client.create_topics([&topic], &self.options()))
-            .map_err(self.failed(&operation))?;
-        match results.into_iter().next() {
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-                Err(AdminError::TopicExists { topic: spec.name.clone() })
-            }
-            Some(Err((_, code))) => Err(self.refused(operation, code)),
-            _ => self.wait_for_leaders(&spec.name),
-        }
+        let topics: Vec<_> = specs.iter().map(|spec| spec.to_native()).collect();
+        let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        let results = block_on(self.client.create_topics(&topics, &self.options()))
+            .map_err(self.failed(&format!("create topic {}", names.join(", "))))?;
+        let result = |result| match result {
+            Ok(_) => Ok(()),
+            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => Err(AdminError::TopicExists { topic }),
+            Err((topic, code)) => Err(self.refused(format!("create topic {topic}"), code)),
+        };
+        let by_name = |name: &&str| {
+            let found = results.iter().find(|result| match result {
+                Ok(topic) => topic == name,
+                Err((topic, _)) => topic == name,
+            });
+            found.cloned().map_or(Ok(()), result)
+        };
+        Ok(names.iter().map(by_name).collect())
     }
 
     /// Deletes a topic and all its records.
