@@ -60,3 +60,6 @@ impl Batch {
         self.bytes.slice(HEADER_LEN..)
     }
 }
+
+#[cfg(test)]
+mod tests;

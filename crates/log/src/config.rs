@@ -26,7 +26,8 @@ pub struct DataDirOptions {
     pub node_id: i32,
     /// Bytes appended between two checkpoints: what a recovery has to read at most, roughly.
     pub checkpoint_bytes: u64,
-    /// How many segment files stay open at most; others are opened when they are read.
+    /// How many segment files stay open at most, within half of what the process may open; others are
+    /// opened when they are read or written.
     pub max_open_files: usize,
     /// From this many dirty files on, one `syncfs` replaces an `fdatasync` each.
     pub syncfs_from_files: usize,
@@ -39,8 +40,8 @@ impl Default for DataDirOptions {
             cluster_id: None,
             node_id: 0,
             checkpoint_bytes: 64 << 20,
-            max_open_files: 512,
-            syncfs_from_files: 3,
+            max_open_files: 8192,
+            syncfs_from_files: 2,
         }
     }
 }

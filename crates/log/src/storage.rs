@@ -33,7 +33,7 @@ impl Storage {
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, options: DataDirOptions) -> std::io::Result<Self> {
         Ok(Self {
             commit_root: disk.open_root(&root)?,
-            open_files: OpenFiles::new(options.max_open_files),
+            open_files: OpenFiles::new(options.max_open_files.min(half_of_allowed_files())),
             health: Health::default(),
             committer: Committer::new(),
             checkpoints: CheckpointBell::default(),
@@ -50,6 +50,12 @@ impl Storage {
             self.checkpoints.ring();
         }
     }
+}
+
+/// Sockets need the other half.
+fn half_of_allowed_files() -> usize {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    allowed.map_or(usize::MAX, |count| usize::try_from(count / 2).unwrap_or(usize::MAX))
 }
 
 /// Wakes the checkpoint thread.

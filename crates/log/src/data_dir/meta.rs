@@ -54,6 +54,7 @@ impl Meta {
                 let cluster_id = options.cluster_id.clone().unwrap_or_else(random_id);
                 let meta = Self { cluster_id, directory_id: random_id() };
                 replace_file(disk, &path, meta.encode(options.node_id).as_bytes()).map_err(failed)?;
+                sync_name(disk, dir).map_err(failed)?;
                 Ok(meta)
             }
         }
@@ -86,6 +87,20 @@ impl Meta {
             return Err(OpenError::Node { path: dir.to_owned(), expected, found });
         }
         Ok(Self { cluster_id: get("cluster.id").to_owned(), directory_id: get("directory.id").to_owned() })
+    }
+}
+
+/// Makes the name of a directory durable that may be new. Where its parent may not be read, someone else
+/// made it.
+fn sync_name(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let parent = match dir.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    match disk.sync_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
     }
 }
 

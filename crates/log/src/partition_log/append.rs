@@ -4,21 +4,22 @@
 //! copied unless the broker sets the timestamps; offsets are assigned in the order of the file. Does not
 //! wait for durability: the ticket does.
 
+mod error;
+
+pub use error::AppendError;
+
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
 use bytes::Bytes;
-use tidings_model::{ErrorCode, TopicPartition};
 
 use super::{Condition, PartitionLog, Writer};
-use crate::batch::{
-    BatchError, BatchHeader, BatchLimits, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate,
-};
+use crate::batch::{BatchHeader, BatchLimits, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate};
 use crate::commit::CommitTicket;
 use crate::config::{Durability, LogConfig};
 use crate::disk::{DiskFile, OpenMode, write_all_at};
-use crate::producers::{Duplicate, SequenceError};
+use crate::producers::Duplicate;
 use crate::segment::{Segment, SegmentEnd, SegmentError};
 
 /// Who appends.
@@ -56,109 +57,6 @@ pub struct Appended {
     pub commit: CommitTicket,
     /// Whether the records were there already and these are the offsets they had got.
     pub duplicate: bool,
-}
-
-/// Why nothing was appended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// The batches are not acceptable.
-    #[error("{topic_partition}: {source}")]
-    Invalid {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// What is wrong.
-        source: BatchError,
-    },
-    /// An idempotent producer's batch does not continue its sequence.
-    #[error("{topic_partition}: {source}")]
-    Sequence {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// What is wrong.
-        source: SequenceError,
-    },
-    /// The batches don't fit in an empty segment.
-    #[error("{topic_partition}: {found} bytes are more than segment.bytes = {segment_bytes}")]
-    LargerThanSegment {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// Size of the append.
-        found: usize,
-        /// Size of a segment.
-        segment_bytes: u32,
-    },
-    /// The write failed and was cut back.
-    #[error("{topic_partition}: {what} failed at offset {offset}: {source}")]
-    Storage {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// The operation and the file.
-        what: String,
-        /// Where the append would have begun.
-        offset: i64,
-        /// What the disk said.
-        source: io::Error,
-    },
-    /// The active segment can't be read.
-    #[error("{topic_partition}: {what}")]
-    Damaged {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// Where and how.
-        what: String,
-    },
-    /// A sync failed earlier: no writes until a restart.
-    #[error("{topic_partition}: writes have stopped: {why}")]
-    StorageFailed {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// What failed.
-        why: Arc<str>,
-    },
-    /// The data directory was closed.
-    #[error("{topic_partition}: the data directory is closed")]
-    Closed {
-        /// The partition.
-        topic_partition: TopicPartition,
-    },
-    /// The partition was deleted.
-    #[error("{topic_partition} was deleted")]
-    Deleted {
-        /// The partition.
-        topic_partition: TopicPartition,
-    },
-}
-
-impl AppendError {
-    /// Kafka's code for a producer.
-    pub fn error_code(&self) -> ErrorCode {
-        match self {
-            Self::Invalid { source, .. } => match source {
-                BatchError::Short { .. } | BatchError::Length { .. } | BatchError::Crc { .. } => {
-                    ErrorCode::CorruptMessage
-                }
-                BatchError::UnsupportedMagic { .. } => ErrorCode::UnsupportedForMessageFormat,
-                BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-                BatchError::Timestamp { .. } => ErrorCode::InvalidTimestamp,
-                BatchError::Codec { .. } => ErrorCode::UnsupportedCompressionType,
-                BatchError::Empty
-                | BatchError::Count { .. }
-                | BatchError::Producer { .. }
-                | BatchError::Control { .. }
-                | BatchError::Record { .. } => ErrorCode::InvalidRecord,
-            },
-            Self::Sequence { source, .. } => match source {
-                SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
-                SequenceError::Fenced { .. } => ErrorCode::InvalidProducerEpoch,
-            },
-            Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
-            Self::Storage { .. } | Self::Damaged { .. } | Self::StorageFailed { .. } => {
-                ErrorCode::KafkaStorageError
-            }
-            Self::Closed { .. } => ErrorCode::NotLeaderOrFollower,
-            Self::Deleted { .. } => ErrorCode::UnknownTopicOrPartition,
-        }
-    }
 }
 
 impl PartitionLog {

@@ -1,0 +1,168 @@
+use bytes::{Bytes, BytesMut};
+
+use super::header::{CRC_AT, CRC_FROM};
+use super::*;
+
+fn good() -> Bytes {
+    BatchBuilder::new()
+        .record(1000, Some(b"k"), Some(b"value"), &[(b"h", Some(b"x")), (b"h", None)])
+        .record(990, None, None, &[])
+        .record(1010, Some(b""), Some(b"last"), &[])
+        .build()
+}
+
+/// Changes bytes and makes the CRC right again.
+fn changed(change: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut bytes = BytesMut::from(&good()[..]);
+    change(&mut bytes);
+    let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+    bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+    bytes.freeze()
+}
+
+fn check(what: &str, bytes: Bytes, limits: BatchLimits, expect: Result<usize, &str>) {
+    let found = validate(&bytes, &limits);
+    match (&found, expect) {
+        (Ok(headers), Ok(count)) => assert_eq!(headers.len(), count, "{what}"),
+        (Err(error), Err(expect)) => assert!(error.to_string().contains(expect), "{what}: {error}"),
+        _ => panic!("{what}: {found:?}, expected {expect:?}"),
+    }
+}
+
+#[test]
+fn batches_are_validated() {
+    let check = |what: &str, bytes, expect| check(what, bytes, BatchLimits::default(), expect);
+    check("good", good(), Ok(1));
+    check("two", [good(), good()].concat().into(), Ok(2));
+    check("empty", Bytes::new(), Err("no record batch"));
+    check("half a header", good().slice(..40), Err("expected 61 bytes, found 40"));
+    check("cut short", good().slice(..good().len() - 1), Err("cut short"));
+    check("second cut short", [good(), good().slice(..70)].concat().into(), Err("batch 1 is cut short"));
+    check("magic 1", changed(|bytes| bytes[16] = 1), Err("expected record format (magic) 2, found 1"));
+    check("old and short", changed(|bytes| bytes[16] = 0).slice(..20), Err("(magic) 2, found 0"));
+    check(
+        "length",
+        changed(|bytes| bytes[8..12].copy_from_slice(&[0, 0, 0, 48])),
+        Err("smaller than a header"),
+    );
+    check("huge", changed(|bytes| bytes[8..12].copy_from_slice(&[0x7f; 4])), Err("cut short"));
+    check("negative length", changed(|bytes| bytes[8] = 0xff), Err("smaller than a header"));
+    let mut flipped = BytesMut::from(&good()[..]);
+    flipped[70] ^= 1;
+    check("flipped", flipped.freeze(), Err("bad CRC"));
+    check("codec", changed(|bytes| bytes[22] |= 5), Err("unknown compression codec 5"));
+    check("no records", changed(|bytes| bytes[57..61].fill(0)), Err("0 records do not match"));
+    check("too many records", changed(|bytes| bytes[60] = 4), Err("4 records do not match"));
+    check("delta", changed(|bytes| bytes[26] = 7), Err("last offset delta 7"));
+    check(
+        "huge count",
+        changed(|bytes| {
+            bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
+            bytes[23..27].copy_from_slice(&(i32::MAX - 1).to_be_bytes());
+        }),
+        Err("record 3 is cut short"),
+    );
+    check("producer without epoch", changed(|bytes| bytes[43..51].fill(0)), Err("do not belong together"));
+    // KafkaJS leaves 0 where others write -1.
+    check("sequence without producer", changed(|bytes| bytes[51..57].fill(0)), Ok(1));
+    check("transaction without producer", changed(|bytes| bytes[22] |= 0x10), Err("do not belong together"));
+    check("control", changed(|bytes| bytes[22] |= 0x20), Err("may not write control records"));
+}
+
+#[test]
+fn records_are_validated() {
+    let first = HEADER_LEN;
+    let check = |what: &str, bytes, expect| check(what, bytes, BatchLimits::default(), Err(expect));
+    check("record length", changed(|bytes| bytes[first] = 0x7e), "record 0 is cut short");
+    check("negative length", changed(|bytes| bytes[first] = 1), "record length is negative");
+    check("offset delta", changed(|bytes| bytes[first + 3] = 2), "expected offset delta 0, found 1");
+    check("key length", changed(|bytes| bytes[first + 4] = 0x7e), "key needs 63 bytes");
+    check("key length -2", changed(|bytes| bytes[first + 4] = 3), "key is negative: -2");
+    check("header count", changed(|bytes| bytes[first + 12] = 0x7e), "headers needs 126 bytes");
+    check("fewer headers", changed(|bytes| bytes[first + 12] = 2), "left over behind its last header");
+}
+
+#[test]
+fn limits_are_applied() {
+    let limits = BatchLimits::default;
+    let size = good().len();
+    check("at most", good(), BatchLimits { max_batch_bytes: size, ..limits() }, Ok(1));
+    let too_large = BatchLimits { max_batch_bytes: size - 1, ..limits() };
+    check("too large", good(), too_large, Err("more than max.message.bytes"));
+    check(
+        "in time",
+        good(),
+        BatchLimits { earliest_timestamp: 990, latest_timestamp: 1010, ..limits() },
+        Ok(1),
+    );
+    let early = BatchLimits { latest_timestamp: 1009, ..limits() };
+    check("ahead", good(), early, Err("timestamp 1010 is outside"));
+    let late = BatchLimits { earliest_timestamp: 1001, ..limits() };
+    check("behind", good(), late, Err("is outside 1001"));
+    let untimed = BatchBuilder::new().record(-1, None, Some(b"v"), &[]).build();
+    check("no timestamp", untimed, BatchLimits { earliest_timestamp: 5, ..limits() }, Ok(1));
+    let control = BatchBuilder::new().producer(1, 0, -1).transactional().control();
+    let control = control.record(1, Some(&[0, 0, 0, 1]), Some(&[0; 6]), &[]).build();
+    check("trusted", control, BatchLimits { control_allowed: true, ..limits() }, Ok(1));
+}
+
+#[test]
+fn records_are_read_back() {
+    let batch = Batches::new(good()).next().expect("one").expect("whole");
+    let records: Vec<Record> = batch.records().expect("plain").map(|record| record.expect("valid")).collect();
+    let timestamps: Vec<i64> = records.iter().map(|record| record.timestamp_ms).collect();
+    assert_eq!(timestamps, [1000, 990, 1010]);
+    assert_eq!(batch.header.max_timestamp, 1010);
+    assert_eq!(records[0].key.as_deref(), Some(&b"k"[..]));
+    assert_eq!(records[0].headers.len(), 2);
+    assert_eq!(records[0].headers[1], (Bytes::from_static(b"h"), None));
+    assert_eq!((records[1].key.as_deref(), records[1].value.as_deref()), (None, None));
+    assert_eq!(records[2].key.as_deref(), Some(&b""[..]));
+    assert_eq!(records[2].offset, 2);
+}
+
+#[test]
+fn the_brokers_time_replaces_the_producers() {
+    let mut headers = validate(&good(), &BatchLimits::default()).expect("valid");
+    let stamped = stamp(&good(), &mut headers, 5000);
+    assert_eq!(validate(&stamped, &BatchLimits::default()).expect("the CRC is right"), headers);
+    let batch = Batches::new(stamped).next().expect("one").expect("whole");
+    assert_eq!(batch.header.timestamp_type(), TimestampType::LogAppendTime);
+    assert!(batch.records().expect("plain").all(|record| record.expect("valid").timestamp_ms == 5000));
+}
+
+#[test]
+fn compressed_batches_stay_opaque() {
+    let compressed = changed(|bytes| bytes[22] |= 4);
+    let batch = Batches::new(compressed.clone()).next().expect("one").expect("whole");
+    assert_eq!(batch.header.compression(), Ok(Compression::Zstd));
+    assert!(batch.records().is_none());
+    assert_eq!(batch.records_in(batch.payload()).count(), 3);
+    // Whatever the payload is.
+    check(
+        "garbage",
+        changed(|bytes| {
+            bytes[22] |= 1;
+            bytes[HEADER_LEN..].fill(0xee);
+        }),
+        BatchLimits::default(),
+        Ok(1),
+    );
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let mut random = crate::testing::Random::new(1);
+    for _ in 0..20_000 {
+        let bytes = changed(|bytes| {
+            for _ in 0..1 + random.below(4) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.next_u64() as u8;
+            }
+        });
+        let _ = validate(&bytes, &BatchLimits { control_allowed: true, ..BatchLimits::default() });
+        for batch in Batches::new(bytes).flatten() {
+            let _ = batch.records_in(batch.payload()).count();
+        }
+    }
+}
