@@ -5,6 +5,7 @@
 //! does not grow with the number of connections. Parsing and rules are elsewhere (`submission`, `search::parse`), as
 //! functions that need no server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,10 +41,17 @@ pub(crate) struct Api {
     bodies: Semaphore,
     streams: Arc<Semaphore>,
     queries: Semaphore,
+    /// Where results wait for callers that do not read them yet.
+    spool_folder: PathBuf,
 }
 
 /// The routes. Whoever serves them puts the Host and Origin guard in front.
-pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, topics: watch::Receiver<Topics>) -> Router {
+pub(crate) fn router(
+    ingest: Ingest,
+    store: Arc<dyn Store>,
+    topics: watch::Receiver<Topics>,
+    spool_folder: PathBuf,
+) -> Router {
     let api = Arc::new(Api {
         ingest,
         store,
@@ -51,6 +59,7 @@ pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, topics: watch::Recei
         bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Semaphore::new(MAX_QUERIES),
+        spool_folder,
     });
     Router::new()
         .route("/api/v1/activities", get(search::list).post(submit::post).fallback(method_not_allowed))

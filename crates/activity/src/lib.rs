@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod query;
 pub mod rules;
 pub mod service;
+mod spool;
 pub mod sqlite;
 pub mod store;
 pub mod submission;

@@ -148,7 +148,7 @@ impl ActivityService {
 
     /// The routes under `/api/v1/activities`.
     pub fn router(&self) -> Router {
-        api::router(self.ingest.clone(), Arc::clone(&self.store) as Arc<dyn Store>, self.topics.clone())
+        api::router(self.ingest.clone(), self.store(), self.topics.clone(), self.store.folder().to_owned())
     }
 
     /// Adds the service's own metrics (`tidings_activity_…`); those of producer and consumer are the caller's.
@@ -198,6 +198,10 @@ impl ActivityService {
         let flushed = self.producer.flush(timeout).map_err(|fault| fault.to_string());
         if let WriterState::Running(consumer) = writer {
             consumer.stop(timeout).map_err(|error| error.to_string())?;
+        }
+        // Only tidiness: what is in the write-ahead log is as durable there, but the next start reads it all.
+        if let Err(error) = self.store.checkpoint() {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no checkpoint at the end");
         }
         flushed
     }

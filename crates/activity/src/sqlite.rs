@@ -92,7 +92,7 @@ impl SqliteStore {
     /// Opens the store at `path`, which is made if absent, its folder included.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let io = |operation| move |source| OpenError::Io { path: path.to_owned(), operation, source };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         std::fs::create_dir_all(folder).map_err(io("create the folder"))?;
         let lock = lock(path)?;
         let sqlite = |operation| move |source| OpenError::Sqlite { path: path.to_owned(), operation, source };
@@ -119,6 +119,16 @@ impl SqliteStore {
     /// What tells this store from any other, from when it was made: 32 hexadecimal digits.
     pub fn store_id(&self) -> &str {
         &self.store_id
+    }
+
+    /// The folder that the store's files are in.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.path)
+    }
+
+    /// Moves the write-ahead log into the file and empties it.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        self.writer.lock().checkpoint().map_err(|source| self.failed("checkpoint", source))
     }
 
     fn read<T>(
@@ -161,6 +171,10 @@ impl Store for SqliteStore {
     fn cursor_key(&self) -> CursorKey {
         self.cursor_key.clone()
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

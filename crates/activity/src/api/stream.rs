@@ -1,10 +1,11 @@
 //! NDJSON: a stream of any length, answered line by line while it is read.
 //!
 //! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
-//! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, because nothing more is read
-//! until the caller takes results off; each line that is not blank has one result line; a bad line costs no other.
-//! A caller that sends on and on without ever reading results is stopped by that same bound, as TCP has it.
+//! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, however long the stream and
+//! however late its caller reads the results (they wait in a `spool`); each line that is not blank has one result line;
+//! a bad line costs no other.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::limits::{
     MAX_ACTIVITY_BYTES, NDJSON_CHUNK_BYTES, NDJSON_CHUNK_LINES, NDJSON_CHUNKS_IN_FLIGHT, NDJSON_IDLE_TIMEOUT,
 };
 use crate::lines::{Line, Lines};
+use crate::spool::{SpoolWriter, spool};
 use crate::submission;
 use crate::timestamp::Timestamp;
 
@@ -57,20 +59,34 @@ pub(super) async fn post(api: Arc<Api>, body: Body) -> Result<Response, Problem>
     // Until the first result is sent the answer can still be a plain 503.
     api.topics_ready().await?;
     let lines = Lines::new(MAX_ACTIVITY_BYTES);
-    let reader =
-        Reader { api: Arc::clone(&api), body: Some(body.into_data_stream()), lines, _permit: permit };
-    let chunks =
-        stream::unfold(reader, async |mut reader| reader.next_chunk().await.map(|chunk| (chunk, reader)));
-    let results = chunks
-        .map(move |chunk| {
-            let api = Arc::clone(&api);
-            async move { Ok::<_, std::convert::Infallible>(chunk.send(&api).await) }
-        })
-        .buffered(NDJSON_CHUNKS_IN_FLIGHT);
+    let (writer, results) = spool(&api.spool_folder);
+    let reader = Reader { api, body: Some(body.into_data_stream()), lines, _permit: permit };
+    tokio::spawn(answer(reader, writer));
+    let results =
+        stream::unfold(results, async |mut results| results.next().await.map(|piece| (piece, results)));
     let mut response = Response::new(Body::from_stream(results));
     let ndjson = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
     Ok(response)
+}
+
+/// Reads to the end, or until the caller is gone: then nobody knows what was taken, and the rest is not.
+async fn answer(reader: Reader, results: SpoolWriter) {
+    let api = Arc::clone(&reader.api);
+    let chunks =
+        stream::unfold(reader, async |mut reader| reader.next_chunk().await.map(|chunk| (chunk, reader)));
+    let sent = chunks.map(|chunk| chunk.send(&api)).buffered(NDJSON_CHUNKS_IN_FLIGHT);
+    let mut sent = pin!(sent);
+    while let Some(answered) = sent.next().await {
+        match results.push(answered).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::error!(%error, folder = %api.spool_folder.display(), "results cannot be kept in a file");
+                return;
+            }
+        }
+    }
 }
 
 impl Reader {

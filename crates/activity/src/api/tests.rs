@@ -29,7 +29,7 @@ impl Served {
         let producer = Producer::new(&Cluster::new("127.0.0.1:1"), ProducerOptions::default()).unwrap();
         let metrics = ActivityMetrics::default();
         let ingest = Ingest::new(producer, "activities".into(), Duration::from_millis(50), metrics);
-        let router = router(ingest, Arc::clone(&store) as Arc<dyn Store>, found);
+        let router = router(ingest, Arc::clone(&store) as Arc<dyn Store>, found, folder.path().to_owned());
         Self { router, store, topics, _folder: folder }
     }
 

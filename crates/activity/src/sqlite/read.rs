@@ -2,7 +2,8 @@
 //!
 //! The rows come in the order of the answer, from the index by time or, where a target or an actor is given, from its
 //! links; the other filters are checked here, row by row, on borrowed columns. Search by text is such a check too, over
-//! one tenant's rows, newest first: a full-text index would cost the writer more than everything else together.
+//! one tenant's rows, newest first. Measured with FTS5 on flight-like rows, beside 3 µs of processor time for the bare
+//! row: an index by words costs 5 µs and finds no parts of words, one by trigrams, which does, 14 µs.
 //! Invariant: one call looks at no more than `MAX_SCANNED_ROWS` rows.
 
 use std::ops::ControlFlow;

@@ -34,6 +34,11 @@ impl Writer {
         Self { connection, tenants: HashMap::new() }
     }
 
+    /// As `SqliteStore::checkpoint`.
+    pub fn checkpoint(&self) -> Result<(), rusqlite::Error> {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+    }
+
     /// As `Store::insert_batch`.
     pub fn insert_batch(&mut self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, rusqlite::Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
