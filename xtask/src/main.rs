@@ -1,9 +1,10 @@
 //! Development tasks, run as `cargo xtask <task>`.
 //!
 //! Owns everything about developing Tidings that has logic: the gate (`test`), the rules that no compiler
-//! knows (`tidy`) and generated code (`codegen`). Each task is a module with one `run`. Nothing here is
-//! linked into the product.
+//! knows (`tidy`), generated code (`codegen`) and measurements (`bench`). Each task is a module with one `run`.
+//! Nothing here is linked into the product.
 
+mod bench;
 mod clients;
 mod codegen;
 mod packages;
@@ -22,7 +23,9 @@ usage: cargo xtask <task>
                     everything a change must pass, or only some of its steps: fmt, tidy, clients, codegen,
                     clippy, build, tests; ARGUMENTS go to `cargo test`
   tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs
-  codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares";
+  codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares
+  bench [--quick] [--only NAME,...] [--peers NAME,...]
+                    Tidings beside its peers on this machine: docs/benchmarks.md; `bench --help` says more";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +46,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "test" => test::run(&repository(), rest),
         "tidy" => tidy::run(&repository(), rest),
         "codegen" => codegen::run(rest).map(|()| true),
+        "bench" => bench::run(&repository(), rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(true)

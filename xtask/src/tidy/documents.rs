@@ -11,18 +11,24 @@ use super::layers::{dependencies, is_ours, packages, text};
 use super::{Finding, SourceFile};
 
 const DEPENDENCIES: &str = "docs/dependencies.md";
+const MANIFEST: &str = "Cargo.toml";
 
-/// `docs/dependencies.md` has one row for each direct dependency, and none for others.
+/// `docs/dependencies.md` has one row for each direct dependency, and none for others; neither has the
+/// workspace's manifest an entry for others.
 pub fn check_dependencies(metadata: &Value, repository: &Path) -> Result<Vec<Finding>> {
-    let page = std::fs::read_to_string(repository.join(DEPENDENCIES))
-        .with_context(|| format!("read {DEPENDENCIES}"))?;
+    let read = |name| std::fs::read_to_string(repository.join(name)).with_context(|| format!("read {name}"));
+    let (page, manifest) = (read(DEPENDENCIES)?, read(MANIFEST)?);
     let mut used = BTreeSet::new();
     for package in packages(metadata)? {
         for dependency in dependencies(package)?.iter().filter(|dependency| !is_ours(dependency)) {
             used.insert(text(dependency, "name")?);
         }
     }
-    Ok(compare(&used, &rows(&page)))
+    let mut findings = compare(&used, &rows(&page));
+    let unused = declared(&manifest).into_iter().filter(|name| !used.contains(name));
+    findings
+        .extend(unused.map(|name| Finding::new(MANIFEST, format!("declares `{name}`, which nothing uses"))));
+    Ok(findings)
 }
 
 fn compare(used: &BTreeSet<&str>, explained: &BTreeSet<&str>) -> Vec<Finding> {
@@ -40,6 +46,17 @@ fn rows(page: &str) -> BTreeSet<&str> {
     page.lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
         .map(|(name, _)| name)
+        .collect()
+}
+
+/// The names under `[workspace.dependencies]` that are not ours.
+fn declared(manifest: &str) -> Vec<&str> {
+    let section = manifest.split_once("[workspace.dependencies]\n").map_or("", |(_, section)| section);
+    section
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.contains("path = "))
+        .filter_map(|line| Some(line.split_once(" = ")?.0))
         .collect()
 }
 
@@ -93,6 +110,12 @@ mod tests {
                 "docs/dependencies.md: explains `gone`, which nothing uses"
             ]
         );
+    }
+
+    #[test]
+    fn declarations_of_the_workspace_are_read() {
+        let manifest = "[workspace]\nx = 1\n[workspace.dependencies]\n# Ours\na = { path = \"a\" }\nb = \"1\"\n\n[lints]\nc = \"1\"\n";
+        assert_eq!(declared(manifest), ["b"]);
     }
 
     #[test]
