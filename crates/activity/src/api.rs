@@ -16,7 +16,7 @@ use tidings_http::{Params, Problem};
 use tokio::sync::{Semaphore, watch};
 
 use crate::ingest::Ingest;
-use crate::limits::{MAX_BODIES_BYTES, MAX_NDJSON_STREAMS, MAX_QUERIES};
+use crate::limits::{MAX_BODIES_BYTES, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES};
 use crate::store::Store;
 
 mod search;
@@ -39,6 +39,7 @@ pub(crate) struct Api {
     topics: watch::Receiver<Topics>,
     /// In KiB of bodies.
     bodies: Semaphore,
+    small_bodies: Semaphore,
     streams: Arc<Semaphore>,
     queries: Semaphore,
     /// Where results wait for callers that do not read them yet.
@@ -57,6 +58,7 @@ pub(crate) fn router(
         store,
         topics,
         bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
+        small_bodies: Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Semaphore::new(MAX_QUERIES),
         spool_folder,

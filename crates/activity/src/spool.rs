@@ -49,6 +49,7 @@ struct Queue {
     read_position: u64,
     write_position: u64,
     writer_gone: bool,
+    failure: Option<io::Error>,
     reader_gone: bool,
 }
 
@@ -86,6 +87,13 @@ impl SpoolWriter {
     }
 }
 
+impl SpoolWriter {
+    /// Ends the queue with an error, which the reader gets after all that was put in.
+    pub fn fail(self, error: io::Error) {
+        self.0.queue.lock().failure = Some(error);
+    }
+}
+
 impl Drop for SpoolWriter {
     fn drop(&mut self) {
         self.0.queue.lock().writer_gone = true;
@@ -101,7 +109,7 @@ impl SpoolReader {
             {
                 let mut queue = self.0.queue.lock();
                 match queue.pop() {
-                    Ok(None) if queue.writer_gone => return None,
+                    Ok(None) if queue.writer_gone => return queue.failure.take().map(Err),
                     Ok(None) => {}
                     Ok(Some(bytes)) => {
                         self.0.drained.notify_one();

@@ -83,7 +83,8 @@ async fn answer(reader: Reader, results: SpoolWriter) {
             Ok(false) => return,
             Err(error) => {
                 tracing::error!(%error, folder = %api.spool_folder.display(), "results cannot be kept in a file");
-                return;
+                // An answer that breaks off is seen; one that just ends too early would be believed.
+                return results.fail(error);
             }
         }
     }

@@ -17,7 +17,7 @@ use tidings::SendError;
 use tidings_http::{MediaType, Problem, read_body};
 
 use super::{Api, no_params, stream};
-use crate::limits::{BODY_TIMEOUT, MAX_BODY_BYTES};
+use crate::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, SMALL_BODY_BYTES};
 use crate::submission;
 use crate::timestamp::Timestamp;
 
@@ -54,7 +54,8 @@ async fn post_json(api: &Api, headers: &HeaderMap, body: Body) -> Result<Json<Re
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let held_bytes = declared.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
     // Held until the answer: the records which the body becomes are about as long as the body.
-    let _held = api.bodies.acquire_many(held_bytes.div_ceil(1024) as u32).await;
+    let room = if held_bytes <= SMALL_BODY_BYTES { &api.small_bodies } else { &api.bodies };
+    let _held = room.acquire_many(held_bytes.div_ceil(1024) as u32).await;
     let body = within(BODY_TIMEOUT, read_body(headers, body, MAX_BODY_BYTES)).await?;
     let (ids, records) = read(api, &body)?;
     drop(body);
