@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::groups::Groups;
+use crate::housekeeping;
 use crate::listener;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::Metrics;
@@ -113,7 +114,7 @@ pub struct BrokerHandle {
     recovery: RecoveryReport,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    timers: JoinHandle<()>,
+    timers: JoinHandle<((), ())>,
 }
 
 impl Broker {
@@ -147,7 +148,8 @@ impl Broker {
         });
         let (stopping, stopped) = watch::channel(false);
         let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
-        let timers = tokio::spawn(async move { groups.run_timers().await });
+        let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
+        let timers = tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping) });
         Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
     }
 }
@@ -174,6 +176,7 @@ fn open(options: &BrokerOptions) -> Result<Opened, StartError> {
     let data_dir_options = DataDirOptions { durability, node_id, ..DataDirOptions::default() };
     let unrecovered = DataDir::open(Arc::new(RealDisk), options.data_dir.clone(), data_dir_options)?;
     let (data_dir, recovery) = unrecovered.recover()?;
+    report(&recovery);
     let opened = topics::open::open(&data_dir, &settings)?;
     let metadata = MetadataLog::new(opened.metadata_log, options.clock.clone());
     let producer_ids = ProducerIds::new(metadata.clone(), node_id, opened.next_producer_id);
@@ -183,6 +186,19 @@ fn open(options: &BrokerOptions) -> Result<Opened, StartError> {
         groups.load(&topic.partitions).map_err(StartError::Groups)?;
     }
     Ok(Opened { data_dir, recovery, topics, producer_ids, groups, settings })
+}
+
+/// Tells what recovery had to do; nothing after a clean end.
+fn report(recovery: &RecoveryReport) {
+    for cut in &recovery.cuts {
+        let (file, kept) = (cut.file.display(), cut.kept.as_ref().map(|path| path.display().to_string()));
+        let (position, bytes) = (cut.position, cut.bytes);
+        tracing::warn!(partition = %cut.topic_partition, %file, position, bytes, ?kept, "cut a torn tail");
+    }
+    if !recovery.clean && recovery.logs_count > 0 {
+        let (logs, bytes) = (recovery.logs_count, recovery.checked_bytes);
+        tracing::info!(logs, checked_bytes = bytes, elapsed = ?recovery.elapsed, "recovered after an unclean end");
+    }
 }
 
 impl BrokerHandle {

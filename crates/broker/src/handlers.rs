@@ -22,8 +22,8 @@ use tidings_wire::messages::{
     leave_group_request::LeaveGroupRequest, list_groups_request::ListGroupsRequest,
     list_offsets_request::ListOffsetsRequest, metadata_request::MetadataRequest,
     offset_commit_request::OffsetCommitRequest, offset_delete_request::OffsetDeleteRequest,
-    offset_fetch_request::OffsetFetchRequest, produce_request::ProduceRequest,
-    sync_group_request::SyncGroupRequest,
+    offset_fetch_request::OffsetFetchRequest, offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
+    produce_request::ProduceRequest, sync_group_request::SyncGroupRequest,
 };
 use tidings_wire::{
     ApiKey, DecodeError, Decoder, EncodeError, Message, Request, RequestHeader, encode_response,
@@ -54,6 +54,7 @@ pub(crate) mod metadata;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;
 pub(crate) mod offset_fetch;
+pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod sync_group;
 
@@ -174,6 +175,7 @@ served! {
     ListGroups: ListGroupsRequest => list_groups::handle;
     CreateTopics: CreateTopicsRequest => create_topics::handle;
     DeleteTopics: DeleteTopicsRequest => delete_topics::handle;
+    OffsetForLeaderEpoch: OffsetForLeaderEpochRequest => offset_for_leader_epoch::handle;
     InitProducerId: InitProducerIdRequest => init_producer_id::handle;
     DescribeConfigs: DescribeConfigsRequest => describe_configs::handle;
     AlterConfigs: AlterConfigsRequest => alter_configs::handle;

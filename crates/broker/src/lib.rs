@@ -10,8 +10,10 @@
 mod broker;
 mod clock;
 mod connection;
+mod decompress;
 mod groups;
 mod handlers;
+mod housekeeping;
 mod listener;
 mod metadata_log;
 mod metrics;

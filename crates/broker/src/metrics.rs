@@ -9,7 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,9 +22,19 @@ use tidings_wire::ApiKey;
 
 use crate::shared::Shared;
 
+/// A topic's name as a label; cloning copies a pointer, so that counting allocates nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TopicName(Arc<str>);
+
+impl EncodeLabelValue for TopicName {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&&*self.0, encoder)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TopicLabels {
-    topic: String,
+    topic: TopicName,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -110,8 +122,8 @@ impl Metrics {
         self.bytes_out.inc_by(bytes as u64);
     }
 
-    pub(crate) fn produced(&self, topic: &str, records: u64, bytes: usize) {
-        let labels = TopicLabels { topic: topic.to_owned() };
+    pub(crate) fn produced(&self, topic: &Arc<str>, records: u64, bytes: usize) {
+        let labels = TopicLabels { topic: TopicName(topic.clone()) };
         self.messages_produced.get_or_create(&labels).inc_by(records);
         self.bytes_produced.get_or_create(&labels).inc_by(bytes as u64);
     }
@@ -135,7 +147,7 @@ impl Metrics {
 
     pub(crate) fn topics_deleted(&self, topics: &[&str]) {
         for topic in topics {
-            let labels = TopicLabels { topic: (*topic).to_owned() };
+            let labels = TopicLabels { topic: TopicName((*topic).into()) };
             self.messages_produced.remove(&labels);
             self.bytes_produced.remove(&labels);
         }

@@ -16,6 +16,7 @@ use tidings_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 
+use crate::decompress::find_record;
 use crate::handlers::Cx;
 use crate::handlers::fetch::check_leader_epoch;
 
@@ -99,12 +100,42 @@ fn find(
         }
         EARLIEST | EARLIEST_LOCAL => return Ok(at(log.log_start_offset())),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => log.max_timestamp().map_err(|error| error.error_code())?,
+        MAX_TIMESTAMP => {
+            let found = log.max_timestamp().map_err(|error| error.error_code())?;
+            let largest = found.as_ref().map_or(0, |found| found.timestamp_ms);
+            found.map(|found| exact(found, largest)).transpose()?
+        }
         timestamp if timestamp < 0 => return Err(ErrorCode::UnsupportedVersion),
-        timestamp => log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?,
+        timestamp => {
+            let found = log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?;
+            found.map(|found| exact(found, timestamp)).transpose()?
+        }
     };
     let unknown = FoundOffset { offset: -1, timestamp: -1, leader_epoch: -1, old_style: Vec::new() };
     Ok(record.filter(|record| record.offset < end).map_or(unknown, FoundOffset::from))
+}
+
+/// The record itself, where the log could only name the compressed batch that holds it.
+fn exact(found: TimestampedOffset, timestamp_ms: i64) -> Result<TimestampedOffset, ErrorCode> {
+    let Some(batch) = &found.compressed else { return Ok(found) };
+    let batch = batch.read().map_err(|error| {
+        tracing::error!(%error, "read failed");
+        ErrorCode::KafkaStorageError
+    })?;
+    match find_record(batch, |record| record.timestamp_ms >= timestamp_ms) {
+        Ok(Some(record)) => Ok(TimestampedOffset {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            compressed: None,
+            ..found
+        }),
+        Ok(None) => Ok(found),
+        Err(error) => {
+            // Only its producer knows what it wrote; the batch as a whole is still a right answer, if a coarse one.
+            tracing::debug!(%error, "cannot look into a batch");
+            Ok(found)
+        }
+    }
 }
 
 impl From<TimestampedOffset> for FoundOffset {

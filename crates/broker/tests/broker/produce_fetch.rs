@@ -210,3 +210,43 @@ async fn offsets_are_found_by_time() {
     assert_eq!(at(9, -77).await, (35, -1));
     assert_eq!(at(9, -3).await.0, 0);
 }
+
+/// Takes an uncompressed batch and packs its records with zstd, as a producer would.
+fn compressed(batch: &[u8]) -> bytes::Bytes {
+    let (header, records) = batch.split_at(61);
+    let packed = zstd::encode_all(records, 1).unwrap();
+    let mut bytes = [header, &packed].concat();
+    let length = i32::try_from(bytes.len() - 12).unwrap();
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[21..23].copy_from_slice(&4i16.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.into()
+}
+
+#[tokio::test]
+async fn offsets_are_found_by_time_within_compressed_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let mut builder = tidings_log::batch::BatchBuilder::new();
+    for timestamp_ms in [1_000, 2_000, 3_000] {
+        builder.push(timestamp_ms, None, Some(b"x"), &[]);
+    }
+    let batch = compressed(&builder.build());
+    assert_eq!(client.produce("orders", 0, batch).await.error_code, 0);
+    let mut at = async |timestamp: i64| {
+        let partitions = vec![ListOffsetsPartition { timestamp, ..ListOffsetsPartition::default() }];
+        let topic = ListOffsetsTopic { name: "orders".to_owned(), partitions, ..ListOffsetsTopic::default() };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+        let found = client.call(9, &request).await.topics.remove(0).partitions.remove(0);
+        (found.error_code, found.offset, found.timestamp)
+    };
+    assert_eq!(at(1).await, (0, 0, 1_000));
+    assert_eq!(at(1_500).await, (0, 1, 2_000));
+    assert_eq!(at(3_000).await, (0, 2, 3_000));
+    assert_eq!(at(3_001).await, (0, -1, -1));
+    assert_eq!(at(-3).await, (0, 2, 3_000));
+}

@@ -30,6 +30,9 @@ use tidings_wire::messages::offset_delete_request::{
 use tidings_wire::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+use tidings_wire::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use tidings_wire::messages::produce_request::ProduceRequest;
 use tidings_wire::messages::sync_group_request::SyncGroupRequest;
 use tidings_wire::messages::{
@@ -464,4 +467,24 @@ async fn groups_are_listed_described_and_deleted_in_every_version() {
     };
     ask(&mut client, init, |_, response| assert_eq!((response.error_code, response.producer_epoch), (0, 0)))
         .await;
+}
+
+#[tokio::test]
+async fn leader_epochs_in_every_version() {
+    let (_dir, _broker, mut client) = started().await;
+    client.produce("orders", 0, batch(&["a", "b"])).await;
+    let request = |_| OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics: vec![OffsetForLeaderTopic {
+            topic: "orders".to_owned(),
+            partitions: vec![OffsetForLeaderPartition::default()],
+            ..OffsetForLeaderTopic::default()
+        }],
+        ..OffsetForLeaderEpochRequest::default()
+    };
+    ask(&mut client, request, |version, response| {
+        let found = &response.topics[0].partitions[0];
+        assert_eq!((found.error_code, found.end_offset), (0, 2), "version {version}");
+    })
+    .await;
 }
