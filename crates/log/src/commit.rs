@@ -87,8 +87,12 @@ impl Committer {
 
     /// The thread's body.
     pub fn run(&self, storage: &Storage) {
+        let _bail = Bail { committer: self, storage };
         while let Some((round, dirty)) = self.next_round() {
-            let outcome = commit(storage, &dirty);
+            let outcome = {
+                let _bail = FailOnPanic(&round);
+                commit(storage, &dirty)
+            };
             round.finish(outcome);
         }
     }
@@ -106,6 +110,33 @@ impl Committer {
         queue.asleep = false;
         let next = Arc::new(Round::new(queue.open.id() + 1));
         Some((std::mem::replace(&mut queue.open, next), std::mem::take(&mut queue.dirty)))
+    }
+}
+
+/// Nobody may wait for ever because of a bug of ours: without a committer there are no commits.
+struct Bail<'a> {
+    committer: &'a Committer,
+    storage: &'a Storage,
+}
+
+impl Drop for Bail<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = self.storage.health.fail("the committer has panicked".to_owned());
+            let mut queue = self.committer.queue.lock();
+            queue.closed = true;
+            queue.open.finish(Err(CommitError::Storage { why }));
+        }
+    }
+}
+
+struct FailOnPanic<'a>(&'a Round);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.finish(Err(CommitError::Storage { why: "the committer has panicked".into() }));
+        }
     }
 }
 

@@ -69,6 +69,10 @@ impl UnrecoveredDataDir {
             disk.remove_file(&marker).map_err(|error| failed(&marker, error))?;
             disk.sync_dir(&self.storage.root).map_err(|error| failed(&marker, error))?;
         }
+        if report.changed {
+            // So that the next start need not check the same bytes again.
+            self.storage.checkpoints.ring();
+        }
         Ok((Arc::new(DataDir::start(self)), report))
     }
 }
@@ -227,7 +231,7 @@ impl DataDir {
     /// Deletes logs for good: their folders are renamed, which is made durable, and then removed. Logs
     /// that don't exist are skipped.
     pub fn delete_logs(&self, partitions: &[TopicPartition]) -> Result<(), DeleteError> {
-        let _no_checkpoint = self.checkpointer.exclusive();
+        let no_checkpoint = self.checkpointer.exclusive();
         let disk = &*self.storage.disk;
         let mut doomed = Vec::new();
         for topic_partition in partitions {
@@ -249,6 +253,7 @@ impl DataDir {
         disk.sync_dir(&self.storage.root).map_err(|source| failed(first, source))?;
         // A later log of the same name must not find this one's recovery point.
         self.checkpointer.write_recovery_points().map_err(|source| failed(first, source))?;
+        drop(no_checkpoint);
         for (topic_partition, folder) in doomed {
             disk.remove_dir_all(&folder).map_err(|source| failed(topic_partition, source))?;
         }

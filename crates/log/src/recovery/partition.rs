@@ -67,7 +67,8 @@ pub(super) fn recover_partition(
         rebuilt: Vec::new(),
         changed: false,
     };
-    let files = recovery.list().map_err(|source| RecoverError::Io { path: dir.to_path_buf(), source })?;
+    let files = recovery.list(recovery_point.unwrap_or(0));
+    let files = files.map_err(|source| RecoverError::Io { path: dir.to_path_buf(), source })?;
     let first_offset = files.first().map_or(log_start.unwrap_or(0), |file| file.base_offset);
     let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     let io_error = |source| RecoverError::Io { path: dir.to_path_buf(), source };
@@ -94,13 +95,14 @@ pub(super) fn recover_partition(
 }
 
 impl Recovery<'_> {
-    /// The log files by base offset; leftovers of interrupted replacements are removed.
-    fn list(&self) -> io::Result<Vec<SegmentFile>> {
+    /// The log files by base offset. Leftovers of interrupted replacements and checkpoints are removed.
+    fn list(&self, recovery_point: i64) -> io::Result<Vec<SegmentFile>> {
         let disk = &*self.storage.disk;
         let mut files = Vec::new();
         for entry in disk.read_dir(&self.dir)? {
             let path = self.dir.join(&entry.name);
-            if entry.name.ends_with(".tmp") {
+            let snapshot = parse_file_name(&entry.name, "snapshot");
+            if entry.name.ends_with(".tmp") || snapshot.is_some_and(|offset| offset != recovery_point) {
                 disk.remove_file(&path)?;
             } else if let Some(base_offset) = parse_file_name(&entry.name, "log") {
                 files.push(SegmentFile { base_offset, len: entry.len });
