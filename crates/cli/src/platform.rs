@@ -146,7 +146,8 @@ async fn start_activity(
     consumer_metrics.register(registry);
     let foreign_cluster = config.bootstrap.is_some();
     if foreign_cluster {
-        // The embedded broker counts the lag of every group itself.
+        // The embedded broker counts every producer's records and the lag of every group itself.
+        producer_metrics.register_produced(registry);
         consumer_metrics.register_lag(registry);
     }
     let mut options = ActivityOptions::new(cluster.clone(), store_path(config));

@@ -118,6 +118,30 @@ fn a_stream_of_lines_is_answered_line_by_line() {
 }
 
 #[test]
+fn a_long_stream_needs_no_memory_even_if_nobody_reads_its_answers_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let http = tidings.http();
+    http.post(ACTIVITIES, &activity("other", "first", 0)).expect(200);
+    let before = tidings.resident_bytes();
+    let count = 80_000;
+    let mut lines = String::new();
+    for number in 0..count {
+        let mut activity = activity("acme", &format!("n-{number}"), number);
+        activity["metadata"]["note"] = json!("x".repeat(800));
+        lines += &format!("{activity}\n");
+    }
+    assert!(lines.len() > 72 << 20);
+    // This client sends everything before it reads anything.
+    let results = http.post_ndjson(ACTIVITIES, &lines);
+    let grown = tidings.resident_bytes().saturating_sub(before);
+    let text = results.text();
+    let (accepted, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("\"via\":\"stream\""));
+    assert_eq!((accepted.len(), others.first()), (count, None));
+    assert!(grown < 48 << 20, "grew by {} MiB", grown >> 20);
+}
+
+#[test]
 fn a_record_put_on_the_topic_by_any_client_is_stored() {
     let directory = tempfile::tempdir().unwrap();
     let tidings = Launch::up(directory.path()).start();
@@ -216,6 +240,12 @@ fn metrics_tell_what_happened() {
             .peekable();
         (lags.peek().is_some() && lags.all(|line| line.ends_with(" 0"))).then_some(())
     });
+    let page = http.get("/metrics").text();
+    let mut series = std::collections::HashSet::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.rsplit_once(' ').expect("a series and its value").0;
+        assert!(series.insert(name), "Prometheus refuses a page that names a series twice: {name}");
+    }
     assert_eq!(http.get("/healthz").status, 200);
     assert_eq!(http.get("/readyz").status, 200);
 }

@@ -29,6 +29,7 @@ struct TopicLabels {
 /// let mut registry = Registry::default();
 /// let metrics = ProducerMetrics::default();
 /// metrics.register(&mut registry);
+/// metrics.register_produced(&mut registry); // unless the broker in this process exports it
 /// let options = ProducerOptions { metrics, ..ProducerOptions::default() };
 /// # drop(options);
 /// ```
@@ -62,14 +63,8 @@ impl Default for ProducerMetrics {
 }
 
 impl ProducerMetrics {
-    /// Adds `kafka_messages_produced_total`, `tidings_produce_failed_total` and `tidings_produce_ack_seconds`,
-    /// each by topic.
+    /// Adds `tidings_produce_failed_total` and `tidings_produce_ack_seconds`, each by topic.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "kafka_messages_produced",
-            "Records acknowledged by the cluster",
-            self.produced.clone(),
-        );
         registry.register(
             "tidings_produce_failed",
             "Records not acknowledged by their deadline",
@@ -79,6 +74,15 @@ impl ProducerMetrics {
             "tidings_produce_ack_seconds",
             "Time from sending a record to its acknowledgement",
             self.ack_seconds.clone(),
+        );
+    }
+
+    /// Adds `kafka_messages_produced_total` by topic, which an embedded broker counts for all its clients.
+    pub fn register_produced(&self, registry: &mut Registry) {
+        registry.register(
+            "kafka_messages_produced",
+            "Records acknowledged by the cluster",
+            self.produced.clone(),
         );
     }
 
