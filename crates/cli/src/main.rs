@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod demo;
 mod http_client;
+mod memory;
 mod output;
 mod platform;
 mod ready;
@@ -20,10 +21,8 @@ use clap::Parser;
 
 use args::{Args, Command};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    memory::keep_small();
     let args = Args::parse();
     let result = match args.command {
         Command::Up(args) => commands::up::run(&args),

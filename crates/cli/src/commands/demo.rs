@@ -88,7 +88,8 @@ async fn measure(
     let storing = until_stored(platform, events, &stored_bar, deadline);
     let (played, ()) = tokio::try_join!(playing, storing)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let verdict = verify(platform.store(), dataset.clone()).await?;
+    let checked_bar = bars.add(bar(events, "checked"));
+    let verdict = verify(platform.store(), dataset.clone(), checked_bar).await?;
     let memory = tidings_console::metrics::resident_memory();
     Ok(Summary {
         flights,

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use indicatif::ProgressBar;
 use tidings_activity::Store;
 
 use super::dataset::Dataset;
@@ -19,8 +20,6 @@ pub struct Verdict {
     pub played: u64,
     /// Those that are in the store.
     pub found: u64,
-    /// All activities in the store, of whatever origin.
-    pub in_store: u64,
 }
 
 impl Verdict {
@@ -30,17 +29,24 @@ impl Verdict {
     }
 }
 
-/// Looks every event up.
-pub async fn verify(store: Arc<dyn Store>, dataset: Dataset) -> anyhow::Result<Verdict> {
-    tokio::task::spawn_blocking(move || look_up(&*store, &dataset)).await.context("the check panicked")?
+/// Looks every event up; `progress` counts them.
+pub async fn verify(
+    store: Arc<dyn Store>,
+    dataset: Dataset,
+    progress: ProgressBar,
+) -> anyhow::Result<Verdict> {
+    let check = move || look_up(&*store, &dataset, &progress);
+    tokio::task::spawn_blocking(check).await.context("the check panicked")?
 }
 
-fn look_up(store: &dyn Store, dataset: &Dataset) -> anyhow::Result<Verdict> {
-    let mut verdict = Verdict { in_store: store.count(None)?, ..Verdict::default() };
+fn look_up(store: &dyn Store, dataset: &Dataset, progress: &ProgressBar) -> anyhow::Result<Verdict> {
+    let mut verdict = Verdict::default();
     for event in Playback::start(dataset)? {
         let event = event?;
         verdict.played += 1;
         verdict.found += u64::from(store.get(&event.tenant, &event.id.to_string())?.is_some());
+        progress.inc(1);
     }
+    progress.finish();
     Ok(verdict)
 }

@@ -1,17 +1,21 @@
-//! The help of every command, as a person reads it. After a change: `INSTA_UPDATE=always cargo test -p tidings-cli`.
+//! The help of every command, as a person reads it, against the files beside this one. After a change that was meant:
+//! `TIDINGS_UPDATE=1 cargo test -p tidings-cli help`, and read the difference.
 
-mod support;
+use std::path::Path;
 
-use support::Scratch;
+use crate::support::Scratch;
 
 #[track_caller]
 fn check(name: &str, arguments: &[&str]) {
     let ended = Scratch::new().run(arguments, &["--help"]);
     assert!(ended.status.success());
     let help = String::from_utf8(ended.stdout).unwrap();
-    // clap shows the variable's value, and pads with spaces.
-    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-    insta::assert_snapshot!(name, lines.join("\n"));
+    let found: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/commands/help/{name}.txt"));
+    if std::env::var_os("TIDINGS_UPDATE").is_some() {
+        std::fs::write(&file, &found).unwrap();
+    }
+    assert_eq!(found, std::fs::read_to_string(&file).unwrap(), "{}", file.display());
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Running the executable in an empty directory, with nothing set that the test does not set.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

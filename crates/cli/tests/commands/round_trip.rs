@@ -1,12 +1,10 @@
 //! The client commands against the platform: what one command does, the next one sees.
 
-mod support;
-
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use crate::support::{Scratch, check_refused};
 use serde_json::Value;
-use support::Scratch;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -97,7 +95,7 @@ fn topics_are_created_described_and_deleted() {
     );
     assert_eq!(platform.kafka(&["topic", "delete", "orders"]), "deleted orders\n");
     let again = platform.scratch.run(&["topic", "delete", "orders"], &["--bootstrap", &platform.kafka]);
-    support::check_refused(&again, "error: topic orders does not exist\n");
+    check_refused(&again, "error: topic orders does not exist\n");
 }
 
 #[test]
@@ -147,7 +145,7 @@ fn groups_and_an_empty_inbox_are_shown() {
     assert_eq!(described["members"].as_array().unwrap().len(), 1);
     let refused =
         platform.scratch.run(&["group", "delete", "activity-writer"], &["--bootstrap", &platform.kafka]);
-    support::check_refused(
+    check_refused(
         &refused,
         "error: group activity-writer still has members\nhint: stop the group's members first\n",
     );

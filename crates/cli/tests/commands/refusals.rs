@@ -1,11 +1,9 @@
 //! What a person reads when a command cannot do what was asked: one line that says what is wrong, often a second that says
 //! what to do, and a status other than 0.
 
-mod support;
-
 use std::net::TcpListener;
 
-use support::{Scratch, check_refused};
+use crate::support::{Scratch, check_refused};
 
 #[test]
 fn nobody_at_the_address() {
