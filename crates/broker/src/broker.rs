@@ -13,7 +13,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tidings_log::{
-    CloseError, DataDir, DataDirOptions, Durability, OpenError, RealDisk, RecoverError, RecoveryReport,
+    CloseError, DataDir, DataDirOptions, Disk, Durability, OpenError, RealDisk, RecoverError, RecoveryReport,
     StorageState,
 };
 use tokio::net::TcpListener;
@@ -120,6 +120,11 @@ pub struct BrokerHandle {
 impl Broker {
     /// Starts a broker on the caller's runtime. On return it accepts connections.
     pub async fn start(options: BrokerOptions) -> Result<BrokerHandle, StartError> {
+        Broker::start_on(Arc::new(RealDisk), options).await
+    }
+
+    /// Starts a broker whose files are on this disk: simulations lose power and break it.
+    pub async fn start_on(disk: Arc<dyn Disk>, options: BrokerOptions) -> Result<BrokerHandle, StartError> {
         let listen = options.listen;
         if !listen.ip().is_loopback() && !options.insecure {
             return Err(StartError::NotLoopback { listen });
@@ -128,7 +133,7 @@ impl Broker {
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let local_addr = listener.local_addr().map_err(refused)?;
         let opening = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+        let opened = tokio::task::spawn_blocking(move || open(disk, &opening)).await;
         let Opened { data_dir, recovery, topics, producer_ids, groups, settings } =
             opened.map_err(|_| StartError::RuntimeEnded)??;
         let clock = options.clock;
@@ -168,13 +173,13 @@ fn usize_of(settings: &BrokerSettings, name: &str) -> usize {
 }
 
 /// Opens and recovers the data directory and rebuilds what its logs tell. Blocks.
-fn open(options: &BrokerOptions) -> Result<Opened, StartError> {
+fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartError> {
     let settings = Arc::new(options.settings.clone());
     let node_id = settings.int("node.id");
     let durability =
         if settings.value("durability") == "process" { Durability::Process } else { Durability::Power };
     let data_dir_options = DataDirOptions { durability, node_id, ..DataDirOptions::default() };
-    let unrecovered = DataDir::open(Arc::new(RealDisk), options.data_dir.clone(), data_dir_options)?;
+    let unrecovered = DataDir::open(disk, options.data_dir.clone(), data_dir_options)?;
     let (data_dir, recovery) = unrecovered.recover()?;
     report(&recovery);
     let opened = topics::open::open(&data_dir, &settings)?;

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use tidings_log::{DataDir, LogConfig, PartitionLog};
 use tidings_model::{TopicId, TopicPartition};
@@ -22,7 +23,7 @@ pub(crate) mod open;
 pub(crate) mod plan;
 pub(crate) mod records;
 
-use crate::metadata_log::MetadataLog;
+use crate::metadata_log::{MetadataLog, WriteError};
 use crate::settings::BrokerSettings;
 use crate::settings::topic::TopicOverrides;
 use error::TopicError;
@@ -224,8 +225,9 @@ impl Inner {
                 records.push(records::config_record(&topic.name, key, Some(value)).map_err(storage)?);
             }
         }
-        let mut logs = self.create_logs(logs).await?.into_iter();
-        self.metadata.write(&records).await.map_err(storage)?;
+        let logs = self.create_logs(logs).await?;
+        self.record_new_logs(&records, &logs).await?;
+        let mut logs = logs.into_iter();
         let mut image = self.image.write();
         for (topic, id) in topics {
             let count = usize::try_from(topic.partition_count).unwrap_or_default();
@@ -249,6 +251,30 @@ impl Inner {
         created.map_err(storage)?.map_err(storage)
     }
 
+    /// Writes the records that make new folders part of a topic.
+    async fn record_new_logs(&self, records: &[Bytes], logs: &[Arc<PartitionLog>]) -> Result<(), TopicError> {
+        let error = match self.metadata.write(records).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if matches!(error, WriteError::Append(_)) {
+            // Nothing was recorded, and folders that stay would be in the way of the next attempt. After a failed
+            // commit they stay: the record may turn out to be there after a restart, and needs them.
+            let gone: Vec<_> = logs.iter().map(|log| log.topic_partition().clone()).collect();
+            self.remove_folders(gone).await;
+        }
+        Err(storage(error))
+    }
+
+    /// Removes folders that no topic owns any more. What remains of them, a restart removes.
+    async fn remove_folders(&self, gone: Vec<TopicPartition>) {
+        let data_dir = self.data_dir.clone();
+        let removed = tokio::task::spawn_blocking(move || data_dir.delete_logs(&gone)).await;
+        if let Some(error) = removed.map_err(storage).and_then(|removed| removed.map_err(storage)).err() {
+            tracing::warn!(%error, "folders of deleted topics remain");
+        }
+    }
+
     async fn delete(&self, topics: &[TopicRef]) -> Vec<Result<(Arc<str>, TopicId), TopicError>> {
         let found: Vec<Result<Arc<Topic>, TopicError>> =
             topics.iter().map(|topic| self.deletable(topic)).collect();
@@ -269,12 +295,7 @@ impl Inner {
                 (0..topic.partition_count()).map(|index| TopicPartition::new(topic.name.clone(), index)),
             );
         }
-        let data_dir = self.data_dir.clone();
-        let removed = tokio::task::spawn_blocking(move || data_dir.delete_logs(&gone)).await;
-        if let Some(error) = removed.map_err(storage).and_then(|removed| removed.map_err(storage)).err() {
-            // The topics are gone all the same: a restart removes what is left of their folders.
-            tracing::warn!(%error, "folders of deleted topics remain");
-        }
+        self.remove_folders(gone).await;
         found.into_iter().map(|topic| topic.map(|topic| (topic.name.clone(), topic.id))).collect()
     }
 
@@ -309,7 +330,7 @@ impl Inner {
         let record = |index| records::partition_record(topic.id, index, self.node_id);
         let records: Vec<_> =
             (current..growth.count).map(record).collect::<Result<_, _>>().map_err(storage)?;
-        self.metadata.write(&records).await.map_err(storage)?;
+        self.record_new_logs(&records, &logs).await?;
         let mut grown = Topic::clone(&topic);
         grown.partitions.extend(logs);
         self.image.write().put(grown);

@@ -37,7 +37,7 @@ fn join_request(member_id: &str) -> JoinGroupRequest {
 }
 
 /// Joins alone, as its leader, and hands itself this assignment.
-async fn join_alone(client: &mut Client, assignment: &'static [u8]) -> JoinGroupResponse {
+pub async fn join_alone(client: &mut Client, assignment: &'static [u8]) -> JoinGroupResponse {
     let given = client.call(9, &join_request("")).await;
     assert_eq!(given.error_code, 79);
     let joined = client.call(9, &join_request(&given.member_id)).await;
@@ -70,7 +70,7 @@ async fn heartbeat(client: &mut Client, joined: &JoinGroupResponse) -> i16 {
     client.call(4, &request).await.error_code
 }
 
-async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64) -> i16 {
+pub async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64) -> i16 {
     let request = OffsetCommitRequest {
         group_id: "readers".to_owned(),
         generation_id_or_member_epoch: joined.generation_id,
@@ -88,7 +88,7 @@ async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64) ->
     client.call(8, &request).await.topics[0].partitions[0].error_code
 }
 
-async fn committed(client: &mut Client) -> i64 {
+pub async fn committed(client: &mut Client) -> i64 {
     let topic = OffsetFetchRequestTopic {
         name: "orders".to_owned(),
         partition_indexes: vec![0],

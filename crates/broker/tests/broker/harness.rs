@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tempfile::TempDir;
 use tidings_broker::{Broker, BrokerHandle, BrokerOptions, BrokerSettings, Clock, SystemClock};
+use tidings_log::Disk;
 use tidings_log::batch::BatchBuilder;
 use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
@@ -51,6 +52,11 @@ impl TestBroker {
         let settings = BrokerSettings::parse(settings.iter().copied()).expect("the settings parse");
         let options = BrokerOptions { settings, ..options(dir.path()) };
         TestBroker { handle: Broker::start(options).await.expect("the broker starts") }
+    }
+
+    pub async fn on_disk(disk: Arc<dyn Disk>) -> TestBroker {
+        let options = options(Path::new("/data"));
+        TestBroker { handle: Broker::start_on(disk, options).await.expect("the broker starts") }
     }
 
     pub async fn client(&self) -> Client {

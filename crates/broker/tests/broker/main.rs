@@ -6,4 +6,5 @@ mod harness;
 mod lifecycle;
 mod malformed;
 mod produce_fetch;
+mod storage;
 mod versions;

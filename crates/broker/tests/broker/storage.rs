@@ -1,0 +1,132 @@
+//! Disks that fail and power that goes: what clients are told, and what is there afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_log::testing::{Loss, Operation, SimDisk};
+use tidings_wire::messages::join_group_response::JoinGroupResponse;
+use tidings_wire::messages::produce_request::ProduceRequest;
+
+use crate::groups::{commit, committed, join_alone};
+use crate::harness::{TestBroker, batch, only_partition, produce_request, values};
+
+const KAFKA_STORAGE_ERROR: i16 = 56;
+const NOT_COORDINATOR: i16 = 16;
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_acknowledged_and_reads_go_on() {
+    let disk = SimDisk::new();
+    let broker = TestBroker::on_disk(Arc::new(disk.clone())).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    assert_eq!(client.produce("orders", 0, batch(&["safe"])).await.error_code, 0);
+    let member = join_alone(&mut client, b"all").await;
+    assert_eq!(commit(&mut client, &member, 1).await, 0);
+    disk.fail(Operation::Sync, "orders", 0, 1, EIO);
+    assert_eq!(client.produce("orders", 0, batch(&["lost"])).await.error_code, KAFKA_STORAGE_ERROR);
+    disk.heal();
+    // A second sync could say that all is well while the bytes are gone: no writes until a restart.
+    assert_eq!(client.produce("orders", 0, batch(&["late"])).await.error_code, KAFKA_STORAGE_ERROR);
+    assert_eq!(commit(&mut client, &member, 2).await, NOT_COORDINATOR);
+    assert_eq!(committed(&mut client).await, 1);
+    assert_eq!(values(&client.fetch("orders", 0, 0).await), [(0, "safe".to_owned())]);
+    assert!(broker.handle.is_ready().is_err());
+    drop(client);
+    broker.handle.crash().await;
+
+    let broker = TestBroker::on_disk(Arc::new(disk.crash(Loss::Unsynced))).await;
+    assert_eq!(broker.handle.is_ready(), Ok(()));
+    let mut client = broker.client().await;
+    assert_eq!(values(&client.fetch("orders", 0, 0).await), [(0, "safe".to_owned())]);
+    assert_eq!(client.produce("orders", 0, batch(&["next"])).await.base_offset, 1);
+    assert_eq!(committed(&mut client).await, 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers_by_itself() {
+    let disk = SimDisk::new();
+    let broker = TestBroker::on_disk(Arc::new(disk.clone())).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    disk.fail(Operation::Write, "orders", 0, 1, ENOSPC);
+    assert_eq!(client.produce("orders", 0, batch(&["a"])).await.error_code, KAFKA_STORAGE_ERROR);
+    disk.heal();
+    assert_eq!(client.produce("orders", 0, batch(&["b"])).await.base_offset, 0);
+    assert_eq!(values(&client.fetch("orders", 0, 0).await), [(0, "b".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_topic_that_could_not_be_stored_does_not_exist() {
+    let disk = SimDisk::new();
+    let broker = TestBroker::on_disk(Arc::new(disk.clone())).await;
+    let mut client = broker.client().await;
+    client.create_topic("first", 1).await;
+    disk.fail(Operation::Write, "__cluster_metadata", 0, 1, ENOSPC);
+    let request = tidings_wire::messages::create_topics_request::CreateTopicsRequest {
+        topics: vec![tidings_wire::messages::create_topics_request::CreatableTopic {
+            name: "second".to_owned(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(client.call(7, &request).await.topics[0].error_code, KAFKA_STORAGE_ERROR);
+    assert_eq!(client.produce("second", 0, batch(&["a"])).await.error_code, 3);
+    disk.heal();
+    assert_eq!(client.call(7, &request).await.topics[0].error_code, 0, "its folders must not be in the way");
+    drop(client);
+    broker.handle.crash().await;
+    let broker = TestBroker::on_disk(Arc::new(disk.crash(Loss::Unsynced))).await;
+    let mut client = broker.client().await;
+    assert_eq!(client.produce("second", 0, batch(&["a"])).await.error_code, 0);
+}
+
+/// What was acknowledged before the power went.
+#[derive(Default)]
+struct Acknowledged {
+    records: Vec<(i64, String)>,
+    offset: i64,
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_power_cuts() {
+    let mut disk = SimDisk::new();
+    let mut known = Acknowledged { offset: -1, ..Acknowledged::default() };
+    let mut member: Option<JoinGroupResponse> = None;
+    for round in 0..30 {
+        let broker = TestBroker::on_disk(Arc::new(disk.clone())).await;
+        let mut client = broker.client().await;
+        if round == 0 {
+            client.create_topic("orders", 1).await;
+            member = Some(join_alone(&mut client, b"all").await);
+        }
+        let found = values(&client.fetch("orders", 0, 0).await);
+        assert_eq!(found.get(..known.records.len()), Some(&known.records[..]), "round {round}");
+        assert!(committed(&mut client).await >= known.offset, "round {round}");
+        known.records = found;
+        let next = i64::try_from(known.records.len()).unwrap();
+        let mut sent = Vec::new();
+        for index in next..next + 10 {
+            let value = format!("{round}:{index}");
+            let request = produce_request("orders", 0, batch(&[&value]));
+            sent.push((client.send(9, &request).await, value));
+        }
+        // Only some answers are read before the power goes.
+        for (correlation_id, value) in sent.into_iter().take(round % 11) {
+            let answer = only_partition(client.receive::<ProduceRequest>(9, correlation_id).await);
+            assert_eq!(answer.error_code, 0);
+            known.records.push((answer.base_offset, value));
+        }
+        if round % 3 == 0 {
+            let mut other = broker.client().await;
+            assert_eq!(commit(&mut other, member.as_ref().unwrap(), next).await, 0);
+            known.offset = next;
+        }
+        disk = disk.crash(Loss::Random(round as u64));
+        drop(client);
+        tokio::time::timeout(Duration::from_secs(10), broker.handle.crash()).await.expect("the broker ends");
+    }
+}
