@@ -103,6 +103,19 @@ impl Launch {
         self
     }
 
+    /// Calls `hook` in the new process, right before the program takes it over.
+    ///
+    /// # Safety
+    /// As for [`CommandExt::pre_exec`]: between fork and exec the hook may neither allocate nor lock.
+    pub unsafe fn before_exec(
+        mut self,
+        hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.command.pre_exec(hook) };
+        self
+    }
+
     /// Runs as another user; the last thing to say before the start. The program is copied to where that user may execute it.
     pub fn as_user(mut self, uid: u32) -> Self {
         let program = self.scratch.path().join("tidings");

@@ -136,7 +136,8 @@ fn a_long_stream_needs_no_memory_even_if_nobody_reads_its_answers_yet() {
     let results = http.post_ndjson(ACTIVITIES, &lines);
     let grown = tidings.resident_bytes().saturating_sub(before);
     let text = results.text();
-    let (accepted, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("\"via\":\"stream\""));
+    let (accepted, others): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.contains("\"via\":\"stream\""));
     assert_eq!((accepted.len(), others.first()), (count, None));
     assert!(grown < 48 << 20, "grew by {} MiB", grown >> 20);
 }

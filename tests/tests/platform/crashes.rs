@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rdkafka::ClientContext;
 use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use serde_json::Value;
-use tidings_tests::{Http, Launch, until};
+use tidings_tests::{Http, LONG, Launch, Record, until};
 
-use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, until_stored};
+use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, stored_ids, until_stored};
 
 const BATCH: usize = 50;
 
@@ -73,13 +77,13 @@ fn what_was_acknowledged_before_a_kill_is_stored_exactly_once() {
     }
 
     let tidings = Launch::up(directory.path()).start();
-    let stored = until_stored(&tidings.http(), "acme", all.acknowledged.len());
     until("nothing is left to store", || {
         let ends: Vec<i64> =
             (0..3).map(|partition| tidings.kafka().watermarks("activities", partition).1).collect();
         let committed = tidings.kafka().committed(WRITER, "activities");
         (ends.iter().zip(&committed).all(|(end, committed)| end == committed || *end == 0)).then_some(())
     });
+    let stored = stored_ids(&tidings.http(), "acme");
     assert_eq!(missing(&all, &stored), Vec::<&String>::new());
     assert!(stored.values().all(|count| *count == 1), "an id is listed twice");
     assert!(stored.keys().all(|id| all.attempted.contains(id)), "an id is stored that nobody sent");
@@ -183,6 +187,61 @@ fn a_group_goes_on_where_it_committed() {
     });
     seen.extend(rest);
     assert_eq!(seen, numbers);
+}
+
+/// Notes the records that will never be delivered; an idempotent producer that waits long enough has none.
+#[derive(Default)]
+struct Failures(Mutex<Vec<String>>);
+
+impl ClientContext for Failures {}
+
+impl ProducerContext for Failures {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().unwrap().push(error.to_string());
+        }
+    }
+}
+
+#[test]
+fn an_idempotent_producer_goes_on_through_kills_and_every_record_is_there_once_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut broker = Launch::broker(directory.path()).start();
+    let address = broker.bootstrap();
+    broker.kafka().create_topic("once", 1);
+    let mut config = broker.kafka().config();
+    config.set("enable.idempotence", "true").set("linger.ms", "1").set("batch.num.messages", "50");
+    config
+        .set("reconnect.backoff.ms", "20")
+        .set("reconnect.backoff.max.ms", "100")
+        .set("retry.backoff.ms", "20");
+    let producer: ThreadedProducer<Failures> = config.create_with_context(Failures::default()).unwrap();
+    let mut sent = 0;
+    for _ in 0..4 {
+        let (_, stored_before) = broker.kafka().watermarks("once", 0);
+        // The kill comes while records are on their way: some are stored and their answers are lost.
+        until("the round is in full swing", || {
+            for _ in 0..500 {
+                let value = sent.to_string();
+                let record = BaseRecord::<(), str>::to("once").payload(&value).partition(0);
+                match producer.send(record) {
+                    Ok(()) => sent += 1,
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => break,
+                    Err((error, _)) => panic!("send: {error}"),
+                }
+            }
+            (broker.kafka().watermarks("once", 0).1 > stored_before + 5000).then_some(())
+        });
+        broker.kill_now();
+        broker = Launch::broker(directory.path()).at(&address).start();
+    }
+    producer.flush(LONG).unwrap();
+    assert_eq!(*producer.context().0.lock().unwrap(), Vec::<String>::new());
+    let found: Vec<String> = broker.kafka().read_all("once").iter().map(Record::value_text).collect();
+    assert_eq!(found.len(), sent);
+    assert!(found.iter().enumerate().all(|(number, value)| *value == number.to_string()), "out of order");
 }
 
 #[test]

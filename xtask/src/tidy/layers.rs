@@ -32,6 +32,7 @@ const LAYERS: &[(&str, Allowed)] = &[
     // What wires, tests and measures it all.
     ("tidings-cli", Anything),
     ("tidings-tests", Anything),
+    ("tidings-crash", Anything),
     ("tidings-bench", Anything),
     ("xtask", Only(&[])),
 ];
