@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::disk::DiskFile;
 use crate::partition_log::PartitionLog;
@@ -55,12 +55,15 @@ impl Committer {
         Self { queue: Mutex::new(queue), wake: Condvar::new() }
     }
 
-    /// Notes that `segment` has bytes to make durable and returns the ticket of the round that will.
+    /// Notes that `segment` has bytes to make durable and returns the ticket of the round that will. With
+    /// `more` to follow, a sleeping committer goes on sleeping until [`Committer::begin`].
     pub fn submit(
         &self,
         log: &Arc<PartitionLog>,
+        storage: &Arc<Storage>,
         segment: &Arc<Segment>,
         file: Arc<dyn DiskFile>,
+        more: bool,
     ) -> CommitTicket {
         let mut queue = self.queue.lock();
         if queue.closed {
@@ -70,13 +73,27 @@ impl Committer {
         if segment.dirty_round.swap(queue.open.id(), Relaxed) != queue.open.id() {
             queue.dirty.push(Dirty { log: log.clone(), segment: segment.clone(), file });
         }
-        let ticket = CommitTicket::of(queue.open.clone());
+        let ticket = CommitTicket::of(queue.open.clone(), (more && queue.asleep).then(|| storage.clone()));
+        if !more {
+            self.wake_up(queue);
+        }
+        ticket
+    }
+
+    /// Wakes the committer if it sleeps while there is work.
+    pub fn begin(&self) {
+        let queue = self.queue.lock();
+        if !queue.dirty.is_empty() {
+            self.wake_up(queue);
+        }
+    }
+
+    fn wake_up(&self, mut queue: MutexGuard<'_, Queue>) {
         if queue.asleep {
             queue.asleep = false;
             drop(queue);
             self.wake.notify_one();
         }
-        ticket
     }
 
     /// Lets the thread end after what was submitted is durable.

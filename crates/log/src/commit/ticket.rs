@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::storage::Storage;
+
 /// Why an append did not become durable. It may or may not be found there after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
@@ -61,6 +63,8 @@ pub struct CommitTicket {
     state: State,
     /// Where in the round's list our waker is.
     slot: Option<usize>,
+    /// Whose committer may have to be woken first: the append said that more would follow.
+    held: Option<Arc<Storage>>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,31 +75,43 @@ enum State {
 
 impl Clone for CommitTicket {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), slot: None }
+        Self { state: self.state.clone(), slot: None, held: self.held.clone() }
     }
 }
 
 impl CommitTicket {
-    pub(crate) fn of(round: Arc<Round>) -> Self {
-        Self { state: State::Waiting(round), slot: None }
+    pub(crate) fn of(round: Arc<Round>, held: Option<Arc<Storage>>) -> Self {
+        Self { state: State::Waiting(round), slot: None, held }
     }
 
     pub(crate) fn failed(error: CommitError) -> Self {
-        Self { state: State::Ready(Err(error)), slot: None }
+        Self { state: State::Ready(Err(error)), slot: None, held: None }
     }
 
     /// A ticket that waits for nothing: the start value for [`CommitTicket::newest`].
     pub fn ready() -> Self {
-        Self { state: State::Ready(Ok(())), slot: None }
+        Self { state: State::Ready(Ok(())), slot: None, held: None }
     }
 
     /// The ticket to wait for in place of both: rounds end in order, and when one fails, so do all later
     /// ones.
-    pub fn newest(self, other: Self) -> Self {
-        match (&self.state, &other.state) {
+    pub fn newest(mut self, mut other: Self) -> Self {
+        // The one that goes must not begin the commit on its way out.
+        let held = self.held.take().or(other.held.take());
+        let mut newest = match (&self.state, &other.state) {
             (State::Ready(Err(_)), _) | (_, State::Ready(Ok(()))) => self,
             (State::Waiting(a), State::Waiting(b)) if a.id >= b.id => self,
             _ => other,
+        };
+        newest.held = held;
+        newest
+    }
+
+    /// Lets the commit begin now, where [`crate::PartitionLog::append_with_more`] has put it off. Waiting
+    /// and dropping do it as well.
+    pub fn begin(&self) {
+        if let Some(storage) = &self.held {
+            storage.committer.begin();
         }
     }
 
@@ -110,6 +126,7 @@ impl CommitTicket {
     /// Blocks the thread until the append is durable.
     pub fn wait_blocking(&self) -> Result<(), CommitError> {
         let State::Waiting(round) = &self.state else { return self.outcome().unwrap_or(Ok(())) };
+        self.begin();
         let mut wakers = round.wakers.lock();
         loop {
             if let Some(outcome) = round.outcome.get() {
@@ -120,12 +137,21 @@ impl CommitTicket {
     }
 }
 
+impl Drop for CommitTicket {
+    fn drop(&mut self) {
+        self.begin();
+    }
+}
+
 impl Future for CommitTicket {
     type Output = Result<(), CommitError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(outcome) = self.outcome() {
             return Poll::Ready(outcome);
+        }
+        if let Some(storage) = self.held.take() {
+            storage.committer.begin();
         }
         let slot = self.slot;
         let State::Waiting(round) = &self.state else { return Poll::Ready(Ok(())) };

@@ -63,6 +63,27 @@ impl PartitionLog {
     /// Appends one or more whole batches. On return they are in the page cache, in order, but not yet
     /// durable and not yet visible to consumers: wait for the ticket. Never waits for a sync.
     pub fn append(self: &Arc<Self>, records: Bytes, options: AppendOptions) -> Result<Appended, AppendError> {
+        self.append_and(records, options, false)
+    }
+
+    /// The same for one of several appends that are waited for together, such as those of one request: so
+    /// that a committer which has nothing else to do does not sync the first one alone. The commit begins
+    /// with the next plain append, with [`CommitTicket::begin`], or when the ticket is waited for or
+    /// dropped.
+    pub fn append_with_more(
+        self: &Arc<Self>,
+        records: Bytes,
+        options: AppendOptions,
+    ) -> Result<Appended, AppendError> {
+        self.append_and(records, options, true)
+    }
+
+    fn append_and(
+        self: &Arc<Self>,
+        records: Bytes,
+        options: AppendOptions,
+        more: bool,
+    ) -> Result<Appended, AppendError> {
         let config = self.config();
         let limits = limits(&config, &options);
         let mut headers = validate(&records, &limits).map_err(|source| AppendError::Invalid {
@@ -88,7 +109,7 @@ impl PartitionLog {
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
         let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
         let last_offset = self.publish(&mut writer, &headers, &config);
-        let commit = self.commit(&writer.active, file);
+        let commit = self.commit(&writer.active, file, more);
         drop(writer);
         self.storage.note_appended(records.len() as u64);
         let log_append_time_ms = stamped.then_some(options.now_ms);
@@ -151,7 +172,7 @@ impl PartitionLog {
             let storage = &self.storage;
             let file = storage.open_files.get(&*storage.disk, &writer.active);
             let file = file.map_err(|source| self.storage_error("opening", &writer.active, source))?;
-            self.commit(&writer.active, file)
+            self.commit(&writer.active, file, false)
         };
         Ok(Appended {
             base_offset: duplicate.base_offset,
@@ -258,9 +279,9 @@ impl PartitionLog {
         last.last_offset()
     }
 
-    fn commit(self: &Arc<Self>, segment: &Arc<Segment>, file: Arc<dyn DiskFile>) -> CommitTicket {
+    fn commit(self: &Arc<Self>, segment: &Arc<Segment>, file: Arc<dyn DiskFile>, more: bool) -> CommitTicket {
         match self.storage.options.durability {
-            Durability::Power => self.storage.committer.submit(self, segment, file),
+            Durability::Power => self.storage.committer.submit(self, &self.storage, segment, file, more),
             Durability::Process => {
                 self.committed(segment, segment.end());
                 CommitTicket::ready()

@@ -41,6 +41,7 @@ struct Shared {
     state: State,
     locks: HashSet<PathBuf>,
     operations_count: u64,
+    syncs_count: u64,
     faults: Vec<Fault>,
     space_left_bytes: Option<u64>,
     capture: Option<Capture>,
@@ -102,6 +103,11 @@ impl SimDisk {
         self.shared.lock().operations_count
     }
 
+    /// How many of them were syncs.
+    pub fn syncs_count(&self) -> u64 {
+        self.shared.lock().syncs_count
+    }
+
     /// Lets the next `times` operations of this kind on paths containing `path_part` fail with `errno`,
     /// after `skip` that succeed.
     pub fn fail(&self, operation: Operation, path_part: &str, skip: usize, times: usize, errno: i32) {
@@ -150,6 +156,7 @@ impl SimDisk {
         let mut shared = self.shared.lock();
         let now = shared.operations_count;
         shared.operations_count += 1;
+        shared.syncs_count += u64::from(operation == Operation::Sync);
         if let Some(Capture { at_operation, loss, ref note, captured: None }) = shared.capture
             && at_operation == now
         {

@@ -1,11 +1,13 @@
 //! Many threads and tasks at once.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_log::{CommitTicket, DataDir, FetchWaiter, LogConfig, UpTo};
+use tidings_log::testing::SimDisk;
+use tidings_log::{CommitTicket, DataDir, DataDirOptions, FetchWaiter, LogConfig, UpTo};
 
-use crate::support::{append, batch, create, log, open, partition, tags};
+use crate::support::{append, batch, create, log, open, open_on, options, partition, tags};
 
 const THREADS: usize = 4;
 const APPENDS: usize = 100;
@@ -61,6 +63,26 @@ async fn a_request_over_many_partitions_waits_for_its_newest_ticket() {
             assert_eq!(orders.high_watermark(), orders.log_end_offset());
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_over_many_partitions_costs_one_sync() {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new("/data"), DataDirOptions::default());
+    let logs: Vec<_> = (0..50).map(|index| create(&data_dir, index, LogConfig::default())).collect();
+    let (mut syncs, rounds) = (Vec::new(), 20);
+    for _ in 0..rounds {
+        let before = disk.syncs_count();
+        let tickets = logs
+            .iter()
+            .map(|orders| orders.append_with_more(batch("x", 1, 100), options()).expect("append").commit);
+        tickets.fold(CommitTicket::ready(), CommitTicket::newest).await.expect("commit");
+        assert!(logs.iter().all(|orders| orders.high_watermark() == orders.log_end_offset()));
+        syncs.push(disk.syncs_count() - before);
+    }
+    // A committer that has not gone to sleep yet may take a part of the next request early.
+    syncs.sort_unstable();
+    assert_eq!(syncs[rounds / 2], 1, "{syncs:?}");
 }
 
 #[tokio::test]
