@@ -64,7 +64,11 @@ impl HttpClient {
             }
         }
         let mut body = Vec::new();
-        if chunked { self.read_chunks(&mut body)? } else { self.read_exactly(length, &mut body)? }
+        if chunked {
+            self.read_chunks(&mut body)?
+        } else {
+            self.read_exactly(length, &mut body)?
+        }
         Ok(Answer { status, body })
     }
 

@@ -1,78 +1,56 @@
-//! A server under measurement: started as its user starts it, watched through `/proc`.
+//! A server under measurement, watched through `/proc`.
 //!
-//! Owns the child process and its data directory. Everything measured here comes from the kernel's own
-//! accounting, so that the same numbers can be had for any peer.
+//! Owns the child process. Everything measured here comes from the kernel's own accounting, so that the same figures
+//! can be had for any peer, whatever language it is written in.
 
-use anyhow::{Context, Result, bail};
-use std::net::TcpListener;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::ops::Sub;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
 
-/// How long a server may take to become ready before the benchmark gives up.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// A running `tidings` process, killed when dropped.
-pub struct Platform {
+/// A running process, killed when dropped.
+pub struct Process {
     child: Child,
+    log: PathBuf,
     started: Instant,
-    ready_after: Duration,
-    /// Address of the Kafka listener.
-    pub kafka: String,
-    /// Address of the HTTP listener; empty for a broker alone.
-    pub http: String,
 }
 
-impl Platform {
-    /// Starts `tidings <mode>` (`up` or `broker`) on free ports and waits for its ready file.
-    pub fn start(binary: &Path, mode: &str, data_dir: &Path) -> Result<Self> {
-        let ports = Ports::free()?;
-        let mut platform = Self::spawn(binary, mode, data_dir, &ports)?;
-        platform.wait_ready(data_dir)?;
-        Ok(platform)
-    }
+/// What a process has used since it started.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// User and system time of all its threads.
+    pub cpu_seconds: f64,
+    /// Context switches of its living threads, voluntary or not.
+    pub context_switches: f64,
+}
 
-    /// Starts the process and returns at once, so that a client can race its start-up.
-    pub fn spawn(binary: &Path, mode: &str, data_dir: &Path, ports: &Ports) -> Result<Self> {
-        let kafka = format!("127.0.0.1:{}", ports.kafka);
-        let http = format!("127.0.0.1:{}", ports.http);
-        let mut command = Command::new(binary);
-        command.arg(mode).arg("--data-dir").arg(data_dir).arg("--kafka").arg(&kafka);
-        if mode == "up" {
-            command.arg("--http").arg(&http);
-        }
-        command.arg("--ready-file").arg(ready_file(data_dir));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+impl Process {
+    /// Starts `command`, whose output goes to the file `log`.
+    pub fn spawn(mut command: Command, log: PathBuf) -> Result<Self> {
+        let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let started = Instant::now();
-        let child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
-        let http = if mode == "up" { http } else { String::new() };
-        Ok(Self { child, started, ready_after: Duration::ZERO, kafka, http })
+        let child = command.spawn().with_context(|| format!("start {}", program(&command).display()))?;
+        Ok(Self { child, log, started })
     }
 
-    /// Waits until the ready file appears, and notes how long after the start that was.
-    pub fn wait_ready(&mut self, data_dir: &Path) -> Result<()> {
-        let file = ready_file(data_dir);
-        while !file.exists() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended before it was ready: {status}");
-            }
-            if self.started.elapsed() > START_LIMIT {
-                bail!("the server was not ready within {START_LIMIT:?}");
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        self.ready_after = self.started.elapsed();
-        Ok(())
-    }
-
-    /// When the process was started.
+    /// When it was started.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// Time from start to ready.
-    pub fn ready_after(&self) -> Duration {
-        self.ready_after
+    /// Its status, if it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// The last lines it wrote, for an error message.
+    pub fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
     /// Resident memory now, in MB (10^6 bytes).
@@ -85,9 +63,13 @@ impl Platform {
         self.status_mb("VmHWM:")
     }
 
-    /// CPU time of the process so far, user and system, in seconds.
-    pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+    /// Processor time and context switches so far.
+    pub fn usage(&self) -> Result<Usage> {
+        Ok(Usage { cpu_seconds: self.cpu_seconds()?, context_switches: self.context_switches()? })
+    }
+
+    fn cpu_seconds(&self) -> Result<f64> {
+        let stat = self.proc_file("stat")?;
         let after_name = stat.rsplit_once(')').context("read /proc stat")?.1;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
@@ -95,35 +77,49 @@ impl Platform {
         Ok(ticks as f64 / 100.0)
     }
 
+    fn context_switches(&self) -> Result<f64> {
+        let mut switches = 0.0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end between the listing and the reading.
+            let status = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+            let counts = status.lines().filter(|line| line.contains("ctxt_switches:"));
+            switches +=
+                counts.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum::<f64>();
+        }
+        Ok(switches)
+    }
+
     fn status_mb(&self, key: &str) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = self.proc_file("status")?;
         let line = status.lines().find(|line| line.starts_with(key)).context("read /proc status")?;
         let kib: f64 = line.split_whitespace().nth(1).context("read /proc status")?.parse()?;
         Ok(kib * 1024.0 / 1e6)
     }
+
+    fn proc_file(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/{}/{name}", self.child.id());
+        std::fs::read_to_string(&path).with_context(|| format!("read {path}: {}", self.last_words()))
+    }
 }
 
-impl Drop for Platform {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Ports chosen before the start, so that a client can knock before the server is up.
-pub struct Ports {
-    kafka: u16,
-    http: u16,
-}
+impl Sub for Usage {
+    type Output = Usage;
 
-impl Ports {
-    /// Two ports that were free a moment ago.
-    pub fn free() -> Result<Self> {
-        let (kafka, http) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        Ok(Self { kafka: kafka.local_addr()?.port(), http: http.local_addr()?.port() })
+    fn sub(self, earlier: Usage) -> Usage {
+        Usage {
+            cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
+            context_switches: self.context_switches - earlier.context_switches,
+        }
     }
 }
 
-fn ready_file(data_dir: &Path) -> PathBuf {
-    data_dir.with_extension("ready.json")
+fn program(command: &Command) -> &Path {
+    Path::new(command.get_program())
 }

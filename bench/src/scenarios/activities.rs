@@ -3,11 +3,14 @@
 //! The load generator shares the machine with the platform, as the goal says. Each event is one step of a
 //! synthetic flight, shaped and sized like the shipped data; ids are new on every run, so nothing is a duplicate.
 
+use super::{Measured, Scenario};
+use crate::figures::{ACTIVITIES, ACTIVITY_CPU, ACTIVITY_P50, ACTIVITY_P99, ACTIVITY_PEAK};
 use crate::http_client::HttpClient;
-use crate::process::Platform;
+use crate::lab::{Contestant, Lab};
+use crate::peers::Peer;
+use crate::platform::Platform;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Activities in one request.
@@ -17,52 +20,58 @@ const CONNECTIONS: usize = 8;
 /// How long the store may take to catch up after the last acknowledgement.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(120);
 
-/// What one run showed.
-pub struct ActivityFigures {
-    /// Events sent, acknowledged and stored.
-    pub events: usize,
-    /// From the first request to the last row in the store.
-    pub seconds: f64,
-    /// Time from request to durable acknowledgement of a batch, in milliseconds.
-    pub ack_p50_ms: f64,
-    /// The same, 99th percentile.
-    pub ack_p99_ms: f64,
-    /// CPU seconds of the platform.
-    pub cpu_seconds: f64,
-    /// Peak resident memory of the platform.
-    pub peak_mb: f64,
+/// Batches over several connections until all of them are stored.
+pub struct Activities;
+
+impl Scenario for Activities {
+    fn name(&self) -> &'static str {
+        "activities"
+    }
+
+    fn warms_up(&self) -> bool {
+        false
+    }
+
+    fn suits(&self, peer: &dyn Peer) -> bool {
+        peer.platform().is_some()
+    }
+
+    fn measure(&self, lab: &Lab, contestant: &mut Contestant) -> Result<Measured> {
+        let binary = contestant.peer.platform().context("only Tidings is a platform")?;
+        let (platform, _) = Platform::start(binary, &lab.work_dir)?;
+        let batches_each = lab.sizes.activities / BATCH / CONNECTIONS;
+        let events = (batches_each * BATCH * CONNECTIONS) as f64;
+        // One request outside the measurement: first use creates connections that every later one shares.
+        post_batches(&platform.http, CONNECTIONS, 1)?;
+        wait_stored(&platform, BATCH as f64)?;
+        lab.settle();
+        let before = platform.process().usage()?;
+        let start = Instant::now();
+        let mut acks_ms = post_all(&platform.http, batches_each)?;
+        wait_stored(&platform, BATCH as f64 + events)?;
+        let seconds = start.elapsed().as_secs_f64();
+        acks_ms.sort_by(f64::total_cmp);
+        let usage = platform.process().usage()? - before;
+        Ok(vec![
+            (&ACTIVITIES, events / seconds),
+            (&ACTIVITY_P50, acks_ms[acks_ms.len() / 2]),
+            (&ACTIVITY_P99, acks_ms[acks_ms.len() * 99 / 100]),
+            (&ACTIVITY_CPU, usage.cpu_seconds / events * 1e6),
+            (&ACTIVITY_PEAK, platform.process().peak_resident_mb()?),
+        ])
+    }
 }
 
-/// Sends `events` activities in batches over several connections and waits until all are stored.
-pub fn run(binary: &Path, data_dir: &Path, events: usize) -> Result<ActivityFigures> {
-    let platform = Platform::start(binary, "up", data_dir)?;
-    let batches_each = events / BATCH / CONNECTIONS;
-    let events = batches_each * BATCH * CONNECTIONS;
-    // One request outside the measurement: first use creates connections that every later one shares.
-    post_batches(&platform.http, CONNECTIONS, 1)?;
-    let (stored_before, cpu_before) = (stored(&platform)?, platform.cpu_seconds()?);
-    let start = Instant::now();
-    let mut acks = std::thread::scope(|scope| -> Result<Vec<f64>> {
-        let http = platform.http.as_str();
+fn post_all(http: &str, batches_each: usize) -> Result<Vec<f64>> {
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (0..CONNECTIONS)
             .map(|worker| scope.spawn(move || post_batches(http, worker, batches_each)))
             .collect();
-        let mut acks = Vec::new();
+        let mut acks_ms = Vec::new();
         for worker in workers {
-            acks.extend(worker.join().expect("a load thread panicked")?);
+            acks_ms.extend(worker.join().expect("a load thread panicked")?);
         }
-        Ok(acks)
-    })?;
-    wait_stored(&platform, stored_before + events as f64, start)?;
-    let seconds = start.elapsed().as_secs_f64();
-    acks.sort_by(f64::total_cmp);
-    Ok(ActivityFigures {
-        events,
-        seconds,
-        ack_p50_ms: acks[acks.len() / 2],
-        ack_p99_ms: acks[acks.len() * 99 / 100],
-        cpu_seconds: platform.cpu_seconds()? - cpu_before,
-        peak_mb: platform.peak_resident_mb()?,
+        Ok(acks_ms)
     })
 }
 
@@ -76,7 +85,11 @@ fn post_batches(http: &str, worker: usize, count: usize) -> Result<Vec<f64>> {
         let answer = client.post_json("/api/v1/activities", body.as_bytes())?;
         acks.push(sent.elapsed().as_secs_f64() * 1e3);
         let text = String::from_utf8_lossy(&answer.body);
-        ensure!(answer.status == 200 || answer.status == 202, "expected 200, found {}: {text}", answer.status);
+        ensure!(
+            answer.status == 200 || answer.status == 202,
+            "expected 200, found {}: {text}",
+            answer.status
+        );
     }
     Ok(acks)
 }
@@ -99,7 +112,7 @@ fn write_batch(body: &mut String, worker: usize, batch: usize) {
 }
 
 /// Sums a Prometheus metric over its labels.
-pub fn metric(http: &str, name: &str) -> Result<f64> {
+fn metric(http: &str, name: &str) -> Result<f64> {
     let answer = HttpClient::connect(http)?.get("/metrics")?;
     let text = String::from_utf8(answer.body)?;
     let values = text.lines().filter_map(|line| {
@@ -115,7 +128,8 @@ fn stored(platform: &Platform) -> Result<f64> {
     metric(&platform.http, "tidings_activity_stored_total").context("read the stored count")
 }
 
-fn wait_stored(platform: &Platform, expected: f64, start: Instant) -> Result<()> {
+fn wait_stored(platform: &Platform, expected: f64) -> Result<()> {
+    let start = Instant::now();
     let mut last = stored(platform)?;
     while last < expected {
         ensure!(start.elapsed() < CATCH_UP_LIMIT, "stored {last} of {expected} within {CATCH_UP_LIMIT:?}");

@@ -1,0 +1,49 @@
+//! Tidings: a release build, started as its user starts it.
+
+use super::{Peer, Ports};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `tidings broker` with its defaults and one durability.
+pub struct Tidings {
+    name: &'static str,
+    binary: PathBuf,
+    durability: &'static str,
+}
+
+impl Tidings {
+    /// The executable `binary`, to be shown as `name`.
+    pub fn new(name: &'static str, binary: &Path, durability: &'static str) -> Self {
+        Self { name, binary: binary.to_owned(), durability }
+    }
+}
+
+impl Peer for Tidings {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn describe(&self) -> Result<String> {
+        let output = Command::new(&self.binary).arg("--version").output();
+        let output = output.with_context(|| format!("run {}", self.binary.display()))?;
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(format!("{version}, defaults, durability {}", self.durability))
+    }
+
+    fn prepare(&self, _data_dir: &Path, _ports: &Ports) -> Result<()> {
+        Ok(())
+    }
+
+    fn command(&self, data_dir: &Path, ports: &Ports) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("broker").arg("--data-dir").arg(data_dir);
+        command.arg("--kafka").arg(format!("127.0.0.1:{}", ports.kafka));
+        command.arg("--durability").arg(self.durability);
+        command
+    }
+
+    fn platform(&self) -> Option<&Path> {
+        (self.durability == "power").then_some(&self.binary)
+    }
+}

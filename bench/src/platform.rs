@@ -1,0 +1,66 @@
+//! The whole platform, `tidings up`, on a data directory and ports of its own.
+
+use crate::peers::Ports;
+use crate::process::Process;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long it may take to become ready before the benchmark gives up.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running platform, killed when dropped, with its data.
+pub struct Platform {
+    // Fields drop in this order: the process ends before its directory is removed.
+    process: Process,
+    ready_file: PathBuf,
+    /// Address of the Kafka listener.
+    pub kafka: String,
+    /// Address of the HTTP listener.
+    pub http: String,
+    _directory: TempDir,
+}
+
+impl Platform {
+    /// Starts the process and returns at once, so that a client can race its start-up.
+    pub fn launch(binary: &Path, work_dir: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("platform").tempdir_in(work_dir)?;
+        let ports = Ports::free()?;
+        let kafka = format!("127.0.0.1:{}", ports.kafka);
+        let http = format!("127.0.0.1:{}", ports.other);
+        let ready_file = directory.path().join("ready.json");
+        let mut command = Command::new(binary);
+        command.arg("up").arg("--data-dir").arg(directory.path().join("data"));
+        command.arg("--kafka").arg(&kafka).arg("--http").arg(&http).arg("--ready-file").arg(&ready_file);
+        let process = Process::spawn(command, directory.path().join("server.log"))?;
+        Ok(Self { process, ready_file, kafka, http, _directory: directory })
+    }
+
+    /// Starts it, waits for its ready file and answers how long that took.
+    pub fn start(binary: &Path, work_dir: &Path) -> Result<(Self, Duration)> {
+        let mut platform = Self::launch(binary, work_dir)?;
+        while !platform.ready_file.exists() {
+            if let Some(status) = platform.process.ended()? {
+                bail!("the platform ended before it was ready: {status}\n{}", platform.process.last_words());
+            }
+            if platform.started().elapsed() > START_LIMIT {
+                bail!("the platform was not ready within {START_LIMIT:?}\n{}", platform.process.last_words());
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let ready_after = platform.started().elapsed();
+        Ok((platform, ready_after))
+    }
+
+    /// When the process was started.
+    pub fn started(&self) -> Instant {
+        self.process.started()
+    }
+
+    /// The process, to read what it uses.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
