@@ -71,6 +71,7 @@ tidings.toml, with every key this command knows:
   data_dir = \"./tidings-data\"       # TIDINGS_DATA_DIR
   kafka = \"127.0.0.1:9092\"          # TIDINGS_KAFKA
   http = \"127.0.0.1:8080\"           # TIDINGS_HTTP
+  host_names = [\"tidings.lan\"]      # TIDINGS_HOST_NAMES, with commas
   bootstrap = \"kafka-1:9092\"        # TIDINGS_BOOTSTRAP
   ready_file = \"ready.json\"         # TIDINGS_READY_FILE
   durability = \"power\"              # TIDINGS_DURABILITY: power or process

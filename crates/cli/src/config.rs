@@ -28,6 +28,8 @@ pub struct Config {
     pub kafka: SocketAddr,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
+    /// Names besides loopback by which HTTP is addressed; requests to other names are refused.
+    pub host_names: Vec<String>,
     /// The cluster to serve instead of an own broker.
     pub bootstrap: Option<String>,
     /// Where to write the addresses when ready.
@@ -76,6 +78,7 @@ struct Settings {
     data_dir: PathBuf,
     kafka: String,
     http: String,
+    host_names: Vec<String>,
     bootstrap: Option<String>,
     ready_file: Option<PathBuf>,
     durability: Option<String>,
@@ -91,6 +94,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("./tidings-data"),
             kafka: "127.0.0.1:9092".to_owned(),
             http: "127.0.0.1:8080".to_owned(),
+            host_names: Vec::new(),
             bootstrap: None,
             ready_file: None,
             durability: None,
@@ -160,6 +164,7 @@ impl Config {
             kafka: listen_address("kafka", &settings.kafka, settings.insecure)?,
             http: listen_address("http", &settings.http, settings.insecure)?,
             data_dir: settings.data_dir,
+            host_names: settings.host_names,
             bootstrap: settings.bootstrap,
             ready_file: settings.ready_file,
             insecure: settings.insecure,

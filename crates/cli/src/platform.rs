@@ -74,7 +74,8 @@ impl Platform {
         }
         tidings_console::metrics::register_process_metrics(&mut registry);
         let router = activity.router().merge(tidings_console::dlq::router(cluster.clone()));
-        let http = server.serve(ServerOptions { router, registry, checks, host_names: Vec::new() });
+        let http =
+            server.serve(ServerOptions { router, registry, checks, host_names: config.host_names.clone() });
         tracing::info!(address = %http.local_addr(), "http is up");
         if broker.is_some() {
             settle(&activity).await;

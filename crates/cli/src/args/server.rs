@@ -58,6 +58,11 @@ pub struct UpArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
 
+    /// A name, besides loopback, by which the HTTP API is addressed; may be repeated
+    #[arg(long = "host-name", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host_names: Vec<String>,
+
     /// Serve this Kafka cluster instead of starting a broker
     #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["kafka", "set", "durability"])]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,7 +30,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let platform = Platform::start(&config).await?;
         let result = tokio::select! {
             result = run_on(&platform, &args, dataset) => result,
-            () = stop.received() => Err(anyhow::anyhow!("interrupted; what was accepted is stored, run it again to go on")),
+            () = stop.received() => Err(anyhow::anyhow!("interrupted; what was accepted is safe, run it again to go on")),
         };
         if result.is_ok() && !args.exit {
             stop.received().await;

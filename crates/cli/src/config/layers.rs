@@ -62,6 +62,9 @@ impl EnvironmentLayer {
                 insert_nested(&mut values, "broker", key.replace('_', "."), Value::from(text));
             } else if let Some(key) = key.strip_prefix("activity_") {
                 insert_nested(&mut values, "activity", key.to_owned(), parse(&text));
+            } else if key == "host_names" {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                values.insert(key, names.collect::<Vec<_>>().into());
             } else {
                 values.insert(key, parse(&text));
             }

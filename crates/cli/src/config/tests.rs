@@ -72,7 +72,7 @@ fn bad_settings_name_their_place() {
         let error = load(file, environment, UpArgs::default()).unwrap_err();
         assert_eq!(format!("{error:#}"), expect);
     };
-    let known = "no such setting; there are `data_dir`, `kafka`, `http`, `bootstrap`, `ready_file`, `durability`, \
+    let known = "no such setting; there are `data_dir`, `kafka`, `http`, `host_names`, `bootstrap`, `ready_file`, `durability`, \
                  `insecure`, `log`, `broker`, `activity`";
     check("kafak = 1", &[], &format!("FILE: kafak: {}", known.replace('`', "")));
     check("", &[("TIDINGS_KAFAK", "1")], &format!("TIDINGS_KAFAK: {}", known.replace('`', "")));
@@ -108,6 +108,8 @@ fn bad_settings_name_their_place() {
 
 #[test]
 fn leaving_loopback_is_possible_on_request() {
-    let config = load("http = \"0.0.0.0:80\"\ninsecure = true", &[], UpArgs::default()).unwrap();
+    let environment = [("TIDINGS_HOST_NAMES", "tidings.lan, 10.0.0.5")];
+    let config = load("http = \"0.0.0.0:80\"\ninsecure = true", &environment, UpArgs::default()).unwrap();
     assert_eq!(config.http.port(), 80);
+    assert_eq!(config.host_names, ["tidings.lan", "10.0.0.5"]);
 }

@@ -114,8 +114,7 @@ fn activities_are_sent_listed_and_followed() {
     let ended = platform.scratch.run(&arguments, &["--http", &platform.http]);
     assert_eq!(String::from_utf8(ended.stdout).unwrap(), "accepted 2\n");
     let stderr = String::from_utf8(ended.stderr).unwrap();
-    assert!(stderr.starts_with("line 2: "), "{stderr}");
-    assert!(stderr.ends_with("error: 1 of 3 lines were refused\n"), "{stderr}");
+    assert_eq!(stderr, "line 2: action: is missing\nerror: 1 of 3 lines were refused\n");
 
     let items = platform.stored("acme", 3);
     assert!(items.iter().any(|item| item["metadata"]["amount"] == 5), "{items:?}");
@@ -128,6 +127,39 @@ fn activities_are_sent_listed_and_followed() {
         2,
         "{followed}"
     );
+}
+
+#[test]
+fn dead_letters_are_listed_shown_and_decided_about() {
+    let platform = Platform::start();
+    let cluster = tidings::Cluster::new(platform.kafka.as_str());
+    let producer = tidings::Producer::new(&cluster, tidings::ProducerOptions::default()).unwrap();
+    let bad = tidings::Record::new("activities").key("acme").value("not JSON").header("trace", "t-1");
+    for sent in producer.send_batch_blocking(&[bad.clone(), bad], LIMIT) {
+        sent.unwrap();
+    }
+    let listed = wait_for("the dead letters", || {
+        let listed = platform.kafka(&["dlq", "list", "activities"]);
+        (listed.lines().count() == 3).then_some(listed)
+    });
+    assert!(listed.contains("0-0") && listed.contains("the value is not JSON"), "{listed}");
+    let shown = platform.kafka(&["dlq", "show", "activities", "0-1"]);
+    for line in ["value     not JSON", "key       acme", "header    trace = t-1", "status    parked"] {
+        assert!(shown.lines().any(|shown| shown == line), "no {line:?} in: {shown}");
+    }
+    let discard = ["dlq", "discard", "activities", "0-1"];
+    let tried = platform.kafka(&[&discard[..], &["--dry-run"]].concat());
+    assert_eq!(tried, "would be discarded 1, skipped 0\n");
+    assert_eq!(platform.kafka(&discard), "discarded 1, skipped 0\n");
+    assert_eq!(platform.kafka(&["dlq", "list", "activities"]).lines().count(), 2);
+    // It fails again, and comes back as another letter.
+    assert_eq!(platform.kafka(&["dlq", "redrive", "activities", "--all"]), "redriven 1, skipped 0\n");
+    wait_for("the redriven record to fail again", || {
+        let letters = platform.kafka(&["dlq", "list", "activities", "--all", "--json"]);
+        let letters: Value = serde_json::from_str(&letters).unwrap();
+        let items = letters["items"].as_array().unwrap().clone();
+        (items.len() == 3 && items[2]["context"]["redrives"] == 1).then_some(())
+    });
 }
 
 #[test]

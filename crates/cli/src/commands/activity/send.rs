@@ -152,8 +152,7 @@ impl Results {
         }
         if refused {
             let line = result["line"].as_u64().unwrap_or(self.lines);
-            let detail = result["detail"].as_str().or(result["error"].as_str());
-            let detail = detail.map_or_else(|| result.to_string(), str::to_owned);
+            let detail = result["error"]["detail"].as_str().map_or_else(|| result.to_string(), str::to_owned);
             eprintln!("line {line}: {detail}");
         }
         Ok(())
