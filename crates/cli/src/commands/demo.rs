@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::args::DemoArgs;
 use crate::config::Config;
@@ -126,8 +126,12 @@ fn greet(platform: &Platform, args: &DemoArgs, dataset: &Dataset) -> anyhow::Res
 }
 
 fn bar(events: u64, name: &'static str) -> ProgressBar {
-    let template = "{msg:>9} {bar:40} {human_pos:>9} of {human_len} {per_sec:>14} {elapsed:>5}";
+    let template = "{msg:>9} {bar:40} {human_pos:>9} of {human_len} {rate:>11} {elapsed:>5}";
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // Writing to the line in memory cannot fail.
+        let _written = write!(text, "{}/s", thousands(state.per_sec() as u64));
+    };
     // The template is a constant; were it wrong, the plain bar would do.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(events).with_style(style).with_message(name)
+    ProgressBar::new(events).with_style(style.with_key("rate", rate)).with_message(name)
 }
