@@ -90,7 +90,7 @@ pub struct ListArgs {
     #[arg(long)]
     pub tenant: String,
 
-    /// Only by this actor, as TYPE:ID or ID
+    /// Only by the actor with this id
     #[arg(long)]
     pub actor: Option<String>,
 
@@ -98,7 +98,7 @@ pub struct ListArgs {
     #[arg(long)]
     pub action: Option<String>,
 
-    /// Only on this target, as TYPE:ID or ID
+    /// Only on the target with this id
     #[arg(long)]
     pub target: Option<String>,
 
