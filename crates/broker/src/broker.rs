@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::connection::RequestBudget;
 use crate::groups::Groups;
 use crate::housekeeping;
 use crate::listener;
@@ -142,6 +143,7 @@ impl Broker {
             cluster_id: data_dir.cluster_id().to_owned(),
             advertised: options.advertised,
             socket_request_max_bytes: usize_of(&settings, "socket.request.max.bytes"),
+            request_budget: Arc::new(RequestBudget::new(settings.long("queued.max.request.bytes"))),
             fetch_max_bytes: usize_of(&settings, "fetch.max.bytes"),
             settings,
             clock,

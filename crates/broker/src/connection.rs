@@ -6,7 +6,8 @@
 //! looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
 //!
 //! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
-//! `connections.max.idle.ms`, a failed write, and the broker's end. Nothing here knows what an API does.
+//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. Nothing here knows what an
+//! API does.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -17,26 +18,26 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
+mod budget;
 mod frame;
+mod intake;
 mod writer;
 
 use crate::handlers::{self, Begun, PendingProduce, RequestError};
 use crate::shared::Shared;
-use frame::{FrameError, FrameReader};
+pub(crate) use budget::RequestBudget;
+use frame::FrameError;
+use intake::{BODY_STALL, Frame, Intake};
 pub(crate) use writer::Answer;
 use writer::Outbox;
 
 /// Produce requests of one connection that may wait for the commit at a time.
 const MAX_PIPELINED_PRODUCES: usize = 64;
-
-/// Bytes read ahead while an earlier request is still being handled; also how a hang-up is noticed meanwhile.
-const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Answers are written once this many bytes are queued, even when more are ready.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
@@ -55,6 +56,8 @@ pub(crate) enum Closed {
     Io(#[from] io::Error),
     #[error("silent for connections.max.idle.ms")]
     Idle,
+    #[error("a request's body stalled after {arrived} of {expected} bytes")]
+    Stalled { arrived: usize, expected: usize },
     #[error("the peer hung up")]
     ByPeer,
     #[error("the broker is stopping")]
@@ -78,7 +81,11 @@ pub(crate) async fn serve(
 ) -> Closed {
     let idle = u64::try_from(shared.settings.long("connections.max.idle.ms")).ok().map(Duration::from_millis);
     let mut connection = Connection {
-        reader: FrameReader::new(shared.socket_request_max_bytes),
+        intake: Intake::new(
+            shared.socket_request_max_bytes,
+            shared.request_budget.clone(),
+            shared.clock.clone(),
+        ),
         client: handlers::Client { peer, local },
         shared,
         stream,
@@ -99,7 +106,7 @@ struct Connection {
     client: handlers::Client,
     stream: TcpStream,
     stopping: watch::Receiver<bool>,
-    reader: FrameReader,
+    intake: Intake,
     pending: VecDeque<PendingProduce>,
     outbox: Outbox,
     idle: Option<Duration>,
@@ -123,15 +130,16 @@ impl Connection {
     /// Handles the frames that have arrived, as far as the queue of pending answers has room.
     async fn handle_buffered(&mut self) -> Result<(), Closed> {
         while self.pending.len() < MAX_PIPELINED_PRODUCES {
-            let Some(frame) = self.reader.next_frame()? else { break };
-            self.shared.metrics.bytes_in(frame.len() + frame::LENGTH_BYTES);
+            let Some(frame) = self.intake.next_frame()? else { break };
+            self.shared.metrics.bytes_in(frame.bytes.len() + frame::LENGTH_BYTES);
             self.handle(frame).await?;
+            self.intake.handled();
         }
         Ok(())
     }
 
-    async fn handle(&mut self, frame: Bytes) -> Result<(), Closed> {
-        match handlers::begin(&self.shared, frame)? {
+    async fn handle(&mut self, Frame { bytes, reservation }: Frame) -> Result<(), Closed> {
+        match handlers::begin(&self.shared, bytes)? {
             Begun::Produce(produce) => self.pending.push_back(produce),
             Begun::Done => {}
             Begun::Other(incoming) => {
@@ -142,8 +150,10 @@ impl Connection {
                 }
                 let answer = {
                     let handling = pin!(handlers::finish(&self.shared, &self.client, incoming));
-                    wait_for(handling, &mut self.reader, &mut self.stream, &mut self.stopping).await??
+                    wait_for(handling, &mut self.intake, &mut self.stream, &mut self.stopping).await??
                 };
+                // The answer may take its time; the request is gone.
+                drop(reservation);
                 self.outbox.push(answer)?;
                 self.flush().await?;
             }
@@ -177,7 +187,7 @@ impl Connection {
         tokio::select! {
             biased;
             () = produced => Ok(()),
-            read = self.reader.read_from(&mut self.stream), if may_read => ended(read),
+            read = self.intake.read(&mut self.stream), if may_read => read,
         }
     }
 
@@ -186,7 +196,7 @@ impl Connection {
         loop {
             tokio::select! {
                 biased;
-                read = self.reader.read_from(&mut self.stream) => return ended(read),
+                read = self.intake.read(&mut self.stream) => return read,
                 () = stopped(&mut self.stopping) => return Err(Closed::Stopping),
                 () = self.idle_timer.as_mut() => {
                     let deadline = silent_since + self.idle.unwrap_or(FOR_EVER);
@@ -204,7 +214,9 @@ impl Connection {
             return Ok(());
         }
         self.shared.metrics.bytes_out(self.outbox.len());
-        match tokio::time::timeout(self.idle.unwrap_or(FOR_EVER), self.outbox.flush(&self.stream)).await {
+        // Whoever holds a part of the shared budget may not linger.
+        let patience = if self.intake.has_claim() { Some(BODY_STALL) } else { self.idle };
+        match tokio::time::timeout(patience.unwrap_or(FOR_EVER), self.outbox.flush(&self.stream)).await {
             Ok(written) => Ok(written?),
             Err(_) => Err(Closed::Idle),
         }
@@ -214,17 +226,16 @@ impl Connection {
 /// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll.
 async fn wait_for<T>(
     mut handling: Pin<&mut impl Future<Output = T>>,
-    reader: &mut FrameReader,
+    intake: &mut Intake,
     stream: &mut TcpStream,
     stopping: &mut watch::Receiver<bool>,
 ) -> Result<T, Closed> {
     loop {
-        let may_read = reader.buffered() < READ_AHEAD_BYTES;
         tokio::select! {
             biased;
             output = &mut handling => return Ok(output),
             () = stopped(stopping) => return Err(Closed::Stopping),
-            read = reader.read_from(stream), if may_read => ended(read)?,
+            read = intake.read_ahead(stream) => read?,
         }
     }
 }

@@ -197,9 +197,18 @@ impl fmt::Debug for Computed {
 impl Collector for Computed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        encode_reserved(&shared, &mut encoder)?;
         encode_lag(&shared, &mut encoder)?;
         encode_logs(&shared, &mut encoder)
     }
+}
+
+fn encode_reserved(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let reserved = i64::try_from(shared.request_budget.reserved_bytes()).unwrap_or(i64::MAX);
+    let help = "Bytes of queued.max.request.bytes that requests hold";
+    let gauge =
+        encoder.encode_descriptor("tidings_broker_reserved_request_bytes", help, None, MetricType::Gauge)?;
+    ConstGauge::new(reserved).encode(gauge)
 }
 
 fn encode_lag(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

@@ -72,6 +72,7 @@ pub(crate) const BROKER_DEFINITIONS: &[Definition] = &[
     broker("offsets.topic.replication.factor", Kind::Int { min: 1, max: 1 }, "1"),
     broker("offsets.topic.segment.bytes", Kind::int(1_048_576), "104857600"),
     broker("producer.id.expiration.ms", Kind::int(1), "86400000"),
+    broker("queued.max.request.bytes", Kind::long(-1), "134217728"),
     broker("socket.request.max.bytes", Kind::int(1), "104857600"),
     broker("unclean.leader.election.enable", Kind::Boolean, "false"),
 ];

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tidings_model::ErrorCode;
 
 use crate::clock::Clock;
+use crate::connection::RequestBudget;
 use crate::groups::Groups;
 use crate::handlers::Client;
 use crate::metrics::Metrics;
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     /// Host and port to tell clients; none for the address at which they reached us.
     pub(crate) advertised: Option<(String, u16)>,
     pub(crate) socket_request_max_bytes: usize,
+    /// `queued.max.request.bytes`, shared by all connections.
+    pub(crate) request_budget: Arc<RequestBudget>,
     pub(crate) fetch_max_bytes: usize,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,

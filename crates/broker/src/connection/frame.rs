@@ -2,17 +2,15 @@
 //!
 //! Owns the read buffer of one connection. Invariants: a frame never exceeds the limit; the buffer grows with the bytes
 //! that have arrived, at most doubling, never with the length a peer claims; once the frames cut from it are dropped,
-//! the same allocation is filled again. Does not know what a frame means.
+//! the same allocation is filled again, unless it was given back. Does not know what a frame means, nor how much it may
+//! read.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{self, AsyncRead, AsyncReadExt};
 
 /// The smallest room a read is offered, and all that an idle connection holds.
 const READ_CHUNK_BYTES: usize = 8 * 1024;
-
-/// A buffer larger than this is given back once it is empty: one large request must not pin its size for ever.
-const RETAINED_BYTES: usize = 2 * 1024 * 1024;
 
 /// The bytes that carry a frame's length.
 pub(crate) const LENGTH_BYTES: usize = 4;
@@ -52,13 +50,32 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// Reads once; returns the number of bytes, 0 at the end of the stream. May be dropped while waiting.
-    pub(crate) async fn read_from(&mut self, source: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+    /// Reads once, to at most `end` buffered bytes, which must be more than there are; returns the number of bytes, 0 at
+    /// the end of the stream. May be dropped while waiting.
+    pub(crate) async fn read_from(
+        &mut self,
+        source: &mut (impl AsyncRead + Unpin),
+        end: usize,
+    ) -> io::Result<usize> {
+        let room = end.saturating_sub(self.buffer.len());
+        assert!(room > 0, "a read into nothing looks like the end of the stream");
         self.make_room();
-        source.read_buf(&mut self.buffer).await
+        source.read_buf(&mut (&mut self.buffer).limit(room)).await
     }
 
-    fn frame_length(&self) -> Result<Option<usize>, FrameError> {
+    /// The most memory the buffer has had since it was last given back.
+    pub(crate) fn grown_to(&self) -> usize {
+        self.grown_to
+    }
+
+    /// Gives the memory back; bytes that have arrived move to an allocation of their size.
+    pub(crate) fn give_back(&mut self) {
+        self.buffer = BytesMut::from(&self.buffer[..]);
+        self.grown_to = self.buffer.capacity();
+    }
+
+    /// The length of the frame that arrives next, once that is known.
+    pub(crate) fn frame_length(&self) -> Result<Option<usize>, FrameError> {
         let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let found = i32::from_be_bytes(*prefix);
         match usize::try_from(found) {
@@ -69,10 +86,6 @@ impl FrameReader {
 
     fn make_room(&mut self) {
         let arrived = self.buffer.len();
-        if arrived == 0 && self.grown_to > RETAINED_BYTES {
-            self.buffer = BytesMut::new();
-            self.grown_to = 0;
-        }
         let spare = self.buffer.capacity() - arrived;
         let missing = match self.frame_length() {
             Ok(Some(length)) => (LENGTH_BYTES + length).saturating_sub(arrived),
@@ -91,7 +104,7 @@ mod tests {
 
     async fn feed(reader: &mut FrameReader, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            reader.read_from(&mut bytes).await.unwrap();
+            reader.read_from(&mut bytes, usize::MAX).await.unwrap();
         }
     }
 
@@ -147,8 +160,21 @@ mod tests {
         }
         assert!(reader.grown_to <= 512 * 1024, "{}", reader.grown_to);
         feed(&mut reader, &frame(5 << 20)).await;
+        feed(&mut reader, &[0, 0]).await;
         assert!(reader.next_frame().unwrap().is_some());
+        reader.give_back();
         reader.make_room();
-        assert!(reader.buffer.capacity() <= READ_CHUNK_BYTES);
+        assert!(reader.buffer.capacity() <= 2 * READ_CHUNK_BYTES);
+        assert_eq!(reader.buffered(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_may_be() {
+        let mut reader = FrameReader::new(1 << 20);
+        let stream = frame(100);
+        let mut rest = &stream[..];
+        assert_eq!(reader.read_from(&mut rest, 10).await.unwrap(), 10);
+        assert_eq!(reader.read_from(&mut rest, 11).await.unwrap(), 1);
+        assert_eq!(reader.buffered(), 11);
     }
 }

@@ -5,6 +5,7 @@ mod groups;
 mod harness;
 mod lifecycle;
 mod malformed;
+mod memory;
 mod produce_fetch;
 mod storage;
 mod versions;
