@@ -1,0 +1,89 @@
+//! What is done to the broker, one module for each kind of harm, and the list of all.
+//!
+//! Owns what a case is: a run in which every promise must hold, and a control in which one must be seen broken.
+
+pub mod clock;
+pub mod faults;
+pub mod flips;
+pub mod kill;
+mod load;
+pub mod power;
+pub mod resources;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::history::Findings;
+
+/// How much of a case to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Decides everything but the scheduling.
+    pub seed: u64,
+    /// How often to hurt the broker.
+    pub rounds: u64,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// How often the broker was hurt.
+    pub rounds: u64,
+    /// What the judge says.
+    pub findings: Findings,
+    /// What else was counted.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    /// Counts something.
+    pub fn count(&mut self, what: &'static str, times: u64) {
+        *self.counts.entry(what).or_default() += times;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rounds {}; {}", self.rounds, self.findings)?;
+        self.counts.iter().try_for_each(|(what, times)| write!(f, "\n  {what}: {times}"))
+    }
+}
+
+/// A kind of harm.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What is done.
+    pub about: &'static str,
+    /// Rounds of the short form, and of its control.
+    pub short: (u64, u64),
+    /// Must find nothing broken.
+    pub run: fn(&Plan) -> Result<Tally>,
+    /// Must find something broken.
+    pub control: fn(&Plan) -> Result<Tally>,
+    /// What the control leaves out, or does on purpose.
+    pub control_about: &'static str,
+}
+
+/// Every case.
+pub const CASES: &[Case] = &[
+    kill::RANDOM,
+    kill::POINTS,
+    power::RANDOM,
+    power::POINTS,
+    flips::FLIPS,
+    faults::SYNC,
+    faults::WRITE,
+    resources::FULL,
+    resources::FILES,
+    resources::READ_ONLY,
+    clock::CLOCK,
+];
+
+/// The case of this name.
+pub fn case(name: &str) -> Option<&'static Case> {
+    CASES.iter().find(|case| case.name == name)
+}

@@ -1,0 +1,193 @@
+//! A clock that is set forward and back by an hour, while everything goes on.
+//!
+//! The broker runs inside this process, on a clock of ours; dropping it is its crash. What is promised: nothing
+//! acknowledged is lost, repeated or moved, offsets do not regress, and no member of a group loses its place because
+//! somebody set the clock.
+//!
+//! Control: a clock whose steady time jumps as well, which is what a broker that measures deadlines in wall time would
+//! see. Members must be seen to lose their places.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tidings_broker::{Broker, BrokerHandle, BrokerOptions, BrokerSettings, Clock, Sleep, SystemClock};
+use tidings_log::testing::Random;
+use tidings_wire::messages::heartbeat_request::HeartbeatRequest;
+use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
+use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
+use tokio::runtime::Runtime;
+
+use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
+use super::{Case, Plan, Tally};
+use crate::client::{Client, NONE, refused};
+use crate::producer::Behaviour;
+use crate::server::free_address;
+
+const HOUR_MS: i64 = 3_600_000;
+/// How long a member may be silent.
+const SESSION_MS: i32 = 30_000;
+
+/// See the module.
+pub const CLOCK: Case = Case {
+    name: "clock",
+    about: "the clock is set by an hour, either way, and the broker is dropped and started",
+    short: (3, 2),
+    run: |plan| rounds(plan, Steady::Steady),
+    control: |plan| rounds(plan, Steady::Jumps),
+    control_about: "steady time jumps as well",
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Steady {
+    Steady,
+    Jumps,
+}
+
+/// The machine's clock, and how far it was set.
+#[derive(Debug)]
+struct JumpingClock {
+    clock: SystemClock,
+    set_by_ms: AtomicI64,
+    steady: Steady,
+}
+
+impl Clock for JumpingClock {
+    fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms() + self.set_by_ms.load(Ordering::SeqCst)
+    }
+
+    fn steady_ms(&self) -> i64 {
+        let jumped = if self.steady == Steady::Jumps { self.set_by_ms.load(Ordering::SeqCst) } else { 0 };
+        self.clock.steady_ms() + jumped
+    }
+
+    fn sleep_until(&self, deadline_ms: i64) -> Sleep {
+        // Often enough to notice a jump; the caller looks at the clock again.
+        let wait = deadline_ms.saturating_sub(self.steady_ms()).clamp(0, 20);
+        Box::pin(tokio::time::sleep(Duration::from_millis(wait.unsigned_abs() + 1)))
+    }
+}
+
+fn rounds(plan: &Plan, steady: Steady) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for at in 0..plan.rounds {
+        let seed = plan.seed.wrapping_add(at);
+        round(seed, steady, &mut tally).with_context(|| format!("round with seed {seed}"))?;
+        tally.rounds += 1;
+    }
+    Ok(tally)
+}
+
+fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
+    let mut random = Random::new(seed);
+    let folder = tempfile::tempdir()?;
+    let address = free_address(&mut random)?;
+    let runtime = Runtime::new().context("start a runtime")?;
+    let clock = Arc::new(JumpingClock { clock: SystemClock::new(), set_by_ms: AtomicI64::new(0), steady });
+    let start = || start(&runtime, folder.path(), &address, clock.clone());
+    let mut broker = start()?;
+    create_topic(&address)?;
+    let mut load = Load::new(2, Behaviour::idempotent(PARTITIONS), seed);
+    let mut expelled = 0;
+    let mut member = Member::join(&address)?;
+    for _ in 0..4 {
+        load.during(&address, |_, history| {
+            // A restart is no reason to lose a place, either.
+            member.client = Client::connect(&address)?;
+            for _ in 0..3 {
+                until_acknowledged(history, 30);
+                let set_by = [-HOUR_MS, 0, HOUR_MS][random.below(3)];
+                clock.set_by_ms.store(set_by, Ordering::SeqCst);
+                until_acknowledged(history, 30);
+                if !member.is_alive()? {
+                    expelled += 1;
+                    member = Member::join(&address)?;
+                }
+            }
+            anyhow::Ok(())
+        })?;
+        drop(broker);
+        broker = start()?;
+    }
+    tally.findings += load.settle_and_check(&address)?;
+    tally.findings.expelled += expelled;
+    tally.count("jumps", 12);
+    runtime.block_on(broker.shutdown()).context("shut the broker down")
+}
+
+fn start(
+    runtime: &Runtime,
+    data_dir: &std::path::Path,
+    address: &str,
+    clock: Arc<JumpingClock>,
+) -> Result<BrokerHandle> {
+    let options = BrokerOptions {
+        listen: address.parse()?,
+        insecure: false,
+        advertised: None,
+        data_dir: data_dir.to_owned(),
+        settings: BrokerSettings::default(),
+        clock,
+    };
+    // The one before may hold the directory for a moment after it was dropped.
+    let started =
+        tidings_tests::until("the broker starts", || runtime.block_on(Broker::start(options.clone())).ok());
+    Ok(started)
+}
+
+/// A member of a group of one, by hand.
+struct Member {
+    client: Client,
+    member_id: String,
+    generation_id: i32,
+}
+
+const GROUP: &str = "watchers";
+
+impl Member {
+    fn join(address: &str) -> Result<Self> {
+        const MEMBER_ID_REQUIRED: i16 = 79;
+        let mut client = Client::connect(address)?;
+        let mut request = JoinGroupRequest {
+            group_id: GROUP.to_owned(),
+            session_timeout_ms: SESSION_MS,
+            rebalance_timeout_ms: SESSION_MS,
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![JoinGroupRequestProtocol { name: "range".to_owned(), ..Default::default() }],
+            ..JoinGroupRequest::default()
+        };
+        let mut joined = client.call(5, &request)?;
+        if joined.error_code == MEMBER_ID_REQUIRED {
+            request.member_id.clone_from(&joined.member_id);
+            joined = client.call(5, &request)?;
+        }
+        if joined.error_code != NONE {
+            return Err(refused("join", joined.error_code).into());
+        }
+        let (member_id, generation_id) = (joined.member_id, joined.generation_id);
+        let assignment = SyncGroupRequestAssignment { member_id: member_id.clone(), ..Default::default() };
+        let request = SyncGroupRequest {
+            group_id: GROUP.to_owned(),
+            generation_id,
+            member_id: member_id.clone(),
+            assignments: vec![assignment],
+            ..SyncGroupRequest::default()
+        };
+        let synced = client.call(3, &request)?;
+        ensure!(synced.error_code == NONE, "sync: error code {}", synced.error_code);
+        Ok(Self { client, member_id, generation_id })
+    }
+
+    /// Whether the group still knows it.
+    fn is_alive(&mut self) -> Result<bool> {
+        let request = HeartbeatRequest {
+            group_id: GROUP.to_owned(),
+            generation_id: self.generation_id,
+            member_id: self.member_id.clone(),
+            ..HeartbeatRequest::default()
+        };
+        Ok(self.client.call(3, &request)?.error_code == NONE)
+    }
+}

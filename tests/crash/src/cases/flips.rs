@@ -1,0 +1,438 @@
+//! Flipped bits: in any file of the data directory, while nobody looks, and under a running broker.
+//!
+//! A prepared data directory, closed cleanly or killed, is copied; one bit is flipped; a broker is started on it and
+//! asked for everything: every record by every offset, offsets by time, committed offsets, and what it remembers of
+//! idempotent producers. Each answer must be the right one or an error; a refusal to start must name the file or the
+//! partition. What is wrong and not told is a silent wrong read.
+//!
+//! Below the recovery point the broker does not read everything again at every start: a flip in the payload of an old
+//! batch reaches consumers, whose CRC check finds it (every Kafka client makes it by default). The control leaves that
+//! check out, and must see wrong values.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use tempfile::TempDir;
+use tidings_log::batch::BatchBuilder;
+use tidings_log::testing::Random;
+use tidings_tests::{Tidings, until};
+use tidings_wire::Records;
+
+use super::{Case, Plan, Tally};
+use crate::client::{Client, NONE, TOPIC, records_of, unchecked_records_of};
+use crate::history::Record;
+use crate::server::Server;
+
+/// See the module.
+pub const FLIPS: Case = Case {
+    name: "flips",
+    about: "one bit of one file is flipped, between two brokers or under a running one",
+    short: (80, 24),
+    run: |plan| flips(plan, Eyes::Open),
+    control: |plan| flips(plan, Eyes::Shut),
+    control_about: "the reader does not check CRCs; flips in logs only",
+};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Eyes {
+    Open,
+    Shut,
+}
+
+const PARTITIONS: i32 = 2;
+const GROUP: &str = "audit";
+/// Batches of each partition: enough for more than one segment.
+const BATCHES: u64 = 60;
+const BATCH_RECORDS: u64 = 4;
+const VALUE_BYTES: usize = 9_000;
+/// Timestamps go up by this from record to record.
+const STEP_MS: i64 = 1_000;
+
+/// What a data directory holds, and what its clients know of it.
+struct Prepared {
+    folder: TempDir,
+    first_ms: i64,
+    producer_ids: Vec<i64>,
+    server: Server,
+}
+
+fn flips(plan: &Plan, eyes: Eyes) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut random = Random::new(plan.seed);
+    let prepared = [prepare(&mut random, true)?, prepare(&mut random, false)?];
+    for round in 0..plan.rounds {
+        let prepared = &prepared[random.below(2)];
+        let copy = tempfile::tempdir()?;
+        copy_folder(prepared.folder.path(), copy.path())?;
+        let mut files = files_by_region(copy.path())?;
+        if eyes == Eyes::Shut {
+            files.retain(|region, _| *region == "log");
+        }
+        let regions: Vec<&'static str> = files.keys().copied().collect();
+        // In turn, so that each region gets its share, and small files as much as large ones.
+        let region = regions[usize::try_from(round).unwrap_or(0) % regions.len()];
+        let of_region = &files[region];
+        let file = &of_region[random.below(of_region.len())];
+        let live = random.chance(3);
+        let server = Server::at(copy.path(), prepared.server.address());
+        let flip = Flip::choose(file, &mut random)?;
+        let outcome = one_flip(prepared, &server, &flip, live, eyes);
+        let outcome = outcome.with_context(|| format!("round {round}: {flip:?}, live: {live}"))?;
+        tally.rounds += 1;
+        tally.count(region, 1);
+        match outcome {
+            Seen::Nothing => tally.count("… of these right all the same", 1),
+            Seen::AtStart => tally.count("… refused at the start, naming the file", 1),
+            Seen::Told(times) => {
+                tally.count("… answered with an error", 1);
+                tally.count("error answers", times);
+            }
+            Seen::Wrong(what) => {
+                tally.findings.invented += 1;
+                tally.findings.described.push(format!("{region}: {flip:?}, live: {live}: {what}"));
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// What became of a flip.
+enum Seen {
+    Nothing,
+    AtStart,
+    Told(u64),
+    /// A silent wrong answer.
+    Wrong(String),
+}
+
+/// A bit of a file.
+#[derive(Debug)]
+struct Flip {
+    file: PathBuf,
+    byte: u64,
+    bit: u8,
+}
+
+impl Flip {
+    fn choose(file: &Path, random: &mut Random) -> Result<Self> {
+        let len = usize::try_from(std::fs::metadata(file)?.len())?;
+        Ok(Self { file: file.to_owned(), byte: random.below(len) as u64, bit: random.below(8) as u8 })
+    }
+
+    /// Through the page cache, so that a running broker sees it as well.
+    fn apply(&self) -> Result<()> {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&self.file)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, self.byte)?;
+        byte[0] ^= 1 << self.bit;
+        file.write_all_at(&byte, self.byte)?;
+        Ok(())
+    }
+}
+
+fn one_flip(prepared: &Prepared, server: &Server, flip: &Flip, live: bool, eyes: Eyes) -> Result<Seen> {
+    let broker = if live {
+        let broker = server.start();
+        // The start may have removed or replaced the file.
+        if flip.apply().is_err() {
+            return Ok(Seen::Nothing);
+        }
+        broker
+    } else {
+        flip.apply()?;
+        match started(server, flip)? {
+            Some(broker) => broker,
+            None => return Ok(Seen::AtStart),
+        }
+    };
+    let mut questions = Questions { prepared, eyes, told: 0 };
+    let seen = match questions.ask(server.address()) {
+        Ok(()) if questions.told == 0 => Seen::Nothing,
+        Ok(()) => Seen::Told(questions.told),
+        Err(Wrong(what)) => Seen::Wrong(what),
+    };
+    drop(broker);
+    Ok(seen)
+}
+
+/// Starts a broker on a damaged directory; none when it refuses, which it must do in words that lead to the damage.
+fn started(server: &Server, flip: &Flip) -> Result<Option<Tidings>> {
+    let mut broker = server.launch().spawn();
+    let runs = until("the broker is ready or has ended", || {
+        if !broker.is_running() {
+            return Some(false);
+        }
+        // The port is open before the recovery ends; an answer comes only after it.
+        let mut client = Client::connect(server.address()).ok()?;
+        client.fetch(TOPIC, 0, 0, 0).ok().map(|_| true)
+    });
+    if runs {
+        return Ok(Some(broker));
+    }
+    let ended = broker.wait(Duration::from_secs(10));
+    let name = flip.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = flip.file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    ensure!(
+        ended.stderr.contains(&name) || ended.stderr.contains(&*folder),
+        "the broker ended without naming {name}: {}",
+        ended.stderr
+    );
+    if ended.stderr.contains("panicked") {
+        bail!("the broker panicked: {}", ended.stderr);
+    }
+    Ok(None)
+}
+
+struct Wrong(String);
+
+/// Asks a broker everything, and counts the errors it answers with.
+struct Questions<'a> {
+    prepared: &'a Prepared,
+    eyes: Eyes,
+    told: u64,
+}
+
+impl Questions<'_> {
+    fn ask(&mut self, address: &str) -> Result<(), Wrong> {
+        let mut client = connect(address);
+        for partition in 0..PARTITIONS {
+            for offset in 0..(BATCHES * BATCH_RECORDS) as i64 {
+                // Most offsets lie inside batches: the way there goes through the index.
+                if offset % 3 == 1 {
+                    self.ask_record(&mut client, address, partition, offset)?;
+                }
+                if offset % 7 == 3 {
+                    self.ask_time(&mut client, address, partition, offset)?;
+                }
+            }
+        }
+        self.ask_committed(&mut client, address)?;
+        for partition in 0..PARTITIONS {
+            self.ask_producer(&mut client, address, partition)?;
+        }
+        Ok(())
+    }
+
+    fn ask_record(
+        &mut self,
+        client: &mut Client,
+        address: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<(), Wrong> {
+        let Some(data) = self.answer(client, address, |client| client.fetch(TOPIC, partition, offset, 0))
+        else {
+            return Ok(());
+        };
+        if data.error_code != NONE {
+            self.told += 1;
+            return Ok(());
+        }
+        let bytes = data.records.as_ref().and_then(Records::bytes).cloned().unwrap_or_default();
+        let placed = match self.eyes {
+            Eyes::Open => records_of(partition, &data, offset),
+            Eyes::Shut => unchecked_records_of(partition, bytes, offset),
+        };
+        let Ok(placed) = placed else {
+            self.told += 1;
+            return Ok(());
+        };
+        let Some((found, record)) = placed.first() else {
+            return Err(Wrong(format!("partition {partition} offset {offset}: nothing is there")));
+        };
+        let expected = Record { producer: 1, number: offset as u64 };
+        if (*found, record) != (offset, &Ok(expected)) {
+            return Err(Wrong(format!("partition {partition} offset {offset}: found {found} {record:?}")));
+        }
+        // The rest of the answer, too, follows without a gap.
+        for ((found, record), expected) in placed.iter().zip(offset..) {
+            let right = Ok(Record { producer: 1, number: expected as u64 });
+            if *found != expected || *record != right {
+                return Err(Wrong(format!(
+                    "partition {partition} offset {expected}: found {found} {record:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_time(
+        &mut self,
+        client: &mut Client,
+        address: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<(), Wrong> {
+        let timestamp = self.prepared.first_ms + offset * STEP_MS - STEP_MS / 2;
+        let asked = self.answer(client, address, |client| client.offset_for_timestamp(partition, timestamp));
+        let Some(found) = asked else { return Ok(()) };
+        if found.error_code != NONE {
+            self.told += 1;
+        } else if found.offset != offset {
+            return Err(Wrong(format!(
+                "partition {partition}: time {timestamp} is at {offset}, found {found:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn ask_committed(&mut self, client: &mut Client, address: &str) -> Result<(), Wrong> {
+        let asked = self.answer(client, address, |client| client.committed(GROUP, PARTITIONS));
+        let Some(found) = asked else { return Ok(()) };
+        let expected: Vec<_> = (0..PARTITIONS).map(|partition| Some(committed_offset(partition))).collect();
+        if found != expected {
+            return Err(Wrong(format!("committed {expected:?}, found {found:?}")));
+        }
+        Ok(())
+    }
+
+    /// The newest batch again must be known; the one after it must be taken, at the end.
+    fn ask_producer(&mut self, client: &mut Client, address: &str, partition: i32) -> Result<(), Wrong> {
+        let end = (BATCHES * BATCH_RECORDS) as i64;
+        for (first, expected) in [(BATCHES - 1, end - BATCH_RECORDS as i64), (BATCHES, end)] {
+            let batch = self.prepared.batch(partition, first);
+            let asked = self.answer(client, address, |client| produce(client, partition, batch.clone()));
+            let Some((code, offset)) = asked else { return Ok(()) };
+            const DUPLICATE_SEQUENCE: i16 = 46;
+            if code == DUPLICATE_SEQUENCE && first < BATCHES {
+                continue;
+            }
+            if code != NONE {
+                self.told += 1;
+                return Ok(());
+            }
+            if offset != expected {
+                return Err(Wrong(format!(
+                    "partition {partition} batch {first}: expected offset {expected}, found {offset}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer; a connection that breaks instead counts as an error, and a new one is made.
+    fn answer<T>(
+        &mut self,
+        client: &mut Client,
+        address: &str,
+        ask: impl FnOnce(&mut Client) -> std::io::Result<T>,
+    ) -> Option<T> {
+        match ask(client) {
+            Ok(answer) => Some(answer),
+            Err(_) => {
+                self.told += 1;
+                *client = connect(address);
+                None
+            }
+        }
+    }
+}
+
+fn connect(address: &str) -> Client {
+    until("the broker accepts", || Client::connect(address).ok())
+}
+
+fn committed_offset(partition: i32) -> i64 {
+    100 + i64::from(partition)
+}
+
+impl Prepared {
+    /// A batch by its place in its partition: what was produced, again or for the first time.
+    fn batch(&self, partition: i32, at: u64) -> Bytes {
+        let producer_id = self.producer_ids[usize::try_from(partition).expect("few partitions")];
+        batch(partition, producer_id, at, self.first_ms)
+    }
+}
+
+fn batch(partition: i32, producer_id: i64, at: u64, first_ms: i64) -> Bytes {
+    let first = at * BATCH_RECORDS;
+    let mut builder =
+        BatchBuilder::new().producer(producer_id, 0, i32::try_from(first).expect("few records"));
+    for number in first..first + BATCH_RECORDS {
+        let value = Record { producer: 1, number }.value(partition, VALUE_BYTES);
+        builder.push(first_ms + number as i64 * STEP_MS, None, Some(&value), &[]);
+    }
+    builder.build()
+}
+
+fn produce(client: &mut Client, partition: i32, batch: Bytes) -> std::io::Result<(i16, i64)> {
+    client.produce(TOPIC, partition, batch).map(|answer| (answer.error_code, answer.base_offset))
+}
+
+/// A data directory of several segments, indexes, snapshots, committed offsets.
+fn prepare(random: &mut Random, cleanly: bool) -> Result<Prepared> {
+    let folder = tempfile::tempdir()?;
+    let server = Server::new(folder.path(), random)?.set("log.segment.bytes", 1 << 20);
+    let broker = server.start();
+    let mut client = Client::connect(server.address())?;
+    client.create_topic(TOPIC, PARTITIONS)?;
+    let first_ms = crate::producer::now_ms() - 3_600_000;
+    let mut producer_ids = Vec::new();
+    for partition in 0..PARTITIONS {
+        let producer_id = client.init_producer_id()?;
+        producer_ids.push(producer_id);
+        for at in 0..BATCHES {
+            let (code, _) = produce(&mut client, partition, batch(partition, producer_id, at, first_ms))?;
+            ensure!(code == NONE, "produce: error code {code}");
+        }
+        for offset in [50, committed_offset(partition)] {
+            ensure!(client.commit(GROUP, partition, offset)? == NONE, "commit");
+        }
+    }
+    if cleanly {
+        let ended = broker.terminate(Duration::from_secs(20));
+        ensure!(ended.status.success(), "the broker did not end cleanly: {}", ended.stderr);
+    } else {
+        broker.kill_now();
+    }
+    Ok(Prepared { folder, first_ms, producer_ids, server })
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir(&target)?;
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The files with contents, by what they are for.
+fn files_by_region(root: &Path) -> Result<BTreeMap<&'static str, Vec<PathBuf>>> {
+    let mut regions: BTreeMap<&'static str, Vec<PathBuf>> = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if std::fs::metadata(&path)?.len() > 0 {
+                regions.entry(region(&path)).or_default().push(path);
+            }
+        }
+    }
+    Ok(regions)
+}
+
+fn region(path: &Path) -> &'static str {
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("log") if folder.starts_with("__consumer_offsets") => "offsets log",
+        Some("log") if folder.starts_with("__cluster_metadata") => "metadata log",
+        Some("log") => "log",
+        Some("index") => "index",
+        Some("timeindex") => "time index",
+        Some("snapshot") => "producer snapshot",
+        _ if folder.contains('-') => "partition's small files",
+        _ => "directory's small files",
+    }
+}

@@ -1,0 +1,188 @@
+//! What runs out: space, descriptors, and the right to write.
+//!
+//! While a resource is missing writes are refused with Kafka's storage error, reads go on, and nothing is acknowledged
+//! that is not durable; when it is back (after a restart, for a file system that went read-only) writes go on. In the
+//! end the power is cut, and the judge reads everything. Controls: where syncs only pretend, the judge sees losses.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tidings_log::testing::Random;
+use tidings_tests::{Tidings, until};
+
+use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
+use super::{Case, Plan, Tally};
+use crate::client::{Client, NONE, STORAGE_ERROR, TOPIC};
+use crate::history::History;
+use crate::producer::Behaviour;
+use crate::run::Run;
+use crate::server::Server;
+use crate::supervisor::{Decision, Operation, Supervisor};
+use crate::volume::Volume;
+
+/// Space for a few segments.
+const VOLUME_MEGABYTES: u64 = 24;
+const BALLAST: &str = "ballast";
+
+/// `ENOSPC`.
+pub const FULL: Case = Case {
+    name: "full",
+    about: "the disk fills up; a topic is deleted; then the power is cut",
+    short: (2, 1),
+    run: |plan| rounds(plan, Syncs::Real, full),
+    control: |plan| rounds(plan, Syncs::Pretended, full),
+    control_about: "syncs are answered without being done",
+};
+
+/// `EMFILE`.
+pub const FILES: Case = Case {
+    name: "files",
+    about: "the process may open no more files, for a while; then the power is cut",
+    short: (2, 1),
+    run: |plan| rounds(plan, Syncs::Real, no_files),
+    control: |plan| rounds(plan, Syncs::Pretended, no_files),
+    control_about: "syncs are answered without being done",
+};
+
+/// `EROFS`.
+pub const READ_ONLY: Case = Case {
+    name: "read-only",
+    about: "the file system goes read-only under the broker; then the power is cut",
+    short: (2, 1),
+    run: |plan| rounds(plan, Syncs::Real, read_only),
+    control: |plan| rounds(plan, Syncs::Pretended, read_only),
+    control_about: "syncs are answered without being done",
+};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Syncs {
+    Real,
+    Pretended,
+}
+
+/// What a round works on.
+struct Scene<'a> {
+    volume: &'a Volume,
+    server: &'a Server,
+    broker: &'a Tidings,
+    run: &'a Run,
+    history: &'a History,
+}
+
+fn rounds(plan: &Plan, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for at in 0..plan.rounds {
+        let seed = plan.seed.wrapping_add(at);
+        round(seed, syncs, hurt, &mut tally).with_context(|| format!("round with seed {seed}"))?;
+        tally.rounds += 1;
+    }
+    Ok(tally)
+}
+
+fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mut Tally) -> Result<()> {
+    let mut random = Random::new(seed);
+    let mut volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
+    let server = Server::new(&volume.data_dir(), &mut random)?.set("log.segment.bytes", 1 << 20);
+    let mut load = Load::new(2, Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) }, seed);
+    let supervisor = Supervisor::new();
+    let broker = supervisor.supervise(server.launch())?.start();
+    create_topic(server.address())?;
+    Client::connect(server.address())?.create_topic(BALLAST, 1)?;
+    fill(server.address(), 4 << 20)?;
+    if syncs == Syncs::Pretended {
+        supervisor.decide(|call| match call.operation {
+            Operation::Sync => Decision::Pretend,
+            _ => Decision::Go,
+        });
+    }
+    load.during(server.address(), |run, history| {
+        until_acknowledged(history, 50);
+        hurt(&Scene { volume: &volume, server: &server, broker: &broker, run, history })
+    })?;
+    let refused: u64 = load.producers.iter().map(|producer| producer.refusals(STORAGE_ERROR)).sum();
+    tally.count("produces refused", refused);
+    // Where the file system went read-only there is no power left to cut.
+    let _ = volume.cut_power();
+    broker.kill_now();
+    volume.restore_power()?;
+    let _broker = server.start();
+    tally.findings += if syncs == Syncs::Real {
+        load.settle_and_check(server.address())?
+    } else {
+        load.check(server.address())?
+    };
+    Ok(())
+}
+
+/// Produces so many bytes to the topic that is there to be deleted.
+fn fill(address: &str, bytes: usize) -> Result<()> {
+    let mut client = Client::connect(address)?;
+    for _ in 0..bytes >> 19 {
+        let batch = tidings_log::batch::BatchBuilder::new();
+        let batch = batch.record(crate::producer::now_ms(), None, Some(&vec![7; 1 << 19]), &[]).build();
+        let answer = client.produce(BALLAST, 0, batch)?;
+        ensure!(answer.error_code == NONE, "fill the disk: {answer:?}");
+    }
+    Ok(())
+}
+
+/// Produces to the judged topic's neighbour until it is refused: how a client sees that writes have stopped.
+fn until_refused(address: &str) {
+    until("produces are refused with the storage error", || {
+        let mut client = Client::connect(address).ok()?;
+        let batch = tidings_log::batch::BatchBuilder::new();
+        let batch = batch.record(crate::producer::now_ms(), None, Some(&vec![7; 8 << 10]), &[]).build();
+        let answer = client.produce(BALLAST, 0, batch).ok()?;
+        (answer.error_code == STORAGE_ERROR).then_some(())
+    });
+}
+
+/// Everything acknowledged so far can be read.
+fn reads_go_on(client: &mut Client) -> Result<()> {
+    for partition in 0..PARTITIONS {
+        let data = client.fetch(TOPIC, partition, 0, 0)?;
+        let read = client.read_partition(TOPIC, partition, 0).context("read while writes fail")?;
+        let end = read.last().map_or(0, |(offset, _)| offset + 1);
+        ensure!(end >= data.high_watermark, "read {end} of {} records", data.high_watermark);
+    }
+    Ok(())
+}
+
+fn full(scene: &Scene<'_>) -> Result<()> {
+    until_refused(scene.server.address());
+    let mut client = Client::connect(scene.server.address())?;
+    reads_go_on(&mut client)?;
+    client.delete_topic(BALLAST).context("delete a topic on a full disk")?;
+    // By itself: no restart.
+    until_acknowledged(scene.history, 100);
+    Ok(())
+}
+
+fn no_files(scene: &Scene<'_>) -> Result<()> {
+    // A connection that is there already, as a consumer's would be.
+    let mut client = Client::connect(scene.server.address())?;
+    client.fetch(TOPIC, 0, 0, 0)?;
+    let pid = Pid::from_raw(i32::try_from(scene.broker.pid())?).context("a process id")?;
+    // The child has our own upper limit.
+    let limit = |current| Rlimit { current, ..getrlimit(Resource::Nofile) };
+    let before = prlimit(Some(pid), Resource::Nofile, limit(Some(4))).context("take the descriptors away")?;
+    // Segments can't be rolled: produces that need one are refused, on connections that are there.
+    scene.run.pause_for(Duration::from_millis(400));
+    reads_go_on(&mut client)?;
+    prlimit(Some(pid), Resource::Nofile, before).context("give the descriptors back")?;
+    until_acknowledged(scene.history, 100);
+    Ok(())
+}
+
+fn read_only(scene: &Scene<'_>) -> Result<()> {
+    let mut client = Client::connect(scene.server.address())?;
+    client.fetch(TOPIC, 0, 0, 0)?;
+    scene.volume.become_read_only()?;
+    until_refused(scene.server.address());
+    let acknowledged = scene.history.acknowledged_count();
+    reads_go_on(&mut client)?;
+    scene.run.pause_for(Duration::from_millis(50));
+    ensure!(scene.history.acknowledged_count() == acknowledged, "acknowledged on a read-only file system");
+    Ok(())
+}

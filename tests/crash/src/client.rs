@@ -1,0 +1,335 @@
+//! A connection that speaks frames: requests go out and answers come back one by one, so that a test knows
+//! exactly what it was told.
+//!
+//! Owns the socket and the few requests that a laboratory needs. Invariants: an error leaves the connection
+//! useless, and its user makes a new one. Retries nothing.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_log::batch::Batches;
+use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
+use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use tidings_wire::messages::fetch_response::PartitionData;
+use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
+use tidings_wire::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use tidings_wire::messages::list_offsets_response::ListOffsetsPartitionResponse;
+use tidings_wire::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use tidings_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use tidings_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use tidings_wire::messages::produce_response::PartitionProduceResponse;
+use tidings_wire::{Chunk, Records, Request, decode_response, encode_request};
+
+use crate::history::{Contents, Partition, Record, Unreadable};
+
+/// The one topic of a round.
+pub const TOPIC: &str = "orders";
+
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How much one fetch asks for.
+const FETCH_BYTES: i32 = 1 << 20;
+
+/// Kafka's code for all is well.
+pub const NONE: i16 = 0;
+/// Kafka's storage error.
+pub const STORAGE_ERROR: i16 = 56;
+
+/// An error of the connection or of what came through it.
+fn broken(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// An answer with an error code, as an error.
+pub fn refused(what: &str, code: i16) -> io::Error {
+    broken(format!("{what}: error code {code}"))
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    next_correlation_id: i32,
+}
+
+/// A record with where it stands.
+pub type Placed = (i64, Result<Record, Unreadable>);
+
+impl Client {
+    /// Connects.
+    pub fn connect(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, next_correlation_id: 1 })
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+        let correlation_id = self.send(version, request)?;
+        self.receive::<R>(version, correlation_id)
+    }
+
+    /// Sends a request whose answer is read later.
+    pub fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<i32> {
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id += 1;
+        let mut frame = Vec::new();
+        for chunk in encode_request(version, correlation_id, Some("crash"), request).map_err(broken)? {
+            let Chunk::Bytes(bytes) = chunk else { return Err(broken("a request with external records")) };
+            frame.extend_from_slice(&bytes);
+        }
+        self.stream.write_all(&frame)?;
+        Ok(correlation_id)
+    }
+
+    /// Reads the next answer, which must be to this request.
+    pub fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> io::Result<R::Response> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        let length = usize::try_from(i32::from_be_bytes(length)).map_err(broken)?;
+        let mut frame = vec![0; length];
+        self.stream.read_exact(&mut frame)?;
+        let (found, response) = decode_response::<R>(version, Bytes::from(frame)).map_err(broken)?;
+        if found != correlation_id {
+            return Err(broken(format!("answer {found} where {correlation_id} was expected")));
+        }
+        Ok(response)
+    }
+
+    /// Creates a topic; fine if it is there.
+    pub fn create_topic(&mut self, name: &str, partitions: i32) -> io::Result<()> {
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            ..CreatableTopic::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+        const EXISTS: i16 = 36;
+        match self.call(7, &request)?.topics.first().map(|topic| topic.error_code) {
+            Some(NONE | EXISTS) => Ok(()),
+            code => Err(refused("create a topic", code.unwrap_or(-1))),
+        }
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&mut self, name: &str) -> io::Result<()> {
+        let request =
+            DeleteTopicsRequest { topic_names: vec![name.to_owned()], ..DeleteTopicsRequest::default() };
+        match self.call(5, &request)?.responses.first().map(|topic| topic.error_code) {
+            Some(NONE) => Ok(()),
+            code => Err(refused("delete a topic", code.unwrap_or(-1))),
+        }
+    }
+
+    /// A producer id, at epoch 0.
+    pub fn init_producer_id(&mut self) -> io::Result<i64> {
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..InitProducerIdRequest::default()
+        };
+        let answer = self.call(4, &request)?;
+        if answer.error_code != NONE {
+            return Err(refused("get a producer id", answer.error_code));
+        }
+        Ok(answer.producer_id)
+    }
+
+    /// Produces a batch to one partition; the answer for it.
+    pub fn produce(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        batch: Bytes,
+    ) -> io::Result<PartitionProduceResponse> {
+        let request = ProduceRequest {
+            acks: -1,
+            timeout_ms: 10_000,
+            topic_data: vec![TopicProduceData {
+                name: topic.to_owned(),
+                partition_data: vec![PartitionProduceData {
+                    index: partition,
+                    records: Some(Records::Bytes(batch)),
+                    ..PartitionProduceData::default()
+                }],
+                ..TopicProduceData::default()
+            }],
+            ..ProduceRequest::default()
+        };
+        let mut answer = self.call(9, &request)?;
+        let topic = answer.responses.pop().ok_or_else(|| broken("an answer without the topic"))?;
+        topic.partition_responses.into_iter().next().ok_or_else(|| broken("an answer without the partition"))
+    }
+
+    /// What a partition holds from an offset on, as the broker hands it out; waits up to `max_wait_ms` for more.
+    pub fn fetch(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        offset: i64,
+        max_wait_ms: i32,
+    ) -> io::Result<PartitionData> {
+        let request = FetchRequest {
+            max_wait_ms,
+            min_bytes: 1,
+            max_bytes: FETCH_BYTES,
+            topics: vec![FetchTopic {
+                topic: topic.to_owned(),
+                partitions: vec![FetchPartition {
+                    partition,
+                    fetch_offset: offset,
+                    partition_max_bytes: FETCH_BYTES,
+                    ..FetchPartition::default()
+                }],
+                ..FetchTopic::default()
+            }],
+            ..FetchRequest::default()
+        };
+        let mut answer = self.call(11, &request)?;
+        let topic = answer.responses.pop().ok_or_else(|| refused("fetch", answer.error_code))?;
+        topic.partitions.into_iter().next().ok_or_else(|| broken("an answer without the partition"))
+    }
+
+    /// Everything that can be read from a partition.
+    pub fn read_partition(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        from: i64,
+    ) -> io::Result<Vec<Placed>> {
+        let mut placed = Vec::new();
+        let mut offset = from;
+        loop {
+            let data = self.fetch(topic, partition, offset, 0)?;
+            if data.error_code != NONE {
+                return Err(refused(
+                    &format!("fetch partition {partition} offset {offset}"),
+                    data.error_code,
+                ));
+            }
+            let found = records_of(partition, &data, offset)?;
+            let Some((last, _)) = found.last() else { return Ok(placed) };
+            offset = last + 1;
+            placed.extend(found);
+        }
+    }
+
+    /// Everything that can be read from the round's topic.
+    pub fn contents(&mut self, partitions: i32) -> io::Result<Contents> {
+        let mut contents = Contents::new();
+        for partition in 0..partitions {
+            contents.insert(partition, self.read_partition(TOPIC, partition, 0)?.into_iter().collect());
+        }
+        Ok(contents)
+    }
+
+    /// Commits an offset for a group without members; the answer's error code.
+    pub fn commit(&mut self, group: &str, partition: Partition, offset: i64) -> io::Result<i16> {
+        let request = OffsetCommitRequest {
+            group_id: group.to_owned(),
+            topics: vec![OffsetCommitRequestTopic {
+                name: TOPIC.to_owned(),
+                partitions: vec![OffsetCommitRequestPartition {
+                    partition_index: partition,
+                    committed_offset: offset,
+                    ..OffsetCommitRequestPartition::default()
+                }],
+                ..OffsetCommitRequestTopic::default()
+            }],
+            ..OffsetCommitRequest::default()
+        };
+        let answer = self.call(7, &request)?;
+        let first = answer.topics.first().and_then(|topic| topic.partitions.first());
+        Ok(first.ok_or_else(|| broken("an answer without the partition"))?.error_code)
+    }
+
+    /// What a group has committed; none where it has not.
+    pub fn committed(&mut self, group: &str, partitions: i32) -> io::Result<Vec<Option<i64>>> {
+        let topic = OffsetFetchRequestTopic {
+            name: TOPIC.to_owned(),
+            partition_indexes: (0..partitions).collect(),
+            ..Default::default()
+        };
+        let request = OffsetFetchRequest {
+            group_id: group.to_owned(),
+            topics: Some(vec![topic]),
+            ..OffsetFetchRequest::default()
+        };
+        let answer = self.call(5, &request)?;
+        let Some(topic) = answer.topics.first() else {
+            return Err(refused("ask for committed offsets", answer.error_code));
+        };
+        let mut offsets = vec![None; topic.partitions.len()];
+        for found in &topic.partitions {
+            if found.error_code != NONE {
+                return Err(refused("ask for committed offsets", found.error_code));
+            }
+            let index = usize::try_from(found.partition_index).map_err(broken)?;
+            let slot = offsets.get_mut(index).ok_or_else(|| broken("an answer with another partition"))?;
+            *slot = (found.committed_offset >= 0).then_some(found.committed_offset);
+        }
+        Ok(offsets)
+    }
+
+    /// The first offset with a timestamp of at least this.
+    pub fn offset_for_timestamp(
+        &mut self,
+        partition: Partition,
+        timestamp: i64,
+    ) -> io::Result<ListOffsetsPartitionResponse> {
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: TOPIC.to_owned(),
+                partitions: vec![ListOffsetsPartition {
+                    partition_index: partition,
+                    timestamp,
+                    ..ListOffsetsPartition::default()
+                }],
+                ..ListOffsetsTopic::default()
+            }],
+            ..ListOffsetsRequest::default()
+        };
+        let mut answer = self.call(5, &request)?;
+        let topic = answer.topics.pop().ok_or_else(|| broken("an answer without the topic"))?;
+        topic.partitions.into_iter().next().ok_or_else(|| broken("an answer without the partition"))
+    }
+}
+
+/// The records of an answer from `offset` on, after the check of the CRCs that every client makes.
+pub fn records_of(partition: Partition, data: &PartitionData, offset: i64) -> io::Result<Vec<Placed>> {
+    let bytes = data.records.as_ref().and_then(Records::bytes).cloned().unwrap_or_default();
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    tidings_log::batch::validate(&bytes, &Default::default()).map_err(broken)?;
+    unchecked_records_of(partition, bytes, offset)
+}
+
+/// The same without the check: what a careless client would believe.
+pub fn unchecked_records_of(partition: Partition, bytes: Bytes, offset: i64) -> io::Result<Vec<Placed>> {
+    let mut placed = Vec::new();
+    for batch in Batches::new(bytes) {
+        let batch = batch.map_err(broken)?;
+        for record in batch.records().ok_or_else(|| broken("compressed records"))? {
+            let record = record.map_err(broken)?;
+            if record.offset >= offset {
+                let value = record.value.unwrap_or_default();
+                placed.push((record.offset, Record::of(partition, &value)));
+            }
+        }
+    }
+    Ok(placed)
+}

@@ -1,0 +1,146 @@
+//! What clients did and were told, in one order, and what that says about the broker.
+//!
+//! Owns the events and the rules. The model: each producer numbers its records 0, 1, 2… on each partition and
+//! never gives one up, so that a partition must hold, for each producer, its numbers in order, each once, up to
+//! some number that is not smaller than any acknowledged one. What a consumer was shown must stay, at its offset.
+//! What a group was told is committed must never be less later. An event is entered when the client knows it: a
+//! send before it leaves, an answer after it came. So of two events of different clients, the later one may have
+//! happened first, but never the other way round where the rules need it.
+//!
+//! A record has a [`Fate`]; transactions, once there are any, add two (committed and aborted) and one rule (no
+//! `read_committed` reader sees an aborted one), and leave the rest as it is.
+//!
+//! Does not talk to a broker.
+
+mod check;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Findings, check};
+pub use record::{Record, Unreadable};
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use std::sync::Mutex;
+
+/// A partition of the one topic that a laboratory's round uses.
+pub type Partition = i32;
+
+/// Something that a client did or learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A producer is about to send these of its numbers for the first time.
+    Sent {
+        /// Who.
+        producer: u32,
+        /// Where to.
+        partition: Partition,
+        /// Its numbers.
+        numbers: Range<u64>,
+    },
+    /// A producer was told that these are durable.
+    Acknowledged {
+        /// Who.
+        producer: u32,
+        /// Where.
+        partition: Partition,
+        /// Its numbers.
+        numbers: Range<u64>,
+        /// The offset of the first one, where the answer said it.
+        base_offset: Option<i64>,
+    },
+    /// A consumer was given a record.
+    Read {
+        /// Whose progress it is: a group, or a reader of its own.
+        reader: Arc<str>,
+        /// Where.
+        partition: Partition,
+        /// Where in the partition.
+        offset: i64,
+        /// What.
+        record: Result<Record, Unreadable>,
+    },
+    /// A group was told that its offset is committed.
+    Committed {
+        /// Which group.
+        group: Arc<str>,
+        /// Where.
+        partition: Partition,
+        /// The next offset to read.
+        offset: i64,
+    },
+    /// A producer was told that a number does not follow, though everything before it was acknowledged.
+    Forgotten {
+        /// Who.
+        producer: u32,
+        /// Where.
+        partition: Partition,
+        /// The number that was refused.
+        number: u64,
+    },
+    /// A group asked what it has committed, and got this answer.
+    Resumed {
+        /// Which group.
+        group: Arc<str>,
+        /// Where.
+        partition: Partition,
+        /// The answer; none where it said that nothing is committed.
+        offset: Option<i64>,
+        /// How many events there were when it asked.
+        asked_at: usize,
+    },
+}
+
+/// What a producer knows of a record it has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// No answer, or one that settles nothing: it may be there or not.
+    Unknown,
+    /// It must be there, at this offset if one was told.
+    Acknowledged(Option<i64>),
+}
+
+/// What the partitions hold in the end, by offset.
+pub type Contents = BTreeMap<Partition, BTreeMap<i64, Result<Record, Unreadable>>>;
+
+/// A shared list of events.
+#[derive(Clone, Debug, Default)]
+pub struct History(Arc<Mutex<Vec<Event>>>);
+
+impl History {
+    /// Enters an event.
+    pub fn enter(&self, event: Event) {
+        self.lock().push(event);
+    }
+
+    /// How many events there are; the moment of a question, for [`Event::Resumed`].
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many records were acknowledged so far.
+    pub fn acknowledged_count(&self) -> u64 {
+        let acknowledged = |event: &Event| match event {
+            Event::Acknowledged { numbers, .. } => numbers.end - numbers.start,
+            _ => 0,
+        };
+        self.lock().iter().map(acknowledged).sum()
+    }
+
+    /// Holds what was told against what is there.
+    pub fn check(&self, contents: &Contents) -> Findings {
+        check(&self.lock(), contents)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Event>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
