@@ -77,6 +77,23 @@ impl Program {
     }
 }
 
+/// Runs a tool of Apache Kafka's own, by its class; answers what it printed. Panics when it fails.
+#[track_caller]
+pub fn kafka_tool(class: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new("java");
+    command.arg("-Xmx128m").arg("-cp").arg(installed("java/jars").join("*")).arg(class).args(arguments);
+    let output =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{class}: {}\n{printed}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
+}
+
 /// Where a test's clients connect: a broker of the test's own or, to compare, the cluster that
 /// `XTASK_CLUSTER` names. The broker lives as long as the second value.
 #[track_caller]

@@ -8,13 +8,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::tidy;
+use crate::test;
 
 /// Builds and measures; tells whether the benchmark ended well.
 pub fn run(repository: &Path, arguments: &[String]) -> Result<bool> {
-    let metadata = tidy::cargo_metadata(repository)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-    let target = Path::new(target);
+    let target = test::target_directory(repository)?;
     let cargo = |build: &[&str]| Command::new(env!("CARGO")).args(build).current_dir(repository).status();
     let built = cargo(&["build", "--release", "--locked", "-p", "tidings-cli", "-p", "tidings-bench"]);
     if !built.context("run cargo build")?.success() {

@@ -7,6 +7,7 @@
 mod bench;
 mod clients;
 mod codegen;
+mod oracle;
 mod packages;
 mod test;
 mod tidy;
@@ -23,6 +24,8 @@ usage: cargo xtask <task>
                     everything a change must pass, or only some of its steps: fmt, tidy, clients, codegen,
                     clippy, build, tests; ARGUMENTS go to `cargo test`
   tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs
+  oracle [ARGUMENTS]
+                    the client programs and the SDK's tests against Apache Kafka itself; ARGUMENTS go to `cargo test`
   codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares
   bench [--quick] [--only NAME,...] [--peers NAME,...]
                     Tidings beside its peers on this machine: docs/benchmarks.md; `bench --help` says more";
@@ -45,6 +48,7 @@ fn run(arguments: &[String]) -> Result<bool> {
     match task.as_str() {
         "test" => test::run(&repository(), rest),
         "tidy" => tidy::run(&repository(), rest),
+        "oracle" => oracle::run(&repository(), rest),
         "codegen" => codegen::run(rest).map(|()| true),
         "bench" => bench::run(&repository(), rest),
         "help" | "--help" | "-h" => {

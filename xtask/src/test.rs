@@ -199,7 +199,7 @@ fn cargo(gate: &Gate<'_>, arguments: &[&str]) -> Command {
 }
 
 /// Where cargo builds: `target/`, unless the developer's settings say otherwise.
-fn target_directory(repository: &Path) -> Result<PathBuf> {
+pub fn target_directory(repository: &Path) -> Result<PathBuf> {
     let metadata = tidy::cargo_metadata(repository)?;
     let path = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
     Ok(PathBuf::from(path))

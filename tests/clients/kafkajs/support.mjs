@@ -29,11 +29,17 @@ export async function runJoined(consumer, options) {
   return joined;
 }
 
-/** Creates topics without waiting for producers to do it. */
+/**
+ * Creates topics without waiting for producers to do it, and waits until their leaders answer: a cluster may
+ * tell of a topic before its leader knows that it leads.
+ */
 export async function createTopics(topics) {
   const admin = kafka().admin();
   await admin.connect();
   await admin.createTopics({ waitForLeaders: true, topics });
+  for (const { topic } of topics) {
+    await until(`${topic} answers`, () => admin.fetchTopicOffsets(topic).catch(() => null));
+  }
   await admin.disconnect();
 }
 

@@ -27,8 +27,9 @@ def check_topics(client, topic):
     tried = NewTopic(named("dry-run"), num_partitions=1, replication_factor=1)
     results(client.create_topics([tried], validate_only=True))
 
+    until("the topic shows", lambda: topic in client.list_topics(timeout=30).topics)
     metadata = client.list_topics(timeout=30)
-    assert topic in metadata.topics and tried.topic not in metadata.topics
+    assert tried.topic not in metadata.topics
     assert len(metadata.topics[topic].partitions) == 3
     assert len(metadata.brokers) == 1
 

@@ -6,6 +6,7 @@ mod activities;
 mod crashes;
 mod demo;
 mod failures;
+mod formats;
 mod hostile;
 mod lifecycle;
 mod store;
