@@ -87,9 +87,9 @@ final class Support {
     }
 
     static void until(String what, Callable<Boolean> condition) throws Exception {
-        long deadline = System.nanoTime() + Duration.ofSeconds(30).toNanos();
+        long deadline = System.nanoTime() + Duration.ofSeconds(60).toNanos();
         while (!condition.call()) {
-            check(System.nanoTime() < deadline, "gave up after 30 s waiting until " + what);
+            check(System.nanoTime() < deadline, "gave up after 60 s waiting until " + what);
             Thread.onSpinWait();
         }
     }

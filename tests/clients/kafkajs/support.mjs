@@ -12,7 +12,7 @@ export const named = (name) => `${name}-${run}`;
 export const kafka = (clientId = 'my-app') => new Kafka({ clientId, brokers, logLevel: logLevel.ERROR });
 
 /** Waits until `condition` answers something true; the test fails after `seconds`. */
-export async function until(what, condition, seconds = 30) {
+export async function until(what, condition, seconds = 60) {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
     const answer = await condition();

@@ -54,7 +54,7 @@ class Deliveries:
         self.records.append((message.partition(), message.offset()))
 
 
-def until(what, condition, seconds=30):
+def until(what, condition, seconds=60):
     """Waits until `condition` answers something true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
