@@ -93,7 +93,7 @@ fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
     let mut expelled = 0;
     let mut member = Member::join(&address)?;
     for _ in 0..4 {
-        load.during(&address, |_, history| {
+        load.during(&address, |run, history| {
             // A restart is no reason to lose a place, either.
             member.client = Client::connect(&address)?;
             for _ in 0..3 {
@@ -101,6 +101,8 @@ fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
                 let set_by = [-HOUR_MS, 0, HOUR_MS][random.below(3)];
                 clock.set_by_ms.store(set_by, Ordering::SeqCst);
                 until_acknowledged(history, 30);
+                // Timers see the jump when they wake next.
+                run.pause_for(Duration::from_millis(60));
                 if !member.is_alive()? {
                     expelled += 1;
                     member = Member::join(&address)?;

@@ -30,7 +30,7 @@ pub const SYNC: Case = Case {
     name: "sync-fails",
     about: "one sync fails with EIO; then the power is cut",
     short: (6, 2),
-    run: |plan| rounds(plan, |seed, tally| sync_fails(seed, tally)),
+    run: |plan| rounds(plan, sync_fails),
     control: |plan| rounds(plan, |seed, tally| pretended(seed, Operation::Sync, tally)),
     control_about: "syncs are answered without being done",
 };
@@ -40,7 +40,7 @@ pub const WRITE: Case = Case {
     name: "write-fails",
     about: "writes fail with EIO or ENOSPC, one in eight; then the power is cut",
     short: (6, 2),
-    run: |plan| rounds(plan, |seed, tally| writes_fail(seed, tally)),
+    run: |plan| rounds(plan, writes_fail),
     control: |plan| rounds(plan, |seed, tally| pretended(seed, Operation::Write, tally)),
     control_about: "one write in eight is answered without being done",
 };
