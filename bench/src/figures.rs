@@ -49,6 +49,7 @@ pub static RECEIVE_CPU: Figure =
 pub static DISK: Figure = rate("limit_disk", "sequential write, fdatasync each 4 MB", "MB/s", &[]);
 pub static SYNC_P50: Figure = cost("limit_sync_p50", "append 1 KiB and fdatasync, p50", "ms", &[]);
 pub static SYNC_P99: Figure = cost("limit_sync_p99", "append 1 KiB and fdatasync, p99", "ms", &[]);
+pub static SYNC_CPU: Figure = cost("limit_sync_cpu", "append 1 KiB, fdatasync and a pause, CPU", "us", &[]);
 
 // Cold: each round starts a server.
 pub static FIRST_ACK: Figure = cost("first_ack", "start to first acknowledgement", "s", &[Value(0.05)]);

@@ -4,7 +4,7 @@
 //! does the job.
 
 use crate::figures::{
-    DISK, LOOPBACK, LOOPBACK_SENDFILE, PAGE_CACHE, RECEIVE_CPU, SENDFILE_CPU, SYNC_P50, SYNC_P99,
+    DISK, LOOPBACK, LOOPBACK_SENDFILE, PAGE_CACHE, RECEIVE_CPU, SENDFILE_CPU, SYNC_CPU, SYNC_P50, SYNC_P99,
 };
 use crate::lab::Lab;
 use crate::scenarios::Measured;
@@ -39,7 +39,9 @@ pub fn measure(lab: &Lab) -> Result<Measured> {
     lab.settle();
     measured
         .push((&DISK, megabytes_per_second(bytes, synced_writes(&directory.path().join("disk"), bytes)?)));
+    let cpu_before = thread_cpu_seconds();
     let mut syncs_ms = small_syncs(&directory.path().join("small"))?;
+    measured.push((&SYNC_CPU, (thread_cpu_seconds() - cpu_before) / SMALL_SYNCS as f64 * 1e6));
     syncs_ms.sort_by(f64::total_cmp);
     measured.push((&SYNC_P50, syncs_ms[SMALL_SYNCS / 2]));
     measured.push((&SYNC_P99, syncs_ms[SMALL_SYNCS * 99 / 100]));

@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn numbers_have_three_significant_digits() {
-        let texts = [0.0314, 2.718, 31.4, 475.2, 20_000.0, 1_520_000.4].map(number);
-        assert_eq!(texts, ["0.031", "2.72", "31.4", "475", "20,000", "1,520,000"]);
+        let texts = [0.0314, 2.514, 31.4, 475.2, 20_000.0, 1_520_000.4].map(number);
+        assert_eq!(texts, ["0.031", "2.51", "31.4", "475", "20,000", "1,520,000"]);
     }
 }
