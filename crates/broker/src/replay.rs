@@ -1,10 +1,11 @@
 //! Reading an internal log from its first record to its last, once, at start.
 //!
 //! Owns the loop from segments to records. Invariant: records come in offset order and none is left out; what cannot be
-//! read is an error, never skipped. What a record means is the caller's business.
+//! read or does not match its checksum is an error, never skipped nor believed: below its recovery point the log itself
+//! trusts its files, and here the broker is the consumer. What a record means is the caller's business.
 
 use thiserror::Error;
-use tidings_log::batch::{Batch, BatchHeader, Record, RecordError};
+use tidings_log::batch::{Batch, BatchError, BatchHeader, BatchLimits, Record, RecordError, validate};
 use tidings_log::{PartitionLog, ReadError, UpTo};
 
 /// Bytes read at a time.
@@ -33,6 +34,16 @@ pub enum ReplayLogError {
         log: String,
         /// The offset being read.
         offset: i64,
+    },
+    /// The batch at an offset is not the one that was written.
+    #[error("{log}: the batch at offset {offset} is damaged: {source}")]
+    Damaged {
+        /// The topic-partition.
+        log: String,
+        /// The offset being read.
+        offset: i64,
+        /// What is wrong with the batch.
+        source: BatchError,
     },
     /// A record within a batch cannot be decoded.
     #[error("{log}: batch at offset {offset}: {source}")]
@@ -66,6 +77,16 @@ pub(crate) fn for_each_record<E: From<ReplayLogError>>(
                 break;
             }
             let batch = Batch { header, bytes: bytes.split_to(header.size_bytes()) };
+            let limits = BatchLimits { control_allowed: true, ..BatchLimits::default() };
+            validate(&batch.bytes, &limits).map_err(|source| ReplayLogError::Damaged {
+                log: name(),
+                offset,
+                source,
+            })?;
+            // The checksum does not cover the base offset.
+            if !(header.base_offset..header.next_offset()).contains(&offset) {
+                return Err(unexpected().into());
+            }
             for record in batch.records().ok_or_else(unexpected)? {
                 let record =
                     record.map_err(|source| ReplayLogError::Record { log: name(), offset, source })?;
