@@ -81,6 +81,12 @@ pub enum Event {
         /// The number that was refused.
         number: u64,
     },
+    /// The power is about to be cut. In the laboratory the machine goes on for a moment, and a sync that was under way
+    /// may then return as if it had succeeded (ext4 gives up its journal while others wait for it). Nobody hears a
+    /// machine without power, so what it says from here on promises nothing.
+    PowerCut,
+    /// The power is back.
+    PowerBack,
     /// A group asked what it has committed, and got this answer.
     Resumed {
         /// Which group.

@@ -16,7 +16,7 @@ use tidings_tests::{Launch, until};
 use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
 use super::{Case, Plan, Tally};
 use crate::client::{Client, STORAGE_ERROR, TOPIC};
-use crate::history::History;
+use crate::history::{Event, History};
 use crate::producer::Behaviour;
 use crate::run::Run;
 use crate::server::Server;
@@ -80,6 +80,7 @@ impl Scene {
     /// The end of a round: power cut, restart, and the judge.
     fn cut_and_check(&mut self, tally: &mut Tally, settled: bool) -> Result<()> {
         self.volume.restore_power()?;
+        self.load.history.enter(Event::PowerBack);
         let _broker = self.server.start();
         tally.findings += if settled {
             self.load.settle_and_check(self.server.address())?
@@ -128,6 +129,7 @@ fn sync_fails(seed: u64, tally: &mut Tally) -> Result<()> {
         "produces refused",
         scene.load.producers.iter().map(|producer| producer.refusals(STORAGE_ERROR)).sum(),
     );
+    scene.load.history.enter(Event::PowerCut);
     scene.volume.cut_power()?;
     broker.kill_now();
     scene.cut_and_check(tally, true)?;
@@ -218,6 +220,7 @@ fn writes_fail(seed: u64, tally: &mut Tally) -> Result<()> {
         "produces refused",
         scene.load.producers.iter().map(|producer| producer.refusals(STORAGE_ERROR)).sum(),
     );
+    scene.load.history.enter(Event::PowerCut);
     scene.volume.cut_power()?;
     broker.kill_now();
     scene.cut_and_check(tally, true)
@@ -240,9 +243,11 @@ fn pretended(seed: u64, operation: Operation, tally: &mut Tally) -> Result<()> {
         until_acknowledged(history, 200);
         run.pause();
     });
+    scene.load.history.enter(Event::PowerCut);
     scene.volume.cut_power()?;
     broker.kill_now();
     scene.volume.restore_power()?;
+    scene.load.history.enter(Event::PowerBack);
     // A broker may find the damage and refuse to start: that is told, not silent, but the records are lost all the same.
     let mut broker = scene.server.launch().spawn();
     let runs = until("the broker is ready or has ended", || {

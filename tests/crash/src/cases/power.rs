@@ -14,6 +14,7 @@ use tidings_tests::{Tidings, until};
 
 use super::load::{Load, PARTITIONS, create_topic, moment, until_acknowledged};
 use super::{Case, Plan, Tally};
+use crate::history::Event;
 use crate::producer::Behaviour;
 use crate::run::Run;
 use crate::server::Server;
@@ -107,6 +108,7 @@ fn one_volume(seed: u64, cuts: u64, at: At, syncs: Syncs, tally: &mut Tally) -> 
         cut(&volume, &server, &supervisor, &mut load, at, syncs, &mut random, &mut broker)?;
         drop(broker);
         volume.restore_power()?;
+        load.history.enter(Event::PowerBack);
         findings.get_or_insert_default();
         tally.rounds += 1;
         tally.count(options, 1);
@@ -148,18 +150,19 @@ fn cut(
         match at {
             At::Moment => {
                 run.pause_for(moment(random, LONGEST));
+                history.enter(Event::PowerCut);
                 volume.cut_power()?;
-                // Whatever is acknowledged in this moment must have been durable before.
                 run.pause_for(moment(random, Duration::from_millis(10)));
             }
             At::Operation => {
                 let mut left = random.below(MOST_OPERATIONS);
-                let mount_point = volume.mount_point();
+                let (mount_point, history) = (volume.mount_point(), history.clone());
                 supervisor.decide(move |call| {
                     if left > 0 {
                         left -= 1;
                         return if syncs == Syncs::Pretended { pretend_syncs(call) } else { Decision::Go };
                     }
+                    history.enter(Event::PowerCut);
                     crate::volume::cut_power_of(&mount_point).expect("cut the power");
                     Decision::Kill
                 });

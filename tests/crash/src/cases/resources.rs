@@ -14,7 +14,7 @@ use tidings_tests::{Tidings, until};
 use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
 use super::{Case, Plan, Tally};
 use crate::client::{Client, NONE, STORAGE_ERROR, TOPIC};
-use crate::history::History;
+use crate::history::{Event, History};
 use crate::producer::Behaviour;
 use crate::run::Run;
 use crate::server::Server;
@@ -103,9 +103,11 @@ fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mu
     let refused: u64 = load.producers.iter().map(|producer| producer.refusals(STORAGE_ERROR)).sum();
     tally.count("produces refused", refused);
     // Where the file system went read-only there is no power left to cut.
+    load.history.enter(Event::PowerCut);
     let _ = volume.cut_power();
     broker.kill_now();
     volume.restore_power()?;
+    load.history.enter(Event::PowerBack);
     let _broker = server.start();
     tally.findings += if syncs == Syncs::Real {
         load.settle_and_check(server.address())?

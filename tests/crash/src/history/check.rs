@@ -39,6 +39,8 @@ pub struct Findings {
     pub regressed: u64,
     /// Members that lost their place in a group though they had kept their word.
     pub expelled: u64,
+    /// Acknowledged by a machine without power, and not there: no breach, since nobody can have heard it.
+    pub lost_after_the_cut: u64,
     /// The first few, in words.
     pub described: Vec<String>,
 }
@@ -83,6 +85,7 @@ impl AddAssign for Findings {
         self.skipped += other.skipped;
         self.regressed += other.regressed;
         self.expelled += other.expelled;
+        self.lost_after_the_cut += other.lost_after_the_cut;
         self.described.extend(other.described);
         self.described.truncate(DESCRIBED);
     }
@@ -107,6 +110,9 @@ impl fmt::Display for Findings {
             self.regressed,
             self.expelled
         )?;
+        if self.lost_after_the_cut > 0 {
+            write!(f, " (acknowledged without power and lost: {})", self.lost_after_the_cut)?;
+        }
         self.described.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
@@ -114,21 +120,49 @@ impl fmt::Display for Findings {
 /// Holds events against contents.
 pub fn check(events: &[Event], contents: &Contents) -> Findings {
     let mut findings = Findings::default();
-    let fates = fates(events, &mut findings);
+    let (events, unheard) = heard(events);
+    let fates = fates(&events, &mut findings);
     for (partition, records) in contents {
         check_offsets(*partition, records, &mut findings);
         check_order(*partition, records, &fates, &mut findings);
     }
     check_fates(&fates, contents, &mut findings);
-    check_reads(events, contents, &mut findings);
-    check_commits(events, &mut findings);
+    check_reads(&events, contents, &mut findings);
+    check_commits(&events, &mut findings);
+    let lost_unheard = unheard.iter().filter(|(partition, offset, record)| {
+        contents.get(partition).and_then(|records| records.get(offset)) != Some(&Ok(*record))
+    });
+    findings.lost_after_the_cut = lost_unheard.count() as u64;
     findings
+}
+
+/// Takes out what a machine said whose power was cut, so that the others keep their places; and what it acknowledged
+/// so.
+fn heard(events: &[Event]) -> (Vec<&Event>, Vec<(Partition, i64, Record)>) {
+    let mut has_power = true;
+    let (mut heard, mut unheard) = (Vec::with_capacity(events.len()), Vec::new());
+    for event in events {
+        let mut hears = has_power;
+        match event {
+            Event::PowerCut => has_power = false,
+            Event::PowerBack => has_power = true,
+            Event::Acknowledged { producer, partition, numbers, base_offset: Some(base) } if !has_power => {
+                let placed = numbers.clone().zip(*base..);
+                let record = |number| Record { producer: *producer, number };
+                unheard.extend(placed.map(|(number, offset)| (*partition, offset, record(number))));
+            }
+            Event::Sent { .. } => hears = true,
+            _ => {}
+        }
+        heard.push(if hears { event } else { &Event::PowerCut });
+    }
+    (heard, unheard)
 }
 
 type Fates = HashMap<(Partition, Record), Fate>;
 type Records = BTreeMap<i64, Result<Record, Unreadable>>;
 
-fn fates(events: &[Event], findings: &mut Findings) -> Fates {
+fn fates(events: &[&Event], findings: &mut Findings) -> Fates {
     let mut fates = Fates::new();
     for event in events {
         match event {
@@ -242,7 +276,7 @@ fn check_fates(fates: &Fates, contents: &Contents, findings: &mut Findings) {
 }
 
 /// What consumers were given stays as it was.
-fn check_reads(events: &[Event], contents: &Contents, findings: &mut Findings) {
+fn check_reads(events: &[&Event], contents: &Contents, findings: &mut Findings) {
     for event in events {
         let Event::Read { reader, partition, offset, record } = event else { continue };
         findings.reads += 1;
@@ -259,7 +293,7 @@ fn check_reads(events: &[Event], contents: &Contents, findings: &mut Findings) {
 }
 
 /// Committed offsets do not become smaller, and everything below them was given to the group.
-fn check_commits(events: &[Event], findings: &mut Findings) {
+fn check_commits(events: &[&Event], findings: &mut Findings) {
     type Progress = HashMap<(Arc<str>, Partition), Vec<(usize, i64)>>;
     let mut committed = Progress::new();
     let mut read: HashMap<(Arc<str>, Partition), std::collections::BTreeSet<i64>> = HashMap::new();

@@ -80,6 +80,17 @@ fn an_acknowledgement_that_changes_is_seen() {
 }
 
 #[test]
+fn nobody_hears_a_machine_without_power() {
+    let there = contents(&[0]);
+    let dark = [Event::PowerCut, acknowledged(1..2, 1), read(1, 1), committed(2), Event::PowerBack];
+    let events = [&[sent(0..2), acknowledged(0..1, 0)], &dark[..], &[resumed(None, 7)]].concat();
+    let found = check(&events, &there);
+    assert!(found.is_clean() && (found.acknowledged, found.lost_after_the_cut) == (1, 1), "{found}");
+    let heard = [&events[..], &[acknowledged(1..2, 1)]].concat();
+    assert_eq!(check(&heard, &there).lost, 1);
+}
+
+#[test]
 fn duplicates_holes_and_swaps_are_seen() {
     let events = [sent(0..5)];
     let duplicated = Findings { duplicated: 2, ..Findings::default() };
