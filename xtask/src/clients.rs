@@ -54,7 +54,7 @@ fn install_java(programs: &Path, folder: &Path) -> Result<()> {
     unless_stamped(&jars, std::slice::from_ref(&pom), || {
         let output = format!("-DoutputDirectory={}", jars.display());
         run(Command::new("mvn")
-            .args(["--quiet", "--batch-mode", "--file"])
+            .args(["--quiet", "--batch-mode", "-Dstyle.color=never", "--file"])
             .arg(&pom)
             .args([COPY_JARS, &output]))
     })?;

@@ -1,6 +1,6 @@
 //! Kafka's own dump tool reads our files.
 //!
-//! Ignored unless asked for, because it needs Java and Kafka's jars: set `TIDINGS_KAFKA_LIBS` to their
+//! Ignored unless asked for, because it needs Java and Kafka's jars: set `XTASK_KAFKA_LIBS` to their
 //! folder and run with `--ignored`.
 
 use std::path::Path;
@@ -12,8 +12,7 @@ use tidings_log::batch::{BatchBuilder, TimestampType};
 use crate::support::{NOW_MS, append_durably, create, fill, open, timed_batch};
 
 fn dump(file: &Path) -> String {
-    let libs =
-        std::env::var("TIDINGS_KAFKA_LIBS").expect("TIDINGS_KAFKA_LIBS names the folder of Kafka's jars");
+    let libs = std::env::var("XTASK_KAFKA_LIBS").expect("XTASK_KAFKA_LIBS names the folder of Kafka's jars");
     let output = Command::new("java")
         .args(["-Xmx128m", "-cp", &format!("{libs}/*"), "kafka.tools.DumpLogSegments"])
         .args(["--deep-iteration", "--print-data-log", "--verify-index-only"])
