@@ -43,7 +43,10 @@ impl Artifact {
         if directory.join("common").is_dir() {
             return Ok(directory);
         }
+        std::fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         let status = Command::new("mvn")
+            // Without a project Maven leaves its markers in a folder of the directory it runs in.
+            .current_dir(&directory)
             .args([
                 "-q",
                 "-Dstyle.color=never",
