@@ -39,14 +39,28 @@ impl Shape {
     }
 }
 
-/// Settings of every producer: `acks=all`, batches up to 1 MB, `linger_ms` of waiting for them to fill.
-fn producer_config(address: &str, linger_ms: u32) -> ClientConfig {
+/// How a producer makes requests of records.
+#[derive(Clone, Copy, Debug)]
+pub enum Batching {
+    /// Batches up to 1 MB, and 5 ms of waiting for them to fill.
+    Large,
+    /// Each record at once and by itself, also when the machine is too busy to keep up.
+    OneByOne,
+}
+
+/// Settings of every producer: `acks=all`, and one of two ways to batch.
+fn producer_config(address: &str, batching: Batching) -> ClientConfig {
+    let (linger_ms, batch_records) = match batching {
+        Batching::Large => ("5", "10000"),
+        Batching::OneByOne => ("0", "1"),
+    };
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", address)
         .set("client.id", "tidings-bench")
         .set("acks", "all")
-        .set("linger.ms", linger_ms.to_string())
+        .set("linger.ms", linger_ms)
+        .set("batch.num.messages", batch_records)
         .set("batch.size", "1000000")
         .set("message.max.bytes", "1000000")
         .set("queue.buffering.max.messages", "1000000")

@@ -15,8 +15,25 @@ pub fn raise_file_limit() -> Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }
 
-/// The machine, the load generator and the peers.
-pub fn facts(work_dir: &Path, peers: &[(&'static str, String)]) -> Result<Facts> {
+/// Runnable threads per core above which somebody else is at work.
+const QUIET_LOAD_PER_CORE: f64 = 0.5;
+
+/// How busy the machine is with others, to be asked before anything is measured. Says so at once if it is too busy.
+pub fn load_before() -> Result<String> {
+    let text = read_to_string("/proc/loadavg")?;
+    let load: f64 = text.split(' ').next().unwrap_or_default().parse()?;
+    let cores = std::thread::available_parallelism()?.get();
+    if load <= QUIET_LOAD_PER_CORE * cores as f64 {
+        return Ok(format!("{load}"));
+    }
+    eprintln!(
+        "the machine is busy with something else (load {load} on {cores} cores): figures will be noise"
+    );
+    Ok(format!("{load} on {cores} cores: TOO BUSY, do not trust these figures"))
+}
+
+/// The machine, how busy it was, the load generator and the peers.
+pub fn facts(work_dir: &Path, load_before: String, peers: &[(&'static str, String)]) -> Result<Facts> {
     let cores = std::thread::available_parallelism()?.get();
     let memory_kib: f64 = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0.0);
     let mut facts = vec![
@@ -24,6 +41,7 @@ pub fn facts(work_dir: &Path, peers: &[(&'static str, String)]) -> Result<Facts>
         ("memory".to_owned(), format!("{:.0} GB", memory_kib * 1024.0 / 1e9)),
         ("kernel".to_owned(), read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned()),
         ("file system".to_owned(), file_system(work_dir)?),
+        ("load before the run".to_owned(), load_before),
         ("load generator".to_owned(), format!("librdkafka {}", rdkafka::util::get_rdkafka_version().1)),
     ];
     facts.extend(peers.iter().map(|(name, description)| ((*name).to_owned(), description.clone())));

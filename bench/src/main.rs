@@ -55,6 +55,7 @@ fn main() -> Result<()> {
         ensure!(rounds > 0, "expected at least one round");
         sizes.rounds = rounds;
     }
+    let load_before = machine::load_before()?;
     machine::raise_file_limit()?;
     std::fs::create_dir_all(&arguments.work_dir)?;
     let work_dir = arguments.work_dir.canonicalize()?;
@@ -66,7 +67,7 @@ fn main() -> Result<()> {
     }
     let lab = Lab::new(sizes, work_dir.clone());
     let results = runner::run(&lab, limits, &scenarios, &mut contestants)?;
-    let facts = machine::facts(&work_dir, &descriptions)?;
+    let facts = machine::facts(&work_dir, load_before, &descriptions)?;
     println!("{}", report::table(&results, &facts));
     report::write(&results, &facts, &work_dir)
 }

@@ -4,13 +4,15 @@
 //! can be had for any peer, whatever language it is written in.
 
 use anyhow::{Context, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use std::fs::File;
 use std::ops::Sub;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-/// A running process, killed when dropped.
+/// A running process, killed when dropped and when the thread that started it ends.
 pub struct Process {
     child: Child,
     log: PathBuf,
@@ -31,6 +33,10 @@ impl Process {
     pub fn spawn(mut command: Command, log: PathBuf) -> Result<Self> {
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // A benchmark that is killed leaves no servers behind to spoil the next one.
+        let end_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
+        unsafe { command.pre_exec(end_with_us) };
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("start {}", program(&command).display()))?;
         Ok(Self { child, log, started })

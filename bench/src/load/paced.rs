@@ -4,7 +4,7 @@
 //! sent meanwhile count their delay too.
 
 use super::producer::Outgoing;
-use super::{Consumer, Producer, noise};
+use super::{Batching, Consumer, Producer, noise};
 use anyhow::{Result, ensure};
 use rustix::thread::set_current_timer_slack;
 use std::num::NonZero;
@@ -39,7 +39,7 @@ pub fn run_paced(
     records: usize,
     begun: impl FnOnce() -> Result<()>,
 ) -> Result<PacedOutcome> {
-    let producer = Producer::new(address, topic, 0)?;
+    let producer = Producer::new(address, topic, Batching::OneByOne)?;
     let mut consumer = Consumer::assigned(address, topic, PARTITIONS)?;
     let warm_up = rate / 2;
     let base = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a record is counted as acknowledged only when its own delivery report says so.
 
-use super::producer_config;
+use super::{Batching, producer_config};
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientContext;
 use rdkafka::bindings as native;
@@ -44,9 +44,9 @@ pub struct Outgoing<'a> {
 }
 
 impl Producer {
-    /// A producer of `topic` at `address` that waits `linger_ms` for a batch to fill.
-    pub fn new(address: &str, topic: &str, linger_ms: u32) -> Result<Self> {
-        let client: BaseProducer<Reports> = producer_config(address, linger_ms)
+    /// A producer of `topic` at `address`.
+    pub fn new(address: &str, topic: &str, batching: Batching) -> Result<Self> {
+        let client: BaseProducer<Reports> = producer_config(address, batching)
             .create_with_context(Reports::default())
             .context("create a producer")?;
         let name = CString::new(topic)?;

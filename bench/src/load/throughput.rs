@@ -1,12 +1,10 @@
 //! As fast as it goes: records in, and records out.
 
 use super::producer::Outgoing;
-use super::{Consumer, Producer, Shape, noise};
+use super::{Batching, Consumer, Producer, Shape, noise};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
-/// Time that a batch of records waits to be filled.
-const LINGER_MS: u32 = 5;
 /// Records handed to librdkafka in one call.
 const CALL: usize = 1000;
 /// How long a consumer waits for records before it looks at the clock.
@@ -27,7 +25,7 @@ pub struct Drained {
 /// Sends `shape` to `topic` and answers the seconds from the first record's sending to the last acknowledgement.
 /// Connections and metadata are made before.
 pub fn produce(address: &str, topic: &str, shape: Shape) -> Result<f64> {
-    let producer = Producer::new(address, topic, LINGER_MS)?;
+    let producer = Producer::new(address, topic, Batching::Large)?;
     let value = noise(shape.record_bytes);
     let opening: Vec<Outgoing> =
         (0..shape.partitions).map(|partition| Outgoing { partition, value: &value }).collect();
@@ -47,7 +45,7 @@ pub fn produce(address: &str, topic: &str, shape: Shape) -> Result<f64> {
 
 /// Sends `shape` to `topic` and nothing else.
 pub fn fill(address: &str, topic: &str, shape: Shape) -> Result<()> {
-    send_all(&Producer::new(address, topic, LINGER_MS)?, shape)
+    send_all(&Producer::new(address, topic, Batching::Large)?, shape)
 }
 
 fn send_all(producer: &Producer, shape: Shape) -> Result<()> {
