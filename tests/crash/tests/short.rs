@@ -1,4 +1,4 @@
-//! The short form of the cases with kills, and of their controls. `TIDINGS_CRASH_SEED` sets the seed.
+//! The short form of the case with kills, and of its control. `TIDINGS_CRASH_SEED` sets the seed.
 
 use tidings_crash::cases::{Plan, case};
 
@@ -32,5 +32,4 @@ macro_rules! short {
 // they are, `tidings-crash --case NAME` runs them, and a change is not held up by them.
 short! {
     kills: "kill";
-    kills_at_points: "kill-points";
 }
