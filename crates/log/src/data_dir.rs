@@ -251,11 +251,16 @@ impl DataDir {
             source,
         };
         disk.sync_dir(&self.storage.root).map_err(|source| failed(first, source))?;
-        // A later log of the same name must not find this one's recovery point.
-        self.checkpointer.write_recovery_points().map_err(|source| failed(first, source))?;
+        // A later log of the same name must not find this one's recovery point. A full disk may have room for the
+        // points only after the folders are gone; a start drops points of logs that don't exist.
+        let points = self.checkpointer.write_recovery_points();
         drop(no_checkpoint);
-        for (topic_partition, folder) in doomed {
-            disk.remove_dir_all(&folder).map_err(|source| failed(topic_partition, source))?;
+        for (topic_partition, folder) in &doomed {
+            disk.remove_dir_all(folder).map_err(|source| failed(topic_partition, source))?;
+        }
+        if points.is_err() {
+            let _no_checkpoint = self.checkpointer.exclusive();
+            self.checkpointer.write_recovery_points().map_err(|source| failed(first, source))?;
         }
         Ok(())
     }
