@@ -48,6 +48,11 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
+/// What nobody heard is a connection that broke.
+pub fn ensure_heard(heard: bool) -> io::Result<()> {
+    if heard { Ok(()) } else { Err(broken("the machine has no power")) }
+}
+
 /// An answer with an error code, as an error.
 pub fn refused(what: &str, code: i16) -> io::Error {
     broken(format!("{what}: error code {code}"))

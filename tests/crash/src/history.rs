@@ -81,12 +81,6 @@ pub enum Event {
         /// The number that was refused.
         number: u64,
     },
-    /// The power is about to be cut. In the laboratory the machine goes on for a moment, and a sync that was under way
-    /// may then return as if it had succeeded (ext4 gives up its journal while others wait for it). Nobody hears a
-    /// machine without power, so what it says from here on promises nothing.
-    PowerCut,
-    /// The power is back.
-    PowerBack,
     /// A group asked what it has committed, and got this answer.
     Resumed {
         /// Which group.
@@ -114,17 +108,44 @@ pub type Contents = BTreeMap<Partition, BTreeMap<i64, Result<Record, Unreadable>
 
 /// A shared list of events.
 #[derive(Clone, Debug, Default)]
-pub struct History(Arc<Mutex<Vec<Event>>>);
+pub struct History(Arc<Mutex<Entries>>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    events: Vec<Event>,
+    /// Whether the machine has no power, and what it said nevertheless.
+    dark: bool,
+    unheard: Vec<Event>,
+}
 
 impl History {
-    /// Enters an event.
-    pub fn enter(&self, event: Event) {
-        self.lock().push(event);
+    /// Enters an event. False when nobody can have heard it: then the client must go on as if nothing had come.
+    #[must_use = "a client that goes on with what nobody heard knows too much"]
+    pub fn enter(&self, event: Event) -> bool {
+        let mut entries = self.lock();
+        if entries.dark && !matches!(event, Event::Sent { .. }) {
+            entries.unheard.push(event);
+            return false;
+        }
+        entries.events.push(event);
+        true
+    }
+
+    /// The power is about to be cut. In the laboratory the machine goes on for a moment, and a sync that was under way
+    /// may then return as if it had succeeded (ext4 gives up its journal while others wait for it). Nobody hears a
+    /// machine without power, so what it says from here on promises nothing.
+    pub fn power_is_cut(&self) {
+        self.lock().dark = true;
+    }
+
+    /// The power is back.
+    pub fn power_is_back(&self) {
+        self.lock().dark = false;
     }
 
     /// How many events there are; the moment of a question, for [`Event::Resumed`].
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().events.len()
     }
 
     /// Whether nothing has happened.
@@ -138,15 +159,23 @@ impl History {
             Event::Acknowledged { numbers, .. } => numbers.end - numbers.start,
             _ => 0,
         };
-        self.lock().iter().map(acknowledged).sum()
+        self.lock().events.iter().map(acknowledged).sum()
+    }
+
+    /// How many commits were acknowledged so far.
+    pub fn commits_count(&self) -> usize {
+        self.lock().events.iter().filter(|event| matches!(event, Event::Committed { .. })).count()
     }
 
     /// Holds what was told against what is there.
     pub fn check(&self, contents: &Contents) -> Findings {
-        check(&self.lock(), contents)
+        let entries = self.lock();
+        let mut findings = check(&entries.events, contents);
+        findings.lost_after_the_cut = check::lost(&entries.unheard, contents);
+        findings
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Event>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

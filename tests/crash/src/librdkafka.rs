@@ -2,7 +2,7 @@
 //!
 //! Owns their configuration and what they enter in the history. Invariants: a producer gives nothing up (no
 //! timeout of messages); a member commits what it was given, synchronously. What happens on the wire is
-//! librdkafka's business: that is the point.
+//! librdkafka's business: that is the point. Not for power cuts: nobody can make it unhear an answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -56,12 +56,14 @@ impl ProducerContext for Acknowledgements {
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         outcome.settled += 1;
         match result {
-            Ok(message) => self.history.enter(Event::Acknowledged {
-                producer: self.id,
-                partition: message.partition(),
-                numbers: *number..*number + 1,
-                base_offset: Some(message.offset()).filter(|offset| *offset >= 0),
-            }),
+            Ok(message) => {
+                let _heard = self.history.enter(Event::Acknowledged {
+                    producer: self.id,
+                    partition: message.partition(),
+                    numbers: *number..*number + 1,
+                    base_offset: Some(message.offset()).filter(|offset| *offset >= 0),
+                });
+            }
             Err((error, _)) => outcome.failures.push(error.to_string()),
         }
     }
@@ -105,7 +107,7 @@ fn send(
     history: &History,
 ) {
     let partition = i32::try_from(index).expect("few partitions");
-    history.enter(Event::Sent { producer: id, partition, numbers: number..number + 1 });
+    let _heard = history.enter(Event::Sent { producer: id, partition, numbers: number..number + 1 });
     let value = Record { producer: id, number }.value(partition, random.below(200));
     let record: BaseRecord<'_, (), _, _> =
         BaseRecord::with_opaque_to(TOPIC, Box::new(number)).partition(partition).payload(&value);
@@ -129,7 +131,7 @@ pub fn consume(group: &Arc<str>, instance: &str, run: &Run, history: &History) {
         if let Some(Ok(message)) = polled {
             let (partition, offset) = (message.partition(), message.offset());
             let record = Record::of(partition, message.payload().unwrap_or_default());
-            history.enter(Event::Read { reader: group.clone(), partition, offset, record });
+            let _heard = history.enter(Event::Read { reader: group.clone(), partition, offset, record });
             newest.insert(partition, offset + 1);
             since_commit += 1;
         }
@@ -158,7 +160,7 @@ fn commit(
     if consumer.commit(&offsets, CommitMode::Sync).is_ok() {
         for (partition, offset) in newest.iter() {
             let (group, partition, offset) = (group.clone(), *partition, *offset);
-            history.enter(Event::Committed { group, partition, offset });
+            let _heard = history.enter(Event::Committed { group, partition, offset });
         }
     }
     newest.clear();

@@ -14,12 +14,15 @@ use tidings_wire::Records;
 use tidings_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use tidings_wire::messages::produce_response::ProduceResponse;
 
-use crate::client::{Client, NONE, TOPIC};
+use crate::client::{Client, NONE, TOPIC, ensure_heard, refused};
 use crate::history::{Event, History, Partition, Record};
 use crate::run::Run;
 
 /// Requests under way at most: a broker remembers five batches of a producer (KIP-98).
 const IN_FLIGHT: usize = 5;
+
+/// A producer that only settles what is old gives up after so many refusals.
+const MOST_REFUSALS: u32 = 500;
 
 const PRODUCE_VERSION: i16 = 9;
 const OUT_OF_ORDER_SEQUENCE: i16 = 45;
@@ -122,6 +125,7 @@ impl Producer {
             self.producer_id = Some(client.init_producer_id()?);
         }
         let mut waiting = VecDeque::new();
+        let mut refusals_count = 0;
         loop {
             let fresh_wanted = !only_old && !run.is_stopped();
             while waiting.len() < self.behaviour.in_flight
@@ -136,6 +140,10 @@ impl Producer {
             let Some(correlation_id) = waiting.pop_front() else { return Ok(()) };
             let answer = client.receive::<ProduceRequest>(PRODUCE_VERSION, correlation_id)?;
             if let Verdict::SendAgain = self.settle_first(&answer, history)? {
+                refusals_count += 1;
+                if only_old && refusals_count > MOST_REFUSALS {
+                    return Err(refused("settle", self.refusals.last().map_or(-1, |(code, _)| *code)));
+                }
                 for correlation_id in waiting.drain(..) {
                     client.receive::<ProduceRequest>(PRODUCE_VERSION, correlation_id)?;
                 }
@@ -173,7 +181,8 @@ impl Producer {
             builder.push(now_ms(), None, Some(&value), &[]);
         }
         let numbers = first..end;
-        history.enter(Event::Sent { producer: self.id, partition, numbers: numbers.clone() });
+        let _always_heard =
+            history.enter(Event::Sent { producer: self.id, partition, numbers: numbers.clone() });
         Part { partition, numbers, batch: builder.build() }
     }
 
@@ -193,22 +202,23 @@ impl Producer {
                     }
                     if code == OUT_OF_ORDER_SEQUENCE {
                         // Everything before it was acknowledged: the broker has forgotten some of that.
-                        history.enter(Event::Forgotten {
+                        let heard = history.enter(Event::Forgotten {
                             producer: self.id,
                             partition: part.partition,
                             number: part.numbers.start,
                         });
+                        ensure_heard(heard)?;
                     }
                     verdict = Verdict::SendAgain;
                     continue;
                 }
             };
-            history.enter(Event::Acknowledged {
+            ensure_heard(history.enter(Event::Acknowledged {
                 producer: self.id,
                 partition: part.partition,
                 numbers: part.numbers.clone(),
                 base_offset,
-            });
+            }))?;
         }
         if let Verdict::Acknowledged = verdict {
             self.unanswered.pop_front();

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::client::{Client, NONE, TOPIC, records_of, refused};
+use crate::client::{Client, NONE, TOPIC, ensure_heard, records_of, refused};
 use crate::history::{Event, History};
 use crate::run::Run;
 
@@ -55,11 +55,11 @@ impl Reader {
                 *position = last + 1;
                 for (offset, record) in records {
                     let reader = self.group.clone();
-                    history.enter(Event::Read { reader, partition, offset, record });
+                    ensure_heard(history.enter(Event::Read { reader, partition, offset, record }))?;
                 }
                 if client.commit(&self.group, partition, *position)? == NONE {
                     let group = self.group.clone();
-                    history.enter(Event::Committed { group, partition, offset: *position });
+                    ensure_heard(history.enter(Event::Committed { group, partition, offset: *position }))?;
                 }
             }
         }
@@ -77,7 +77,8 @@ pub fn resume(
     let asked_at = history.len();
     let committed = client.committed(group, partitions)?;
     for (partition, offset) in (0..).zip(&committed) {
-        history.enter(Event::Resumed { group: group.clone(), partition, offset: *offset, asked_at });
+        let resumed = Event::Resumed { group: group.clone(), partition, offset: *offset, asked_at };
+        ensure_heard(history.enter(resumed))?;
     }
     Ok(committed.into_iter().map(|offset| offset.unwrap_or(0)).collect())
 }

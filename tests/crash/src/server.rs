@@ -3,30 +3,32 @@
 //! Owns the choice of the address and the arguments. Does not decide when it dies.
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use tidings_log::testing::Random;
+use anyhow::{Result, bail};
 use tidings_tests::{Launch, Tidings};
 
 /// How a broker is started.
 #[derive(Clone, Debug)]
 pub struct Server {
     data_dir: PathBuf,
-    address: String,
+    address: Address,
     arguments: Vec<String>,
 }
 
 impl Server {
     /// A broker with its data here, at an address that nobody else uses.
-    pub fn new(data_dir: &Path, random: &mut Random) -> Result<Self> {
-        let address = free_address(random)?;
+    pub fn new(data_dir: &Path) -> Result<Self> {
+        let address = Address::reserve()?;
         Ok(Self { data_dir: data_dir.to_owned(), address, arguments: Vec::new() })
     }
 
-    /// A broker with its data here, at a known address.
-    pub fn at(data_dir: &Path, address: &str) -> Self {
-        Self { data_dir: data_dir.to_owned(), address: address.to_owned(), arguments: Vec::new() }
+    /// The same broker with other data.
+    pub fn with_data(&self, data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned(), ..self.clone() }
     }
 
     /// With a broker setting, by its Kafka name.
@@ -43,7 +45,7 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> &str {
-        &self.address
+        self.address.text()
     }
 
     /// Where its data lies.
@@ -53,7 +55,7 @@ impl Server {
 
     /// The command, for those who change something about it.
     pub fn launch(&self) -> Launch {
-        let launch = Launch::broker(&self.data_dir).at(&self.address);
+        let launch = Launch::broker(&self.data_dir).at(self.address.text());
         launch.arguments(self.arguments.iter().map(String::as_str))
     }
 
@@ -63,12 +65,34 @@ impl Server {
     }
 }
 
-/// A port below those that the kernel gives to clients: one that tries to connect while the broker is down could be
-/// given the broker's own port, and would be connected to itself.
-pub fn free_address(random: &mut Random) -> Result<String> {
-    let free = (0..100).find_map(|_| {
-        let address = format!("127.0.0.1:{}", 12_000 + random.below(18_000));
-        TcpListener::bind(&address).ok().map(|_| address)
-    });
-    free.context("find a free port")
+/// An address that nobody else uses, reserved as long as this lives.
+#[derive(Clone, Debug)]
+pub struct Address {
+    text: String,
+    /// A name that only one process can bind: while a broker is dead its port looks free to everybody.
+    _reservation: Arc<UnixListener>,
+}
+
+impl Address {
+    /// Reserves one below the ports that the kernel gives to clients: a client that tries to connect while the broker
+    /// is down could be given the broker's own port, and would be connected to itself.
+    pub fn reserve() -> Result<Self> {
+        let mut port = 12_000 + std::process::id() % 18_000;
+        for _ in 0..1_000 {
+            port = if port < 30_000 { port + 1 } else { 12_000 };
+            let text = format!("127.0.0.1:{port}");
+            let name = SocketAddr::from_abstract_name(format!("crash-laboratory-{port}"))?;
+            if let Ok(reservation) = UnixListener::bind_addr(&name)
+                && TcpListener::bind(&text).is_ok()
+            {
+                return Ok(Self { text, _reservation: Arc::new(reservation) });
+            }
+        }
+        bail!("find a free port")
+    }
+
+    /// As clients and brokers take it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }

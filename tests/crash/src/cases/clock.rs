@@ -23,7 +23,7 @@ use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
 use super::{Case, Plan, Tally};
 use crate::client::{Client, NONE, refused};
 use crate::producer::Behaviour;
-use crate::server::free_address;
+use crate::server::Address;
 
 const HOUR_MS: i64 = 3_600_000;
 /// How long a member may be silent.
@@ -83,19 +83,20 @@ fn rounds(plan: &Plan, steady: Steady) -> Result<Tally> {
 fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir()?;
-    let address = free_address(&mut random)?;
+    let reserved = Address::reserve()?;
+    let address = reserved.text();
     let runtime = Runtime::new().context("start a runtime")?;
     let clock = Arc::new(JumpingClock { clock: SystemClock::new(), set_by_ms: AtomicI64::new(0), steady });
-    let start = || start(&runtime, folder.path(), &address, clock.clone());
+    let start = || start(&runtime, folder.path(), address, clock.clone());
     let mut broker = start()?;
-    create_topic(&address)?;
+    create_topic(address)?;
     let mut load = Load::new(2, Behaviour::idempotent(PARTITIONS), seed);
     let mut expelled = 0;
-    let mut member = Member::join(&address)?;
+    let mut member = Member::join(address)?;
     for _ in 0..4 {
-        load.during(&address, |run, history| {
+        load.during(address, |run, history| {
             // A restart is no reason to lose a place, either.
-            member.client = Client::connect(&address)?;
+            member.client = Client::connect(address)?;
             for _ in 0..3 {
                 until_acknowledged(history, 30);
                 let set_by = [-HOUR_MS, 0, HOUR_MS][random.below(3)];
@@ -105,7 +106,7 @@ fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
                 run.pause_for(Duration::from_millis(60));
                 if !member.is_alive()? {
                     expelled += 1;
-                    member = Member::join(&address)?;
+                    member = Member::join(address)?;
                 }
             }
             anyhow::Ok(())
@@ -113,7 +114,7 @@ fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
         drop(broker);
         broker = start()?;
     }
-    tally.findings += load.settle_and_check(&address)?;
+    tally.findings += load.settle_and_check(address)?;
     tally.findings.expelled += expelled;
     tally.count("jumps", 12);
     runtime.block_on(broker.shutdown()).context("shut the broker down")

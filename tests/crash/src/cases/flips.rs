@@ -64,7 +64,7 @@ struct Prepared {
 fn flips(plan: &Plan, eyes: Eyes) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut random = Random::new(plan.seed);
-    let prepared = [prepare(&mut random, true)?, prepare(&mut random, false)?];
+    let prepared = [prepare(true)?, prepare(false)?];
     for round in 0..plan.rounds {
         let prepared = &prepared[random.below(2)];
         let copy = tempfile::tempdir()?;
@@ -79,7 +79,7 @@ fn flips(plan: &Plan, eyes: Eyes) -> Result<Tally> {
         let of_region = &files[region];
         let file = &of_region[random.below(of_region.len())];
         let live = random.chance(3);
-        let server = Server::at(copy.path(), prepared.server.address());
+        let server = prepared.server.with_data(copy.path());
         let flip = Flip::choose(file, &mut random)?;
         let outcome = one_flip(prepared, &server, &flip, live, eyes);
         let outcome = outcome.with_context(|| format!("round {round}: {flip:?}, live: {live}"))?;
@@ -375,9 +375,9 @@ fn produce(client: &mut Client, partition: i32, batch: Bytes) -> std::io::Result
 }
 
 /// A data directory of several segments, indexes, snapshots, committed offsets.
-fn prepare(random: &mut Random, cleanly: bool) -> Result<Prepared> {
+fn prepare(cleanly: bool) -> Result<Prepared> {
     let folder = tempfile::tempdir()?;
-    let server = Server::new(folder.path(), random)?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(folder.path())?.set("log.segment.bytes", 1 << 20);
     let broker = server.start();
     let mut client = Client::connect(server.address())?;
     client.create_topic(TOPIC, PARTITIONS)?;

@@ -100,7 +100,7 @@ fn with_librdkafka<T>(seed: u64, address: &str, history: &History, body: impl Fn
 fn one_life(seed: u64, kills: u64, at: At, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let directory = tempfile::tempdir()?;
-    let server = Server::new(directory.path(), &mut random)?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(directory.path())?.set("log.segment.bytes", 1 << 20);
     let mut load = Load::new(2, Behaviour { value_bytes: 2000, ..Behaviour::idempotent(PARTITIONS) }, seed);
     let history = load.history.clone();
     let address = server.address();
@@ -171,7 +171,7 @@ fn control_without_ids(plan: &Plan) -> Result<Tally> {
     let mut random = Random::new(plan.seed);
     for _ in 0..plan.rounds {
         let directory = tempfile::tempdir()?;
-        let server = Server::new(directory.path(), &mut random)?;
+        let server = Server::new(directory.path())?;
         let careless = Behaviour { idempotent: false, in_flight: 1, ..Behaviour::idempotent(PARTITIONS) };
         let mut load = Load::new(2, careless, random.next_u64());
         let last = load.during(server.address(), |run, history| {
@@ -199,12 +199,13 @@ fn control_with_a_cut_log(plan: &Plan) -> Result<Tally> {
     let mut random = Random::new(plan.seed);
     for _ in 0..plan.rounds {
         let directory = tempfile::tempdir()?;
-        let server = Server::new(directory.path(), &mut random)?;
+        let server = Server::new(directory.path())?;
         let mut load = Load::new(2, Behaviour::idempotent(PARTITIONS), random.next_u64());
         load.during(server.address(), |_, history| {
             let broker = server.start();
             create_topic(server.address())?;
             until_acknowledged(history, 200);
+            until("the reader has committed", || (history.commits_count() > 10).then_some(()));
             broker.kill_now();
             anyhow::Ok(())
         })?;

@@ -14,7 +14,6 @@ use tidings_tests::{Tidings, until};
 
 use super::load::{Load, PARTITIONS, create_topic, moment, until_acknowledged};
 use super::{Case, Plan, Tally};
-use crate::history::Event;
 use crate::producer::Behaviour;
 use crate::run::Run;
 use crate::server::Server;
@@ -82,7 +81,7 @@ fn one_volume(seed: u64, cuts: u64, at: At, syncs: Syncs, tally: &mut Tally) -> 
     let mut random = Random::new(seed);
     let options = MOUNT_OPTIONS[random.below(MOUNT_OPTIONS.len())];
     let mut volume = Volume::create(VOLUME_MEGABYTES, options)?;
-    let mut server = Server::new(&volume.data_dir(), &mut random)?.set("log.segment.bytes", 1 << 20);
+    let mut server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
     if syncs == Syncs::None {
         server = server.without_syncs();
     }
@@ -108,7 +107,7 @@ fn one_volume(seed: u64, cuts: u64, at: At, syncs: Syncs, tally: &mut Tally) -> 
         cut(&volume, &server, &supervisor, &mut load, at, syncs, &mut random, &mut broker)?;
         drop(broker);
         volume.restore_power()?;
-        load.history.enter(Event::PowerBack);
+        load.history.power_is_back();
         findings.get_or_insert_default();
         tally.rounds += 1;
         tally.count(options, 1);
@@ -150,7 +149,7 @@ fn cut(
         match at {
             At::Moment => {
                 run.pause_for(moment(random, LONGEST));
-                history.enter(Event::PowerCut);
+                history.power_is_cut();
                 volume.cut_power()?;
                 run.pause_for(moment(random, Duration::from_millis(10)));
             }
@@ -162,7 +161,7 @@ fn cut(
                         left -= 1;
                         return if syncs == Syncs::Pretended { pretend_syncs(call) } else { Decision::Go };
                     }
-                    history.enter(Event::PowerCut);
+                    history.power_is_cut();
                     crate::volume::cut_power_of(&mount_point).expect("cut the power");
                     Decision::Kill
                 });

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use tidings_log::testing::Random;
 use tidings_tests::{Tidings, until};
 
 use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
 use super::{Case, Plan, Tally};
 use crate::client::{Client, NONE, STORAGE_ERROR, TOPIC};
-use crate::history::{Event, History};
+use crate::history::History;
 use crate::producer::Behaviour;
 use crate::run::Run;
 use crate::server::Server;
@@ -81,9 +80,8 @@ fn rounds(plan: &Plan, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>) -> Resu
 }
 
 fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mut Tally) -> Result<()> {
-    let mut random = Random::new(seed);
     let mut volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
-    let server = Server::new(&volume.data_dir(), &mut random)?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
     let mut load = Load::new(2, Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) }, seed);
     let supervisor = Supervisor::new();
     let broker = supervisor.supervise(server.launch())?.start();
@@ -103,11 +101,11 @@ fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mu
     let refused: u64 = load.producers.iter().map(|producer| producer.refusals(STORAGE_ERROR)).sum();
     tally.count("produces refused", refused);
     // Where the file system went read-only there is no power left to cut.
-    load.history.enter(Event::PowerCut);
+    load.history.power_is_cut();
     let _ = volume.cut_power();
     broker.kill_now();
     volume.restore_power()?;
-    load.history.enter(Event::PowerBack);
+    load.history.power_is_back();
     let _broker = server.start();
     tally.findings += if syncs == Syncs::Real {
         load.settle_and_check(server.address())?
@@ -182,6 +180,8 @@ fn read_only(scene: &Scene<'_>) -> Result<()> {
     client.fetch(TOPIC, 0, 0, 0)?;
     scene.volume.become_read_only()?;
     until_refused(scene.server.address());
+    // Answers of rounds that came through before are still on their way.
+    scene.run.pause_for(Duration::from_millis(250));
     let acknowledged = scene.history.acknowledged_count();
     reads_go_on(&mut client)?;
     scene.run.pause_for(Duration::from_millis(50));

@@ -2,7 +2,7 @@
 //!
 //! Owns one function for each rule. Invariants: every rule counts what breaks it, and names the first few.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -120,49 +120,37 @@ impl fmt::Display for Findings {
 /// Holds events against contents.
 pub fn check(events: &[Event], contents: &Contents) -> Findings {
     let mut findings = Findings::default();
-    let (events, unheard) = heard(events);
-    let fates = fates(&events, &mut findings);
+    let fates = fates(events, &mut findings);
     for (partition, records) in contents {
         check_offsets(*partition, records, &mut findings);
         check_order(*partition, records, &fates, &mut findings);
     }
     check_fates(&fates, contents, &mut findings);
-    check_reads(&events, contents, &mut findings);
-    check_commits(&events, &mut findings);
-    let lost_unheard = unheard.iter().filter(|(partition, offset, record)| {
-        contents.get(partition).and_then(|records| records.get(offset)) != Some(&Ok(*record))
-    });
-    findings.lost_after_the_cut = lost_unheard.count() as u64;
+    check_reads(events, contents, &mut findings);
+    check_commits(events, &mut findings);
     findings
 }
 
-/// Takes out what a machine said whose power was cut, so that the others keep their places; and what it acknowledged
-/// so.
-fn heard(events: &[Event]) -> (Vec<&Event>, Vec<(Partition, i64, Record)>) {
-    let mut has_power = true;
-    let (mut heard, mut unheard) = (Vec::with_capacity(events.len()), Vec::new());
-    for event in events {
-        let mut hears = has_power;
-        match event {
-            Event::PowerCut => has_power = false,
-            Event::PowerBack => has_power = true,
-            Event::Acknowledged { producer, partition, numbers, base_offset: Some(base) } if !has_power => {
-                let placed = numbers.clone().zip(*base..);
-                let record = |number| Record { producer: *producer, number };
-                unheard.extend(placed.map(|(number, offset)| (*partition, offset, record(number))));
-            }
-            Event::Sent { .. } => hears = true,
-            _ => {}
+/// How many acknowledged records are not where they were said to be; of events that promise nothing.
+pub(super) fn lost(events: &[Event], contents: &Contents) -> u64 {
+    let is_there = |partition: &Partition, offset: i64, record: Record| {
+        contents.get(partition).and_then(|records| records.get(&offset)) == Some(&Ok(record))
+    };
+    let lost_of = |event: &Event| match event {
+        Event::Acknowledged { producer, partition, numbers, base_offset: Some(base) } => {
+            let placed = numbers.clone().zip(*base..);
+            let record = |number| Record { producer: *producer, number };
+            placed.filter(|(number, offset)| !is_there(partition, *offset, record(*number))).count() as u64
         }
-        heard.push(if hears { event } else { &Event::PowerCut });
-    }
-    (heard, unheard)
+        _ => 0,
+    };
+    events.iter().map(lost_of).sum()
 }
 
 type Fates = HashMap<(Partition, Record), Fate>;
 type Records = BTreeMap<i64, Result<Record, Unreadable>>;
 
-fn fates(events: &[&Event], findings: &mut Findings) -> Fates {
+fn fates(events: &[Event], findings: &mut Findings) -> Fates {
     let mut fates = Fates::new();
     for event in events {
         match event {
@@ -276,7 +264,7 @@ fn check_fates(fates: &Fates, contents: &Contents, findings: &mut Findings) {
 }
 
 /// What consumers were given stays as it was.
-fn check_reads(events: &[&Event], contents: &Contents, findings: &mut Findings) {
+fn check_reads(events: &[Event], contents: &Contents, findings: &mut Findings) {
     for event in events {
         let Event::Read { reader, partition, offset, record } = event else { continue };
         findings.reads += 1;
@@ -293,14 +281,14 @@ fn check_reads(events: &[&Event], contents: &Contents, findings: &mut Findings) 
 }
 
 /// Committed offsets do not become smaller, and everything below them was given to the group.
-fn check_commits(events: &[&Event], findings: &mut Findings) {
+fn check_commits(events: &[Event], findings: &mut Findings) {
     type Progress = HashMap<(Arc<str>, Partition), Vec<(usize, i64)>>;
     let mut committed = Progress::new();
-    let mut read: HashMap<(Arc<str>, Partition), std::collections::BTreeSet<i64>> = HashMap::new();
+    let mut given: HashMap<(Arc<str>, Partition), BTreeSet<i64>> = HashMap::new();
     for (at, event) in events.iter().enumerate() {
         match event {
             Event::Read { reader, partition, offset, .. } => {
-                read.entry((reader.clone(), *partition)).or_default().insert(*offset);
+                given.entry((reader.clone(), *partition)).or_default().insert(*offset);
             }
             Event::Committed { group, partition, offset } => {
                 findings.commits += 1;
@@ -322,7 +310,7 @@ fn check_commits(events: &[&Event], findings: &mut Findings) {
     }
     for ((group, partition), commits) in committed {
         let end = commits.iter().map(|(_, offset)| *offset).max().unwrap_or(0);
-        let read = read.remove(&(group.clone(), partition)).unwrap_or_default();
+        let read = given.remove(&(group.clone(), partition)).unwrap_or_default();
         let missed = (0..end).filter(|offset| !read.contains(offset)).count() as u64;
         findings.skipped += missed;
         if missed > 0 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Contents, Event, Findings, Record, check};
+use super::{Contents, Event, Findings, History, Record, check};
 
 fn sent(numbers: std::ops::Range<u64>) -> Event {
     Event::Sent { producer: 1, partition: 0, numbers }
@@ -82,12 +82,16 @@ fn an_acknowledgement_that_changes_is_seen() {
 #[test]
 fn nobody_hears_a_machine_without_power() {
     let there = contents(&[0]);
-    let dark = [Event::PowerCut, acknowledged(1..2, 1), read(1, 1), committed(2), Event::PowerBack];
-    let events = [&[sent(0..2), acknowledged(0..1, 0)], &dark[..], &[resumed(None, 7)]].concat();
-    let found = check(&events, &there);
+    let history = History::default();
+    assert!(history.enter(sent(0..2)) && history.enter(acknowledged(0..1, 0)));
+    history.power_is_cut();
+    assert!(![acknowledged(1..2, 1), read(1, 1), committed(2)].into_iter().any(|event| history.enter(event)));
+    history.power_is_back();
+    assert!(history.enter(resumed(None, 2)));
+    let found = history.check(&there);
     assert!(found.is_clean() && (found.acknowledged, found.lost_after_the_cut) == (1, 1), "{found}");
-    let heard = [&events[..], &[acknowledged(1..2, 1)]].concat();
-    assert_eq!(check(&heard, &there).lost, 1);
+    assert!(history.enter(acknowledged(1..2, 1)));
+    assert_eq!(history.check(&there).lost, 1);
 }
 
 #[test]
