@@ -98,6 +98,12 @@ impl StartError {
                     .to_owned(),
             ),
             StartError::Recover(error) => Some(error.hint()),
+            StartError::Topics(OpenTopicsError::Replay(error)) | StartError::Groups(error) => {
+                let check = |log: String| {
+                    format!("`tidings log check {log}`, with the broker's --data-dir, shows what can be done")
+                };
+                error.damaged_log().map(check)
+            }
             _ => None,
         }
     }
@@ -115,7 +121,7 @@ pub struct BrokerHandle {
     recovery: RecoveryReport,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    timers: JoinHandle<((), ())>,
+    timers: JoinHandle<((), (), ())>,
 }
 
 impl Broker {
@@ -150,13 +156,15 @@ impl Broker {
             topics,
             groups: groups.clone(),
             producer_ids,
+            data_dir: data_dir.clone(),
             metrics: Metrics::new(),
             storage_errors: RateLimit::new(std::time::Duration::from_secs(5)),
         });
         let (stopping, stopped) = watch::channel(false);
         let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
         let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
-        let timers = tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping) });
+        let space = housekeeping::watch_space(data_dir.clone(), shared.clock.clone());
+        let timers = tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping, space) });
         Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
     }
 }
@@ -180,7 +188,10 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
     let node_id = settings.int("node.id");
     let durability =
         if settings.value("durability") == "process" { Durability::Process } else { Durability::Power };
-    let data_dir_options = DataDirOptions { durability, node_id, ..DataDirOptions::default() };
+    // -1 leaves it to the log, which takes a part of the disk.
+    let min_free_bytes = u64::try_from(settings.long("log.min.free.bytes")).ok();
+    let data_dir_options =
+        DataDirOptions { durability, node_id, min_free_bytes, ..DataDirOptions::default() };
     let unrecovered = DataDir::open(disk, options.data_dir.clone(), data_dir_options)?;
     let (data_dir, recovery) = unrecovered.recover()?;
     report(&recovery);
@@ -229,6 +240,10 @@ impl BrokerHandle {
         match self.data_dir.storage_state() {
             StorageState::Healthy if self.listener.is_finished() => Err("the listener has ended".to_owned()),
             StorageState::Healthy => Ok(()),
+            StorageState::LowSpace(low) => Err(format!(
+                "produces are refused: {} bytes are free on the disk, less than log.min.free.bytes = {}",
+                low.available_bytes, low.min_free_bytes
+            )),
             StorageState::Failed { why } => Err(format!("writes have stopped until a restart: {why}")),
         }
     }

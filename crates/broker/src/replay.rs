@@ -57,6 +57,21 @@ pub enum ReplayLogError {
     },
 }
 
+impl ReplayLogError {
+    /// The topic-partition whose log is damaged, where that is the reason.
+    pub(crate) fn damaged_log(&self) -> Option<String> {
+        match self {
+            ReplayLogError::Batch { log, .. }
+            | ReplayLogError::Damaged { log, .. }
+            | ReplayLogError::Record { log, .. } => Some(log.clone()),
+            ReplayLogError::Read(ReadError::Damaged { topic_partition, .. }) => {
+                Some(topic_partition.to_string())
+            }
+            ReplayLogError::Read(_) | ReplayLogError::Io { .. } => None,
+        }
+    }
+}
+
 /// Hands every record of the log to `handle`.
 pub(crate) fn for_each_record<E: From<ReplayLogError>>(
     log: &PartitionLog,
@@ -77,7 +92,7 @@ pub(crate) fn for_each_record<E: From<ReplayLogError>>(
                 break;
             }
             let batch = Batch { header, bytes: bytes.split_to(header.size_bytes()) };
-            let limits = BatchLimits { control_allowed: true, ..BatchLimits::default() };
+            let limits = BatchLimits { control_allowed: true, empty_allowed: true, ..BatchLimits::default() };
             validate(&batch.bytes, &limits).map_err(|source| ReplayLogError::Damaged {
                 log: name(),
                 offset,

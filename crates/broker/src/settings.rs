@@ -49,6 +49,7 @@ pub(crate) const BROKER_DEFINITIONS: &[Definition] = &[
     broker("log.message.timestamp.after.max.ms", Kind::long(0), "3600000"),
     broker("log.message.timestamp.before.max.ms", Kind::long(0), MAX_LONG),
     broker("log.message.timestamp.type", Kind::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime"),
+    broker("log.min.free.bytes", Kind::long(-1), "-1"),
     broker("log.preallocate", Kind::Boolean, "false"),
     broker("log.retention.bytes", Kind::long(-1), "-1"),
     broker("log.retention.hours", Kind::int(-1), "168"),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tidings_log::DataDir;
 use tidings_model::ErrorCode;
 
 use crate::clock::Clock;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
     pub(crate) producer_ids: ProducerIds,
+    /// For what the storage as a whole has to tell.
+    pub(crate) data_dir: Arc<DataDir>,
     pub(crate) metrics: Metrics,
     /// Limits the log lines about appends that the disk refused.
     pub(crate) storage_errors: RateLimit,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tidings_log::{DataDir, LogConfig, PartitionLog};
+use tidings_log::{DataDir, LogConfig, PartitionLog, StorageState};
 use tidings_model::{TopicId, TopicPartition};
 use tokio::sync::Mutex;
 
@@ -246,6 +246,14 @@ impl Inner {
         logs: Vec<(TopicPartition, TopicId, LogConfig)>,
     ) -> Result<Vec<Arc<PartitionLog>>, TopicError> {
         let data_dir = self.data_dir.clone();
+        // Groups must be able to begin, and with them to read: their topic may use what is left.
+        let internal =
+            |(topic_partition, ..): &(TopicPartition, _, _)| names::is_internal(&topic_partition.topic);
+        if let StorageState::LowSpace(low) = data_dir.storage_state()
+            && !logs.iter().all(internal)
+        {
+            return Err(TopicError::LowSpace(low));
+        }
         // Making and syncing folders blocks, and can take its time when there are thousands.
         let created = tokio::task::spawn_blocking(move || data_dir.create_logs(&logs)).await;
         created.map_err(storage)?.map_err(storage)

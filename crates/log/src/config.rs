@@ -29,6 +29,8 @@ pub struct DataDirOptions {
     /// How many segment files stay open at most, within half of what the process may open; others are
     /// opened when they are read or written.
     pub max_open_files: usize,
+    /// `log.min.free.bytes`: below it clients' appends are refused; none is a part of the file system.
+    pub min_free_bytes: Option<u64>,
     /// From this many dirty files on, one `syncfs` replaces an `fdatasync` each.
     pub syncfs_from_files: usize,
 }
@@ -41,6 +43,7 @@ impl Default for DataDirOptions {
             node_id: 0,
             checkpoint_bytes: 64 << 20,
             max_open_files: 8192,
+            min_free_bytes: None,
             syncfs_from_files: 2,
         }
     }

@@ -26,10 +26,11 @@ use crate::partition_log::{PartitionLog, Recovered};
 use crate::producers::Producers;
 use crate::recovery::{RecoverError, RecoveryReport, recover_logs};
 use crate::segment::Segment;
+use crate::space::LowSpace;
 use crate::storage::Storage;
 pub(crate) use checkpointer::Checkpointer;
 pub use error::{CloseError, CreateError, DeleteError, OpenError};
-pub(crate) use meta::partition_metadata_id;
+pub(crate) use meta::{META, PARTITION_METADATA, check_version, partition_metadata_id};
 use meta::{Meta, encode_partition_metadata};
 
 /// The logs by partition.
@@ -73,6 +74,7 @@ impl UnrecoveredDataDir {
             // So that the next start need not check the same bytes again.
             self.storage.checkpoints.ring();
         }
+        self.storage.space.check(disk, &self.storage.root);
         Ok((Arc::new(DataDir::start(self)), report))
     }
 }
@@ -105,8 +107,8 @@ impl DataDir {
             _ => OpenError::Io { path: path.clone(), source },
         };
         disk.create_dir_all(&path).map_err(failed)?;
-        let lock = disk.lock(&path.join(LOCK)).map_err(failed)?;
-        let lock = lock.ok_or_else(|| OpenError::Locked { path: path.clone() })?;
+        let lock = take_lock(&*disk, &path).map_err(failed)?;
+        let lock = lock.map_err(|holder| OpenError::Locked { path: path.clone(), holder })?;
         let meta = Meta::load_or_create(&*disk, &path, &options)?;
         let root = disk.open_root(&path).map_err(failed)?;
         let storage = Arc::new(Storage::new(disk, path.clone(), options).map_err(failed)?);
@@ -143,7 +145,22 @@ impl DataDir {
 
     /// Whether writes are possible.
     pub fn storage_state(&self) -> StorageState {
-        self.storage.health.state()
+        match (self.storage.health.failure(), self.storage.space.low()) {
+            (Some(why), _) => StorageState::Failed { why: why.clone() },
+            (None, Some(low)) => StorageState::LowSpace(low),
+            (None, None) => StorageState::Healthy,
+        }
+    }
+
+    /// Looks at the free space now; to be called every second or so, because nothing else notices that space has come
+    /// back, or that somebody else takes it.
+    pub fn check_space(&self) -> Option<LowSpace> {
+        self.storage.space.check(&*self.storage.disk, &self.storage.root)
+    }
+
+    /// Free bytes as found last.
+    pub fn available_bytes(&self) -> u64 {
+        self.storage.space.available_bytes()
     }
 
     /// All logs, in no order.
@@ -305,6 +322,18 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         self.stop_threads();
     }
+}
+
+/// Locks a data directory, or tells which process has it locked, if that has said so.
+pub(crate) fn take_lock(disk: &dyn Disk, root: &Path) -> io::Result<Result<Box<dyn DiskLock>, Option<u32>>> {
+    let path = root.join(LOCK);
+    if let Some(lock) = disk.lock(&path)? {
+        // Only a courtesy to whoever finds the lock taken; the lock itself is what counts.
+        let _ = write_file(disk, &path, format!("{}\n", std::process::id()).as_bytes());
+        return Ok(Ok(lock));
+    }
+    let text = read_file(disk, &path)?.unwrap_or_default();
+    Ok(Err(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok())))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {

@@ -19,13 +19,14 @@ mod partition_log;
 mod producers;
 mod recovery;
 mod segment;
+mod space;
 mod storage;
 pub mod testing;
 
 pub use commit::{CommitError, CommitTicket};
 pub use config::{DataDirOptions, Durability, LogConfig};
 pub use data_dir::{CloseError, CreateError, DataDir, DeleteError, OpenError, UnrecoveredDataDir};
-pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode, RealDisk};
+pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk};
 pub use health::StorageState;
 pub use partition_log::{
     AppendError, AppendOptions, Appended, FetchWaiter, Fetched, FileSlice, Origin, PartitionLog, ReadError,
@@ -33,3 +34,4 @@ pub use partition_log::{
 };
 pub use producers::SequenceError;
 pub use recovery::{Cut, RecoverError, RecoveryReport};
+pub use space::LowSpace;

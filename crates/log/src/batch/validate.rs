@@ -135,6 +135,8 @@ pub struct BatchLimits {
     pub latest_timestamp: i64,
     /// Whether control batches may pass: only our own coordinators write them.
     pub control_allowed: bool,
+    /// Whether batches without records may pass: they stand for a hole in a log, and nobody sends them.
+    pub empty_allowed: bool,
 }
 
 impl Default for BatchLimits {
@@ -144,6 +146,7 @@ impl Default for BatchLimits {
             earliest_timestamp: i64::MIN,
             latest_timestamp: i64::MAX,
             control_allowed: false,
+            empty_allowed: false,
         }
     }
 }
@@ -227,7 +230,8 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     }
     let compression = header.compression().map_err(|found| BatchError::Codec { index, found })?;
     let BatchHeader { record_count, last_offset_delta, .. } = *header;
-    if record_count < 1 || i64::from(record_count) - 1 != i64::from(last_offset_delta) {
+    let hole = limits.empty_allowed && record_count == 0 && last_offset_delta >= 0;
+    if !hole && (record_count < 1 || i64::from(record_count) - 1 != i64::from(last_offset_delta)) {
         return Err(BatchError::Count { index, record_count, last_offset_delta });
     }
     check_producer(header, index)?;

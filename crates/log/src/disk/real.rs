@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode};
+use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
 
 /// The machine's own file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +74,12 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
+        let found = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(DiskSpace { available_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
     }
 }
 

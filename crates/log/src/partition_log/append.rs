@@ -106,6 +106,10 @@ impl PartitionLog {
             Ok(Some(duplicate)) => return self.answer_duplicate(&writer, duplicate, stamped),
             Ok(None) => {}
         }
+        // Behind the check for duplicates: what is there already needs no space.
+        if let (Origin::Client, Some(low)) = (options.origin, self.storage.space.low()) {
+            return Err(AppendError::LowSpace { topic_partition: topic_partition(), low });
+        }
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
         let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
         let last_offset = self.publish(&mut writer, &headers, &config);
@@ -128,7 +132,7 @@ impl PartitionLog {
     }
 
     /// Lets the append go on, or says why not.
-    fn make_ready(&self, writer: &mut Writer) -> Result<(), AppendError> {
+    fn make_ready(self: &Arc<Self>, writer: &mut Writer) -> Result<(), AppendError> {
         let topic_partition = || self.topic_partition.clone();
         if let Some(why) = self.storage.health.failure() {
             return Err(AppendError::StorageFailed { topic_partition: topic_partition(), why: why.clone() });
@@ -151,13 +155,21 @@ impl PartitionLog {
     }
 
     /// Removes what a failed write left. Until that has succeeded, nothing may be written behind it.
-    fn cut_back(&self, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
+    fn cut_back(self: &Arc<Self>, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
         let storage = &self.storage;
         let file = storage.open_files.get(&*storage.disk, &writer.active);
-        file.and_then(|file| file.set_len(position)).map_err(|source| {
-            writer.condition = Condition::Ragged { position };
-            self.storage_error("cutting back", &writer.active, source)
-        })
+        match file.and_then(|file| file.set_len(position).map(|()| file)) {
+            Ok(file) => {
+                // The next round makes the cut durable, before anything behind it is acknowledged: the segment may be
+                // closed by then, and its file's length is what a start goes by.
+                drop(self.commit(&writer.active, file, true));
+                Ok(())
+            }
+            Err(source) => {
+                writer.condition = Condition::Ragged { position };
+                Err(self.storage_error("cutting back", &writer.active, source))
+            }
+        }
     }
 
     fn answer_duplicate(
@@ -230,7 +242,7 @@ impl PartitionLog {
 
     /// Writes the batches at the end of the active segment with new prefixes; on failure cuts back.
     fn write(
-        &self,
+        self: &Arc<Self>,
         writer: &mut Writer,
         records: &Bytes,
         headers: &mut [BatchHeader],
@@ -300,5 +312,11 @@ fn limits(config: &LogConfig, options: &AppendOptions) -> BatchLimits {
         (earliest, options.now_ms.saturating_add(config.timestamp_after_max_ms))
     };
     let max_batch_bytes = if trusted { usize::MAX } else { config.max_message_bytes as usize };
-    BatchLimits { max_batch_bytes, earliest_timestamp, latest_timestamp, control_allowed: trusted }
+    BatchLimits {
+        max_batch_bytes,
+        earliest_timestamp,
+        latest_timestamp,
+        control_allowed: trusted,
+        empty_allowed: false,
+    }
 }

@@ -168,10 +168,9 @@ impl Recovery<'_> {
                     format!("expected a segment from offset {next_offset}, found {}", file.base_offset);
                 return Err(self.damaged(&segment, 0, next_offset, file.len, what));
             }
-            let cuts_count = self.cuts.len();
             next_offset = self.recover_segment(&segment, file, recovery_point)?;
-            let torn = self.cuts.len() > cuts_count || next_base.is_some_and(|base| base > next_offset);
-            if torn {
+            // Without a missing offset what was cut is the rest of a write that failed and was not acknowledged.
+            if next_base.is_some_and(|base| base > next_offset) {
                 // What was lost had not been synced, and so had nothing of what came after.
                 self.set_aside(&files[index + 1..], next_offset)?;
                 break;
@@ -413,4 +412,4 @@ impl Recovery<'_> {
 }
 
 /// Ends the names of files that hold what was cut off a log.
-const CUT_EXTENSION: &str = "cut";
+pub(crate) const CUT_EXTENSION: &str = "cut";

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use parking_lot::Mutex;
 
 use super::sim_state::{Loss, Node, State};
-use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
 
 /// Kinds of operations that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +29,9 @@ pub enum Operation {
     /// Renaming.
     Rename,
 }
+
+/// What the disk says it can hold.
+const SIZE_BYTES: u64 = 1 << 40;
 
 /// A disk in memory.
 #[derive(Debug, Clone, Default)]
@@ -188,7 +191,9 @@ impl SimDisk {
     }
 
     fn handle(&self, inode: usize, path: &Path) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned() })
+        let errors_count = self.shared.lock().state.inodes.get(inode).map_or(0, |inode| inode.errors_count);
+        let seen = AtomicU64::new(errors_count);
+        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), seen })
     }
 }
 
@@ -212,7 +217,8 @@ impl Disk for SimDisk {
     }
 
     fn open_root(&self, path: &Path) -> io::Result<Box<dyn DiskRoot>> {
-        Ok(Box::new(SimRoot { disk: self.clone(), path: path.to_owned() }))
+        let seen = AtomicU64::new(self.shared.lock().state.errors_count);
+        Ok(Box::new(SimRoot { disk: self.clone(), path: path.to_owned(), seen }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
@@ -277,6 +283,11 @@ impl Disk for SimDisk {
             Ok(())
         })
     }
+
+    fn space(&self, _: &Path) -> io::Result<DiskSpace> {
+        let left = self.shared.lock().space_left_bytes;
+        Ok(DiskSpace { available_bytes: left.unwrap_or(SIZE_BYTES), total_bytes: SIZE_BYTES })
+    }
 }
 
 #[derive(Debug)]
@@ -284,6 +295,8 @@ struct SimFile {
     disk: SimDisk,
     inode: usize,
     path: PathBuf,
+    /// Failed syncs that this descriptor knows of.
+    seen: AtomicU64,
 }
 
 impl DiskFile for SimFile {
@@ -334,13 +347,15 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.disk.operate(Operation::Sync, &self.path, |shared, succeeds| {
-            let inode = &mut shared.state.inodes[self.inode];
+            let state = &mut shared.state;
+            let inode = &mut state.inodes[self.inode];
             if succeeds {
-                inode.sync()
+                inode.sync();
             } else {
-                inode.fail_sync()
+                inode.fail_sync();
+                state.errors_count += 1;
             }
-            Ok(())
+            reported(&self.seen, inode.errors_count)
         })
     }
 
@@ -353,7 +368,19 @@ impl DiskFile for SimFile {
 struct SimRoot {
     disk: SimDisk,
     path: PathBuf,
+    seen: AtomicU64,
 }
+
+/// The error of an earlier sync, which a descriptor has not been told yet.
+fn reported(seen: &AtomicU64, errors_count: u64) -> io::Result<()> {
+    if seen.swap(errors_count, SeqCst) == errors_count {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(EIO))
+    }
+}
+
+const EIO: i32 = 5;
 
 impl DiskRoot for SimRoot {
     fn sync_all(&self) -> io::Result<()> {
@@ -362,8 +389,9 @@ impl DiskRoot for SimRoot {
                 shared.state.sync_all();
             } else {
                 shared.state.inodes.iter_mut().for_each(|inode| inode.fail_sync());
+                shared.state.errors_count += 1;
             }
-            Ok(())
+            reported(&self.seen, shared.state.errors_count)
         })
     }
 }

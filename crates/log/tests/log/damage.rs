@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidings_log::batch::Batches;
+use tidings_log::batch::{BatchBuilder, Batches};
 use tidings_log::testing::{Loss, SimDisk};
-use tidings_log::{DataDir, DataDirOptions, LogConfig, PartitionLog, ReadError, RecoverError, UpTo};
+use tidings_log::{DataDir, DataDirOptions, Disk, LogConfig, PartitionLog, ReadError, RecoverError, UpTo};
 
-use crate::support::{NOW_MS, append_durably, batch, create, log, open_on, tags, timed_batch};
+use crate::support::{NOW_MS, append, append_durably, batch, create, fill, log, open_on, tags, timed_batch};
 
 const ROOT: &str = "/data";
 
@@ -207,5 +207,102 @@ fn a_missing_checkpoint_costs_time_only() {
         let orders = log(&data_dir, 0);
         assert_eq!(tags(&orders, UpTo::HighWatermark), expected);
         assert_eq!(orders.latest_leader_epoch(), Some(0));
+    }
+}
+
+/// A small log with idempotent producers, cleanly closed or killed some way behind a checkpoint; and what it holds.
+fn with_producers(close: bool) -> (SimDisk, Vec<String>) {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let config = LogConfig { segment_bytes: 2000, index_interval_bytes: 128, ..LogConfig::default() };
+    let orders = create(&data_dir, 0, config);
+    for index in 0..24 {
+        append_durably(&orders, produced(index));
+        if index == 17 {
+            data_dir.checkpoint().expect("checkpoint");
+        }
+    }
+    assert!(orders.segment_count() > 3);
+    let expected = tags(&orders, UpTo::HighWatermark);
+    if close {
+        data_dir.close().expect("close");
+    }
+    (disk.crash(Loss::Nothing), expected)
+}
+
+/// The batch of this index: two producers take turns.
+fn produced(index: i32) -> bytes::Bytes {
+    let mut builder = BatchBuilder::new().producer(i64::from(index % 2), 0, index / 2);
+    fill(&mut builder, &format!("b{index}"), 1, 120 + 10 * index as usize, NOW_MS + i64::from(index));
+    builder.build()
+}
+
+/// Every file besides the logs, deleted, cut at every byte, flipped in every byte, and with bytes behind its end: a start
+/// succeeds, everything is read as it was written, and a producer's retry of its last batch is still recognised. Only a
+/// recovery point that claims more than there is stops the start: that is what lost data looks like.
+#[test]
+fn any_damage_to_a_file_beside_the_logs_costs_time_only() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for close in [true, false] {
+        let (disk, expected) = with_producers(close);
+        for path in disk.files(Path::new(ROOT)) {
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            // The identity decides whether the directory is ours at all; its version is tested where it is read.
+            if name.ends_with(".log") || name == "meta.properties" || name == ".lock" {
+                continue;
+            }
+            kinds.insert(path.extension().map_or(name.clone(), |end| end.to_string_lossy().into_owned()));
+            let mut len = 0;
+            disk.corrupt(&path, |data| len = data.len()).expect("look");
+            let deleted = disk.crash(Loss::Nothing);
+            deleted.remove_file(&path).expect("delete");
+            check_readable(&deleted, &expected, &format!("{name} deleted"));
+            for at in 0..len {
+                let damages: [fn(&mut Vec<u8>, usize); 4] = [
+                    |data, at| data.truncate(at),
+                    |data, at| data[at] ^= 1,
+                    |data, at| data[at] ^= 0x80,
+                    |data, at| data.extend(std::iter::repeat_n(0x5a, at + 1)),
+                ];
+                for (number, damage) in damages.into_iter().enumerate() {
+                    let disk = disk.crash(Loss::Nothing);
+                    disk.corrupt(&path, |data| damage(data, at)).expect("corrupt");
+                    check_readable(&disk, &expected, &format!("{name}, byte {at}, damage {number}"));
+                }
+            }
+        }
+    }
+    let expected = [
+        "index",
+        "kafka_cleanshutdown",
+        "leader-epoch-checkpoint",
+        "metadata",
+        "recovery-point-offset-checkpoint",
+        "replication-offset-checkpoint",
+        "snapshot",
+        "timeindex",
+    ];
+    let found: Vec<_> = kinds.iter().map(|kind| kind.trim_start_matches('.')).collect();
+    assert!(expected.iter().all(|kind| found.contains(kind)), "{found:?}");
+}
+
+fn check_readable(disk: &SimDisk, expected: &[String], what: &str) {
+    let data_dir = match try_recover(disk) {
+        Ok(data_dir) => data_dir,
+        Err(error) if what.starts_with("recovery-point") => {
+            assert!(error.to_string().contains("before its recovery point"), "{what}: {error}");
+            return;
+        }
+        Err(error) => panic!("{what}: {error}"),
+    };
+    let orders = log(&data_dir, 0);
+    assert_eq!(tags(&orders, UpTo::HighWatermark), expected, "{what}");
+    for offset in [0, 9, 23] {
+        let found = orders.offset_for_timestamp(NOW_MS + offset).expect("search").expect("found");
+        assert_eq!((found.offset, found.timestamp_ms), (offset, NOW_MS + offset), "{what}");
+    }
+    for index in [22, 23] {
+        let again = append(&orders, produced(index));
+        assert!(again.duplicate && again.base_offset == i64::from(index), "{what}: {again:?}");
     }
 }

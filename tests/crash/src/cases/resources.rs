@@ -81,7 +81,9 @@ fn rounds(plan: &Plan, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>) -> Resu
 
 fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mut Tally) -> Result<()> {
     let mut volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
-    let server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
+    // The disk is to fill up to its last byte.
+    let server =
+        Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20).set("log.min.free.bytes", 0);
     let mut load = Load::new(2, Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) }, seed);
     let supervisor = Supervisor::new();
     let broker = supervisor.supervise(server.launch())?.start();
