@@ -14,6 +14,7 @@ mod disk;
 mod health;
 mod index;
 mod leader_epochs;
+pub mod offline;
 mod open_files;
 mod partition_log;
 mod producers;

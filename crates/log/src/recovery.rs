@@ -4,12 +4,12 @@
 //! read but what finding the end takes; above it every batch is checked, written again and synced before
 //! anyone sees it; only bytes that form no whole batch at the end are cut; any other damage is an error.
 
-mod judge;
+pub(crate) mod judge;
 mod partition;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use tidings_model::TopicPartition;
 use crate::checkpoint;
 use crate::partition_log::PartitionLog;
 use crate::storage::Storage;
+pub(crate) use partition::CUT_EXTENSION;
 use partition::{PartitionOutcome, recover_partition};
 
 /// Why a data directory can't be used as it is.
@@ -58,10 +59,16 @@ impl RecoverError {
     /// How to go on.
     pub fn hint(&self) -> String {
         match self {
-            Self::Damaged { topic_partition, offset, .. } => format!(
-                "restore the partition's folder from a copy, or move it out of the data directory to go on \
-                 without {topic_partition}; records from offset {offset} on are affected"
-            ),
+            Self::Damaged { topic_partition, file, offset, .. } => {
+                let root = file.parent().and_then(Path::parent).unwrap_or(Path::new(".")).display();
+                let repair = format!("tidings log repair --data-dir {root} {topic_partition}");
+                format!(
+                    "`tidings log check --data-dir {root} {topic_partition}` shows all that is damaged; restore the \
+                     partition's folder from a copy, or give up what is lost: `{repair} --drop-damaged` keeps the valid \
+                     batches behind it, `{repair} --truncate-at {offset}` ends the log there; both show what they would \
+                     do, keep the bytes they take out, and act with --yes"
+                )
+            }
             Self::Io { .. } => "check the disk and the directory's permissions".to_owned(),
         }
     }

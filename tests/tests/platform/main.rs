@@ -5,6 +5,7 @@
 mod activities;
 mod crashes;
 mod demo;
+mod disks;
 mod failures;
 mod formats;
 mod hostile;

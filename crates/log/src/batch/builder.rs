@@ -48,6 +48,24 @@ impl BatchBuilder {
         Self { header, buffer: BytesMut::zeroed(HEADER_LEN), scratch: Vec::new() }
     }
 
+    /// A batch without records that stands for the offsets from `base_offset` up to `next_offset`, as a compaction
+    /// leaves it: offsets stay continuous, and consumers step over it.
+    ///
+    /// # Panics
+    /// When there is no offset between them, or more than a batch can span.
+    pub fn without_records(base_offset: i64, next_offset: i64) -> Bytes {
+        let mut header = Self::new().header;
+        header.base_offset = base_offset;
+        header.batch_length = (HEADER_LEN - LENGTH_OVERHEAD) as i32;
+        header.last_offset_delta =
+            i32::try_from(next_offset - base_offset - 1).expect("a batch spans 2^31 offsets");
+        assert!(header.last_offset_delta >= 0, "a batch spans at least one offset");
+        let mut bytes = header.encode();
+        let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+        bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+        Bytes::copy_from_slice(&bytes)
+    }
+
     /// Marks the batch as written by an idempotent producer.
     pub fn producer(mut self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
         self.header.producer_id = producer_id;

@@ -17,7 +17,7 @@ const SECTOR_BYTES: u64 = 512;
 
 /// What stands at a position.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// A whole batch with the offset expected.
     Valid(BatchHeader),
     /// Something else.
@@ -25,7 +25,7 @@ pub(super) enum Verdict {
 }
 
 /// Checks batches of one file.
-pub(super) struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     file: &'a dyn DiskFile,
     len: u64,
     buffer: Vec<u8>,
@@ -34,6 +34,16 @@ pub(super) struct Judge<'a> {
 impl<'a> Judge<'a> {
     pub fn new(file: &'a dyn DiskFile, len: u64) -> Self {
         Self { file, len, buffer: vec![0; CHUNK_BYTES] }
+    }
+
+    /// The header at `position`, whatever it says; none where the file has no room for one.
+    pub fn header(&self, position: u64) -> io::Result<Option<BatchHeader>> {
+        if self.len.saturating_sub(position) < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; HEADER_LEN];
+        read_exact_at(self.file, &mut head, position)?;
+        Ok(BatchHeader::parse(&head))
     }
 
     /// Checks the batch at `position` in full, CRC included; it must begin with `next_offset`.

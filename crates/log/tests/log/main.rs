@@ -6,6 +6,7 @@ mod damage;
 mod failures;
 mod kafka_tools;
 mod model;
+mod offline;
 mod power_cut;
 mod producers;
 mod reading;
