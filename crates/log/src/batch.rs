@@ -7,16 +7,19 @@
 
 mod builder;
 mod header;
+mod marker;
 mod records;
 mod stamp;
 mod validate;
 
 pub use builder::{BatchBuilder, Headers};
 pub use header::{BatchHeader, Compression, TimestampType};
+pub use marker::{EndTxnMarker, TransactionResult};
 pub use records::{Record, RecordError, Records};
 pub use validate::{BatchError, BatchLimits, Batches, validate};
 
 pub(crate) use header::{CRC_FROM, increment_sequence};
+pub(crate) use marker::MAX_MARKER_BYTES;
 pub(crate) use stamp::stamp;
 
 use bytes::Bytes;

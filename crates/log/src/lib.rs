@@ -33,6 +33,7 @@ pub use partition_log::{
     AppendError, AppendOptions, Appended, FetchWaiter, Fetched, FileSlice, Origin, PartitionLog, ReadError,
     TimestampedOffset, UpTo,
 };
-pub use producers::SequenceError;
+pub use producers::{ActiveProducer, OpenTransaction, SequenceError};
 pub use recovery::{Cut, RecoverError, RecoveryReport};
+pub use segment::AbortedTransaction;
 pub use space::LowSpace;

@@ -10,6 +10,7 @@ mod checkpoint;
 mod fetch_waiter;
 mod read;
 mod timestamps;
+mod transactions;
 
 pub use append::{AppendError, AppendOptions, Appended, Origin};
 pub use fetch_waiter::FetchWaiter;
@@ -17,6 +18,7 @@ pub use read::{Fetched, FileSlice, ReadError, UpTo};
 pub use timestamps::TimestampedOffset;
 
 pub(crate) use checkpoint::LEADER_EPOCHS;
+pub(crate) use transactions::aborted;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -32,6 +34,7 @@ use crate::producers::Producers;
 use crate::segment::{Segment, SegmentEnd};
 use crate::storage::Storage;
 use fetch_waiter::FetchWaiters;
+use transactions::UnstableOffsets;
 
 /// A partition's log. All methods may be called from any thread; none waits for a sync.
 #[derive(Debug)]
@@ -46,8 +49,7 @@ pub struct PartitionLog {
     segments: RwLock<Vec<Arc<Segment>>>,
     marks: Mutex<Marks>,
     log_start_offset: AtomicI64,
-    /// The first offset of the oldest open transaction, or `i64::MAX`.
-    first_unstable_offset: AtomicI64,
+    unstable: UnstableOffsets,
     high_watermark: AtomicI64,
     log_end_offset: AtomicI64,
     /// What the newest checkpoint covers.
@@ -113,7 +115,7 @@ impl PartitionLog {
         let active = recovered.segments.last().expect("a log has a segment").clone();
         let SegmentEnd { offset: end_offset, position } = active.end();
         let high_watermark = Mark { offset: end_offset, segment_base: active.base_offset(), position };
-        let first_unstable = recovered.producers.first_unstable_offset().unwrap_or(i64::MAX);
+        let unstable = UnstableOffsets::new(recovered.producers.first_unstable_offset());
         let (producers, epochs) = (recovered.producers, recovered.epochs);
         let writer = Writer { active, producers, epochs, condition: Condition::Unprepared };
         Self {
@@ -126,7 +128,7 @@ impl PartitionLog {
             segments: RwLock::new(recovered.segments),
             marks: Mutex::new(Marks { high_watermark, recent: VecDeque::new() }),
             log_start_offset: AtomicI64::new(recovered.log_start_offset),
-            first_unstable_offset: AtomicI64::new(first_unstable),
+            unstable,
             high_watermark: AtomicI64::new(end_offset),
             log_end_offset: AtomicI64::new(end_offset),
             recovery_point: AtomicI64::new(recovered.recovery_point),
@@ -150,10 +152,10 @@ impl PartitionLog {
         self.log_start_offset.load(Acquire)
     }
 
-    /// Where `read_committed` ends: the first open transaction, at most the high watermark.
+    /// Where `read_committed` ends: the first transaction without a durable marker, at most the high watermark.
     pub fn last_stable_offset(&self) -> i64 {
         let high_watermark = self.high_watermark();
-        self.first_unstable_offset.load(Acquire).min(high_watermark).max(self.log_start_offset())
+        self.unstable.first().min(high_watermark).max(self.log_start_offset())
     }
 
     /// Where consumers' reads end: everything below is durable.
@@ -239,6 +241,7 @@ impl PartitionLog {
         marks.high_watermark = Mark { offset, segment_base: segment.base_offset(), position };
         self.high_watermark.store(offset, Release);
         drop(marks);
+        self.unstable.high_watermark_moved(offset);
         self.waiters.wake_all();
     }
 

@@ -1,4 +1,4 @@
-//! One segment: a file of batches from a base offset on, and its two indexes.
+//! One segment: a file of batches from a base offset on, its two indexes, and the transactions aborted in it.
 //!
 //! Owns the file's name, its end, and the index entries. Invariants: the end is behind the last whole
 //! batch and moves after the bytes are written; an index entry is believed only after the batch it points
@@ -7,9 +7,12 @@
 
 mod lookup;
 mod scan;
+mod txn_index;
 
 use lookup::Indexes;
 pub(crate) use scan::{BadBatch, HeaderScan};
+pub use txn_index::AbortedTransaction;
+pub(crate) use txn_index::{TxnIndex, TxnIndexSummary};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,6 +46,7 @@ pub(crate) struct Segment {
     base_offset: i64,
     file: FileSlot,
     state: Mutex<State>,
+    txn_index: TxnIndex,
     /// The last commit round that had to sync this segment; see [`crate::commit`].
     pub dirty_round: AtomicU64,
     /// Whether the directory has not been synced since the file was created.
@@ -88,6 +92,7 @@ impl Segment {
             base_offset,
             file: FileSlot::default(),
             state: Mutex::new(state),
+            txn_index: TxnIndex::default(),
             dirty_round: AtomicU64::new(0),
             new_name: AtomicBool::new(false),
         }
@@ -113,9 +118,13 @@ impl Segment {
         self.dir.join(file_name(self.base_offset, "timeindex"))
     }
 
-    /// The files that may exist beside the log file.
-    pub fn paths(&self) -> [PathBuf; 3] {
-        [self.log_path(), self.index_path(), self.time_index_path()]
+    pub fn txn_index_path(&self) -> PathBuf {
+        self.dir.join(file_name(self.base_offset, "txnindex"))
+    }
+
+    /// The log file and the files that may exist beside it.
+    pub fn paths(&self) -> [PathBuf; 4] {
+        [self.log_path(), self.index_path(), self.time_index_path(), self.txn_index_path()]
     }
 
     pub fn file_slot(&self) -> &FileSlot {
@@ -172,6 +181,38 @@ impl Segment {
         }
         state.end.position += header.size_bytes() as u64;
         state.end.offset = header.next_offset();
+    }
+
+    /// The segment's entries of aborted transactions.
+    pub fn txn_index(&self) -> &TxnIndex {
+        &self.txn_index
+    }
+
+    /// Notes that a marker in this segment aborts a transaction.
+    pub fn push_aborted(&self, storage: &Storage, aborted: AbortedTransaction) {
+        self.txn_index.push(aborted, &*storage.disk, &self.txn_index_path());
+    }
+
+    /// Adds the transactions aborted in this segment that touch a range; tells whether later segments may have more.
+    pub fn collect_aborted(
+        &self,
+        storage: &Storage,
+        range: (i64, i64),
+        found: &mut Vec<AbortedTransaction>,
+    ) -> io::Result<bool> {
+        // Nearly every segment has none, and so needs no path.
+        if self.txn_index.summary().is_none() {
+            return Ok(true);
+        }
+        self.txn_index.collect(&*storage.disk, &self.txn_index_path(), range, found)
+    }
+
+    /// Writes the transaction index to its file.
+    pub fn flush_txn_index(&self, storage: &Storage) -> io::Result<()> {
+        if self.txn_index.summary().is_none() {
+            return Ok(());
+        }
+        self.txn_index.flush(&*storage.disk, &self.txn_index_path())
     }
 
     /// Writes all index entries to their files.

@@ -133,7 +133,7 @@ pub struct BatchLimits {
     pub earliest_timestamp: i64,
     /// Largest timestamp allowed.
     pub latest_timestamp: i64,
-    /// Whether control batches may pass: only our own coordinators write them.
+    /// Whether control batches and batches without a sequence may pass: only our own coordinators write them.
     pub control_allowed: bool,
     /// Whether batches without records may pass: they stand for a hole in a log, and nobody sends them.
     pub empty_allowed: bool,
@@ -234,7 +234,7 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     if !hole && (record_count < 1 || i64::from(record_count) - 1 != i64::from(last_offset_delta)) {
         return Err(BatchError::Count { index, record_count, last_offset_delta });
     }
-    check_producer(header, index)?;
+    check_producer(header, index, limits)?;
     if header.is_control() && !limits.control_allowed {
         return Err(BatchError::Control { index });
     }
@@ -247,11 +247,12 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     check_timestamps(header.base_timestamp.min(max_timestamp), max_timestamp, index, limits)
 }
 
-fn check_producer(header: &BatchHeader, index: usize) -> Result<(), BatchError> {
+fn check_producer(header: &BatchHeader, index: usize, limits: &BatchLimits) -> Result<(), BatchError> {
     let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = *header;
-    // A control batch has a producer but no sequence: it is not one of the producer's own batches.
+    // A coordinator's batch, a marker or the offsets of a transaction, has a producer but no sequence: it is not one
+    // of the producer's own batches.
     let valid = if header.has_producer_id() {
-        producer_id >= 0 && producer_epoch >= 0 && (base_sequence >= 0 || header.is_control())
+        producer_id >= 0 && producer_epoch >= 0 && (base_sequence >= 0 || limits.control_allowed)
     } else {
         // Epoch and sequence mean nothing then: KafkaJS leaves them 0 where others write -1.
         !header.is_transactional()

@@ -115,6 +115,12 @@ impl CommitTicket {
         }
     }
 
+    /// Gives up waiting and leaves the commit to whatever is appended next: for records that need not be durable before
+    /// something that builds on them is.
+    pub fn leave(mut self) {
+        self.held = None;
+    }
+
     /// The outcome, if it is known by now.
     pub fn outcome(&self) -> Option<Result<(), CommitError>> {
         match &self.state {

@@ -15,7 +15,9 @@ use std::sync::atomic::Ordering::Release;
 use bytes::Bytes;
 
 use super::{Condition, PartitionLog, Writer};
-use crate::batch::{BatchHeader, BatchLimits, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate};
+use crate::batch::{
+    BatchHeader, BatchLimits, EndTxnMarker, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate,
+};
 use crate::commit::CommitTicket;
 use crate::config::{Durability, LogConfig};
 use crate::disk::{DiskFile, OpenMode, write_all_at};
@@ -27,8 +29,20 @@ use crate::segment::{Segment, SegmentEnd, SegmentError};
 pub enum Origin {
     /// A producer; its batches are not trusted.
     Client,
+    /// A producer, and the transaction coordinator has just confirmed that the partition is part of its transaction.
+    Transaction,
     /// The broker itself, which may write control records.
     Coordinator,
+}
+
+/// What an append's producers are checked for.
+pub(super) enum ProducerCheck {
+    Batches,
+    /// One batch, made from this marker.
+    Marker {
+        marker: EndTxnMarker,
+        is_epoch_bumped: bool,
+    },
 }
 
 /// How to append.
@@ -84,6 +98,16 @@ impl PartitionLog {
         options: AppendOptions,
         more: bool,
     ) -> Result<Appended, AppendError> {
+        self.append_checked(records, options, more, ProducerCheck::Batches)
+    }
+
+    pub(super) fn append_checked(
+        self: &Arc<Self>,
+        records: Bytes,
+        options: AppendOptions,
+        more: bool,
+        check: ProducerCheck,
+    ) -> Result<Appended, AppendError> {
         let config = self.config();
         let limits = limits(&config, &options);
         let mut headers = validate(&records, &limits).map_err(|source| AppendError::Invalid {
@@ -100,7 +124,12 @@ impl PartitionLog {
         }
         let mut writer = self.writer.lock();
         self.make_ready(&mut writer)?;
-        let duplicate = writer.producers.check(&headers);
+        let duplicate = match check {
+            ProducerCheck::Batches => writer.producers.check(&headers, options.origin),
+            ProducerCheck::Marker { marker, is_epoch_bumped } => {
+                writer.producers.check_marker(&headers[0], &marker, is_epoch_bumped).map(|()| None)
+            }
+        };
         match duplicate {
             Err(source) => return Err(AppendError::Sequence { topic_partition: topic_partition(), source }),
             Ok(Some(duplicate)) => return self.answer_duplicate(&writer, duplicate, stamped),
@@ -112,7 +141,7 @@ impl PartitionLog {
         }
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
         let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
-        let last_offset = self.publish(&mut writer, &headers, &config);
+        let last_offset = self.publish(&mut writer, &headers, &records, &config);
         let commit = self.commit(&writer.active, file, more);
         drop(writer);
         self.storage.note_appended(records.len() as u64);
@@ -277,17 +306,22 @@ impl PartitionLog {
     }
 
     /// Lets readers of the log's end and the committer see the batches; returns the last offset.
-    fn publish(&self, writer: &mut Writer, headers: &[BatchHeader], config: &LogConfig) -> i64 {
+    fn publish(
+        &self,
+        writer: &mut Writer,
+        headers: &[BatchHeader],
+        records: &Bytes,
+        config: &LogConfig,
+    ) -> i64 {
         let last = headers.last().expect("validated: at least one batch");
+        // Before the end moves: no reader may pass the beginning of a transaction.
+        self.apply_producers(writer, headers, records);
         // The end comes first: the committer may move the high watermark right after.
         self.log_end_offset.store(last.next_offset(), Release);
         for header in headers {
             writer.active.appended(&self.storage, header, config.index_interval_bytes);
             writer.epochs.assign(header.leader_epoch, header.base_offset);
-            writer.producers.apply(header);
         }
-        let first_unstable = writer.producers.first_unstable_offset().unwrap_or(i64::MAX);
-        self.first_unstable_offset.store(first_unstable, Release);
         last.last_offset()
     }
 

@@ -1,14 +1,15 @@
 //! A log's part of a checkpoint.
 //!
-//! Owns the files that recovery starts from: indexes, producer snapshot, leader epochs. Invariants: the
+//! Owns the files that recovery starts from: indexes of all kinds, producer snapshot, leader epochs. Invariants: the
 //! snapshot's offset is the recovery point it is written with; nothing is synced here, and the recovery
 //! point moves only after the caller has synced.
 
 use std::io;
+use std::sync::Arc;
 
 use super::PartitionLog;
 use crate::disk::write_file;
-use crate::segment::file_name;
+use crate::segment::{Segment, file_name};
 
 /// What the caller finishes after the sync.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +28,18 @@ impl PartitionLog {
         let (offset, snapshot, epochs, active) = {
             let writer = self.writer.lock();
             let offset = self.log_end_offset();
-            (offset, writer.producers.encode(), writer.epochs.encode(), writer.active.clone())
+            let segments = self.segments.read();
+            let txn_index =
+                |segment: &Arc<Segment>| Some((segment.base_offset(), segment.txn_index().summary()?));
+            let txn_indexes = segments.iter().filter_map(txn_index).collect();
+            let snapshot = writer.producers.encode(&txn_indexes);
+            (offset, snapshot, writer.epochs.encode(), writer.active.clone())
         };
         let disk = &*self.storage.disk;
         write_file(disk, &self.dir.join(file_name(offset, "snapshot")), &snapshot)?;
         write_file(disk, &self.dir.join(LEADER_EPOCHS), epochs.as_bytes())?;
         active.flush_indexes(&self.storage)?;
+        self.flush_txn_indexes()?;
         Ok(Some(CheckpointPart { offset }))
     }
 

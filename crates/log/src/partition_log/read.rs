@@ -34,6 +34,8 @@ pub enum UpTo {
 pub struct Fetched {
     /// Whole batches; the first one holds the offset asked for. Empty when there are none yet.
     pub slice: FileSlice,
+    /// The slice ends at or before this offset.
+    pub end_offset: i64,
     /// Where consumers' reads end.
     pub high_watermark: i64,
     /// Where `read_committed` reads end.
@@ -152,8 +154,8 @@ impl PartitionLog {
         let high_watermark = self.high_watermark();
         let last_stable_offset = self.last_stable_offset().min(high_watermark);
         let log_start_offset = self.log_start_offset();
-        let slice = self.read_slice(fetch_offset, max_bytes, up_to, at_least_one)?;
-        Ok(Fetched { slice, high_watermark, last_stable_offset, log_start_offset })
+        let (slice, end_offset) = self.read_slice(fetch_offset, max_bytes, up_to, at_least_one)?;
+        Ok(Fetched { slice, end_offset, high_watermark, last_stable_offset, log_start_offset })
     }
 
     fn read_slice(
@@ -162,10 +164,11 @@ impl PartitionLog {
         max_bytes: usize,
         up_to: UpTo,
         at_least_one: bool,
-    ) -> Result<FileSlice, ReadError> {
+    ) -> Result<(FileSlice, i64), ReadError> {
         let limit = self.limit(up_to)?;
+        let nothing = (FileSlice::EMPTY, offset);
         if !self.has(offset, limit)? {
-            return Ok(FileSlice::EMPTY);
+            return Ok(nothing);
         }
         let (segment, position) = self.locate(offset)?;
         let failed = |error| self.read_error(&segment, offset, error);
@@ -186,12 +189,13 @@ impl PartitionLog {
             self.whole_batches(&segment, &*file, position, max_bytes, at_least_one).map_err(failed)?
         };
         if stop.position <= position {
-            return Ok(FileSlice::EMPTY);
+            return Ok(nothing);
         }
         // An end of a batch within the limit: the first batch may be larger than what is readable only
         // when the limit lies inside it, and limits are boundaries.
         self.remember(stop);
-        Ok(FileSlice { file: Some(file), position, len: (stop.position - position) as usize })
+        let slice = FileSlice { file: Some(file), position, len: (stop.position - position) as usize };
+        Ok((slice, stop.offset))
     }
 
     /// Whether there is something to read at `offset` below the limit.

@@ -2,6 +2,7 @@
 //!
 //! Owns the way from the recovery point to the log's end. Invariants: as in [`super`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +11,16 @@ use tidings_model::TopicPartition;
 
 use super::judge::{Judge, Verdict};
 use super::{Cut, RecoverError};
+use crate::batch::{BatchHeader, EndTxnMarker, MAX_MARKER_BYTES};
 use crate::config::LogConfig;
 use crate::data_dir::partition_metadata_id;
-use crate::disk::{DiskFile, OpenMode, read_file};
+use crate::disk::{DiskFile, OpenMode, read_exact_at, read_file};
 use crate::leader_epochs::LeaderEpochs;
-use crate::partition_log::{LEADER_EPOCHS, PartitionLog, Recovered};
-use crate::producers::Producers;
-use crate::segment::{HeaderScan, Segment, SegmentEnd, SegmentError, file_name, parse_file_name};
+use crate::partition_log::{LEADER_EPOCHS, PartitionLog, Recovered, aborted};
+use crate::producers::{Producers, Snapshot};
+use crate::segment::{
+    HeaderScan, Segment, SegmentEnd, SegmentError, TxnIndex, TxnIndexSummary, file_name, parse_file_name,
+};
 use crate::storage::Storage;
 
 pub(super) struct PartitionOutcome {
@@ -35,6 +39,8 @@ struct Recovery<'a> {
     /// From here on batches are not in `producers` yet.
     replay_from: i64,
     epochs: LeaderEpochs,
+    /// What the snapshot says about the segments' transaction indexes, where it counts.
+    txn_indexes: BTreeMap<i64, TxnIndexSummary>,
     checked_bytes: u64,
     cuts: Vec<Cut>,
     rebuilt: Vec<PathBuf>,
@@ -62,6 +68,7 @@ pub(super) fn recover_partition(
         producers: Producers::default(),
         replay_from: 0,
         epochs: LeaderEpochs::default(),
+        txn_indexes: BTreeMap::new(),
         checked_bytes: 0,
         cuts: Vec::new(),
         rebuilt: Vec::new(),
@@ -73,7 +80,12 @@ pub(super) fn recover_partition(
     let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     let io_error = |source| RecoverError::Io { path: dir.to_path_buf(), source };
     recovery.load_state(first_offset, recovery_point).map_err(io_error)?;
+    recovery.check_txn_indexes(&files, first_offset).map_err(io_error)?;
     let segments = recovery.segments(files, first_offset, recovery_point)?;
+    for segment in &segments {
+        // What was made anew may lie below the recovery point, where no checkpoint comes by.
+        segment.flush_txn_index(storage).map_err(io_error)?;
+    }
     let topic_id = partition_metadata_id(&*storage.disk, &dir).map_err(io_error)?;
     let recovered = Recovered {
         topic_partition: topic_partition.clone(),
@@ -117,9 +129,10 @@ impl Recovery<'_> {
         let disk = &*self.storage.disk;
         self.replay_from = first_offset;
         let path = self.dir.join(file_name(recovery_point, "snapshot"));
-        match read_file(disk, &path)?.map(|bytes| Producers::decode(&bytes)) {
-            Some(Ok(producers)) => {
-                self.producers = producers;
+        match read_file(disk, &path)?.map(|bytes| Snapshot::decode(&bytes)) {
+            Some(Ok(snapshot)) => {
+                self.producers = snapshot.producers;
+                self.txn_indexes = snapshot.txn_indexes;
                 self.replay_from = recovery_point;
             }
             Some(Err(error)) => {
@@ -135,13 +148,63 @@ impl Recovery<'_> {
                 Some(epochs) => self.epochs = epochs,
                 None => {
                     // They come from the batches' headers, as the producers do.
-                    self.replay_from = first_offset;
-                    self.producers = Producers::default();
+                    self.forget_snapshot(first_offset);
                     self.rebuilt.push(path);
                 }
             }
         }
         self.epochs.truncate(recovery_point);
+        Ok(())
+    }
+
+    /// The snapshot does not count: producers and aborted transactions are made anew from the log.
+    fn forget_snapshot(&mut self, first_offset: i64) {
+        self.replay_from = first_offset;
+        self.producers = Producers::default();
+        self.txn_indexes.clear();
+    }
+
+    /// Holds the transaction indexes against the snapshot. Files that it does not know are left-overs.
+    fn check_txn_indexes(&mut self, files: &[SegmentFile], first_offset: i64) -> io::Result<()> {
+        let disk = &*self.storage.disk;
+        self.txn_indexes.retain(|base_offset, _| files.iter().any(|file| file.base_offset == *base_offset));
+        for (base_offset, summary) in &self.txn_indexes {
+            let path = self.dir.join(file_name(*base_offset, "txnindex"));
+            if TxnIndex::adopt(disk, &path, *summary)?.is_none() {
+                tracing::warn!("{} is missing or damaged; rebuilding from the log", path.display());
+                self.rebuilt.push(path);
+                // A transaction may have begun in any segment before.
+                self.forget_snapshot(first_offset);
+                self.changed = true;
+                break;
+            }
+        }
+        for entry in disk.read_dir(&self.dir)? {
+            let base_offset = parse_file_name(&entry.name, "txnindex");
+            if base_offset.is_some_and(|base_offset| !self.txn_indexes.contains_key(&base_offset)) {
+                disk.remove_file(&self.dir.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a batch of the log into the state of producers and transactions.
+    fn apply(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        position: u64,
+        header: &BatchHeader,
+    ) -> io::Result<()> {
+        self.epochs.assign(header.leader_epoch, header.base_offset);
+        if header.base_offset < self.replay_from {
+            return Ok(());
+        }
+        let marker = if header.is_control() { read_marker(file, position, header)? } else { None };
+        let Some(ended) = self.producers.apply(header, marker.as_ref()) else { return Ok(()) };
+        if let Some(aborted) = aborted(ended, self.producers.first_unstable_offset()) {
+            segment.push_aborted(self.storage, aborted);
+        }
         Ok(())
     }
 
@@ -157,6 +220,10 @@ impl Recovery<'_> {
             let next_base = files.get(index + 1).map(|next| next.base_offset);
             let end = SegmentEnd { offset: next_base.unwrap_or(file.base_offset), position: file.len };
             let segment = Arc::new(Segment::existing(self.dir.clone(), file.base_offset, end));
+            if let Some(summary) = self.txn_indexes.get(&file.base_offset) {
+                let adopted = TxnIndex::adopt(&*self.storage.disk, &segment.txn_index_path(), *summary);
+                segment.txn_index().replace(adopted.map_err(self.io_error(&segment))?.unwrap_or_default());
+            }
             segments.push(segment.clone());
             if next_base.is_some_and(|next_base| next_base <= recovery_point) {
                 self.replay_closed(&segment, end)?;
@@ -191,10 +258,10 @@ impl Recovery<'_> {
     fn set_aside(&mut self, files: &[SegmentFile], offset: i64) -> Result<(), RecoverError> {
         for file in files {
             let segment = Segment::existing(self.dir.clone(), file.base_offset, SegmentEnd::default());
-            let [log, index, time_index] = segment.paths();
+            let [log, index, time_index, txn_index] = segment.paths();
             let kept = self.dir.join(file_name(file.base_offset, &format!("0.{CUT_EXTENSION}")));
             self.storage.disk.rename(&log, &kept).map_err(self.io_error(&segment))?;
-            for path in [index, time_index] {
+            for path in [index, time_index, txn_index] {
                 // Without its log an index is nothing; the next segment of this name replaces it.
                 let _ = self.storage.disk.remove_file(&path);
             }
@@ -265,10 +332,8 @@ impl Recovery<'_> {
             match next {
                 Ok(Some(located)) if located.header.base_offset >= end.offset => return Ok(()),
                 Ok(Some(located)) => {
-                    self.epochs.assign(located.header.leader_epoch, located.header.base_offset);
-                    if located.header.base_offset >= self.replay_from {
-                        self.producers.apply(&located.header);
-                    }
+                    let applied = self.apply(segment, file, located.position, &located.header);
+                    applied.map_err(self.io_error(segment))?;
                 }
                 Ok(None) => return Ok(()),
                 Err(SegmentError::Io(source)) => return Err(self.io_error(segment)(source)),
@@ -296,8 +361,8 @@ impl Recovery<'_> {
         while end.position < found.len {
             match judge.check(end.position, end.offset).map_err(self.io_error(segment))? {
                 Verdict::Valid(header) => {
-                    self.epochs.assign(header.leader_epoch, header.base_offset);
-                    self.producers.apply(&header);
+                    let applied = self.apply(segment, &*file, end.position, &header);
+                    applied.map_err(self.io_error(segment))?;
                     end.position += header.size_bytes() as u64;
                     end.offset = header.next_offset();
                 }
@@ -316,7 +381,8 @@ impl Recovery<'_> {
             self.changed = true;
             // Before the first checkpoint there is nothing on disk that could be missed.
             if recovery_point > found.base_offset {
-                self.rebuilt.extend(segment.paths().into_iter().skip(1));
+                let [_, index, time_index, _] = segment.paths();
+                self.rebuilt.extend([index, time_index]);
             }
         }
         Ok(end.offset)
@@ -389,10 +455,8 @@ impl Recovery<'_> {
             match next {
                 Ok(Some(located)) if located.header.base_offset >= point => return Ok(located.position),
                 Ok(Some(located)) => {
-                    self.epochs.assign(located.header.leader_epoch, located.header.base_offset);
-                    if located.header.base_offset >= self.replay_from {
-                        self.producers.apply(&located.header);
-                    }
+                    let applied = self.apply(segment, file, located.position, &located.header);
+                    applied.map_err(self.io_error(segment))?;
                     if located.header.next_offset() == point {
                         return Ok(scan.position());
                     }
@@ -409,6 +473,16 @@ impl Recovery<'_> {
             }
         }
     }
+}
+
+/// The marker in a control batch, if it is one.
+fn read_marker(file: &dyn DiskFile, position: u64, header: &BatchHeader) -> io::Result<Option<EndTxnMarker>> {
+    if header.size_bytes() > MAX_MARKER_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; header.size_bytes()];
+    read_exact_at(file, &mut bytes, position)?;
+    Ok(EndTxnMarker::parse(&bytes.into()))
 }
 
 /// Ends the names of files that hold what was cut off a log.

@@ -11,3 +11,4 @@ mod power_cut;
 mod producers;
 mod reading;
 mod support;
+mod transactions;

@@ -112,6 +112,10 @@ impl AppendError {
             Self::Sequence { source, .. } => match source {
                 SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
                 SequenceError::Fenced { .. } => ErrorCode::InvalidProducerEpoch,
+                SequenceError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+                SequenceError::NotTransactional { .. } | SequenceError::NotVerified { .. } => {
+                    ErrorCode::InvalidTxnState
+                }
             },
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             Self::Storage { .. }
