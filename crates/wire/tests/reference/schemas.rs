@@ -1279,6 +1279,302 @@ pub const SCHEMAS: &[Schema] = &[
         recode: recode::<m::OffsetForLeaderEpochResponse>,
     },
     Schema {
+        name: "AddPartitionsToTxnRequest",
+        versions: (0, 5),
+        flexible: (3, 32767),
+        fields: &[
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(8), versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(2), versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Bool, versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (4, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (4, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+            Field { kind: Kind::String, versions: (0, 3), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (0, 3), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 3), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Fixed(4)),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 3),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::AddPartitionsToTxnRequest>,
+    },
+    Schema {
+        name: "AddPartitionsToTxnResponse",
+        versions: (0, 5),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (4, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::Array(&Kind::Struct(&[
+                                    Field {
+                                        kind: Kind::Fixed(4),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(2),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                ])),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (4, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (4, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 3),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::AddPartitionsToTxnResponse>,
+    },
+    Schema {
+        name: "AddOffsetsToTxnRequest",
+        versions: (0, 4),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+        ],
+        recode: recode::<m::AddOffsetsToTxnRequest>,
+    },
+    Schema {
+        name: "AddOffsetsToTxnResponse",
+        versions: (0, 4),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+        ],
+        recode: recode::<m::AddOffsetsToTxnResponse>,
+    },
+    Schema {
+        name: "EndTxnRequest",
+        versions: (0, 5),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Bool, versions: (0, 32767), nullable: (1, 0), tag: None },
+        ],
+        recode: recode::<m::EndTxnRequest>,
+    },
+    Schema {
+        name: "EndTxnResponse",
+        versions: (0, 5),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (5, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (5, 32767), nullable: (1, 0), tag: None },
+        ],
+        recode: recode::<m::EndTxnResponse>,
+    },
+    Schema {
+        name: "WriteTxnMarkersRequest",
+        versions: (0, 2),
+        flexible: (1, 32767),
+        fields: &[Field {
+            kind: Kind::Array(&Kind::Struct(&[
+                Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field { kind: Kind::Bool, versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field {
+                    kind: Kind::Array(&Kind::Struct(&[
+                        Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                        Field {
+                            kind: Kind::Array(&Kind::Fixed(4)),
+                            versions: (0, 32767),
+                            nullable: (1, 0),
+                            tag: None,
+                        },
+                    ])),
+                    versions: (0, 32767),
+                    nullable: (1, 0),
+                    tag: None,
+                },
+                Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field { kind: Kind::Fixed(1), versions: (2, 32767), nullable: (1, 0), tag: None },
+            ])),
+            versions: (0, 32767),
+            nullable: (1, 0),
+            tag: None,
+        }],
+        recode: recode::<m::WriteTxnMarkersRequest>,
+    },
+    Schema {
+        name: "WriteTxnMarkersResponse",
+        versions: (0, 2),
+        flexible: (1, 32767),
+        fields: &[Field {
+            kind: Kind::Array(&Kind::Struct(&[
+                Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field {
+                    kind: Kind::Array(&Kind::Struct(&[
+                        Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                        Field {
+                            kind: Kind::Array(&Kind::Struct(&[
+                                Field {
+                                    kind: Kind::Fixed(4),
+                                    versions: (0, 32767),
+                                    nullable: (1, 0),
+                                    tag: None,
+                                },
+                                Field {
+                                    kind: Kind::Fixed(2),
+                                    versions: (0, 32767),
+                                    nullable: (1, 0),
+                                    tag: None,
+                                },
+                            ])),
+                            versions: (0, 32767),
+                            nullable: (1, 0),
+                            tag: None,
+                        },
+                    ])),
+                    versions: (0, 32767),
+                    nullable: (1, 0),
+                    tag: None,
+                },
+            ])),
+            versions: (0, 32767),
+            nullable: (1, 0),
+            tag: None,
+        }],
+        recode: recode::<m::WriteTxnMarkersResponse>,
+    },
+    Schema {
+        name: "TxnOffsetCommitRequest",
+        versions: (0, 5),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(4), versions: (3, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::String, versions: (3, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::String, versions: (3, 32767), nullable: (3, 32767), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(4), versions: (2, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::String,
+                                versions: (0, 32767),
+                                nullable: (0, 32767),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::TxnOffsetCommitRequest>,
+    },
+    Schema {
+        name: "TxnOffsetCommitResponse",
+        versions: (0, 5),
+        flexible: (3, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::TxnOffsetCommitResponse>,
+    },
+    Schema {
         name: "DescribeConfigsRequest",
         versions: (0, 4),
         flexible: (4, 32767),
@@ -1651,6 +1947,183 @@ pub const SCHEMAS: &[Schema] = &[
         recode: recode::<m::DescribeClusterResponse>,
     },
     Schema {
+        name: "DescribeProducersRequest",
+        versions: (0, 0),
+        flexible: (0, 32767),
+        fields: &[Field {
+            kind: Kind::Array(&Kind::Struct(&[
+                Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field {
+                    kind: Kind::Array(&Kind::Fixed(4)),
+                    versions: (0, 32767),
+                    nullable: (1, 0),
+                    tag: None,
+                },
+            ])),
+            versions: (0, 32767),
+            nullable: (1, 0),
+            tag: None,
+        }],
+        recode: recode::<m::DescribeProducersRequest>,
+    },
+    Schema {
+        name: "DescribeProducersResponse",
+        versions: (0, 0),
+        flexible: (0, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::String,
+                                versions: (0, 32767),
+                                nullable: (0, 32767),
+                                tag: None,
+                            },
+                            Field {
+                                kind: Kind::Array(&Kind::Struct(&[
+                                    Field {
+                                        kind: Kind::Fixed(8),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(4),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(4),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(8),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(4),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(8),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                ])),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::DescribeProducersResponse>,
+    },
+    Schema {
+        name: "DescribeTransactionsRequest",
+        versions: (0, 0),
+        flexible: (0, 32767),
+        fields: &[Field {
+            kind: Kind::Array(&Kind::String),
+            versions: (0, 32767),
+            nullable: (1, 0),
+            tag: None,
+        }],
+        recode: recode::<m::DescribeTransactionsRequest>,
+    },
+    Schema {
+        name: "DescribeTransactionsResponse",
+        versions: (0, 0),
+        flexible: (0, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::DescribeTransactionsResponse>,
+    },
+    Schema {
+        name: "ListTransactionsRequest",
+        versions: (0, 2),
+        flexible: (0, 32767),
+        fields: &[
+            Field { kind: Kind::Array(&Kind::String), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Array(&Kind::Fixed(8)), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (1, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::String, versions: (2, 32767), nullable: (2, 32767), tag: None },
+        ],
+        recode: recode::<m::ListTransactionsRequest>,
+    },
+    Schema {
+        name: "ListTransactionsResponse",
+        versions: (0, 2),
+        flexible: (0, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Array(&Kind::String), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::ListTransactionsResponse>,
+    },
+    Schema {
         name: "ConsumerProtocolSubscription",
         versions: (0, 3),
         flexible: (1, 0),
@@ -1758,6 +2231,45 @@ pub const SCHEMAS: &[Schema] = &[
             },
         ],
         recode: recode::<m::GroupMetadataValue>,
+    },
+    Schema {
+        name: "TransactionLogKey",
+        versions: (0, 0),
+        flexible: (1, 0),
+        fields: &[Field { kind: Kind::String, versions: (0, 0), nullable: (1, 0), tag: None }],
+        recode: recode::<m::TransactionLogKey>,
+    },
+    Schema {
+        name: "TransactionLogValue",
+        versions: (0, 1),
+        flexible: (1, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (1, 32767), nullable: (1, 0), tag: Some(0) },
+            Field { kind: Kind::Fixed(8), versions: (1, 32767), nullable: (1, 0), tag: Some(1) },
+            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (1, 32767), nullable: (1, 0), tag: Some(3) },
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(1), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Fixed(4)),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                ])),
+                versions: (0, 32767),
+                nullable: (0, 32767),
+                tag: None,
+            },
+            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(8), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (1, 32767), nullable: (1, 0), tag: Some(2) },
+        ],
+        recode: recode::<m::TransactionLogValue>,
     },
     Schema {
         name: "TopicRecord",
