@@ -38,4 +38,5 @@ passes! {
     java_admin: Java("AdminTasks");
     java_idempotent: Java("Idempotent");
     java_offsets: Java("Offsets");
+    java_transactions: Java("Transactions");
 }

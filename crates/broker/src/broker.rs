@@ -32,9 +32,10 @@ use crate::rate_limit::RateLimit;
 use crate::replay::ReplayLogError;
 use crate::settings::BrokerSettings;
 use crate::shared::Shared;
-use crate::topics::names::OFFSETS_TOPIC;
+use crate::topics::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::open::OpenTopicsError;
 use crate::topics::{self, TopicRegistry};
+use crate::transactions::Transactions;
 
 /// What a broker is started with.
 #[derive(Clone, Debug)]
@@ -84,6 +85,9 @@ pub enum StartError {
     /// The groups could not be rebuilt.
     #[error("cannot rebuild groups: {0}")]
     Groups(#[source] ReplayLogError),
+    /// The transactions could not be rebuilt.
+    #[error("cannot rebuild transactions: {0}")]
+    Transactions(#[source] ReplayLogError),
     /// The runtime ended while the broker was starting.
     #[error("the runtime ended during the start")]
     RuntimeEnded,
@@ -98,7 +102,9 @@ impl StartError {
                     .to_owned(),
             ),
             StartError::Recover(error) => Some(error.hint()),
-            StartError::Topics(OpenTopicsError::Replay(error)) | StartError::Groups(error) => {
+            StartError::Topics(OpenTopicsError::Replay(error))
+            | StartError::Groups(error)
+            | StartError::Transactions(error) => {
                 let check = |log: String| {
                     format!("`tidings log check {log}`, with the broker's --data-dir, shows what can be done")
                 };
@@ -121,7 +127,7 @@ pub struct BrokerHandle {
     recovery: RecoveryReport,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    timers: JoinHandle<((), (), ())>,
+    timers: JoinHandle<((), (), (), ())>,
 }
 
 impl Broker {
@@ -141,7 +147,7 @@ impl Broker {
         let local_addr = listener.local_addr().map_err(refused)?;
         let opening = options.clone();
         let opened = tokio::task::spawn_blocking(move || open(disk, &opening)).await;
-        let Opened { data_dir, recovery, topics, producer_ids, groups, settings } =
+        let Opened { data_dir, recovery, topics, producer_ids, groups, transactions, settings } =
             opened.map_err(|_| StartError::RuntimeEnded)??;
         let clock = options.clock;
         let shared = Arc::new(Shared {
@@ -155,6 +161,7 @@ impl Broker {
             clock,
             topics,
             groups: groups.clone(),
+            transactions: transactions.clone(),
             producer_ids,
             data_dir: data_dir.clone(),
             metrics: Metrics::new(),
@@ -164,7 +171,10 @@ impl Broker {
         let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
         let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
         let space = housekeeping::watch_space(data_dir.clone(), shared.clock.clone());
-        let timers = tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping, space) });
+        let timers =
+            tokio::spawn(
+                async move { tokio::join!(groups.run_timers(), transactions.run(), keeping, space) },
+            );
         Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
     }
 }
@@ -175,6 +185,7 @@ struct Opened {
     topics: TopicRegistry,
     producer_ids: ProducerIds,
     groups: Arc<Groups>,
+    transactions: Arc<Transactions>,
     settings: Arc<BrokerSettings>,
 }
 
@@ -203,7 +214,13 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
     if let Some(topic) = topics.by_name(OFFSETS_TOPIC) {
         groups.load(&topic.partitions).map_err(StartError::Groups)?;
     }
-    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, settings })
+    let transactions =
+        Arc::new(Transactions::new(&settings, options.clock.clone(), topics.clone(), groups.clone()));
+    if let Some(topic) = topics.by_name(TRANSACTIONS_TOPIC) {
+        transactions.load(&topic.partitions).map_err(StartError::Transactions)?;
+    }
+    transactions.abort_orphans(&data_dir.logs());
+    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, transactions, settings })
 }
 
 /// Tells what recovery had to do; nothing after a clean end.

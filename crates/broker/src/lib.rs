@@ -25,6 +25,7 @@ mod replay;
 mod settings;
 mod shared;
 mod topics;
+mod transactions;
 
 pub use broker::{Broker, BrokerHandle, BrokerOptions, StartError};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};

@@ -72,10 +72,20 @@ impl ReplayLogError {
     }
 }
 
-/// Hands every record of the log to `handle`.
+/// Hands every record of the log to `handle`; control records are left out.
 pub(crate) fn for_each_record<E: From<ReplayLogError>>(
     log: &PartitionLog,
     mut handle: impl FnMut(Record) -> Result<(), E>,
+) -> Result<(), E> {
+    for_each_batch(log, |batch, records| {
+        if batch.header.is_control() { Ok(()) } else { records.into_iter().try_for_each(&mut handle) }
+    })
+}
+
+/// Hands every batch of the log to `handle`, with its records from the log's start on.
+pub(crate) fn for_each_batch<E: From<ReplayLogError>>(
+    log: &PartitionLog,
+    mut handle: impl FnMut(&Batch, Vec<Record>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut offset = log.log_start_offset();
     while offset < log.log_end_offset() {
@@ -102,13 +112,11 @@ pub(crate) fn for_each_record<E: From<ReplayLogError>>(
             if !(header.base_offset..header.next_offset()).contains(&offset) {
                 return Err(unexpected().into());
             }
-            for record in batch.records().ok_or_else(unexpected)? {
-                let record =
-                    record.map_err(|source| ReplayLogError::Record { log: name(), offset, source })?;
-                if record.offset >= offset {
-                    handle(record)?;
-                }
-            }
+            let records: Result<Vec<_>, _> = batch.records().ok_or_else(unexpected)?.collect();
+            let mut records =
+                records.map_err(|source| ReplayLogError::Record { log: name(), offset, source })?;
+            records.retain(|record| record.offset >= offset);
+            handle(&batch, records)?;
             offset = header.next_offset();
         }
         if offset == before {

@@ -75,6 +75,13 @@ pub(crate) const BROKER_DEFINITIONS: &[Definition] = &[
     broker("producer.id.expiration.ms", Kind::int(1), "86400000"),
     broker("queued.max.request.bytes", Kind::long(-1), "134217728"),
     broker("socket.request.max.bytes", Kind::int(1), "104857600"),
+    broker("transaction.abort.timed.out.transaction.cleanup.interval.ms", Kind::int(1), "10000"),
+    broker("transaction.max.timeout.ms", Kind::int(1), "900000"),
+    broker("transaction.remove.expired.transaction.cleanup.interval.ms", Kind::int(1), "3600000"),
+    broker("transaction.state.log.num.partitions", Kind::int(1), "1"),
+    broker("transaction.state.log.replication.factor", Kind::Int { min: 1, max: 1 }, "1"),
+    broker("transaction.state.log.segment.bytes", Kind::int(1_048_576), "104857600"),
+    broker("transactional.id.expiration.ms", Kind::int(1), "604800000"),
     broker("unclean.leader.election.enable", Kind::Boolean, "false"),
 ];
 

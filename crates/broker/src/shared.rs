@@ -17,8 +17,10 @@ use crate::producer_ids::ProducerIds;
 use crate::rate_limit::RateLimit;
 use crate::settings::BrokerSettings;
 use crate::topics::TopicRegistry;
-use crate::topics::names::OFFSETS_TOPIC;
+use crate::topics::image::Topic;
+use crate::topics::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::plan::NewTopic;
+use crate::transactions::Transactions;
 
 /// The parts of a running broker.
 pub(crate) struct Shared {
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) fetch_max_bytes: usize,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) transactions: Arc<Transactions>,
     pub(crate) producer_ids: ProducerIds,
     /// For what the storage as a whole has to tell.
     pub(crate) data_dir: Arc<DataDir>,
@@ -56,22 +59,33 @@ impl Shared {
         if self.groups.is_loaded() {
             return Ok(());
         }
-        if self.topics.by_name(OFFSETS_TOPIC).is_none() {
-            for error in self
-                .topics
-                .create(vec![NewTopic::with_defaults(OFFSETS_TOPIC)], false)
-                .await
-                .into_iter()
-                .filter_map(Result::err)
-            {
-                // Somebody else may have been faster; anything else shows below.
-                tracing::debug!(%error, "create {OFFSETS_TOPIC}");
-            }
-        }
-        let topic = self.topics.by_name(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let topic = self.internal_topic(OFFSETS_TOPIC).await?;
         self.groups.load(&topic.partitions).map_err(|error| {
             tracing::error!(%error, "cannot load groups");
             ErrorCode::CoordinatorNotAvailable
         })
+    }
+
+    /// Makes sure that transactions can be coordinated: creates their topic the first time.
+    pub(crate) async fn transactions_ready(&self) -> Result<(), ErrorCode> {
+        if self.transactions.is_loaded() {
+            return Ok(());
+        }
+        let topic = self.internal_topic(TRANSACTIONS_TOPIC).await?;
+        self.transactions.load(&topic.partitions).map_err(|error| {
+            tracing::error!(%error, "cannot load transactions");
+            ErrorCode::CoordinatorNotAvailable
+        })
+    }
+
+    async fn internal_topic(&self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+        if self.topics.by_name(name).is_none() {
+            let created = self.topics.create(vec![NewTopic::with_defaults(name)], false).await;
+            for error in created.into_iter().filter_map(Result::err) {
+                // Somebody else may have been faster; anything else shows below.
+                tracing::debug!(%error, "create {name}");
+            }
+        }
+        self.topics.by_name(name).ok_or(ErrorCode::CoordinatorNotAvailable)
     }
 }

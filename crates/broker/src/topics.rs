@@ -193,18 +193,29 @@ impl Inner {
 
     fn plan(&self, new: &NewTopic) -> Result<PlannedTopic, TopicError> {
         let mut planned = plan_topic(new, &self.image.read(), &self.settings, self.node_id)?;
-        if planned.name == names::OFFSETS_TOPIC {
-            // Kafka's own settings for it; what the client says wins.
+        // Kafka's own settings for these; what the client says wins.
+        let own = match planned.name.as_str() {
+            names::OFFSETS_TOPIC => {
+                Some(("producer", "offsets.topic.segment.bytes", "offsets.topic.num.partitions"))
+            }
+            names::TRANSACTIONS_TOPIC => Some((
+                "uncompressed",
+                "transaction.state.log.segment.bytes",
+                "transaction.state.log.num.partitions",
+            )),
+            _ => None,
+        };
+        if let Some((compression, segment_bytes, partition_count)) = own {
             let own = [
                 ("cleanup.policy", "compact"),
-                ("compression.type", "producer"),
-                ("segment.bytes", self.settings.value("offsets.topic.segment.bytes")),
+                ("compression.type", compression),
+                ("segment.bytes", self.settings.value(segment_bytes)),
             ];
             for (key, value) in own {
                 planned.overrides.entry(key.to_owned()).or_insert_with(|| value.to_owned());
             }
             if new.partition_count == -1 && new.assignments.is_empty() {
-                planned.partition_count = self.settings.int("offsets.topic.num.partitions");
+                planned.partition_count = self.settings.int(partition_count);
             }
         }
         Ok(planned)

@@ -13,6 +13,7 @@ use crate::classic::state::GroupState;
 use crate::effects::append_error_to_response;
 use crate::expiry;
 use crate::offsets::{Offsets, Topics};
+use crate::pending::PendingOffsets;
 use crate::timers::{Timer, Timers};
 use crate::{
     CommittedOffset, CoordinatorRecord, DeferredResponse, Effects, GroupSettings, JoinGroupResponse, Release,
@@ -58,6 +59,8 @@ pub(crate) struct Shard {
 pub struct GroupCoordinator {
     pub(crate) groups: BTreeMap<Arc<str>, ClassicGroup>,
     pub(crate) offsets: Offsets,
+    /// Offsets of transactions that have not ended yet.
+    pub(crate) pending: PendingOffsets,
     pub(crate) shard: Shard,
 }
 
@@ -76,6 +79,7 @@ impl GroupCoordinator {
         Self {
             groups: BTreeMap::new(),
             offsets: Offsets::default(),
+            pending: PendingOffsets::default(),
             shard: Shard {
                 settings,
                 timers: Timers::default(),
@@ -130,7 +134,7 @@ impl GroupCoordinator {
         if cx.effects.records.is_empty() && cx.shard.next_expiry_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             cx.shard.schedule_expiry(now_ms);
             for group in self.groups.values() {
-                expiry::expire(group, &self.offsets, &mut cx);
+                expiry::expire(group, &self.offsets, &self.pending, &mut cx);
                 if cx.effects.records.len() >= MAX_EXPIRED_RECORDS {
                     cx.shard.next_expiry_ms = Some(now_ms.saturating_add(1));
                     break;
@@ -149,7 +153,7 @@ impl GroupCoordinator {
         let error = append_error_to_response(append_error);
         let in_flight = std::mem::take(&mut self.shard.in_flight);
         assert_eq!(in_flight.len(), effects.records.len(), "effects of another call, or replayed in part");
-        let mut failed = Effects { records: Vec::new(), replies: effects.replies };
+        let mut failed = Effects { replies: effects.replies, ..Effects::default() };
         for reply in &mut failed.replies {
             reply.response.fail(error);
             reply.release = Release::Now;

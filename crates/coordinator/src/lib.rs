@@ -40,10 +40,12 @@ mod coordinator;
 mod effects;
 mod expiry;
 mod offsets;
+mod pending;
 mod records;
 mod replay;
 mod settings;
 mod timers;
+mod transactions;
 
 pub use api::delete_groups::{DeleteGroupsResponse, DeletedGroup};
 pub use api::describe_groups::{DescribedGroup, DescribedMember};
@@ -55,6 +57,7 @@ pub use api::offset_commit::{CommitPartition, CommitTopic, OffsetCommitRequest, 
 pub use api::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
 pub use api::offset_fetch::{FetchedOffset, FetchedTopic, OffsetFetchRequest, OffsetFetchResponse};
 pub use api::sync_group::{MemberAssignment, SyncGroupRequest, SyncGroupResponse};
+pub use api::txn_offset_commit::TxnOffsetCommitRequest;
 pub use api::{TopicErrors, TopicPartitions};
 pub use classic::state::GroupState;
 pub use coordinator::GroupCoordinator;
@@ -65,3 +68,9 @@ pub use effects::{
 pub use offsets::CommittedOffset;
 pub use replay::ReplayError;
 pub use settings::GroupSettings;
+pub use transactions::{
+    AddPartitionsRequest, Answer, Completion, DescribedTransaction, EndTxnRequest, EndTxnResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ListTransactionsFilter, ListedTransaction,
+    TRANSACTION_VERSION_2, Transaction, TransactionCoordinator, TransactionPartitions,
+    TransactionReplayError, TransactionSettings, TransactionState,
+};

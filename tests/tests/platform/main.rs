@@ -12,3 +12,4 @@ mod hostile;
 mod lifecycle;
 mod store;
 mod support;
+mod transactions;

@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_log::{FetchWaiter, FileSlice, PartitionLog, ReadError, UpTo};
+use tidings_log::{FetchWaiter, Fetched, FileSlice, PartitionLog, ReadError, UpTo};
 use tidings_model::ErrorCode;
 use tidings_wire::Records;
 use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
-use tidings_wire::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
+use tidings_wire::messages::fetch_response::{
+    AbortedTransaction, FetchResponse, FetchableTopicResponse, PartitionData,
+};
 use tokio::time::Instant;
 
 use crate::handlers::Cx;
@@ -147,17 +149,39 @@ impl Fetch {
         let fetched = log
             .read(wanted.fetch_offset, limit, self.up_to, found.bytes == 0)
             .map_err(|error| code(&error))?;
+        let aborted_transactions = match self.read_committed {
+            true => Some(aborted(log, wanted.fetch_offset, &fetched)?),
+            false => None,
+        };
         Ok(PartitionData {
             partition_index: wanted.partition,
             error_code: ErrorCode::None.code(),
             high_watermark: fetched.high_watermark,
             last_stable_offset: fetched.last_stable_offset,
             log_start_offset: fetched.log_start_offset,
-            aborted_transactions: self.read_committed.then(Vec::new),
+            aborted_transactions,
             records: Some(found.take(fetched.slice)),
             ..PartitionData::default()
         })
     }
+}
+
+/// The aborted transactions with records in what was read: the client skips them.
+fn aborted(
+    log: &PartitionLog,
+    fetch_offset: i64,
+    fetched: &Fetched,
+) -> Result<Vec<AbortedTransaction>, ErrorCode> {
+    if fetched.slice.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = log.aborted_transactions(fetch_offset, fetched.end_offset).map_err(|error| code(&error))?;
+    let show = |aborted: tidings_log::AbortedTransaction| AbortedTransaction {
+        producer_id: aborted.producer_id,
+        first_offset: aborted.first_offset,
+        ..AbortedTransaction::default()
+    };
+    Ok(found.into_iter().map(show).collect())
 }
 
 impl Found {

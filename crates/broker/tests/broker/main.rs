@@ -8,4 +8,5 @@ mod malformed;
 mod memory;
 mod produce_fetch;
 mod storage;
+mod transactions;
 mod versions;

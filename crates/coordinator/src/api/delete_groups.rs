@@ -47,7 +47,10 @@ impl GroupCoordinator {
                 Some(group) if group.state() != GroupState::Empty => ErrorCode::NonEmptyGroup,
                 Some(group) => {
                     if seen.insert(group.id.clone()) {
-                        for (topic, partition) in self.offsets.partitions_of(&group.id) {
+                        // Also what waits for a transaction to end.
+                        let pending = self.pending.partitions_of(&group.id);
+                        let known = self.offsets.partitions_of(&group.id).chain(pending);
+                        for (topic, partition) in known.collect::<BTreeSet<_>>() {
                             cx.write(
                                 records::offset_tombstone(&group.id, topic, partition),
                                 InFlight::Offset,

@@ -118,7 +118,7 @@ impl GroupCoordinator {
     }
 }
 
-fn answer(
+pub(super) fn answer(
     topics: Vec<CommitTopic>,
     each: impl Fn(CommitPartition) -> (i32, ErrorCode),
 ) -> OffsetCommitResponse {
@@ -130,7 +130,7 @@ fn answer(
 }
 
 /// Java counts a string's length in UTF-16 units, and so does Kafka's limit.
-fn is_longer_than(metadata: &str, max: usize) -> bool {
+pub(super) fn is_longer_than(metadata: &str, max: usize) -> bool {
     metadata.len() > max && metadata.encode_utf16().count() > max
 }
 

@@ -80,6 +80,15 @@ impl GroupCoordinator {
                 }
             }
         }
+        for group_id in self.pending.groups() {
+            let pending = self.pending.partitions_of(group_id).filter(|(topic, _)| topics.contains(topic));
+            for (topic, partition) in pending {
+                // A transaction that commits later must not bring them back.
+                if self.offsets.get(group_id, topic, partition).is_none() {
+                    cx.write(records::offset_tombstone(group_id, topic, partition), InFlight::Offset);
+                }
+            }
+        }
         effects
     }
 }

@@ -12,6 +12,8 @@ pub struct OffsetFetchRequest {
     pub group_id: String,
     /// Which partitions, or all that have an offset.
     pub topics: Option<Vec<TopicPartitions>>,
+    /// Whether an offset that a transaction may be about to replace is told as [`ErrorCode::UnstableOffsetCommit`].
+    pub requires_stable: bool,
 }
 
 /// A partition's committed offset.
@@ -25,6 +27,8 @@ pub struct FetchedOffset {
     pub leader_epoch: i32,
     /// The client's text.
     pub metadata: String,
+    /// What is wrong with this partition, if anything.
+    pub error: ErrorCode,
 }
 
 /// The committed offsets of one topic.
@@ -52,18 +56,27 @@ impl StorageFailure for OffsetFetchResponse {
 }
 
 impl GroupCoordinator {
-    /// Handles an OffsetFetch, with or without `require_stable`: no transaction can hold an offset back.
+    /// Handles an OffsetFetch.
     ///
     /// The answer waits for what is being written, so that nobody starts from an offset which a power cut takes
     /// back.
     pub fn offset_fetch(&self, request: OffsetFetchRequest) -> Outcome<OffsetFetchResponse> {
         self.assert_replayed();
-        let topics = match request.topics {
+        let mut topics: Vec<FetchedTopic> = match request.topics {
             Some(topics) => {
                 topics.into_iter().map(|topic| self.fetch_topic(&request.group_id, topic)).collect()
             }
             None => self.fetch_all(&request.group_id),
         };
+        if request.requires_stable {
+            for FetchedTopic { topic, partitions } in &mut topics {
+                for fetched in partitions {
+                    if self.pending.has(&request.group_id, topic, fetched.partition) {
+                        *fetched = unstable(fetched.partition);
+                    }
+                }
+            }
+        }
         Outcome {
             response: OffsetFetchResponse { error: ErrorCode::None, topics },
             release: Release::WhenDurable,
@@ -102,7 +115,14 @@ fn fetched(partition: i32, committed: Option<&CommittedOffset>) -> FetchedOffset
             offset: committed.offset,
             leader_epoch: committed.leader_epoch,
             metadata: committed.metadata.clone(),
+            error: ErrorCode::None,
         },
-        None => FetchedOffset { partition, offset: -1, leader_epoch: -1, metadata: String::new() },
+        None => FetchedOffset { error: ErrorCode::None, ..unstable(partition) },
     }
+}
+
+/// A transaction holds the offset back.
+fn unstable(partition: i32) -> FetchedOffset {
+    let (metadata, error) = (String::new(), ErrorCode::UnstableOffsetCommit);
+    FetchedOffset { partition, offset: -1, leader_epoch: -1, metadata, error }
 }

@@ -11,3 +11,5 @@ mod random;
 mod scenarios;
 mod static_members;
 mod sync_and_leave;
+mod transactions;
+mod txn_offsets;

@@ -254,7 +254,11 @@ impl History {
             .is_some_and(|response| response.topics[0].partitions[0].1 == ErrorCode::None);
         if done {
             let topics = vec![TopicPartitions { topic, partitions: vec![partition.partition] }];
-            let request = OffsetFetchRequest { group_id: who.group.into(), topics: Some(topics) };
+            let request = OffsetFetchRequest {
+                group_id: who.group.into(),
+                topics: Some(topics),
+                requires_stable: false,
+            };
             let fetched = self.world.coordinator.offset_fetch(request).response;
             assert_eq!(fetched.topics[0].partitions[0].offset, partition.offset);
         }

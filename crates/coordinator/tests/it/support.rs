@@ -182,7 +182,8 @@ impl World {
 
     pub fn fetch(&self, topic: &str, partition: i32) -> i64 {
         let topics = vec![TopicPartitions { topic: topic.into(), partitions: vec![partition] }];
-        let request = OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics) };
+        let request =
+            OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics), requires_stable: false };
         self.coordinator.offset_fetch(request).response.topics[0].partitions[0].offset
     }
 

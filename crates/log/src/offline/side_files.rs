@@ -12,7 +12,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at, read_file};
 use crate::index::{IndexEntry, OffsetEntry, TimeEntry};
 use crate::leader_epochs::LeaderEpochs;
 use crate::partition_log::LEADER_EPOCHS;
-use crate::producers::Producers;
+use crate::producers::Snapshot;
 use crate::segment::{Located, Segment, file_name, parse_file_name};
 
 use tidings_model::TopicId;
@@ -164,7 +164,7 @@ pub(super) struct IndexReaders {
 
 impl IndexReaders {
     pub fn open(disk: &dyn Disk, segment: &Segment) -> io::Result<Self> {
-        let [_, index, time_index] = segment.paths();
+        let [_, index, time_index, _] = segment.paths();
         let (offsets, times) = (IndexReader::open(disk, &index)?, IndexReader::open(disk, &time_index)?);
         Ok(Self { base_offset: segment.base_offset(), offsets, times })
     }
@@ -190,7 +190,7 @@ pub(super) fn check_folder(
     for name in names.iter().filter(|name| parse_file_name(name, "snapshot").is_some()) {
         let path = folder.join(name);
         let bytes = read_file(disk, &path)?.unwrap_or_default();
-        if let Err(error) = Producers::decode(&bytes) {
+        if let Err(error) = Snapshot::decode(&bytes) {
             faults.push(SideFault::new(path, error.to_string()));
         }
     }

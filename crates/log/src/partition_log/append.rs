@@ -136,7 +136,9 @@ impl PartitionLog {
             Ok(None) => {}
         }
         // Behind the check for duplicates: what is there already needs no space.
-        if let (Origin::Client, Some(low)) = (options.origin, self.storage.space.low()) {
+        if options.origin != Origin::Coordinator
+            && let Some(low) = self.storage.space.low()
+        {
             return Err(AppendError::LowSpace { topic_partition: topic_partition(), low });
         }
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
