@@ -12,6 +12,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use tidings_wire::messages::{
     alter_configs_request::AlterConfigsRequest, api_versions_request::ApiVersionsRequest,
+    consumer_group_describe_request::ConsumerGroupDescribeRequest,
+    consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
     create_partitions_request::CreatePartitionsRequest, create_topics_request::CreateTopicsRequest,
     delete_groups_request::DeleteGroupsRequest, delete_topics_request::DeleteTopicsRequest,
     describe_cluster_request::DescribeClusterRequest, describe_configs_request::DescribeConfigsRequest,
@@ -34,6 +36,8 @@ use crate::shared::Shared;
 
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod consumer_group_describe;
+pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
@@ -184,6 +188,8 @@ served! {
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => incremental_alter_configs::handle;
     OffsetDelete: OffsetDeleteRequest => offset_delete::handle;
     DescribeCluster: DescribeClusterRequest => describe_cluster::handle;
+    ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => consumer_group_heartbeat::handle;
+    ConsumerGroupDescribe: ConsumerGroupDescribeRequest => consumer_group_describe::handle;
 }
 
 /// The versions in which an API is served, if it is.

@@ -54,7 +54,9 @@ impl GroupCoordinator {
     pub fn replay(&mut self, key: &Bytes, value: Option<&Bytes>) -> Result<(), ReplayError> {
         let key = decode_key(key)?;
         let group_id: Arc<str> = match &key {
-            Key::Offset { group, .. } | Key::Group { group } => group.as_str().into(),
+            Key::Offset { group, .. } | Key::Group { group } | Key::Consumer { group, .. } => {
+                group.as_str().into()
+            }
         };
         let change = self.shard.in_flight.pop_front().map(|(expected, change)| {
             assert_eq!(expected, group_id, "replayed a record of another group than the one handed out");
@@ -67,9 +69,11 @@ impl GroupCoordinator {
                     source,
                 })?;
                 // Commits of a group that nobody joins make a "simple" group, known by its offsets alone.
-                self.groups
-                    .entry(group_id.clone())
-                    .or_insert_with(|| ClassicGroup::new(group_id.clone(), None));
+                if !self.consumer_groups.contains_key(&group_id) {
+                    self.groups
+                        .entry(group_id.clone())
+                        .or_insert_with(|| ClassicGroup::new(group_id.clone(), None));
+                }
                 self.offsets.put(&group_id, &topic, partition, offset);
             }
             (Key::Offset { topic, partition, .. }, None) => self.offsets.remove(&group_id, &topic, partition),
@@ -80,8 +84,14 @@ impl GroupCoordinator {
             }
             (Key::Group { .. }, None) => {
                 self.groups.remove(&group_id);
-                self.shard.timers.cancel_group(&group_id);
+                // The members of a group that changed its protocol go on, and so do their sessions.
+                if !matches!(change, Some(InFlight::GroupUpgraded)) {
+                    self.shard.timers.cancel_group(&group_id);
+                }
             }
+            (Key::Consumer { subject, .. }, value) => self
+                .replay_consumer(&group_id, subject, value)
+                .map_err(|source| ReplayError::Value { what: group_id.to_string(), source })?,
         }
         Ok(())
     }
@@ -89,9 +99,14 @@ impl GroupCoordinator {
     fn replay_group(&mut self, group_id: Arc<str>, value: GroupValue, change: Option<InFlight>) {
         let Some(change) = change else {
             // Loading: the group is what the record says.
+            self.consumer_groups.remove(&group_id);
             self.groups.insert(group_id.clone(), value.into_group(group_id));
             return;
         };
+        if let InFlight::GroupDowngraded { group } = change {
+            self.groups.insert(group_id, *group);
+            return;
+        }
         let now_ms = self.shard.now_ms;
         let Some(group) = self.groups.get_mut(&group_id) else {
             unreachable!("group {group_id} vanished between its record and the replay");
@@ -104,7 +119,11 @@ impl GroupCoordinator {
             }
             // Memory is there already; the log has caught up.
             InFlight::GroupCreated | InFlight::GroupEmptied => {}
-            InFlight::Offset | InFlight::GroupDeleted => {
+            InFlight::Offset
+            | InFlight::GroupDeleted
+            | InFlight::ConsumerGroup
+            | InFlight::GroupUpgraded
+            | InFlight::GroupDowngraded { .. } => {
                 unreachable!("group {group_id}: the replayed record is not the one handed out")
             }
         }

@@ -8,12 +8,23 @@
 use tidings_model::ErrorCode;
 use tidings_wire::ApiKey;
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
-use tidings_wire::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+use tidings_wire::messages::api_versions_response::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
 
 use crate::handlers::served_apis;
 
 /// The first version whose request names the client's software.
 const WITH_SOFTWARE_NAME: i16 = 3;
+/// The first version in which a feature's least version may be 0.
+const WITH_FEATURES_FROM_0: i16 = 4;
+
+/// Features by name with the levels there are (KIP-584); the highest is in force. `group.version` 1 is the consumer
+/// protocol (KIP-848).
+const FEATURES: &[(&str, i16, i16)] = &[("group.version", 0, 1)];
+
+/// Features do not change while the broker runs.
+const FEATURES_EPOCH: i64 = 0;
 
 /// Answers a request of a known version.
 pub(crate) fn handle(request: &ApiVersionsRequest, version: i16) -> ApiVersionsResponse {
@@ -25,7 +36,29 @@ pub(crate) fn handle(request: &ApiVersionsRequest, version: i16) -> ApiVersionsR
             ..ApiVersionsResponse::default()
         };
     }
-    ApiVersionsResponse { api_keys: listed(), ..ApiVersionsResponse::default() }
+    ApiVersionsResponse {
+        api_keys: listed(),
+        supported_features: FEATURES
+            .iter()
+            .map(|(name, min, max)| SupportedFeatureKey {
+                name: (*name).to_owned(),
+                min_version: if version >= WITH_FEATURES_FROM_0 { *min } else { (*min).max(1) },
+                max_version: *max,
+                ..SupportedFeatureKey::default()
+            })
+            .collect(),
+        finalized_features_epoch: FEATURES_EPOCH,
+        finalized_features: FEATURES
+            .iter()
+            .map(|(name, _, max)| FinalizedFeatureKey {
+                name: (*name).to_owned(),
+                min_version_level: *max,
+                max_version_level: *max,
+                ..FinalizedFeatureKey::default()
+            })
+            .collect(),
+        ..ApiVersionsResponse::default()
+    }
 }
 
 /// Answers a request of a version that is not known.
