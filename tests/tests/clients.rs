@@ -35,6 +35,7 @@ passes! {
     python_offsets: Python("offsets");
     java_produce: Java("Produce");
     java_groups: Java("Groups");
+    java_consumer_groups: Java("ConsumerGroups");
     java_admin: Java("AdminTasks");
     java_idempotent: Java("Idempotent");
     java_offsets: Java("Offsets");

@@ -210,7 +210,7 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
     let metadata = MetadataLog::new(opened.metadata_log, options.clock.clone());
     let producer_ids = ProducerIds::new(metadata.clone(), node_id, opened.next_producer_id);
     let topics = TopicRegistry::new(opened.image, data_dir.clone(), metadata, settings.clone(), node_id);
-    let groups = Arc::new(Groups::new(&settings, options.clock.clone()));
+    let groups = Arc::new(Groups::new(&settings, Arc::new(topics.clone()), options.clock.clone()));
     if let Some(topic) = topics.by_name(OFFSETS_TOPIC) {
         groups.load(&topic.partitions).map_err(StartError::Groups)?;
     }

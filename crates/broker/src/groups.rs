@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_coordinator::{
-    DeferredResponse, Effects, GroupCoordinator, GroupSettings, Outcome, Release, Reply, ReplyToken,
-    StorageFailure, append_error_to_response,
+    Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, CoordinatorRecord, DeferredResponse, Effects,
+    GroupCoordinator, GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure,
+    TopicDirectory, append_error_to_response,
 };
 use tidings_log::batch::{BatchBuilder, EndTxnMarker, TransactionResult};
 use tidings_log::{AppendError, AppendOptions, CommitTicket, Origin, PartitionLog};
@@ -31,6 +32,7 @@ const NEVER: i64 = i64::MAX;
 /// All groups.
 pub(crate) struct Groups {
     settings: GroupSettings,
+    topics: Arc<dyn TopicDirectory>,
     clock: Arc<dyn Clock>,
     /// By partition of the offsets topic; empty until the topic exists.
     shards: RwLock<Arc<[Arc<Shard>]>>,
@@ -59,7 +61,11 @@ struct Deferred {
 }
 
 impl Groups {
-    pub(crate) fn new(settings: &BrokerSettings, clock: Arc<dyn Clock>) -> Groups {
+    pub(crate) fn new(
+        settings: &BrokerSettings,
+        topics: Arc<dyn TopicDirectory>,
+        clock: Arc<dyn Clock>,
+    ) -> Groups {
         let usize_of = |name| usize::try_from(settings.int(name)).unwrap_or_default();
         Groups {
             settings: GroupSettings {
@@ -70,7 +76,9 @@ impl Groups {
                 offset_metadata_max_bytes: usize_of("offset.metadata.max.bytes"),
                 offsets_retention_ms: settings.long("offsets.retention.minutes").saturating_mul(60_000),
                 offsets_retention_check_interval_ms: settings.long("offsets.retention.check.interval.ms"),
+                consumer: consumer_settings(settings),
             },
+            topics,
             clock,
             shards: RwLock::new(Arc::new([])),
             next_token: AtomicU64::new(0),
@@ -100,7 +108,8 @@ impl Groups {
     }
 
     fn load_shard(&self, log: &Arc<PartitionLog>) -> Result<Arc<Shard>, ReplayLogError> {
-        let mut coordinator = GroupCoordinator::new(self.settings.clone(), random_bits);
+        let mut coordinator =
+            GroupCoordinator::new(self.settings.clone(), random_bits).with_topics(self.topics.clone());
         for_each_batch(log, |batch, records| -> Result<(), ReplayLogError> {
             let producer_id = batch.header.producer_id;
             if let Some(marker) = EndTxnMarker::parse(&batch.bytes) {
@@ -388,6 +397,20 @@ fn encode_batch(effects: &Effects, now_ms: i64) -> bytes::Bytes {
         batch.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
     }
     batch.build()
+}
+
+fn consumer_settings(settings: &BrokerSettings) -> ConsumerGroupSettings {
+    let assignor = |name: &str| Assignor::by_name(name.trim(), &Assignor::ALL);
+    ConsumerGroupSettings {
+        timeouts: ConsumerGroupTimeouts {
+            session_timeout_ms: settings.int("group.consumer.session.timeout.ms"),
+            heartbeat_interval_ms: settings.int("group.consumer.heartbeat.interval.ms"),
+        },
+        max_size: usize::try_from(settings.int("group.consumer.max.size")).unwrap_or_default(),
+        assignors: settings.value("group.consumer.assignors").split(',').filter_map(assignor).collect(),
+        migration_policy: MigrationPolicy::by_name(settings.value("group.consumer.migration.policy"))
+            .unwrap_or_default(),
+    }
 }
 
 fn random_bits() -> [u8; 16] {

@@ -21,6 +21,15 @@ use tidings_wire::messages::{
     describe_transactions_request::DescribeTransactionsRequest, end_txn_request::EndTxnRequest,
     fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
     heartbeat_request::HeartbeatRequest, incremental_alter_configs_request::IncrementalAlterConfigsRequest,
+    alter_configs_request::AlterConfigsRequest, api_versions_request::ApiVersionsRequest,
+    consumer_group_describe_request::ConsumerGroupDescribeRequest,
+    consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
+    create_partitions_request::CreatePartitionsRequest, create_topics_request::CreateTopicsRequest,
+    delete_groups_request::DeleteGroupsRequest, delete_topics_request::DeleteTopicsRequest,
+    describe_cluster_request::DescribeClusterRequest, describe_configs_request::DescribeConfigsRequest,
+    describe_groups_request::DescribeGroupsRequest, fetch_request::FetchRequest,
+    find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
+    incremental_alter_configs_request::IncrementalAlterConfigsRequest,
     init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
     leave_group_request::LeaveGroupRequest, list_groups_request::ListGroupsRequest,
     list_offsets_request::ListOffsetsRequest, list_transactions_request::ListTransactionsRequest,
@@ -41,6 +50,8 @@ pub(crate) mod add_offsets_to_txn;
 pub(crate) mod add_partitions_to_txn;
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod consumer_group_describe;
+pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
@@ -210,6 +221,8 @@ served! {
     DescribeProducers: DescribeProducersRequest => describe_producers::handle;
     DescribeTransactions: DescribeTransactionsRequest => describe_transactions::handle;
     ListTransactions up to 1: ListTransactionsRequest => list_transactions::handle;
+    ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => consumer_group_heartbeat::handle;
+    ConsumerGroupDescribe: ConsumerGroupDescribeRequest => consumer_group_describe::handle;
 }
 
 /// The versions in which an API is served, if it is.

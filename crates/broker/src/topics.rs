@@ -15,6 +15,7 @@ use tidings_log::{DataDir, LogConfig, PartitionLog, StorageState};
 use tidings_model::{TopicId, TopicPartition};
 use tokio::sync::Mutex;
 
+mod directory;
 pub(crate) mod error;
 pub(crate) mod image;
 pub(crate) mod log_config;

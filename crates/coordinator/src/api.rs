@@ -2,6 +2,8 @@
 //!
 //! Requests carry what a version means, not the version: the broker's handlers translate.
 
+pub(crate) mod consumer_group_describe;
+pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod delete_groups;
 pub(crate) mod describe_groups;
 pub(crate) mod heartbeat;

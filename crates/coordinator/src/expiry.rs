@@ -5,6 +5,8 @@
 
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::records as consumer_records;
 use crate::coordinator::{Context, InFlight};
 use crate::offsets::Offsets;
 use crate::pending::PendingOffsets;
@@ -30,6 +32,32 @@ pub(crate) fn expire(
     let has_offsets_left = expire_offsets(group, offsets, pending, cx) || is_waited_for;
     if group.state() == GroupState::Empty && !has_offsets_left {
         cx.write(records::group_tombstone(&group.id), InFlight::GroupDeleted);
+    }
+}
+
+/// The same for a group of the consumer protocol, whose offsets always age from their commit, as in Kafka.
+pub(crate) fn expire_consumer_group(
+    group: &ConsumerGroup,
+    offsets: &Offsets,
+    pending: &PendingOffsets,
+    cx: &mut Context<'_>,
+) {
+    let mut has_offsets_left = pending.partitions_of(&group.id).next().is_some();
+    for (topic, partitions) in offsets.of_group(&group.id).into_iter().flatten() {
+        let is_read = group.is_subscribed_to(topic);
+        for (partition, offset) in partitions {
+            let is_in_use = is_read || pending.has(&group.id, topic, *partition);
+            if is_in_use || !is_expired(offset, AgeFrom::Commit, cx) {
+                has_offsets_left = true;
+            } else {
+                cx.write(records::offset_tombstone(&group.id, topic, *partition), InFlight::Offset);
+            }
+        }
+    }
+    if group.members.is_empty() && !has_offsets_left {
+        for tombstone in consumer_records::all_tombstones(group) {
+            cx.write(tombstone, InFlight::ConsumerGroup);
+        }
     }
 }
 

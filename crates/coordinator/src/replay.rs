@@ -75,7 +75,7 @@ impl GroupCoordinator {
         let what = || format!("{group_id} {topic}-{partition}");
         let offset =
             decode_offset_value(value).map_err(|source| ReplayError::Value { what: what(), source })?;
-        self.groups.entry(group_id.clone()).or_insert_with(|| ClassicGroup::new(group_id.clone(), None));
+        self.note_group(&group_id);
         self.pending.put(producer_id, &group_id, &topic, partition, offset);
         Ok(())
     }
@@ -84,6 +84,14 @@ impl GroupCoordinator {
     pub fn replay_end_transaction(&mut self, producer_id: i64, is_commit: bool) {
         for ended in self.pending.end(producer_id, is_commit) {
             self.offsets.put(&ended.group, &ended.topic, ended.partition, ended.offset);
+        }
+    }
+
+    /// Lets a group be there that offsets are committed for.
+    fn note_group(&mut self, group_id: &Arc<str>) {
+        if !self.consumer_groups.contains_key(group_id) {
+            let group = || ClassicGroup::new(group_id.clone(), None);
+            self.groups.entry(group_id.clone()).or_insert_with(group);
         }
     }
 
@@ -98,7 +106,9 @@ impl GroupCoordinator {
     pub fn replay(&mut self, key: &Bytes, value: Option<&Bytes>) -> Result<(), ReplayError> {
         let key = decode_key(key)?;
         let group_id: Arc<str> = match &key {
-            Key::Offset { group, .. } | Key::Group { group } => group.as_str().into(),
+            Key::Offset { group, .. } | Key::Group { group } | Key::Consumer { group, .. } => {
+                group.as_str().into()
+            }
         };
         let change = self.take_in_flight(&group_id);
         match (key, value) {
@@ -108,9 +118,7 @@ impl GroupCoordinator {
                     source,
                 })?;
                 // Commits of a group that nobody joins make a "simple" group, known by its offsets alone.
-                self.groups
-                    .entry(group_id.clone())
-                    .or_insert_with(|| ClassicGroup::new(group_id.clone(), None));
+                self.note_group(&group_id);
                 self.pending.supersede(&group_id, &topic, partition);
                 self.offsets.put(&group_id, &topic, partition, offset);
             }
@@ -125,8 +133,14 @@ impl GroupCoordinator {
             }
             (Key::Group { .. }, None) => {
                 self.groups.remove(&group_id);
-                self.shard.timers.cancel_group(&group_id);
+                // The members of a group that changed its protocol go on, and so do their sessions.
+                if !matches!(change, Some(InFlight::GroupUpgraded)) {
+                    self.shard.timers.cancel_group(&group_id);
+                }
             }
+            (Key::Consumer { subject, .. }, value) => self
+                .replay_consumer(&group_id, subject, value)
+                .map_err(|source| ReplayError::Value { what: group_id.to_string(), source })?,
         }
         Ok(())
     }
@@ -134,9 +148,14 @@ impl GroupCoordinator {
     fn replay_group(&mut self, group_id: Arc<str>, value: GroupValue, change: Option<InFlight>) {
         let Some(change) = change else {
             // Loading: the group is what the record says.
+            self.consumer_groups.remove(&group_id);
             self.groups.insert(group_id.clone(), value.into_group(group_id));
             return;
         };
+        if let InFlight::GroupDowngraded { group } = change {
+            self.groups.insert(group_id, *group);
+            return;
+        }
         let now_ms = self.shard.now_ms;
         let Some(group) = self.groups.get_mut(&group_id) else {
             unreachable!("group {group_id} vanished between its record and the replay");
@@ -149,7 +168,11 @@ impl GroupCoordinator {
             }
             // Memory is there already; the log has caught up.
             InFlight::GroupCreated | InFlight::GroupEmptied => {}
-            InFlight::Offset | InFlight::GroupDeleted => {
+            InFlight::Offset
+            | InFlight::GroupDeleted
+            | InFlight::ConsumerGroup
+            | InFlight::GroupUpgraded
+            | InFlight::GroupDowngraded { .. } => {
                 unreachable!("group {group_id}: the replayed record is not the one handed out")
             }
         }

@@ -8,6 +8,7 @@ mod demo;
 mod disks;
 mod failures;
 mod formats;
+mod groups;
 mod hostile;
 mod lifecycle;
 mod store;

@@ -29,6 +29,8 @@ const FEATURES_EPOCH: i64 = 0;
 
 /// What all clients may rely on, and up to which level.
 const FEATURES: &[Feature] = &[
+    // The consumer protocol (KIP-848).
+    Feature { name: "group.version", max_level: 1 },
     // Level 2: an epoch for every transaction, partitions added by what is written to them (KIP-890).
     Feature { name: "transaction.version", max_level: TRANSACTION_VERSION_2 },
 ];

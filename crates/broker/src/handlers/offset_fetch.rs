@@ -2,7 +2,8 @@
 //!
 //! An answer tells durable offsets only: it waits for the commit of what it shows. Version 2 can ask for everything a
 //! group committed and has an error of its own, 5 tells leader epochs, 7 asks for stable offsets (KIP-447): one that an
-//! open transaction may be about to replace is answered with UNSTABLE_OFFSET_COMMIT; 8 takes many groups (KIP-709), 10 names topics by id (KIP-516).
+//! open transaction may be about to replace is answered with UNSTABLE_OFFSET_COMMIT; 8 takes many groups (KIP-709), 9
+//! tells which member asks (KIP-848), 10 names topics by id (KIP-516).
 
 use tidings_coordinator as coordinator;
 use tidings_model::{ErrorCode, TopicId};
@@ -93,7 +94,17 @@ async fn fetch(
     let mut unknown = Vec::new();
     let topics = group.topics.map(|topics| select(cx, topics, &mut unknown));
     let request = coordinator::OffsetFetchRequest { group_id: group.group_id, topics, requires_stable };
-    let answer = cx.shared.groups.call(&group_id, |groups, _| groups.offset_fetch(request)).await;
+    let (member_id, member_epoch) = (group.member_id, group.member_epoch);
+    let answer = cx
+        .shared
+        .groups
+        .call(&group_id, |groups, _| {
+            match groups.check_offset_fetch(&group_id, member_id.as_deref(), member_epoch) {
+                ErrorCode::None => groups.offset_fetch(request),
+                error => coordinator::OffsetFetchResponse::refused(error),
+            }
+        })
+        .await;
     let Some(answer) = answer else { return error(ErrorCode::CoordinatorNotAvailable) };
     if answer.error != ErrorCode::None {
         return error(answer.error);

@@ -1,6 +1,7 @@
 //! The broker seen from a socket, with the wire crate as the client.
 
 mod admin;
+mod consumer_groups;
 mod groups;
 mod harness;
 mod lifecycle;

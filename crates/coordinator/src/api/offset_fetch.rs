@@ -3,6 +3,7 @@
 use tidings_model::ErrorCode;
 
 use super::TopicPartitions;
+use crate::consumer::member::check_member_epoch;
 use crate::{CommittedOffset, Effects, GroupCoordinator, Outcome, Release, StorageFailure};
 
 /// An OffsetFetch request for one group; a request for several is a loop of the handler's.
@@ -55,7 +56,31 @@ impl StorageFailure for OffsetFetchResponse {
     }
 }
 
+impl OffsetFetchResponse {
+    /// An answer to a request that is not allowed.
+    pub fn refused(error: ErrorCode) -> Outcome<Self> {
+        Outcome::now(Self { error, topics: Vec::new() })
+    }
+}
+
 impl GroupCoordinator {
+    /// Whether a member may fetch offsets: one that says who it is must be where it believes itself to be (KIP-848).
+    pub fn check_offset_fetch(
+        &self,
+        group_id: &str,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> ErrorCode {
+        let Some(group) = self.consumer_groups.get(group_id) else { return ErrorCode::None };
+        if member_id.is_none() && member_epoch < 0 {
+            return ErrorCode::None;
+        }
+        match member_id.and_then(|member_id| group.members.get(member_id)) {
+            Some(member) => check_member_epoch(member, member_epoch).err().unwrap_or_default(),
+            None => ErrorCode::UnknownMemberId,
+        }
+    }
+
     /// Handles an OffsetFetch.
     ///
     /// The answer waits for what is being written, so that nobody starts from an offset which a power cut takes

@@ -8,6 +8,8 @@ use super::TopicErrors;
 use super::offset_commit::{answer, is_longer_than};
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::member::check_member_epoch;
 use crate::coordinator::InFlight;
 use crate::{
     CommitPartition, CommitTopic, CommittedOffset, Effects, GroupCoordinator, OffsetCommitResponse, Outcome,
@@ -43,7 +45,11 @@ impl GroupCoordinator {
         let mut effects = Effects::default();
         let mut cx = self.shard.context(now_ms, &mut effects);
         let group_id: Arc<str> = request.group_id.as_str().into();
-        if let Err(error) = validate(self.groups.get(&group_id), &request) {
+        let checked = match self.consumer_groups.get(&group_id) {
+            Some(group) => validate_in_consumer_group(group, &request),
+            None => validate(self.groups.get(&group_id), &request),
+        };
+        if let Err(error) = checked {
             let refused = |partition: CommitPartition| (partition.partition, error);
             return Outcome::now(answer(request.topics, refused));
         }
@@ -84,12 +90,31 @@ fn validate(group: Option<&ClassicGroup>, request: &TxnOffsetCommitRequest) -> R
     if request.generation_id < 0 && group.state() == GroupState::Empty {
         return Ok(());
     }
-    let names_a_member = !request.member_id.is_empty() || request.group_instance_id.is_some();
-    if request.generation_id >= 0 || names_a_member {
+    if names_a_member(request) {
         group.validate_member(&request.member_id, request.group_instance_id.as_deref())?;
         if request.generation_id != group.generation_id {
             return Err(ErrorCode::IllegalGeneration);
         }
     }
     Ok(())
+}
+
+/// The same in a group of the consumer protocol (KIP-848), whose members have an epoch in place of a generation.
+fn validate_in_consumer_group(
+    group: &ConsumerGroup,
+    request: &TxnOffsetCommitRequest,
+) -> Result<(), ErrorCode> {
+    if !names_a_member(request) {
+        return Ok(());
+    }
+    let member = group.members.get(request.member_id.as_str()).ok_or(ErrorCode::UnknownMemberId)?;
+    // Producers know no member epochs: to them it is a generation, as in Kafka.
+    check_member_epoch(member, request.generation_id).map_err(|error| match error {
+        ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+        other => other,
+    })
+}
+
+fn names_a_member(request: &TxnOffsetCommitRequest) -> bool {
+    request.generation_id >= 0 || !request.member_id.is_empty() || request.group_instance_id.is_some()
 }

@@ -3,9 +3,12 @@
 mod support;
 
 mod admin;
+mod consumer;
+mod consumer_random;
 mod durability;
 mod expiry;
 mod join;
+mod migration;
 mod offsets;
 mod random;
 mod scenarios;
