@@ -1,12 +1,14 @@
 //! The broker seen from a socket, with the wire crate as the client.
 
 mod admin;
+mod fetch_sessions;
 mod groups;
 mod harness;
 mod lifecycle;
 mod malformed;
 mod memory;
 mod produce_fetch;
+mod retention;
 mod storage;
 mod transactions;
 mod versions;
