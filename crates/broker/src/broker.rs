@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
+use crate::fetch_sessions::FetchSessions;
 use crate::groups::Groups;
 use crate::housekeeping;
 use crate::listener;
@@ -157,6 +158,10 @@ impl Broker {
             socket_request_max_bytes: usize_of(&settings, "socket.request.max.bytes"),
             request_budget: Arc::new(RequestBudget::new(settings.long("queued.max.request.bytes"))),
             fetch_max_bytes: usize_of(&settings, "fetch.max.bytes"),
+            fetch_sessions: FetchSessions::new(usize_of(
+                &settings,
+                "max.incremental.fetch.session.cache.slots",
+            )),
             settings,
             clock,
             topics,
@@ -201,8 +206,15 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
         if settings.value("durability") == "process" { Durability::Process } else { Durability::Power };
     // -1 leaves it to the log, which takes a part of the disk.
     let min_free_bytes = u64::try_from(settings.long("log.min.free.bytes")).ok();
-    let data_dir_options =
-        DataDirOptions { durability, node_id, min_free_bytes, ..DataDirOptions::default() };
+    let cleaner_key_map_bytes =
+        usize::try_from(settings.long("log.cleaner.dedupe.buffer.size")).unwrap_or(usize::MAX);
+    let data_dir_options = DataDirOptions {
+        durability,
+        node_id,
+        min_free_bytes,
+        cleaner_key_map_bytes,
+        ..DataDirOptions::default()
+    };
     let unrecovered = DataDir::open(disk, options.data_dir.clone(), data_dir_options)?;
     let (data_dir, recovery) = unrecovered.recover()?;
     report(&recovery);

@@ -15,9 +15,9 @@ use tidings_wire::messages::{
     add_partitions_to_txn_request::AddPartitionsToTxnRequest, alter_configs_request::AlterConfigsRequest,
     api_versions_request::ApiVersionsRequest, create_partitions_request::CreatePartitionsRequest,
     create_topics_request::CreateTopicsRequest, delete_groups_request::DeleteGroupsRequest,
-    delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
-    describe_configs_request::DescribeConfigsRequest, describe_groups_request::DescribeGroupsRequest,
-    describe_producers_request::DescribeProducersRequest,
+    delete_records_request::DeleteRecordsRequest, delete_topics_request::DeleteTopicsRequest,
+    describe_cluster_request::DescribeClusterRequest, describe_configs_request::DescribeConfigsRequest,
+    describe_groups_request::DescribeGroupsRequest, describe_producers_request::DescribeProducersRequest,
     describe_transactions_request::DescribeTransactionsRequest, end_txn_request::EndTxnRequest,
     fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
     heartbeat_request::HeartbeatRequest, incremental_alter_configs_request::IncrementalAlterConfigsRequest,
@@ -55,6 +55,7 @@ pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
+pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
@@ -204,6 +205,7 @@ served! {
     ListGroups: ListGroupsRequest => list_groups::handle;
     CreateTopics: CreateTopicsRequest => create_topics::handle;
     DeleteTopics: DeleteTopicsRequest => delete_topics::handle;
+    DeleteRecords: DeleteRecordsRequest => delete_records::handle;
     OffsetForLeaderEpoch: OffsetForLeaderEpochRequest => offset_for_leader_epoch::handle;
     InitProducerId: InitProducerIdRequest => init_producer_id::handle;
     AddPartitionsToTxn: AddPartitionsToTxnRequest => add_partitions_to_txn::handle;

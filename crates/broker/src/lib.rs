@@ -10,7 +10,7 @@
 mod broker;
 mod clock;
 mod connection;
-mod decompress;
+mod fetch_sessions;
 mod groups;
 mod handlers;
 mod housekeeping;

@@ -1,6 +1,7 @@
 //! Reading an internal log from its first record to its last, once, at start.
 //!
-//! Owns the loop from segments to records. Invariant: records come in offset order and none is left out; what cannot be
+//! Owns the loop from segments to records. Invariant: records come in offset order and none is left out, but for those that
+//! the cleaner has taken out of a compacted log; what cannot be
 //! read or does not match its checksum is an error, never skipped nor believed: below its recovery point the log itself
 //! trusts its files, and here the broker is the consumer. What a record means is the caller's business.
 
@@ -87,6 +88,7 @@ pub(crate) fn for_each_batch<E: From<ReplayLogError>>(
     log: &PartitionLog,
     mut handle: impl FnMut(&Batch, Vec<Record>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let compacted = log.config().cleanup.compact;
     let mut offset = log.log_start_offset();
     while offset < log.log_end_offset() {
         let fetched = log.read(offset, CHUNK_BYTES, UpTo::LogEnd, true).map_err(ReplayLogError::from)?;
@@ -102,14 +104,20 @@ pub(crate) fn for_each_batch<E: From<ReplayLogError>>(
                 break;
             }
             let batch = Batch { header, bytes: bytes.split_to(header.size_bytes()) };
-            let limits = BatchLimits { control_allowed: true, empty_allowed: true, ..BatchLimits::default() };
+            let limits = BatchLimits {
+                control_allowed: true,
+                empty_allowed: true,
+                compacted_allowed: compacted,
+                ..BatchLimits::default()
+            };
             validate(&batch.bytes, &limits).map_err(|source| ReplayLogError::Damaged {
                 log: name(),
                 offset,
                 source,
             })?;
             // The checksum does not cover the base offset.
-            if !(header.base_offset..header.next_offset()).contains(&offset) {
+            let hole = compacted && header.base_offset > offset;
+            if !hole && !(header.base_offset..header.next_offset()).contains(&offset) {
                 return Err(unexpected().into());
             }
             let records: Result<Vec<_>, _> = batch.records().ok_or_else(unexpected)?.collect();

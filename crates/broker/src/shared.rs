@@ -10,6 +10,7 @@ use tidings_model::ErrorCode;
 
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
+use crate::fetch_sessions::FetchSessions;
 use crate::groups::Groups;
 use crate::handlers::Client;
 use crate::metrics::Metrics;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     /// `queued.max.request.bytes`, shared by all connections.
     pub(crate) request_budget: Arc<RequestBudget>,
     pub(crate) fetch_max_bytes: usize,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
     pub(crate) transactions: Arc<Transactions>,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tidings_log::{DataDir, LogConfig, PartitionLog, StorageState};
-use tidings_model::{TopicId, TopicPartition};
+use tidings_log::{DataDir, DeleteRecordsError, LogConfig, PartitionLog, StorageState};
+use tidings_model::{ErrorCode, TopicId, TopicPartition};
 use tokio::sync::Mutex;
 
 mod directory;
@@ -114,6 +114,27 @@ impl TopicRegistry {
     pub(crate) async fn delete(&self, topics: Vec<TopicRef>) -> Vec<Result<(Arc<str>, TopicId), TopicError>> {
         let count = topics.len();
         self.change(count, move |inner| async move { inner.delete(&topics).await }).await
+    }
+
+    /// Moves logs' starts; one answer for each, in order: the start, which is durable.
+    pub(crate) async fn delete_records(
+        &self,
+        wanted: Vec<(TopicPartition, Option<i64>)>,
+        now_ms: i64,
+    ) -> Vec<Result<i64, ErrorCode>> {
+        let count = wanted.len();
+        let data_dir = self.inner.data_dir.clone();
+        let deleted = tokio::task::spawn_blocking(move || {
+            let answers = data_dir.delete_records(&wanted, now_ms);
+            let coded = |answer: Result<i64, DeleteRecordsError>| {
+                answer.map_err(|error| {
+                    tracing::debug!(%error, "deleting records refused");
+                    error.error_code()
+                })
+            };
+            answers.into_iter().map(coded).collect()
+        });
+        deleted.await.unwrap_or_else(|_| vec![Err(ErrorCode::UnknownServerError); count])
     }
 
     /// Adds partitions; one answer for each, in order.
@@ -226,7 +247,7 @@ impl Inner {
         let mut logs = Vec::new();
         let mut records = Vec::new();
         for (topic, id) in topics {
-            let config = self.log_config(&topic.overrides);
+            let config = self.log_config(&topic.name, &topic.overrides);
             let name: Arc<str> = topic.name.as_str().into();
             records.push(records::topic_record(&topic.name, *id).map_err(storage)?);
             for partition in 0..topic.partition_count {
@@ -344,7 +365,7 @@ impl Inner {
         if validate_only {
             return Ok(());
         }
-        let config = self.log_config(&topic.overrides);
+        let config = self.log_config(&topic.name, &topic.overrides);
         let new = |index| (TopicPartition::new(topic.name.clone(), index), topic.id, config);
         let logs = self.create_logs((current..growth.count).map(new).collect()).await?;
         let record = |index| records::partition_record(topic.id, index, self.node_id);
@@ -379,7 +400,7 @@ impl Inner {
             records.push(records::config_record(name, key, Some(value)).map_err(storage)?);
         }
         self.metadata.write(&records).await.map_err(storage)?;
-        let config = self.log_config(&overrides);
+        let config = self.log_config(name, &overrides);
         for log in &topic.partitions {
             log.set_config(config);
         }
@@ -387,8 +408,8 @@ impl Inner {
         Ok(())
     }
 
-    fn log_config(&self, overrides: &TopicOverrides) -> LogConfig {
-        log_config::of(overrides, &self.settings)
+    fn log_config(&self, topic: &str, overrides: &TopicOverrides) -> LogConfig {
+        log_config::of(topic, overrides, &self.settings)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod checkpointer;
 mod error;
+mod keeper;
 mod meta;
 
 use std::collections::HashMap;
@@ -30,6 +31,9 @@ use crate::space::LowSpace;
 use crate::storage::Storage;
 pub(crate) use checkpointer::Checkpointer;
 pub use error::{CloseError, CreateError, DeleteError, OpenError};
+pub(crate) use keeper::DELETED_EXTENSION;
+use keeper::Keeper;
+pub use keeper::{Chores, DeleteRecordsError, KeepReport};
 pub(crate) use meta::{META, PARTITION_METADATA, check_version, partition_metadata_id};
 use meta::{Meta, encode_partition_metadata};
 
@@ -46,6 +50,7 @@ const CLEAN_SHUTDOWN_TEXT: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
 pub struct UnrecoveredDataDir {
     storage: Arc<Storage>,
     checkpointer: Arc<Checkpointer>,
+    keeper: Arc<Keeper>,
     meta: Meta,
     lock: Box<dyn DiskLock>,
 }
@@ -62,6 +67,10 @@ impl UnrecoveredDataDir {
         *self.checkpointer.logs.write() = logs;
         if report.changed {
             self.checkpointer.sync().map_err(|source| failed(&self.storage.root, source))?;
+        }
+        if report.stale_checkpoints {
+            let written = self.keeper.starts.rewrite().and_then(|()| self.keeper.cleaner_offsets.write());
+            written.map_err(|source| failed(&self.storage.root, source))?;
         }
         if report.changed || report.stale_checkpoints {
             self.checkpointer.write_recovery_points().map_err(|source| failed(&self.storage.root, source))?;
@@ -85,6 +94,7 @@ impl UnrecoveredDataDir {
 pub struct DataDir {
     storage: Arc<Storage>,
     checkpointer: Arc<Checkpointer>,
+    keeper: Arc<Keeper>,
     meta: Meta,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Makes names of folders on their way out unique.
@@ -113,19 +123,22 @@ impl DataDir {
         let root = disk.open_root(&path).map_err(failed)?;
         let storage = Arc::new(Storage::new(disk, path.clone(), options).map_err(failed)?);
         let checkpointer = Arc::new(Checkpointer::new(storage.clone(), root));
-        Ok(UnrecoveredDataDir { storage, checkpointer, meta, lock })
+        let keeper = Arc::new(Keeper::new(storage.clone(), checkpointer.clone()));
+        Ok(UnrecoveredDataDir { storage, checkpointer, keeper, meta, lock })
     }
 
     fn start(unrecovered: UnrecoveredDataDir) -> Self {
-        let UnrecoveredDataDir { storage, checkpointer, meta, lock } = unrecovered;
+        let UnrecoveredDataDir { storage, checkpointer, keeper, meta, lock } = unrecovered;
         let committer = storage.clone();
         let checkpoints = checkpointer.clone();
+        let keeping = keeper.clone();
         let threads = vec![
             spawn("log-commit", move || committer.committer.run(&committer)),
             spawn("log-checkpoint", move || checkpoints.run()),
+            spawn("log-keeper", move || keeping.run()),
         ];
         let (threads, deletions) = (Mutex::new(threads), AtomicU64::new(0));
-        Self { storage, checkpointer, meta, threads, deletions, _lock: lock }
+        Self { storage, checkpointer, keeper, meta, threads, deletions, _lock: lock }
     }
 
     /// The directory.
@@ -234,6 +247,7 @@ impl DataDir {
             producers: Producers::default(),
             epochs: LeaderEpochs::default(),
             recovery_point: 0,
+            first_dirty_offset: None,
         };
         Ok(Arc::new(PartitionLog::new(self.storage.clone(), recovered, *config)))
     }
@@ -251,9 +265,12 @@ impl DataDir {
         let no_checkpoint = self.checkpointer.exclusive();
         let disk = &*self.storage.disk;
         let mut doomed = Vec::new();
+        let (mut had_start, mut was_cleaned) = (false, false);
         for topic_partition in partitions {
             let Some(log) = self.checkpointer.logs.write().remove(topic_partition) else { continue };
             log.mark_deleted();
+            had_start |= log.log_start_offset() > 0;
+            was_cleaned |= log.first_dirty_offset().is_some();
             let number = self.deletions.fetch_add(1, Relaxed);
             let process = std::process::id();
             let name = format!("{:.200}.{process:x}-{number:x}-delete", topic_partition.to_string());
@@ -270,16 +287,40 @@ impl DataDir {
         disk.sync_dir(&self.storage.root).map_err(|source| failed(first, source))?;
         // A later log of the same name must not find this one's recovery point. A full disk may have room for the
         // points only after the folders are gone; a start drops points of logs that don't exist.
-        let points = self.checkpointer.write_recovery_points();
+        let points = self.forget_deleted(had_start, was_cleaned);
         drop(no_checkpoint);
         for (topic_partition, folder) in &doomed {
             disk.remove_dir_all(folder).map_err(|source| failed(topic_partition, source))?;
         }
         if points.is_err() {
             let _no_checkpoint = self.checkpointer.exclusive();
-            self.checkpointer.write_recovery_points().map_err(|source| failed(first, source))?;
+            self.forget_deleted(had_start, was_cleaned).map_err(|source| failed(first, source))?;
         }
         Ok(())
+    }
+
+    /// Writes the checkpoint files without the logs that are gone.
+    fn forget_deleted(&self, had_start: bool, was_cleaned: bool) -> io::Result<()> {
+        self.checkpointer.write_recovery_points()?;
+        if had_start {
+            self.keeper.starts.rewrite()?;
+        }
+        if was_cleaned { self.keeper.cleaner_offsets.write() } else { Ok(()) }
+    }
+
+    /// Has the keeper's thread do its chores, as of `now_ms`; does not wait.
+    pub fn wake_keeper(&self, now_ms: i64, chores: Chores) {
+        self.keeper.bell.ring(now_ms, chores);
+    }
+
+    /// Does the keeper's chores, as of `now_ms`, on this thread.
+    pub fn keep(&self, now_ms: i64, chores: Chores) -> KeepReport {
+        self.keeper.keep(now_ms, chores)
+    }
+
+    /// How many files of removed segments wait for `file.delete.delay.ms` to pass.
+    pub fn doomed_files_count(&self) -> usize {
+        self.keeper.doomed_count()
     }
 
     /// Makes everything durable now and moves the recovery points, so that a crash costs less.
@@ -310,6 +351,7 @@ impl DataDir {
     }
 
     fn stop_threads(&self) {
+        self.keeper.bell.close();
         self.storage.committer.close();
         self.storage.checkpoints.close();
         for thread in self.threads.lock().drain(..) {

@@ -89,6 +89,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// When the contents were last changed, in milliseconds since 1970.
+    fn modified_ms(&self) -> io::Result<i64>;
     /// Makes the contents durable, and the metadata needed to read them back.
     fn sync_data(&self) -> io::Result<()>;
     /// The descriptor, for transfers within the kernel; simulated files have none.

@@ -7,8 +7,10 @@
 
 mod append;
 mod checkpoint;
+mod compaction;
 mod fetch_waiter;
 mod read;
+mod retention;
 mod timestamps;
 mod transactions;
 
@@ -31,7 +33,7 @@ use tidings_model::{TopicId, TopicPartition};
 use crate::config::LogConfig;
 use crate::leader_epochs::LeaderEpochs;
 use crate::producers::Producers;
-use crate::segment::{Segment, SegmentEnd};
+use crate::segment::{Segment, SegmentEnd, SegmentId};
 use crate::storage::Storage;
 use fetch_waiter::FetchWaiters;
 use transactions::UnstableOffsets;
@@ -54,6 +56,12 @@ pub struct PartitionLog {
     log_end_offset: AtomicI64,
     /// What the newest checkpoint covers.
     recovery_point: AtomicI64,
+    /// Where the part begins that the cleaner has not seen, or [`NEVER_CLEANED`].
+    first_dirty_offset: AtomicI64,
+    /// Damage was found where the cleaner read.
+    uncleanable: AtomicBool,
+    /// Held by whoever changes files of closed segments. Not held by appends and reads.
+    maintenance: Mutex<()>,
     deleted: AtomicBool,
     waiters: FetchWaiters,
 }
@@ -91,7 +99,7 @@ struct Marks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     offset: i64,
-    segment_base: i64,
+    segment: SegmentId,
     position: u64,
 }
 
@@ -107,14 +115,18 @@ pub(crate) struct Recovered {
     pub epochs: LeaderEpochs,
     /// Below it everything is covered by a checkpoint.
     pub recovery_point: i64,
+    /// Where the cleaner goes on, if the log was ever compacted.
+    pub first_dirty_offset: Option<i64>,
 }
+
+const NEVER_CLEANED: i64 = -1;
 
 impl PartitionLog {
     /// A log whose whole contents are durable.
     pub(crate) fn new(storage: Arc<Storage>, recovered: Recovered, config: LogConfig) -> Self {
         let active = recovered.segments.last().expect("a log has a segment").clone();
         let SegmentEnd { offset: end_offset, position } = active.end();
-        let high_watermark = Mark { offset: end_offset, segment_base: active.base_offset(), position };
+        let high_watermark = Mark { offset: end_offset, segment: active.id(), position };
         let unstable = UnstableOffsets::new(recovered.producers.first_unstable_offset());
         let (producers, epochs) = (recovered.producers, recovered.epochs);
         let writer = Writer { active, producers, epochs, condition: Condition::Unprepared };
@@ -132,6 +144,9 @@ impl PartitionLog {
             high_watermark: AtomicI64::new(end_offset),
             log_end_offset: AtomicI64::new(end_offset),
             recovery_point: AtomicI64::new(recovered.recovery_point),
+            first_dirty_offset: AtomicI64::new(recovered.first_dirty_offset.unwrap_or(NEVER_CLEANED)),
+            uncleanable: AtomicBool::new(false),
+            maintenance: Mutex::new(()),
             deleted: AtomicBool::new(false),
             waiters: FetchWaiters::default(),
         }
@@ -193,7 +208,8 @@ impl PartitionLog {
         self.writer.lock().epochs.latest()
     }
 
-    /// The largest leader epoch not above `epoch`, and the offset where it ends (KIP-101).
+    /// The largest leader epoch not above `epoch`, and the offset where it ends (KIP-101); none for one that is
+    /// not known yet.
     pub fn end_of_leader_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let writer = self.writer.lock();
         writer.epochs.end_of(epoch, self.log_end_offset())
@@ -238,7 +254,7 @@ impl PartitionLog {
         }
         assert!(end.offset <= self.log_end_offset(), "{}: durable beyond its end", self.topic_partition);
         let (offset, position) = (end.offset, end.position);
-        marks.high_watermark = Mark { offset, segment_base: segment.base_offset(), position };
+        marks.high_watermark = Mark { offset, segment: segment.id(), position };
         self.high_watermark.store(offset, Release);
         drop(marks);
         self.unstable.high_watermark_moved(offset);
@@ -257,6 +273,8 @@ impl PartitionLog {
     pub(crate) fn mark_deleted(&self) {
         self.writer.lock().condition = Condition::Deleted;
         self.deleted.store(true, Release);
+        // Whoever changes files ends now, and finds the mark the next time: the names may soon be another's.
+        drop(self.maintenance.lock());
         for segment in self.segments.read().iter() {
             self.storage.open_files.close(segment);
         }
@@ -268,5 +286,12 @@ impl PartitionLog {
         let segments = self.segments.read();
         let behind = segments.partition_point(|segment| segment.base_offset() <= offset);
         behind.checked_sub(1).map(|index| segments[index].clone())
+    }
+
+    /// The segment behind this one.
+    pub(crate) fn segment_behind(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|other| other.base_offset() <= segment.base_offset());
+        segments.get(behind).cloned()
     }
 }

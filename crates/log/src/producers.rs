@@ -16,6 +16,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use tidings_model::{NO_PRODUCER_EPOCH, NO_SEQUENCE};
 
 use crate::batch::{BatchHeader, EndTxnMarker, increment_sequence};
+use crate::cleaner::{LastBatch, LastBatches};
 use crate::partition_log::Origin;
 
 /// How many batches a producer may have in flight, and so how many can come twice.
@@ -217,6 +218,15 @@ impl Producers {
     /// The first offset of the oldest open transaction.
     pub fn first_unstable_offset(&self) -> Option<i64> {
         self.open_txns.first().copied()
+    }
+
+    /// The last thing that each producer has written.
+    pub fn last_batches(&self) -> LastBatches {
+        let last = |(id, producer): (&i64, &Producer)| {
+            let last_offset = producer.batches.back().map(|batch| batch.last_offset);
+            (*id, LastBatch { producer_epoch: producer.epoch, last_offset })
+        };
+        self.by_id.iter().map(last).collect()
     }
 
     /// Forgets producers whose last batch is older than `before_ms`, unless a transaction is open.

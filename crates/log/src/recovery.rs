@@ -21,7 +21,7 @@ use crate::checkpoint;
 use crate::partition_log::PartitionLog;
 use crate::storage::Storage;
 pub(crate) use partition::CUT_EXTENSION;
-use partition::{PartitionOutcome, recover_partition};
+use partition::{Checkpoints, PartitionOutcome, recover_partition};
 
 /// Why a data directory can't be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub struct RecoveryReport {
     pub elapsed: Duration,
     /// Whether anything has to be synced before it is shown.
     pub(crate) changed: bool,
-    /// Whether the recovery points' file names logs that don't exist.
+    /// Whether a checkpoint file names logs that don't exist, or is damaged.
     pub(crate) stale_checkpoints: bool,
 }
 
@@ -126,8 +126,17 @@ pub(crate) fn recover_logs(
     };
     let points = read_checkpoint(checkpoint::RECOVERY_POINTS)?;
     let starts = read_checkpoint(checkpoint::LOG_START_OFFSETS)?;
+    let cleaned = read_checkpoint(checkpoint::CLEANER_OFFSETS)?;
     if points.is_none() {
         report.rebuilt.push(storage.root.join(checkpoint::RECOVERY_POINTS));
+        report.stale_checkpoints = true;
+    }
+    if starts.is_none() {
+        report.rebuilt.push(storage.root.join(checkpoint::LOG_START_OFFSETS));
+        report.stale_checkpoints = true;
+    }
+    if cleaned.is_none() {
+        report.rebuilt.push(storage.root.join(checkpoint::CLEANER_OFFSETS));
         report.stale_checkpoints = true;
     }
     let (points, starts) = (points.unwrap_or_default(), starts.unwrap_or_default());
@@ -142,10 +151,19 @@ pub(crate) fn recover_logs(
             found.push(topic_partition);
         }
     }
-    report.stale_checkpoints |= points.keys().any(|topic_partition| !found.contains(topic_partition));
+    let mut named = points.keys().chain(starts.keys()).chain(cleaned.iter().flat_map(HashMap::keys));
+    report.stale_checkpoints |= named.any(|topic_partition| !found.contains(topic_partition));
     let outcomes = in_parallel(&found, |topic_partition: &TopicPartition| {
-        let start = starts.get(topic_partition).copied();
-        recover_partition(storage, topic_partition, points.get(topic_partition).copied(), start)
+        let checkpoints = Checkpoints {
+            recovery_point: points.get(topic_partition).copied(),
+            log_start_offset: starts.get(topic_partition).copied(),
+            // Where the file says nothing, any log may have been compacted.
+            first_dirty_offset: match &cleaned {
+                Some(cleaned) => cleaned.get(topic_partition).copied(),
+                None => Some(0),
+            },
+        };
+        recover_partition(storage, topic_partition, checkpoints)
     })?;
     let mut logs = HashMap::with_capacity(found.len());
     for PartitionOutcome { log, checked_bytes, cuts, rebuilt, changed } in outcomes {

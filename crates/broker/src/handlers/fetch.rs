@@ -4,8 +4,7 @@
 //! for each partition and in all; the first partition that has something gives at least one batch, however large (KIP-74).
 //! Records are not read here: the answer names file ranges, and the connection sends them.
 //!
-//! Version 5 tells the log's start, 7 brings fetch sessions (KIP-227): every answer names session 0, which tells the
-//! client to send full requests; 9 checks the leader epoch (KIP-320), 10 may carry zstd, 11 names a rack, 12 has tagged
+//! Version 5 tells the log's start, 7 brings [fetch sessions](crate::fetch_sessions) (KIP-227), 9 checks the leader epoch (KIP-320), 10 may carry zstd, 11 names a rack, 12 has tagged
 //! fields, 13 names topics by id (KIP-516), 15 moves the replica id (KIP-903), 16 tells the leader (KIP-951), 17 and 18
 //! are for followers.
 
@@ -35,11 +34,13 @@ const LEADER_EPOCH: i32 = 0;
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse, Vec<FileSlice>) {
-    if request.session_id != 0 && request.session_epoch > 0 {
-        // No session was ever given out; the client starts over with a full request.
-        let error_code = ErrorCode::FetchSessionIdNotFound.code();
-        return (FetchResponse { error_code, ..FetchResponse::default() }, Vec::new());
-    }
+    let (sessions, by_id) = (&cx.shared.fetch_sessions, cx.version >= BY_TOPIC_ID);
+    let context = match sessions.begin(&request, by_id, cx.shared.clock.steady_ms()) {
+        Ok(context) => context,
+        Err(error) => return refused(error),
+    };
+    let mut request = request;
+    request.topics = context.wanted(std::mem::take(&mut request.topics));
     let fetch = Fetch::resolve(cx, &request);
     let mut found = fetch.read();
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
@@ -61,8 +62,18 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse
             }
         }
     }
+    let now_ms = cx.shared.clock.steady_ms();
+    let session_id = match sessions.finish(context, by_id, &request.topics, &mut found.topics, now_ms) {
+        Ok(session_id) => session_id,
+        Err(error) => return refused(error),
+    };
     cx.shared.metrics.fetched(found.bytes);
-    (FetchResponse { responses: found.topics, ..FetchResponse::default() }, found.files)
+    (FetchResponse { responses: found.topics, session_id, ..FetchResponse::default() }, found.files)
+}
+
+/// What is wrong with the session concerns the request as a whole; the client begins anew.
+fn refused(error: ErrorCode) -> (FetchResponse, Vec<FileSlice>) {
+    (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new())
 }
 
 /// A request with its topics looked up once.

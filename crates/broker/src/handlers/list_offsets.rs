@@ -5,6 +5,7 @@
 //! the first offset not uploaded (-6, KIP-1023): without tiered storage the last two are unknown. Only durable records
 //! are told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidings_log::{PartitionLog, TimestampedOffset};
@@ -16,7 +17,6 @@ use tidings_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 
-use crate::decompress::find_record;
 use crate::handlers::Cx;
 use crate::handlers::fetch::check_leader_epoch;
 
@@ -40,17 +40,40 @@ const SPECIAL_SINCE: [(i64, i16); 4] =
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let read_committed = request.isolation_level == READ_COMMITTED;
-    let topics = request.topics.into_iter().map(|topic| answer_topic(cx, topic, read_committed)).collect();
+    let repeated = repeated_partitions(&request);
+    let answer = |topic| answer_topic(cx, topic, &repeated, read_committed);
+    let topics = request.topics.into_iter().map(answer).collect();
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
-fn answer_topic(cx: &Cx<'_>, topic: ListOffsetsTopic, read_committed: bool) -> ListOffsetsTopicResponse {
+/// Partitions that a request names more than once: none of their answers would be the right one.
+fn repeated_partitions(request: &ListOffsetsRequest) -> HashSet<(String, i32)> {
+    let mut seen = HashSet::new();
+    let mut repeated = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            if !seen.insert((&*topic.name, partition.partition_index)) {
+                repeated.insert((topic.name.clone(), partition.partition_index));
+            }
+        }
+    }
+    repeated
+}
+
+fn answer_topic(
+    cx: &Cx<'_>,
+    topic: ListOffsetsTopic,
+    repeated: &HashSet<(String, i32)>,
+    read_committed: bool,
+) -> ListOffsetsTopicResponse {
     let known = cx.shared.topics.by_name(&topic.name);
     let answer = |wanted: ListOffsetsPartition| {
         let log = known.as_ref().and_then(|known| known.partition(wanted.partition_index));
-        let found = log
-            .ok_or(ErrorCode::UnknownTopicOrPartition)
-            .and_then(|log| find(cx, &wanted, log, read_committed));
+        let log = log.ok_or(ErrorCode::UnknownTopicOrPartition);
+        let is_repeated =
+            !repeated.is_empty() && repeated.contains(&(topic.name.clone(), wanted.partition_index));
+        let log = if is_repeated { Err(ErrorCode::InvalidRequest) } else { log };
+        let found = log.and_then(|log| find(cx, &wanted, log, read_committed));
         match found {
             Ok(found) => show(&wanted, found, cx.version),
             Err(error) => ListOffsetsPartitionResponse {
@@ -100,42 +123,12 @@ fn find(
         }
         EARLIEST | EARLIEST_LOCAL => return Ok(at(log.log_start_offset())),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => {
-            let found = log.max_timestamp().map_err(|error| error.error_code())?;
-            let largest = found.as_ref().map_or(0, |found| found.timestamp_ms);
-            found.map(|found| exact(found, largest)).transpose()?
-        }
+        MAX_TIMESTAMP => log.max_timestamp().map_err(|error| error.error_code())?,
         timestamp if timestamp < 0 => return Err(ErrorCode::UnsupportedVersion),
-        timestamp => {
-            let found = log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?;
-            found.map(|found| exact(found, timestamp)).transpose()?
-        }
+        timestamp => log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?,
     };
     let unknown = FoundOffset { offset: -1, timestamp: -1, leader_epoch: -1, old_style: Vec::new() };
     Ok(record.filter(|record| record.offset < end).map_or(unknown, FoundOffset::from))
-}
-
-/// The record itself, where the log could only name the compressed batch that holds it.
-fn exact(found: TimestampedOffset, timestamp_ms: i64) -> Result<TimestampedOffset, ErrorCode> {
-    let Some(batch) = &found.compressed else { return Ok(found) };
-    let batch = batch.read().map_err(|error| {
-        tracing::error!(%error, "read failed");
-        ErrorCode::KafkaStorageError
-    })?;
-    match find_record(batch, |record| record.timestamp_ms >= timestamp_ms) {
-        Ok(Some(record)) => Ok(TimestampedOffset {
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            compressed: None,
-            ..found
-        }),
-        Ok(None) => Ok(found),
-        Err(error) => {
-            // Only its producer knows what it wrote; the batch as a whole is still a right answer, if a coarse one.
-            tracing::debug!(%error, "cannot look into a batch");
-            Ok(found)
-        }
-    }
 }
 
 impl From<TimestampedOffset> for FoundOffset {

@@ -2,12 +2,14 @@
 
 mod admin;
 mod consumer_groups;
+mod fetch_sessions;
 mod groups;
 mod harness;
 mod lifecycle;
 mod malformed;
 mod memory;
 mod produce_fetch;
+mod retention;
 mod storage;
 mod transactions;
 mod versions;

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tidings_model::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP};
 
 use super::header::{BatchHeader, CRC_AT, CRC_FROM};
-use super::{HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
+use super::{HEADER_LEN, LENGTH_OVERHEAD, MAGIC, Record};
 
 /// Headers of a record to build: name and value.
 pub type Headers<'a> = &'a [(&'a [u8], Option<&'a [u8]>)];
@@ -156,6 +156,29 @@ impl BatchBuilder {
         self.buffer[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
         self.buffer.freeze()
     }
+}
+
+/// Writes one record as it stands in a batch.
+pub(super) fn put_record(
+    out: &mut BytesMut,
+    scratch: &mut Vec<u8>,
+    record: &Record,
+    base_timestamp: i64,
+    offset_delta: i64,
+) {
+    scratch.clear();
+    scratch.put_u8(0);
+    put_varint(scratch, record.timestamp_ms.wrapping_sub(base_timestamp));
+    put_varint(scratch, offset_delta);
+    put_nullable(scratch, record.key.as_deref());
+    put_nullable(scratch, record.value.as_deref());
+    put_varint(scratch, record.headers.len() as i64);
+    for (name, value) in &record.headers {
+        put_nullable(scratch, Some(name));
+        put_nullable(scratch, value.as_deref());
+    }
+    put_varint(out, scratch.len() as i64);
+    out.put_slice(scratch);
 }
 
 fn put_varint(out: &mut impl BufMut, value: i64) {

@@ -114,6 +114,22 @@ pub enum BatchError {
         /// Largest allowed.
         latest: i64,
     },
+    /// A record of a compacted topic has no key.
+    #[error("batch {index}: record {record} has no key, and the topic is compacted")]
+    NoKey {
+        /// Which batch, from 0.
+        index: usize,
+        /// Which record of it, from 0.
+        record: usize,
+    },
+    /// The records can't be unpacked, which the topic's settings make necessary.
+    #[error("batch {index}: {what}")]
+    Packed {
+        /// Which batch, from 0.
+        index: usize,
+        /// What is wrong.
+        what: String,
+    },
     /// A record of an uncompressed batch is malformed.
     #[error("batch {index}: {source}")]
     Record {
@@ -137,6 +153,8 @@ pub struct BatchLimits {
     pub control_allowed: bool,
     /// Whether batches without records may pass: they stand for a hole in a log, and nobody sends them.
     pub empty_allowed: bool,
+    /// Whether records may be missing: the cleaner leaves such batches, nobody may append them.
+    pub compacted_allowed: bool,
 }
 
 impl Default for BatchLimits {
@@ -147,6 +165,7 @@ impl Default for BatchLimits {
             latest_timestamp: i64::MAX,
             control_allowed: false,
             empty_allowed: false,
+            compacted_allowed: false,
         }
     }
 }
@@ -230,8 +249,10 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     }
     let compression = header.compression().map_err(|found| BatchError::Codec { index, found })?;
     let BatchHeader { record_count, last_offset_delta, .. } = *header;
+    let missing = i64::from(last_offset_delta) + 1 - i64::from(record_count);
+    let compacted = limits.compacted_allowed && record_count >= 0 && missing > 0;
     let hole = limits.empty_allowed && record_count == 0 && last_offset_delta >= 0;
-    if !hole && (record_count < 1 || i64::from(record_count) - 1 != i64::from(last_offset_delta)) {
+    if !compacted && !hole && (record_count < 1 || missing != 0) {
         return Err(BatchError::Count { index, record_count, last_offset_delta });
     }
     check_producer(header, index, limits)?;
@@ -239,7 +260,7 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
         return Err(BatchError::Control { index });
     }
     let max_timestamp = match compression {
-        Compression::None => check_records(header, &batch[HEADER_LEN..])
+        Compression::None => check_records(header, &batch[HEADER_LEN..], compacted)
             .map_err(|source| BatchError::Record { index, source })?,
         // The header is all that can be seen of a compressed batch; consumers go by it as well.
         _ => header.max_timestamp,

@@ -55,7 +55,12 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub fn new(file: &'a dyn DiskFile, bounds: Bounds) -> Self {
-        Self { judge: Judge::new(file, bounds.len), bounds, position: 0, next_offset: bounds.next_offset }
+        Self {
+            judge: Judge::new(file, bounds.len, false),
+            bounds,
+            position: 0,
+            next_offset: bounds.next_offset,
+        }
     }
 
     /// The offset behind the last batch handed out.

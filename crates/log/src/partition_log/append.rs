@@ -5,9 +5,12 @@
 //! wait for durability: the ticket does.
 
 mod error;
+mod prepare;
 
 pub use error::AppendError;
+use prepare::prepare;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
@@ -15,9 +18,7 @@ use std::sync::atomic::Ordering::Release;
 use bytes::Bytes;
 
 use super::{Condition, PartitionLog, Writer};
-use crate::batch::{
-    BatchHeader, BatchLimits, EndTxnMarker, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate,
-};
+use crate::batch::{BatchHeader, EndTxnMarker, TimestampType, UNCOVERED_PREFIX_LEN};
 use crate::commit::CommitTicket;
 use crate::config::{Durability, LogConfig};
 use crate::disk::{DiskFile, OpenMode, write_all_at};
@@ -109,13 +110,10 @@ impl PartitionLog {
         check: ProducerCheck,
     ) -> Result<Appended, AppendError> {
         let config = self.config();
-        let limits = limits(&config, &options);
-        let mut headers = validate(&records, &limits).map_err(|source| AppendError::Invalid {
-            topic_partition: self.topic_partition.clone(),
-            source,
+        let (records, mut headers) = prepare(records, &config, &options).map_err(|source| {
+            AppendError::Invalid { topic_partition: self.topic_partition.clone(), source }
         })?;
         let stamped = config.timestamp_type == TimestampType::LogAppendTime;
-        let records = if stamped { stamp(&records, &mut headers, options.now_ms) } else { records };
         let topic_partition = || self.topic_partition.clone();
         if records.len() > config.segment_bytes as usize {
             let (found, segment_bytes) = (records.len(), config.segment_bytes);
@@ -163,7 +161,7 @@ impl PartitionLog {
     }
 
     /// Lets the append go on, or says why not.
-    fn make_ready(self: &Arc<Self>, writer: &mut Writer) -> Result<(), AppendError> {
+    pub(super) fn make_ready(self: &Arc<Self>, writer: &mut Writer) -> Result<(), AppendError> {
         let topic_partition = || self.topic_partition.clone();
         if let Some(why) = self.storage.health.failure() {
             return Err(AppendError::StorageFailed { topic_partition: topic_partition(), why: why.clone() });
@@ -244,7 +242,8 @@ impl PartitionLog {
         }
         let count: i64 = headers.iter().map(|header| i64::from(header.record_count)).sum();
         let newest = headers.iter().map(|header| header.max_timestamp).max().unwrap_or(now_ms);
-        let spans = |first| newest.saturating_sub(first) > config.segment_ms;
+        let most_ms = config.max_segment_ms() - self.jitter_ms(config, active);
+        let spans = |first| newest.saturating_sub(first) > most_ms;
         let due = position + len as u64 > u64::from(config.segment_bytes)
             || active.first_timestamp().is_some_and(spans)
             || active.index_full(config.segment_index_bytes)
@@ -252,7 +251,18 @@ impl PartitionLog {
         if due { self.roll(writer, offset) } else { Ok(()) }
     }
 
-    fn roll(self: &Arc<Self>, writer: &mut Writer, base_offset: i64) -> Result<(), AppendError> {
+    /// By how much less than `segment.ms` this segment may span: as good as random, and the same each time.
+    fn jitter_ms(&self, config: &LogConfig, active: &Segment) -> i64 {
+        let most_ms = config.segment_jitter_ms.min(config.segment_ms);
+        if most_ms <= 0 {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        (&self.topic_partition, active.base_offset()).hash(&mut hasher);
+        (hasher.finish() >> 1) as i64 % most_ms
+    }
+
+    pub(super) fn roll(self: &Arc<Self>, writer: &mut Writer, base_offset: i64) -> Result<(), AppendError> {
         let storage = &self.storage;
         if let Err(error) = writer.active.close_indexes(storage) {
             // They stay in memory, and are rebuilt after a restart.
@@ -335,24 +345,5 @@ impl PartitionLog {
                 CommitTicket::ready()
             }
         }
-    }
-}
-
-fn limits(config: &LogConfig, options: &AppendOptions) -> BatchLimits {
-    let trusted = options.origin == Origin::Coordinator;
-    let stamped = config.timestamp_type == TimestampType::LogAppendTime;
-    let (earliest_timestamp, latest_timestamp) = if trusted || stamped {
-        (i64::MIN, i64::MAX)
-    } else {
-        let earliest = options.now_ms.saturating_sub(config.timestamp_before_max_ms);
-        (earliest, options.now_ms.saturating_add(config.timestamp_after_max_ms))
-    };
-    let max_batch_bytes = if trusted { usize::MAX } else { config.max_message_bytes as usize };
-    BatchLimits {
-        max_batch_bytes,
-        earliest_timestamp,
-        latest_timestamp,
-        control_allowed: trusted,
-        empty_allowed: false,
     }
 }

@@ -13,7 +13,7 @@ use tidings_model::{ErrorCode, TopicPartition};
 
 use super::{Mark, PartitionLog};
 use crate::disk::{DiskFile, read_exact_at};
-use crate::segment::{HeaderScan, Segment, SegmentError};
+use crate::segment::{HeaderScan, Segment, SegmentEnd, SegmentError};
 
 /// How many ends of recent reads are remembered per partition: about one per consumer group.
 const RECENT_MARKS: usize = 8;
@@ -170,14 +170,11 @@ impl PartitionLog {
         if !self.has(offset, limit)? {
             return Ok(nothing);
         }
-        let (segment, position) = self.locate(offset)?;
-        let failed = |error| self.read_error(&segment, offset, error);
-        let end = if segment.base_offset() == limit.segment_base {
-            limit
-        } else {
-            let end = segment.end();
-            Mark { offset: end.offset, segment_base: segment.base_offset(), position: end.position }
+        let Some((segment, position)) = self.locate_below(offset, limit)? else {
+            return Ok(nothing);
         };
+        let failed = |error| self.read_error(&segment, offset, error);
+        let end = if segment.id() == limit.segment { limit } else { end_of(&segment) };
         let file = self
             .storage
             .open_files
@@ -226,18 +223,29 @@ impl PartitionLog {
                     return Ok(high_watermark);
                 }
                 let (segment, position) = self.locate(offset)?;
-                Ok(Mark { offset, segment_base: segment.base_offset(), position })
+                Ok(Mark { offset, segment: segment.id(), position })
             }
             UpTo::LogEnd => {
                 let active = self.segments.read().last().expect("a log has a segment").clone();
-                let end = active.end();
-                let segment_base = active.base_offset();
-                Ok(Mark { offset: end.offset, segment_base, position: end.position })
+                Ok(end_of(&active))
             }
         }
     }
 
-    /// Where the batch with `offset` begins, or the first one behind it.
+    /// Where the batch with `offset` begins, or the first one behind it, below the limit. Compaction leaves
+    /// holes, also at the ends of segments: the batch may be in a later one.
+    fn locate_below(&self, offset: i64, limit: Mark) -> Result<Option<(Arc<Segment>, u64)>, ReadError> {
+        let (mut segment, mut position) = self.locate(offset)?;
+        while segment.id() != limit.segment && position >= segment.end().position {
+            match self.segment_behind(&segment) {
+                Some(next) if next.base_offset() < limit.offset => (segment, position) = (next, 0),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some((segment, position)))
+    }
+
+    /// Where the batch with `offset` begins, or the first one behind it in its segment.
     fn locate(&self, offset: i64) -> Result<(Arc<Segment>, u64), ReadError> {
         let segment = self.segment_of(offset).ok_or_else(|| ReadError::OffsetOutOfRange {
             topic_partition: self.topic_partition.clone(),
@@ -248,7 +256,7 @@ impl PartitionLog {
         if offset == segment.base_offset() {
             return Ok((segment, 0));
         }
-        let recent = |mark: &&Mark| mark.offset == offset && mark.segment_base == segment.base_offset();
+        let recent = |mark: &&Mark| mark.offset == offset && mark.segment == segment.id();
         if let Some(mark) = self.marks.lock().recent.iter().find(recent) {
             return Ok((segment, mark.position));
         }
@@ -272,11 +280,10 @@ impl PartitionLog {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Mark, SegmentError> {
-        let segment_base = segment.base_offset();
         let most = position + max_bytes as u64;
         let from = segment.boundary(&self.storage, most)?.max(position);
         let mut scan = HeaderScan::new(file, from, segment.end().position);
-        let mut stop = Mark { offset: i64::MIN, segment_base, position: from };
+        let mut stop = Mark { offset: i64::MIN, segment: segment.id(), position: from };
         // The index has an entry every few kilobytes, so few headers are looked at.
         while let Some(located) = scan.next_header()? {
             stop.offset = located.header.base_offset;
@@ -314,4 +321,9 @@ impl PartitionLog {
             }
         }
     }
+}
+
+fn end_of(segment: &Segment) -> Mark {
+    let SegmentEnd { offset, position } = segment.end();
+    Mark { offset, segment: segment.id(), position }
 }

@@ -12,8 +12,9 @@ use tidings_model::TopicPartition;
 use super::judge::{Judge, Verdict};
 use super::{Cut, RecoverError};
 use crate::batch::{BatchHeader, EndTxnMarker, MAX_MARKER_BYTES};
+use crate::cleaner::{CLEANED_SUFFIX, SWAP_SUFFIX, remove_if_there};
 use crate::config::LogConfig;
-use crate::data_dir::partition_metadata_id;
+use crate::data_dir::{DELETED_EXTENSION, partition_metadata_id};
 use crate::disk::{DiskFile, OpenMode, read_exact_at, read_file};
 use crate::leader_epochs::LeaderEpochs;
 use crate::partition_log::{LEADER_EPOCHS, PartitionLog, Recovered, aborted};
@@ -38,6 +39,7 @@ struct Recovery<'a> {
     producers: Producers,
     /// From here on batches are not in `producers` yet.
     replay_from: i64,
+    may_have_holes: bool,
     epochs: LeaderEpochs,
     /// What the snapshot says about the segments' transaction indexes, where it counts.
     txn_indexes: BTreeMap<i64, TxnIndexSummary>,
@@ -45,6 +47,15 @@ struct Recovery<'a> {
     cuts: Vec<Cut>,
     rebuilt: Vec<PathBuf>,
     changed: bool,
+}
+
+/// What the checkpoint files say about a log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checkpoints {
+    pub recovery_point: Option<i64>,
+    pub log_start_offset: Option<i64>,
+    /// Of logs that were compacted; their offsets have holes within segments.
+    pub first_dirty_offset: Option<i64>,
 }
 
 /// Where a segment's file is on disk.
@@ -57,9 +68,9 @@ struct SegmentFile {
 pub(super) fn recover_partition(
     storage: &Arc<Storage>,
     topic_partition: &TopicPartition,
-    recovery_point: Option<i64>,
-    log_start: Option<i64>,
+    checkpoints: Checkpoints,
 ) -> Result<PartitionOutcome, RecoverError> {
+    let Checkpoints { recovery_point, log_start_offset: log_start, first_dirty_offset } = checkpoints;
     let dir: Arc<Path> = storage.root.join(topic_partition.to_string()).into();
     let mut recovery = Recovery {
         storage,
@@ -67,6 +78,7 @@ pub(super) fn recover_partition(
         dir: dir.clone(),
         producers: Producers::default(),
         replay_from: 0,
+        may_have_holes: first_dirty_offset.is_some(),
         epochs: LeaderEpochs::default(),
         txn_indexes: BTreeMap::new(),
         checked_bytes: 0,
@@ -74,17 +86,26 @@ pub(super) fn recover_partition(
         rebuilt: Vec::new(),
         changed: false,
     };
-    let files = recovery.list(recovery_point.unwrap_or(0));
-    let files = files.map_err(|source| RecoverError::Io { path: dir.to_path_buf(), source })?;
-    let first_offset = files.first().map_or(log_start.unwrap_or(0), |file| file.base_offset);
-    let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     let io_error = |source| RecoverError::Io { path: dir.to_path_buf(), source };
+    let log_start = log_start.unwrap_or(0).max(0);
+    recovery.finish_swaps()?;
+    let mut files = recovery.list(recovery_point.unwrap_or(0)).map_err(io_error)?;
+    recovery.remove_below(&mut files, log_start).map_err(io_error)?;
+    let first_offset = files.first().map_or(log_start, |file| file.base_offset);
+    let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     recovery.load_state(first_offset, recovery_point).map_err(io_error)?;
     recovery.check_txn_indexes(&files, first_offset).map_err(io_error)?;
-    let segments = recovery.segments(files, first_offset, recovery_point)?;
+    let mut segments = recovery.segments(files, first_offset, recovery_point)?;
     for segment in &segments {
         // What was made anew may lie below the recovery point, where no checkpoint comes by.
         segment.flush_txn_index(storage).map_err(io_error)?;
+    }
+    let end_offset = segments.last().map_or(0, |segment| segment.end().offset);
+    let mut recovery_point = recovery_point;
+    if end_offset < log_start {
+        // Records below the start were lost, which `durability = "process"` allows; the start was synced.
+        segments = vec![recovery.begin_anew(&segments, log_start)?];
+        recovery_point = log_start;
     }
     let topic_id = partition_metadata_id(&*storage.disk, &dir).map_err(io_error)?;
     let recovered = Recovered {
@@ -92,10 +113,11 @@ pub(super) fn recover_partition(
         topic_id,
         dir: dir.clone(),
         segments,
-        log_start_offset: log_start.unwrap_or(first_offset).max(first_offset),
+        log_start_offset: log_start.max(first_offset),
         producers: recovery.producers,
         epochs: recovery.epochs,
         recovery_point,
+        first_dirty_offset,
     };
     Ok(PartitionOutcome {
         log: PartitionLog::new(storage.clone(), recovered, LogConfig::default()),
@@ -107,14 +129,88 @@ pub(super) fn recover_partition(
 }
 
 impl Recovery<'_> {
-    /// The log files by base offset. Leftovers of interrupted replacements and checkpoints are removed.
+    /// Finishes what the cleaner had decided: a `.swap` file counts, and the segments go that it was made from.
+    fn finish_swaps(&mut self) -> Result<(), RecoverError> {
+        let io_error = |source| RecoverError::Io { path: self.dir.to_path_buf(), source };
+        let disk = &*self.storage.disk;
+        let entries = disk.read_dir(&self.dir).map_err(io_error)?;
+        let bases = |extension: &'static str| {
+            entries
+                .iter()
+                .filter_map(move |entry| Some((parse_file_name(&entry.name, extension)?, entry.len)))
+        };
+        for (base_offset, len) in bases(&SWAP_SUFFIX[1..]) {
+            let end = SegmentEnd { offset: base_offset, position: len };
+            let swapped = Segment::existing(self.dir.clone(), base_offset, end);
+            let swap = swapped.log_path().with_extension(&SWAP_SUFFIX[1..]);
+            let file = disk.open(&swap, OpenMode::Read).map_err(io_error)?;
+            let mut scan = HeaderScan::new(&*file, 0, len);
+            let mut end_offset = base_offset;
+            while let Some(located) = scan.next_header().map_err(|error| match error {
+                SegmentError::Io(source) => RecoverError::Io { path: swap.clone(), source },
+                SegmentError::Bad(bad) => {
+                    self.damaged(&swapped, bad.position, end_offset, len - bad.position, bad.what)
+                }
+            })? {
+                end_offset = located.header.next_offset();
+            }
+            let replaced = bases("log").filter(|(base, _)| (base_offset + 1..end_offset).contains(base));
+            for (base, _) in replaced {
+                let old = Segment::existing(self.dir.clone(), base, SegmentEnd::default());
+                old.paths().iter().try_for_each(|path| remove_if_there(disk, path)).map_err(io_error)?;
+            }
+            for path in swapped.paths().iter().skip(1) {
+                remove_if_there(disk, path).map_err(io_error)?;
+            }
+            let renamed = disk.sync_dir(&self.dir).and_then(|()| disk.rename(&swap, &swapped.log_path()));
+            renamed.and_then(|()| disk.sync_dir(&self.dir)).map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    /// Removes segments that end at or below the log's start: the last end came between the writing of the
+    /// start and their removal. Some of them may be gone, in any order.
+    fn remove_below(&mut self, files: &mut Vec<SegmentFile>, log_start: i64) -> io::Result<()> {
+        let below = files.windows(2).take_while(|pair| pair[1].base_offset <= log_start).count();
+        for file in files.drain(..below) {
+            let segment = Segment::existing(self.dir.clone(), file.base_offset, SegmentEnd::default());
+            segment.paths().iter().try_for_each(|path| remove_if_there(&*self.storage.disk, path))?;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Replaces all segments by an empty one.
+    fn begin_anew(&mut self, segments: &[Arc<Segment>], offset: i64) -> Result<Arc<Segment>, RecoverError> {
+        let topic_partition = self.topic_partition;
+        tracing::warn!(
+            "{topic_partition}: the log ends below its start, offset {offset}, and begins anew there"
+        );
+        let first = self.create_first(offset)?;
+        for segment in segments.iter().filter(|segment| segment.base_offset() < offset) {
+            for path in segment.paths() {
+                let removed = remove_if_there(&*self.storage.disk, &path);
+                removed.map_err(|source| RecoverError::Io { path, source })?;
+            }
+        }
+        self.epochs.truncate(offset);
+        Ok(first)
+    }
+
+    /// The log files by base offset. Leftovers of interrupted replacements, removals and checkpoints are
+    /// removed.
     fn list(&self, recovery_point: i64) -> io::Result<Vec<SegmentFile>> {
         let disk = &*self.storage.disk;
         let mut files = Vec::new();
         for entry in disk.read_dir(&self.dir)? {
             let path = self.dir.join(&entry.name);
             let snapshot = parse_file_name(&entry.name, "snapshot");
-            if entry.name.ends_with(".tmp") || snapshot.is_some_and(|offset| offset != recovery_point) {
+            let extension = entry.name.rsplit('.').next();
+            let left_over = extension.is_some_and(|found| found == "tmp" || found == DELETED_EXTENSION);
+            if left_over
+                || entry.name.ends_with(CLEANED_SUFFIX)
+                || snapshot.is_some_and(|offset| offset != recovery_point)
+            {
                 disk.remove_file(&path)?;
             } else if let Some(base_offset) = parse_file_name(&entry.name, "log") {
                 files.push(SegmentFile { base_offset, len: entry.len });
@@ -356,7 +452,7 @@ impl Recovery<'_> {
         let file = self.open(segment)?;
         let point = recovery_point.max(found.base_offset);
         let from = self.position_of(segment, &*file, found, point)?;
-        let mut judge = Judge::new(&*file, found.len);
+        let mut judge = Judge::new(&*file, found.len, self.may_have_holes);
         let mut end = SegmentEnd { offset: point, position: from };
         while end.position < found.len {
             match judge.check(end.position, end.offset).map_err(self.io_error(segment))? {

@@ -107,7 +107,9 @@ impl Segment {
     ) -> Result<&'a mut Indexes, SegmentError> {
         if state.indexes.is_none() {
             let file = storage.open_files.get(&*storage.disk, self)?;
-            if !self.adopt(state, storage, &*file)? {
+            if state.retired {
+                self.rebuild(state, storage, &*file)?;
+            } else if !self.adopt(state, storage, &*file)? {
                 tracing::warn!("{} is missing or damaged and will be rebuilt", self.index_path().display());
                 self.rebuild(state, storage, &*file)?;
             }
@@ -160,7 +162,8 @@ impl Segment {
         Ok(true)
     }
 
-    /// Makes new indexes from the batches, and writes them so that the next start finds them.
+    /// Makes new indexes from the batches, and writes them so that the next start finds them; those of a
+    /// segment that has left the log stay in memory, because its files are not its own any more.
     fn rebuild(
         &self,
         state: &mut MutexGuard<'_, State>,
@@ -170,8 +173,10 @@ impl Segment {
         let mut indexes = Indexes::empty(self.base_offset);
         self.index_from(&mut indexes, state, storage, file, 0)?;
         self.index_time(&mut indexes);
-        indexes.offsets.flush(&*storage.disk, &self.index_path())?;
-        indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+        if !state.retired {
+            indexes.offsets.flush(&*storage.disk, &self.index_path())?;
+            indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+        }
         state.indexes = Some(indexes);
         Ok(())
     }
@@ -190,7 +195,9 @@ impl Segment {
             let due = since_entry_bytes > REBUILD_INTERVAL_BYTES;
             self.index(indexes, &located.header, located.position, due);
             since_entry_bytes = located.header.size_bytes() as u64 + if due { 0 } else { since_entry_bytes };
-            self.flush_full(indexes, storage);
+            if !state.retired {
+                self.flush_full(indexes, storage);
+            }
         }
         state.since_entry_bytes = since_entry_bytes;
         Ok(())
@@ -211,12 +218,15 @@ impl Segment {
         Ok(self.floor(storage, |entry| u64::from(entry.position) <= position)?.1)
     }
 
-    /// The first batch whose max timestamp is at least `timestamp`.
+    /// The first batch whose max timestamp is at least `timestamp`, of those that end at `start` or behind.
     pub fn find_timestamp(
         self: &Arc<Self>,
         storage: &Storage,
         timestamp: i64,
+        start: i64,
     ) -> Result<Option<Located>, SegmentError> {
+        let wanted =
+            |header: &BatchHeader| header.max_timestamp >= timestamp && header.last_offset() >= start;
         for _ in 0..2 {
             let entry = {
                 let mut state = self.state.lock();
@@ -233,16 +243,50 @@ impl Segment {
                 self.rebuild_damaged(&mut self.state.lock(), storage, &*file)?;
                 continue;
             }
-            return first_where(&*file, from, end, |header| header.max_timestamp >= timestamp);
+            return first_where(&*file, from, end, wanted);
         }
         let (file, from, end) = self.floor(storage, |_| false)?;
-        first_where(&*file, from, end, |header| header.max_timestamp >= timestamp)
+        first_where(&*file, from, end, wanted)
+    }
+
+    /// The largest timestamp of the batches that end at `start` or behind.
+    pub fn max_timestamp_from(self: &Arc<Self>, storage: &Storage, start: i64) -> Result<i64, SegmentError> {
+        let relative = self.relative(start);
+        let (file, from, end) = self.floor(storage, |entry| entry.relative_offset <= relative)?;
+        let mut scan = HeaderScan::new(&*file, from, end.position);
+        let mut largest = NO_TIMESTAMP;
+        while let Some(Located { header, .. }) = scan.next_header()? {
+            if header.last_offset() >= start {
+                largest = largest.max(header.max_timestamp);
+            }
+        }
+        Ok(largest)
     }
 
     /// The segment's largest timestamp and the last offset of the batch that has it.
     pub fn max_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<(i64, i64), SegmentError> {
         let mut state = self.state.lock();
         Ok(self.load(&mut state, storage)?.max_timestamp)
+    }
+
+    /// The segment's largest timestamp; where no record has one, when the file was last written.
+    pub fn largest_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<i64, SegmentError> {
+        match self.max_timestamp(storage)?.0 {
+            NO_TIMESTAMP => Ok(storage.open_files.get(&*storage.disk, self)?.modified_ms()?),
+            timestamp => Ok(timestamp),
+        }
+    }
+
+    /// The largest timestamp of the segment's first batch, or -1.
+    pub fn first_batch_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<i64, SegmentError> {
+        if let Some(timestamp) = self.first_timestamp() {
+            return Ok(timestamp);
+        }
+        let file = storage.open_files.get(&*storage.disk, self)?;
+        let first = HeaderScan::new(&*file, 0, self.end().position).next_header()?;
+        let timestamp = first.map_or(NO_TIMESTAMP, |located| located.header.max_timestamp);
+        self.state.lock().first_timestamp = (timestamp >= 0).then_some(timestamp);
+        Ok(timestamp)
     }
 
     /// For recovery: the position of the last indexed batch that lies wholly below `offset`, in a file of

@@ -93,6 +93,12 @@ impl TxnIndex {
         Ok(Some(Self { state: Mutex::new(state) }))
     }
 
+    /// An index with these entries, which are still to be written.
+    pub fn of(entries: Vec<AbortedTransaction>) -> Self {
+        let crc = entries.iter().fold(0, |crc, entry| crc32c::crc32c_append(crc, &encode(entry)));
+        Self { state: Mutex::new(State { written: 0, pending: entries, crc }) }
+    }
+
     /// Takes over another index's entries.
     pub fn replace(&self, other: Self) {
         *self.state.lock() = other.state.into_inner();

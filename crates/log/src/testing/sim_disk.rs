@@ -345,6 +345,11 @@ impl DiskFile for SimFile {
         Ok(self.disk.shared.lock().state.inodes[self.inode].data.len() as u64)
     }
 
+    /// The simulated disk has no clock: everything was written long ago.
+    fn modified_ms(&self) -> io::Result<i64> {
+        Ok(0)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.disk.operate(Operation::Sync, &self.path, |shared, succeeds| {
             let state = &mut shared.state;

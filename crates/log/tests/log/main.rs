@@ -1,6 +1,7 @@
 //! The log from the outside: appends, reads, restarts.
 
 mod append_and_read;
+mod compaction;
 mod concurrency;
 mod damage;
 mod failures;
@@ -10,5 +11,6 @@ mod offline;
 mod power_cut;
 mod producers;
 mod reading;
+mod retention;
 mod support;
 mod transactions;

@@ -107,6 +107,8 @@ impl AppendError {
                 | BatchError::Count { .. }
                 | BatchError::Producer { .. }
                 | BatchError::Control { .. }
+                | BatchError::NoKey { .. }
+                | BatchError::Packed { .. }
                 | BatchError::Record { .. } => ErrorCode::InvalidRecord,
             },
             Self::Sequence { source, .. } => match source {
