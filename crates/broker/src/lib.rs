@@ -11,6 +11,7 @@ mod broker;
 mod clock;
 mod connection;
 mod decompress;
+mod flushes;
 mod groups;
 mod handlers;
 mod housekeeping;

@@ -68,6 +68,10 @@ pub struct LogConfig {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`: how far a timestamp may lie ahead.
     pub timestamp_after_max_ms: i64,
+    /// `flush.messages`: with [`Durability::Process`], records after which the log is synced.
+    pub flush_messages: i64,
+    /// `flush.ms`: with [`Durability::Process`], how long records may wait for that.
+    pub flush_ms: i64,
 }
 
 impl Default for LogConfig {
@@ -81,6 +85,8 @@ impl Default for LogConfig {
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
         }
     }
 }

@@ -8,6 +8,7 @@
 mod append;
 mod checkpoint;
 mod fetch_waiter;
+mod flush;
 mod read;
 mod timestamps;
 
@@ -32,6 +33,7 @@ use crate::producers::Producers;
 use crate::segment::{Segment, SegmentEnd};
 use crate::storage::Storage;
 use fetch_waiter::FetchWaiters;
+use flush::Unflushed;
 
 /// A partition's log. All methods may be called from any thread; none waits for a sync.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ struct Writer {
     producers: Producers,
     epochs: LeaderEpochs,
     condition: Condition,
+    /// Always empty with [`crate::Durability::Power`].
+    unflushed: Unflushed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +119,8 @@ impl PartitionLog {
         let high_watermark = Mark { offset: end_offset, segment_base: active.base_offset(), position };
         let first_unstable = recovered.producers.first_unstable_offset().unwrap_or(i64::MAX);
         let (producers, epochs) = (recovered.producers, recovered.epochs);
-        let writer = Writer { active, producers, epochs, condition: Condition::Unprepared };
+        let (condition, unflushed) = (Condition::Unprepared, Unflushed::default());
+        let writer = Writer { active, producers, epochs, condition, unflushed };
         Self {
             topic_partition: recovered.topic_partition,
             topic_id: recovered.topic_id,

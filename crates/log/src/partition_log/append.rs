@@ -113,7 +113,10 @@ impl PartitionLog {
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
         let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
         let last_offset = self.publish(&mut writer, &headers, &config);
-        let commit = self.commit(&writer.active, file, more);
+        let commit = match self.storage.options.durability {
+            Durability::Power => self.submit(&writer.active, file, more),
+            Durability::Process => self.flush_if_many(&mut writer, &config, base_offset, options.now_ms),
+        };
         drop(writer);
         self.storage.note_appended(records.len() as u64);
         let log_append_time_ms = stamped.then_some(options.now_ms);
@@ -184,7 +187,8 @@ impl PartitionLog {
             let storage = &self.storage;
             let file = storage.open_files.get(&*storage.disk, &writer.active);
             let file = file.map_err(|source| self.storage_error("opening", &writer.active, source))?;
-            self.commit(&writer.active, file, false)
+            // With `Process` as well: a high watermark that lags there waits for a flush.
+            self.submit(&writer.active, file, false)
         };
         Ok(Appended {
             base_offset: duplicate.base_offset,
@@ -291,14 +295,14 @@ impl PartitionLog {
         last.last_offset()
     }
 
-    fn commit(self: &Arc<Self>, segment: &Arc<Segment>, file: Arc<dyn DiskFile>, more: bool) -> CommitTicket {
-        match self.storage.options.durability {
-            Durability::Power => self.storage.committer.submit(self, &self.storage, segment, file, more),
-            Durability::Process => {
-                self.committed(segment, segment.end());
-                CommitTicket::ready()
-            }
-        }
+    /// Hands a segment to the committer.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+        more: bool,
+    ) -> CommitTicket {
+        self.storage.committer.submit(self, &self.storage, segment, file, more)
     }
 }
 

@@ -4,6 +4,7 @@ mod append_and_read;
 mod concurrency;
 mod damage;
 mod failures;
+mod flushes;
 mod kafka_tools;
 mod model;
 mod offline;
