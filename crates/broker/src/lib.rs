@@ -15,6 +15,7 @@ mod flushes;
 mod groups;
 mod handlers;
 mod housekeeping;
+mod lazy_timer;
 mod listener;
 mod metadata_log;
 mod metrics;

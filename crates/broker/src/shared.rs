@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// `queued.max.request.bytes`, shared by all connections.
     pub(crate) request_budget: Arc<RequestBudget>,
     pub(crate) fetch_max_bytes: usize,
+    /// Whether a connection's thread may wait for the disk: others must be there to go on meanwhile.
+    pub(crate) may_commit_here: bool,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
     pub(crate) producer_ids: ProducerIds,

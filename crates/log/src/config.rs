@@ -15,6 +15,16 @@ pub enum Durability {
     Process,
 }
 
+/// When an appender that is alone commits on its own thread; see [`crate::CommitTicket::commit_here`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommitHere {
+    /// When the committer has slept for as long as a sync takes, and a sync takes at most a millisecond.
+    #[default]
+    WhenIdle,
+    /// Also right after another commit, and however slow the disk is: for tests.
+    Always,
+}
+
 /// Settings of a whole data directory.
 #[derive(Debug, Clone)]
 pub struct DataDirOptions {
@@ -33,6 +43,8 @@ pub struct DataDirOptions {
     pub min_free_bytes: Option<u64>,
     /// From this many dirty files on, one `syncfs` replaces an `fdatasync` each.
     pub syncfs_from_files: usize,
+    /// When an appender that asks for it commits on its own thread.
+    pub commit_here: CommitHere,
 }
 
 impl Default for DataDirOptions {
@@ -45,6 +57,7 @@ impl Default for DataDirOptions {
             max_open_files: 8192,
             min_free_bytes: None,
             syncfs_from_files: 2,
+            commit_here: CommitHere::WhenIdle,
         }
     }
 }

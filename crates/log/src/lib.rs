@@ -25,7 +25,7 @@ mod storage;
 pub mod testing;
 
 pub use commit::{CommitError, CommitTicket};
-pub use config::{DataDirOptions, Durability, LogConfig};
+pub use config::{CommitHere, DataDirOptions, Durability, LogConfig};
 pub use data_dir::{CloseError, CreateError, DataDir, DeleteError, OpenError, UnrecoveredDataDir};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk};
 pub use health::StorageState;

@@ -21,6 +21,7 @@ use tidings_wire::messages::fetch_response::{FetchResponse, FetchableTopicRespon
 use tokio::time::Instant;
 
 use crate::handlers::Cx;
+use crate::lazy_timer::LazyTimer;
 
 /// The oldest version served: the first with record batches of format 2.
 pub(crate) const MIN_VERSION: i16 = 4;
@@ -32,7 +33,11 @@ const LEADER_EPOCH: i32 = 0;
 /// The longest a fetch waits, whatever it asks for: a connection must notice in the end that its peer is gone.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse, Vec<FileSlice>) {
+pub(crate) async fn handle(
+    cx: &Cx<'_>,
+    request: FetchRequest,
+    timer: &mut LazyTimer,
+) -> (FetchResponse, Vec<FileSlice>) {
     if request.session_id != 0 && request.session_epoch > 0 {
         // No session was ever given out; the client starts over with a full request.
         let error_code = ErrorCode::FetchSessionIdNotFound.code();
@@ -48,10 +53,13 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse
             fetch.register(&waiter);
             // What arrived before the registration would not wake us.
             found = fetch.read();
-            if found.is_enough(request.min_bytes)
-                || tokio::time::timeout_at(deadline, waiter.woken()).await.is_err()
-            {
+            if found.is_enough(request.min_bytes) {
                 break;
+            }
+            tokio::select! {
+                biased;
+                () = waiter.woken() => {}
+                () = timer.until(deadline) => break,
             }
             found = fetch.read();
             if found.is_enough(request.min_bytes) {

@@ -173,7 +173,7 @@ fn append_partition(
     refuse_unserved_batches(&records)?;
     let options =
         AppendOptions { origin: Origin::Client, leader_epoch: LEADER_EPOCH, now_ms: shared.clock.wall_ms() };
-    let appended = log.append(records, options).map_err(|error| {
+    let appended = log.append_with_more(records, options).map_err(|error| {
         let code = error.error_code();
         if code == ErrorCode::KafkaStorageError
             && let Some(suppressed) = shared.storage_errors.admit()
@@ -220,6 +220,16 @@ fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
 }
 
 impl PendingProduce {
+    /// Lets the commit begin, which the appends have put off so that one sync serves the whole request.
+    pub(crate) fn begin_commit(&self) {
+        self.commit.begin();
+    }
+
+    /// The same, on this thread where that is cheapest; see [`CommitTicket::commit_here`].
+    pub(crate) fn commit_here(&mut self) {
+        self.commit.commit_here();
+    }
+
     /// Whether the commit has ended, well or not.
     pub(crate) fn is_committed(&mut self) -> bool {
         if self.outcome.is_none() {

@@ -6,6 +6,7 @@ mod damage;
 mod failures;
 mod flushes;
 mod kafka_tools;
+mod lead;
 mod model;
 mod offline;
 mod power_cut;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tidings_log::testing::{Captured, Loss, Random, SimDisk};
-use tidings_log::{CommitTicket, DataDirOptions, Durability, LogConfig, PartitionLog, UpTo};
+use tidings_log::{CommitHere, CommitTicket, DataDirOptions, Durability, LogConfig, PartitionLog, UpTo};
 
 use crate::support::{append, batch, create, log, open_on, tags};
 
@@ -21,6 +21,7 @@ fn options(durability: Durability, random: &mut Random) -> DataDirOptions {
         durability,
         checkpoint_bytes: 1 << (10 + random.below(5)),
         max_open_files: 2,
+        commit_here: CommitHere::Always,
         // Both ways of syncing get their share.
         syncfs_from_files: 1 + random.below(4),
         ..DataDirOptions::default()
@@ -38,7 +39,15 @@ fn produce(logs: &[Arc<PartitionLog>], random: &mut Random, acked: &AtomicU64) {
     for index in 0..BATCHES {
         let len = if random.chance(4) { 3000 } else { 80 };
         let records = batch(&format!("b{index}"), 1 + random.below(3), random.below(len));
-        waiting.push(append(&logs[index as usize % PARTITIONS], records).commit);
+        let log = &logs[index as usize % PARTITIONS];
+        // Who is alone commits on this thread.
+        let mut ticket = log.append_with_more(records, crate::support::options()).expect("append").commit;
+        if random.chance(2) {
+            ticket.commit_here()
+        } else {
+            ticket.begin()
+        }
+        waiting.push(ticket);
         if waiting.len() == IN_FLIGHT || random.chance(4) {
             for ticket in waiting.drain(..) {
                 ticket.wait_blocking().expect("commit");
