@@ -152,6 +152,7 @@ impl Broker {
             socket_request_max_bytes: usize_of(&settings, "socket.request.max.bytes"),
             request_budget: Arc::new(RequestBudget::new(settings.long("queued.max.request.bytes"))),
             fetch_max_bytes: usize_of(&settings, "fetch.max.bytes"),
+            sendfile_min_bytes: usize_of(&settings, "socket.sendfile.min.bytes"),
             may_commit_here: tokio::runtime::Handle::current().metrics().num_workers() > 1,
             settings,
             clock,

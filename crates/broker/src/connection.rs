@@ -81,6 +81,7 @@ pub(crate) async fn serve(
     stopping: watch::Receiver<bool>,
 ) -> Closed {
     let idle = u64::try_from(shared.settings.long("connections.max.idle.ms")).ok().map(Duration::from_millis);
+    let outbox = Outbox::new(shared.sendfile_min_bytes);
     let mut connection = Connection {
         intake: Intake::new(
             shared.socket_request_max_bytes,
@@ -92,7 +93,7 @@ pub(crate) async fn serve(
         stream,
         stopping,
         pending: VecDeque::new(),
-        outbox: Outbox::default(),
+        outbox,
         long_poll: LazyTimer::default(),
         idle,
         idle_timer: Box::pin(tokio::time::sleep(idle.unwrap_or(FOR_EVER))),

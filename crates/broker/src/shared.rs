@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     /// `queued.max.request.bytes`, shared by all connections.
     pub(crate) request_budget: Arc<RequestBudget>,
     pub(crate) fetch_max_bytes: usize,
+    pub(crate) sendfile_min_bytes: usize,
     /// Whether a connection's thread may wait for the disk: others must be there to go on meanwhile.
     pub(crate) may_commit_here: bool,
     pub(crate) topics: TopicRegistry,
