@@ -36,6 +36,11 @@ pub struct DataDirOptions {
     pub node_id: i32,
     /// Bytes appended between two checkpoints: what a recovery has to read at most, roughly.
     pub checkpoint_bytes: u64,
+    /// A checkpoint passes over a log with fewer bytes since its last one: its files would cost more than
+    /// reading these bytes in a recovery.
+    pub checkpoint_log_bytes: u64,
+    /// How many bytes logs that are passed over may have together: a recovery reads them as well.
+    pub passed_over_bytes: u64,
     /// How many segment files stay open at most, within half of what the process may open; others are
     /// opened when they are read or written.
     pub max_open_files: usize,
@@ -54,6 +59,8 @@ impl Default for DataDirOptions {
             cluster_id: None,
             node_id: 0,
             checkpoint_bytes: 64 << 20,
+            checkpoint_log_bytes: 256 << 10,
+            passed_over_bytes: 128 << 20,
             max_open_files: 8192,
             min_free_bytes: None,
             syncfs_from_files: 2,

@@ -29,7 +29,7 @@ use crate::recovery::{RecoverError, RecoveryReport, recover_logs};
 use crate::segment::Segment;
 use crate::space::LowSpace;
 use crate::storage::Storage;
-pub(crate) use checkpointer::Checkpointer;
+pub(crate) use checkpointer::{Checkpointer, Extent};
 pub use error::{CloseError, CreateError, DeleteError, OpenError};
 pub(crate) use meta::{META, PARTITION_METADATA, check_version, partition_metadata_id};
 use meta::{Meta, encode_partition_metadata};
@@ -303,7 +303,7 @@ impl DataDir {
 
     /// Makes everything durable now and moves the recovery points, so that a crash costs less.
     pub fn checkpoint(&self) -> Result<(), CloseError> {
-        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))
+        self.checkpointer.checkpoint(Extent::Whole).map_err(|why| self.close_error(why))
     }
 
     /// Ends cleanly: refuses further appends, commits what was appended, and marks the directory so that
@@ -312,7 +312,7 @@ impl DataDir {
         self.logs().iter().for_each(|log| log.close());
         self.stop_threads();
         let root = &self.storage.root;
-        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))?;
+        self.checkpointer.checkpoint(Extent::Whole).map_err(|why| self.close_error(why))?;
         if let StorageState::Failed { why } = self.storage_state() {
             return Err(self.close_error(why.to_string()));
         }

@@ -22,7 +22,7 @@ pub(crate) use checkpoint::LEADER_EPOCHS;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_model::{TopicId, TopicPartition};
@@ -54,6 +54,8 @@ pub struct PartitionLog {
     log_end_offset: AtomicI64,
     /// What the newest checkpoint covers.
     recovery_point: AtomicI64,
+    /// About how many bytes lie above it.
+    uncheckpointed_bytes: AtomicU64,
     deleted: AtomicBool,
     waiters: FetchWaiters,
 }
@@ -64,6 +66,8 @@ struct Writer {
     active: Arc<Segment>,
     producers: Producers,
     epochs: LeaderEpochs,
+    /// The epochs as this process has written them to their file.
+    saved_epochs: Option<String>,
     condition: Condition,
     /// Always empty with [`crate::Durability::Power`].
     unflushed: Unflushed,
@@ -117,10 +121,11 @@ impl PartitionLog {
         let active = recovered.segments.last().expect("a log has a segment").clone();
         let SegmentEnd { offset: end_offset, position } = active.end();
         let high_watermark = Mark { offset: end_offset, segment_base: active.base_offset(), position };
+        let unchecked = if recovered.recovery_point < end_offset { position } else { 0 };
         let first_unstable = recovered.producers.first_unstable_offset().unwrap_or(i64::MAX);
         let (producers, epochs) = (recovered.producers, recovered.epochs);
         let (condition, unflushed) = (Condition::Unprepared, Unflushed::default());
-        let writer = Writer { active, producers, epochs, condition, unflushed };
+        let writer = Writer { active, producers, epochs, saved_epochs: None, condition, unflushed };
         Self {
             topic_partition: recovered.topic_partition,
             topic_id: recovered.topic_id,
@@ -135,6 +140,7 @@ impl PartitionLog {
             high_watermark: AtomicI64::new(end_offset),
             log_end_offset: AtomicI64::new(end_offset),
             recovery_point: AtomicI64::new(recovered.recovery_point),
+            uncheckpointed_bytes: AtomicU64::new(unchecked),
             deleted: AtomicBool::new(false),
             waiters: FetchWaiters::default(),
         }

@@ -10,7 +10,7 @@ pub use error::AppendError;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release};
 
 use bytes::Bytes;
 
@@ -117,6 +117,7 @@ impl PartitionLog {
             Durability::Power => self.submit(&writer.active, file, more),
             Durability::Process => self.flush_if_many(&mut writer, &config, base_offset, options.now_ms),
         };
+        self.uncheckpointed_bytes.fetch_add(records.len() as u64, Relaxed);
         drop(writer);
         self.storage.note_appended(records.len() as u64);
         let log_append_time_ms = stamped.then_some(options.now_ms);

@@ -5,6 +5,7 @@
 //! point moves only after the caller has synced.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::PartitionLog;
 use crate::disk::write_file;
@@ -15,31 +16,44 @@ use crate::segment::file_name;
 pub(crate) struct CheckpointPart {
     /// The recovery point once everything is synced.
     pub offset: i64,
+    /// The bytes between the recovery point before and this one.
+    bytes: u64,
 }
 
 impl PartitionLog {
+    /// About how many bytes a recovery would have to check.
+    pub(crate) fn uncheckpointed_bytes(&self) -> u64 {
+        self.uncheckpointed_bytes.load(Relaxed)
+    }
+
     /// Writes what belongs to the state at the log's present end; none when nothing was appended since
     /// the last checkpoint.
     pub(crate) fn write_checkpoint(&self) -> io::Result<Option<CheckpointPart>> {
         if self.log_end_offset() == self.recovery_point() || self.is_deleted() {
             return Ok(None);
         }
-        let (offset, snapshot, epochs, active) = {
+        let (offset, bytes, snapshot, epochs, active) = {
             let writer = self.writer.lock();
-            let offset = self.log_end_offset();
-            (offset, writer.producers.encode(), writer.epochs.encode(), writer.active.clone())
+            let epochs = writer.epochs.encode();
+            let epochs = (writer.saved_epochs.as_ref() != Some(&epochs)).then_some(epochs);
+            let (snapshot, active) = (writer.producers.encode(), writer.active.clone());
+            (self.log_end_offset(), self.uncheckpointed_bytes(), snapshot, epochs, active)
         };
         let disk = &*self.storage.disk;
         write_file(disk, &self.dir.join(file_name(offset, "snapshot")), &snapshot)?;
-        write_file(disk, &self.dir.join(LEADER_EPOCHS), epochs.as_bytes())?;
+        if let Some(epochs) = epochs {
+            write_file(disk, &self.dir.join(LEADER_EPOCHS), epochs.as_bytes())?;
+            self.writer.lock().saved_epochs = Some(epochs);
+        }
         active.flush_indexes(&self.storage)?;
-        Ok(Some(CheckpointPart { offset }))
+        Ok(Some(CheckpointPart { offset, bytes }))
     }
 
     /// Moves the recovery point, which is on disk by now, and removes the snapshot of the one before.
     pub(crate) fn finish_checkpoint(&self, part: CheckpointPart) {
         let before = self.recovery_point();
         self.set_recovery_point(part.offset);
+        self.uncheckpointed_bytes.fetch_sub(part.bytes, Relaxed);
         // A snapshot that stays is no harm: recovery takes the newest and removes the others.
         let _ = self.storage.disk.remove_file(&self.dir.join(file_name(before, "snapshot")));
     }

@@ -1,6 +1,7 @@
 //! The log from the outside: appends, reads, restarts.
 
 mod append_and_read;
+mod checkpoints;
 mod concurrency;
 mod damage;
 mod failures;

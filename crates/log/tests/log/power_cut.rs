@@ -20,6 +20,8 @@ fn options(durability: Durability, random: &mut Random) -> DataDirOptions {
     DataDirOptions {
         durability,
         checkpoint_bytes: 1 << (10 + random.below(5)),
+        checkpoint_log_bytes: 1 << random.below(14),
+        passed_over_bytes: 1 << random.below(16),
         max_open_files: 2,
         commit_here: CommitHere::Always,
         // Both ways of syncing get their share.
