@@ -168,8 +168,7 @@ impl Broker {
         let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
         let space = housekeeping::watch_space(data_dir.clone(), shared.clock.clone());
         let flushing = flushes::run(data_dir.clone(), durability(&shared.settings), shared.clock.clone());
-        let timers =
-            tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping, space, flushing) });
+        let timers = tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping, space, flushing) });
         Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
     }
 }
