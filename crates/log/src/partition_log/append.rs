@@ -166,7 +166,9 @@ impl PartitionLog {
             Ok(file) => {
                 // The next round makes the cut durable, before anything behind it is acknowledged: the segment may be
                 // closed by then, and its file's length is what a start goes by.
-                drop(self.commit(&writer.active, file, true));
+                if storage.options.durability == Durability::Power {
+                    drop(self.submit(&writer.active, file, true));
+                }
                 Ok(())
             }
             Err(source) => {
