@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
 use crate::fetch_sessions::FetchSessions;
+use crate::flushes;
 use crate::groups::Groups;
 use crate::housekeeping;
 use crate::listener;
@@ -162,6 +163,8 @@ impl Broker {
                 &settings,
                 "max.incremental.fetch.session.cache.slots",
             )),
+            sendfile_min_bytes: usize_of(&settings, "socket.sendfile.min.bytes"),
+            may_commit_here: tokio::runtime::Handle::current().metrics().num_workers() > 1,
             settings,
             clock,
             topics,
@@ -176,10 +179,10 @@ impl Broker {
         let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
         let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
         let space = housekeeping::watch_space(data_dir.clone(), shared.clock.clone());
-        let timers =
-            tokio::spawn(
-                async move { tokio::join!(groups.run_timers(), transactions.run(), keeping, space) },
-            );
+        let flushing = flushes::run(data_dir.clone(), durability(&shared.settings), shared.clock.clone());
+        let timers = tokio::spawn(async move {
+            tokio::join!(groups.run_timers(), transactions.run(), keeping, space, flushing)
+        });
         Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
     }
 }
@@ -198,12 +201,15 @@ fn usize_of(settings: &BrokerSettings, name: &str) -> usize {
     usize::try_from(settings.int(name)).unwrap_or(usize::MAX)
 }
 
+fn durability(settings: &BrokerSettings) -> Durability {
+    if settings.value("durability") == "process" { Durability::Process } else { Durability::Power }
+}
+
 /// Opens and recovers the data directory and rebuilds what its logs tell. Blocks.
 fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartError> {
     let settings = Arc::new(options.settings.clone());
     let node_id = settings.int("node.id");
-    let durability =
-        if settings.value("durability") == "process" { Durability::Process } else { Durability::Power };
+    let durability = durability(&settings);
     // -1 leaves it to the log, which takes a part of the disk.
     let min_free_bytes = u64::try_from(settings.long("log.min.free.bytes")).ok();
     let cleaner_key_map_bytes =

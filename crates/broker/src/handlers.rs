@@ -44,6 +44,7 @@ use tidings_wire::{
 };
 
 use crate::connection::Answer;
+use crate::lazy_timer::LazyTimer;
 use crate::shared::Shared;
 
 pub(crate) mod add_offsets_to_txn;
@@ -268,6 +269,7 @@ pub(crate) async fn finish(
     shared: &Arc<Shared>,
     client: &Client,
     mut incoming: Incoming,
+    long_poll: &mut LazyTimer,
 ) -> Result<Answer, RequestError> {
     let api = incoming.header.api_key;
     let client_id = incoming.header.client_id.take();
@@ -275,7 +277,7 @@ pub(crate) async fn finish(
     let answer = match api {
         ApiKey::Fetch => {
             let request: FetchRequest = incoming.decode()?;
-            let (response, files) = fetch::handle(&cx, request).await;
+            let (response, files) = fetch::handle(&cx, request, long_poll).await;
             Answer { files, ..incoming.encode::<FetchRequest>(&response)? }
         }
         ApiKey::ApiVersions => answer_api_versions(&mut incoming)?,

@@ -88,6 +88,7 @@ pub(crate) const BROKER_DEFINITIONS: &[Definition] = &[
     broker("producer.id.expiration.ms", Kind::int(1), "86400000"),
     broker("queued.max.request.bytes", Kind::long(-1), "134217728"),
     broker("socket.request.max.bytes", Kind::int(1), "104857600"),
+    broker("socket.sendfile.min.bytes", Kind::int(0), "16384"),
     broker("transaction.abort.timed.out.transaction.cleanup.interval.ms", Kind::int(1), "10000"),
     broker("transaction.max.timeout.ms", Kind::int(1), "900000"),
     broker("transaction.remove.expired.transaction.cleanup.interval.ms", Kind::int(1), "3600000"),

@@ -36,6 +36,9 @@ pub(crate) struct Shared {
     pub(crate) request_budget: Arc<RequestBudget>,
     pub(crate) fetch_max_bytes: usize,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) sendfile_min_bytes: usize,
+    /// Whether a connection's thread may wait for the disk: others must be there to go on meanwhile.
+    pub(crate) may_commit_here: bool,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
     pub(crate) transactions: Arc<Transactions>,

@@ -15,6 +15,16 @@ pub enum Durability {
     Process,
 }
 
+/// When an appender that is alone commits on its own thread; see [`crate::CommitTicket::commit_here`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommitHere {
+    /// When the committer has slept for as long as a sync takes, and a sync takes at most a millisecond.
+    #[default]
+    WhenIdle,
+    /// Also right after another commit, and however slow the disk is: for tests.
+    Always,
+}
+
 /// Settings of a whole data directory.
 #[derive(Debug, Clone)]
 pub struct DataDirOptions {
@@ -26,6 +36,11 @@ pub struct DataDirOptions {
     pub node_id: i32,
     /// Bytes appended between two checkpoints: what a recovery has to read at most, roughly.
     pub checkpoint_bytes: u64,
+    /// A checkpoint passes over a log with fewer bytes since its last one: its files would cost more than
+    /// reading these bytes in a recovery.
+    pub checkpoint_log_bytes: u64,
+    /// How many bytes logs that are passed over may have together: a recovery reads them as well.
+    pub passed_over_bytes: u64,
     /// How many segment files stay open at most, within half of what the process may open; others are
     /// opened when they are read or written.
     pub max_open_files: usize,
@@ -36,6 +51,8 @@ pub struct DataDirOptions {
     /// `log.cleaner.dedupe.buffer.size`: what the keys of one pass of the cleaner may take. More keys take
     /// more passes.
     pub cleaner_key_map_bytes: usize,
+    /// When an appender that asks for it commits on its own thread.
+    pub commit_here: CommitHere,
 }
 
 impl Default for DataDirOptions {
@@ -45,10 +62,13 @@ impl Default for DataDirOptions {
             cluster_id: None,
             node_id: 0,
             checkpoint_bytes: 64 << 20,
+            checkpoint_log_bytes: 256 << 10,
+            passed_over_bytes: 128 << 20,
             max_open_files: 8192,
             min_free_bytes: None,
             syncfs_from_files: 2,
             cleaner_key_map_bytes: 32 << 20,
+            commit_here: CommitHere::WhenIdle,
         }
     }
 }
@@ -109,6 +129,10 @@ pub struct LogConfig {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`: how far a timestamp may lie ahead.
     pub timestamp_after_max_ms: i64,
+    /// `flush.messages`: with [`Durability::Process`], records after which the log is synced.
+    pub flush_messages: i64,
+    /// `flush.ms`: with [`Durability::Process`], how long records may wait for that.
+    pub flush_ms: i64,
 }
 
 impl LogConfig {
@@ -142,6 +166,8 @@ impl Default for LogConfig {
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
         }
     }
 }

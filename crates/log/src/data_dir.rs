@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tidings_model::{TopicId, TopicPartition};
 
 use crate::checkpoint;
+use crate::commit::CommitTicket;
 use crate::config::{DataDirOptions, LogConfig};
 use crate::disk::{Disk, DiskLock, OpenMode, read_file, replace_file, write_file};
 use crate::health::StorageState;
@@ -29,7 +30,7 @@ use crate::recovery::{RecoverError, RecoveryReport, recover_logs};
 use crate::segment::Segment;
 use crate::space::LowSpace;
 use crate::storage::Storage;
-pub(crate) use checkpointer::Checkpointer;
+pub(crate) use checkpointer::{Checkpointer, Extent};
 pub use error::{CloseError, CreateError, DeleteError, OpenError};
 pub(crate) use keeper::DELETED_EXTENSION;
 use keeper::Keeper;
@@ -39,6 +40,11 @@ use meta::{Meta, encode_partition_metadata};
 
 /// The logs by partition.
 pub(crate) type Logs = RwLock<HashMap<TopicPartition, Arc<PartitionLog>>>;
+
+/// How often `flush.ms` is looked at, at the least: settings may change meanwhile.
+const FLUSH_CHECK_MS: i64 = 1000;
+/// How often at the most, however small it is.
+const FLUSH_PAUSE_MS: i64 = 10;
 
 const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -323,9 +329,22 @@ impl DataDir {
         self.keeper.doomed_count()
     }
 
+    /// With [`crate::Durability::Process`]: begins to flush the logs whose `flush.ms` is over. Answers the ticket of
+    /// these flushes, and after how many milliseconds to ask again.
+    pub fn flush_old(&self, now_ms: i64) -> (CommitTicket, i64) {
+        let mut newest = CommitTicket::ready();
+        let mut ask_again_ms = FLUSH_CHECK_MS;
+        for log in self.logs() {
+            let (ticket, due_ms) = log.flush_if_old(now_ms);
+            newest = newest.newest(ticket);
+            ask_again_ms = ask_again_ms.min(due_ms.unwrap_or(FLUSH_CHECK_MS));
+        }
+        (newest, ask_again_ms.max(FLUSH_PAUSE_MS))
+    }
+
     /// Makes everything durable now and moves the recovery points, so that a crash costs less.
     pub fn checkpoint(&self) -> Result<(), CloseError> {
-        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))
+        self.checkpointer.checkpoint(Extent::Whole).map_err(|why| self.close_error(why))
     }
 
     /// Ends cleanly: refuses further appends, commits what was appended, and marks the directory so that
@@ -334,7 +353,7 @@ impl DataDir {
         self.logs().iter().for_each(|log| log.close());
         self.stop_threads();
         let root = &self.storage.root;
-        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))?;
+        self.checkpointer.checkpoint(Extent::Whole).map_err(|why| self.close_error(why))?;
         if let StorageState::Failed { why } = self.storage_state() {
             return Err(self.close_error(why.to_string()));
         }

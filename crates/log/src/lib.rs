@@ -27,7 +27,7 @@ mod storage;
 pub mod testing;
 
 pub use commit::{CommitError, CommitTicket};
-pub use config::{CleanupPolicy, DataDirOptions, Durability, LogConfig};
+pub use config::{CleanupPolicy, CommitHere, DataDirOptions, Durability, LogConfig};
 pub use data_dir::{
     Chores, CloseError, CreateError, DataDir, DeleteError, DeleteRecordsError, KeepReport, OpenError,
     UnrecoveredDataDir,

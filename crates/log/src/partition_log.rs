@@ -9,6 +9,7 @@ mod append;
 mod checkpoint;
 mod compaction;
 mod fetch_waiter;
+mod flush;
 mod read;
 mod retention;
 mod timestamps;
@@ -25,7 +26,7 @@ pub(crate) use transactions::aborted;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_model::{TopicId, TopicPartition};
@@ -36,6 +37,7 @@ use crate::producers::Producers;
 use crate::segment::{Segment, SegmentEnd, SegmentId};
 use crate::storage::Storage;
 use fetch_waiter::FetchWaiters;
+use flush::Unflushed;
 use transactions::UnstableOffsets;
 
 /// A partition's log. All methods may be called from any thread; none waits for a sync.
@@ -62,6 +64,8 @@ pub struct PartitionLog {
     uncleanable: AtomicBool,
     /// Held by whoever changes files of closed segments. Not held by appends and reads.
     maintenance: Mutex<()>,
+    /// About how many bytes lie above it.
+    uncheckpointed_bytes: AtomicU64,
     deleted: AtomicBool,
     waiters: FetchWaiters,
 }
@@ -72,7 +76,11 @@ struct Writer {
     active: Arc<Segment>,
     producers: Producers,
     epochs: LeaderEpochs,
+    /// The epochs as this process has written them to their file.
+    saved_epochs: Option<String>,
     condition: Condition,
+    /// Always empty with [`crate::Durability::Power`].
+    unflushed: Unflushed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +136,10 @@ impl PartitionLog {
         let SegmentEnd { offset: end_offset, position } = active.end();
         let high_watermark = Mark { offset: end_offset, segment: active.id(), position };
         let unstable = UnstableOffsets::new(recovered.producers.first_unstable_offset());
+        let unchecked = if recovered.recovery_point < end_offset { position } else { 0 };
         let (producers, epochs) = (recovered.producers, recovered.epochs);
-        let writer = Writer { active, producers, epochs, condition: Condition::Unprepared };
+        let (condition, unflushed) = (Condition::Unprepared, Unflushed::default());
+        let writer = Writer { active, producers, epochs, saved_epochs: None, condition, unflushed };
         Self {
             topic_partition: recovered.topic_partition,
             topic_id: recovered.topic_id,
@@ -147,6 +157,7 @@ impl PartitionLog {
             first_dirty_offset: AtomicI64::new(recovered.first_dirty_offset.unwrap_or(NEVER_CLEANED)),
             uncleanable: AtomicBool::new(false),
             maintenance: Mutex::new(()),
+            uncheckpointed_bytes: AtomicU64::new(unchecked),
             deleted: AtomicBool::new(false),
             waiters: FetchWaiters::default(),
         }

@@ -22,6 +22,7 @@ use tidings_wire::messages::fetch_response::{
 use tokio::time::Instant;
 
 use crate::handlers::Cx;
+use crate::lazy_timer::LazyTimer;
 
 /// The oldest version served: the first with record batches of format 2.
 pub(crate) const MIN_VERSION: i16 = 4;
@@ -33,7 +34,11 @@ const LEADER_EPOCH: i32 = 0;
 /// The longest a fetch waits, whatever it asks for: a connection must notice in the end that its peer is gone.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse, Vec<FileSlice>) {
+pub(crate) async fn handle(
+    cx: &Cx<'_>,
+    request: FetchRequest,
+    timer: &mut LazyTimer,
+) -> (FetchResponse, Vec<FileSlice>) {
     let (sessions, by_id) = (&cx.shared.fetch_sessions, cx.version >= BY_TOPIC_ID);
     let context = match sessions.begin(&request, by_id, cx.shared.clock.steady_ms()) {
         Ok(context) => context,
@@ -51,10 +56,13 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse
             fetch.register(&waiter);
             // What arrived before the registration would not wake us.
             found = fetch.read();
-            if found.is_enough(request.min_bytes)
-                || tokio::time::timeout_at(deadline, waiter.woken()).await.is_err()
-            {
+            if found.is_enough(request.min_bytes) {
                 break;
+            }
+            tokio::select! {
+                biased;
+                () = waiter.woken() => {}
+                () = timer.until(deadline) => break,
             }
             found = fetch.read();
             if found.is_enough(request.min_bytes) {

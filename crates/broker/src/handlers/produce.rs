@@ -76,8 +76,6 @@ pub(crate) fn begin(
             None => append_topic(shared, topic, &from, &mut commit),
         })
         .collect();
-    // One commit is to serve all partitions, also where the committer has slept.
-    commit.begin();
     if acks == 0 {
         shared.metrics.answered(ApiKey::Produce, received);
         let response = ProduceResponse { responses, ..ProduceResponse::default() };
@@ -301,6 +299,16 @@ fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
 }
 
 impl PendingProduce {
+    /// Lets the commit begin, which the appends have put off so that one sync serves the whole request.
+    pub(crate) fn begin_commit(&self) {
+        self.commit.begin();
+    }
+
+    /// The same, on this thread where that is cheapest; see [`CommitTicket::commit_here`].
+    pub(crate) fn commit_here(&mut self) {
+        self.commit.commit_here();
+    }
+
     /// Whether the commit has ended, well or not.
     pub(crate) fn is_committed(&mut self) -> bool {
         if self.outcome.is_none() {

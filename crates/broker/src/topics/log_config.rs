@@ -48,6 +48,8 @@ pub(crate) fn of(topic: &str, overrides: &TopicOverrides, settings: &BrokerSetti
         },
         timestamp_before_max_ms: configs.long("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: configs.long("message.timestamp.after.max.ms"),
+        flush_messages: configs.long("flush.messages"),
+        flush_ms: configs.long("flush.ms"),
     }
 }
 

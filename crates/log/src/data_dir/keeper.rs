@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Checkpointer;
+use super::{Checkpointer, Extent};
 use crate::partition_log::PartitionLog;
 use crate::segment::Segment;
 use crate::storage::Storage;
@@ -117,7 +117,7 @@ impl Keeper {
         for log in &logs {
             rolled |= self.close_if_old(log, now_ms);
         }
-        if rolled && let Err(why) = self.checkpointer.checkpoint() {
+        if rolled && let Err(why) = self.checkpointer.checkpoint(Extent::Whole) {
             // What is not below a recovery point stays until the next round.
             tracing::warn!("writing a checkpoint before old segments go failed: {why}");
         }

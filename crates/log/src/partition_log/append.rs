@@ -13,7 +13,7 @@ use prepare::prepare;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release};
 
 use bytes::Bytes;
 
@@ -142,7 +142,11 @@ impl PartitionLog {
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
         let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
         let last_offset = self.publish(&mut writer, &headers, &records, &config);
-        let commit = self.commit(&writer.active, file, more);
+        let commit = match self.storage.options.durability {
+            Durability::Power => self.submit(&writer.active, file, more),
+            Durability::Process => self.flush_if_many(&mut writer, &config, base_offset, options.now_ms),
+        };
+        self.uncheckpointed_bytes.fetch_add(records.len() as u64, Relaxed);
         drop(writer);
         self.storage.note_appended(records.len() as u64);
         let log_append_time_ms = stamped.then_some(options.now_ms);
@@ -191,7 +195,9 @@ impl PartitionLog {
             Ok(file) => {
                 // The next round makes the cut durable, before anything behind it is acknowledged: the segment may be
                 // closed by then, and its file's length is what a start goes by.
-                drop(self.commit(&writer.active, file, true));
+                if storage.options.durability == Durability::Power {
+                    drop(self.submit(&writer.active, file, true));
+                }
                 Ok(())
             }
             Err(source) => {
@@ -213,7 +219,8 @@ impl PartitionLog {
             let storage = &self.storage;
             let file = storage.open_files.get(&*storage.disk, &writer.active);
             let file = file.map_err(|source| self.storage_error("opening", &writer.active, source))?;
-            self.commit(&writer.active, file, false)
+            // With `Process` as well: a high watermark that lags there waits for a flush.
+            self.submit(&writer.active, file, false)
         };
         Ok(Appended {
             base_offset: duplicate.base_offset,
@@ -337,13 +344,13 @@ impl PartitionLog {
         last.last_offset()
     }
 
-    fn commit(self: &Arc<Self>, segment: &Arc<Segment>, file: Arc<dyn DiskFile>, more: bool) -> CommitTicket {
-        match self.storage.options.durability {
-            Durability::Power => self.storage.committer.submit(self, &self.storage, segment, file, more),
-            Durability::Process => {
-                self.committed(segment, segment.end());
-                CommitTicket::ready()
-            }
-        }
+    /// Hands a segment to the committer.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+        more: bool,
+    ) -> CommitTicket {
+        self.storage.committer.submit(self, &self.storage, segment, file, more)
     }
 }

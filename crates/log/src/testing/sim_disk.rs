@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::sim_state::{Loss, Node, State};
 use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
@@ -37,6 +37,8 @@ const SIZE_BYTES: u64 = 1 << 40;
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
     shared: Arc<Mutex<Shared>>,
+    /// Rings when a sync is held or let go.
+    holding: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,9 @@ struct Shared {
     faults: Vec<Fault>,
     space_left_bytes: Option<u64>,
     capture: Option<Capture>,
+    hold_syncs: bool,
+    held_syncs_count: usize,
+    panics_at_sync: bool,
 }
 
 #[derive(Debug)]
@@ -88,7 +93,7 @@ impl SimDisk {
     }
 
     fn of(state: State) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { state, ..Shared::default() })) }
+        Self { shared: Arc::new(Mutex::new(Shared { state, ..Shared::default() })), ..Self::default() }
     }
 
     /// Places a crash before the operation of this number; `note` is read at that moment.
@@ -125,6 +130,32 @@ impl SimDisk {
         shared.space_left_bytes = None;
     }
 
+    /// From now on lets syncs wait until [`SimDisk::release_syncs`].
+    pub fn hold_syncs(&self) {
+        self.shared.lock().hold_syncs = true;
+    }
+
+    /// Waits until so many syncs are held.
+    pub fn wait_for_held_syncs(&self, count: usize) {
+        let mut shared = self.shared.lock();
+        while shared.held_syncs_count < count {
+            self.holding.wait(&mut shared);
+        }
+    }
+
+    /// How many syncs are held now.
+    pub fn held_syncs_count(&self) -> usize {
+        self.shared.lock().held_syncs_count
+    }
+
+    /// Lets all syncs go on; with `panics` the first one panics instead, as a bug of ours would.
+    pub fn release_syncs(&self, panics: bool) {
+        let mut shared = self.shared.lock();
+        shared.hold_syncs = false;
+        shared.panics_at_sync = panics;
+        self.holding.notify_all();
+    }
+
     /// Limits by how much files may still grow; then comes `ENOSPC`, after a short write if some fits.
     pub fn set_space_left(&self, bytes: u64) {
         self.shared.lock().space_left_bytes = Some(bytes);
@@ -157,6 +188,9 @@ impl SimDisk {
         effect: impl FnOnce(&mut Shared, bool) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut shared = self.shared.lock();
+        if operation == Operation::Sync {
+            self.hold(&mut shared);
+        }
         let now = shared.operations_count;
         shared.operations_count += 1;
         shared.syncs_count += u64::from(operation == Operation::Sync);
@@ -188,6 +222,16 @@ impl SimDisk {
                 Err(io::Error::from_raw_os_error(errno))
             }
         }
+    }
+
+    fn hold(&self, shared: &mut MutexGuard<'_, Shared>) {
+        shared.held_syncs_count += 1;
+        self.holding.notify_all();
+        while shared.hold_syncs {
+            self.holding.wait(shared);
+        }
+        shared.held_syncs_count -= 1;
+        assert!(!std::mem::take(&mut shared.panics_at_sync), "a panic on demand");
     }
 
     fn handle(&self, inode: usize, path: &Path) -> Arc<dyn DiskFile> {

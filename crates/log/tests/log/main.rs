@@ -1,11 +1,14 @@
 //! The log from the outside: appends, reads, restarts.
 
 mod append_and_read;
+mod checkpoints;
 mod compaction;
 mod concurrency;
 mod damage;
 mod failures;
+mod flushes;
 mod kafka_tools;
+mod lead;
 mod model;
 mod offline;
 mod power_cut;
