@@ -8,6 +8,7 @@
 mod append;
 mod checkpoint;
 mod fetch_waiter;
+mod old_batches;
 mod read;
 mod timestamps;
 

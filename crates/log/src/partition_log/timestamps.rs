@@ -1,6 +1,7 @@
 //! From timestamps to offsets.
 //!
-//! Owns the search that ListOffsets needs. Invariants: only durable records are found. In a compressed
+//! Owns the search that ListOffsets needs. Invariants: only durable records are found, and only in batches with the
+//! right CRC: whoever asks gets no bytes to check. In a compressed
 //! batch the records can't be seen from here; the answer then says so and hands out the batch.
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tidings_model::NO_TIMESTAMP;
 
 use super::{FileSlice, PartitionLog, ReadError};
 use crate::batch::{Batch, Record, TimestampType};
-use crate::segment::{Located, Segment, SegmentError};
+use crate::segment::{Located, Segment, SegmentError, check_crc};
 
 /// A record found by its timestamp.
 #[derive(Debug, Clone)]
@@ -70,6 +71,7 @@ impl PartitionLog {
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
         let Located { position, header } = located;
         let file = self.storage.open_files.get(&*self.storage.disk, segment)?;
+        check_crc(&*file, &located)?;
         let slice = FileSlice { file: Some(file), position, len: header.size_bytes() };
         let (timestamp_ms, leader_epoch) = (header.max_timestamp, header.leader_epoch);
         let whole =
