@@ -10,6 +10,7 @@ mod checkpoint;
 mod compaction;
 mod fetch_waiter;
 mod flush;
+mod old_batches;
 mod read;
 mod retention;
 mod timestamps;

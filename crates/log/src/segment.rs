@@ -10,7 +10,7 @@ mod scan;
 mod txn_index;
 
 use lookup::Indexes;
-pub(crate) use scan::{BadBatch, HeaderScan};
+pub(crate) use scan::{BadBatch, HeaderScan, check_crc};
 pub use txn_index::AbortedTransaction;
 pub(crate) use txn_index::{TxnIndex, TxnIndexSummary};
 
@@ -64,6 +64,8 @@ pub(crate) struct Segment {
     pub dirty_round: AtomicU64,
     /// Whether the directory has not been synced since the file was created.
     new_name: AtomicBool,
+    /// Where the bytes end that an earlier process has written; what became of them on the disk is not known.
+    old_end: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl Segment {
     }
 
     fn with_indexes(dir: Arc<Path>, base_offset: i64, end: SegmentEnd, indexes: Option<Indexes>) -> Self {
+        let old_end = if indexes.is_some() { 0 } else { end.position };
         let state = State { end, indexes, since_entry_bytes: 0, first_timestamp: None, retired: false };
         Self {
             dir,
@@ -117,6 +120,7 @@ impl Segment {
             txn_index: TxnIndex::default(),
             dirty_round: AtomicU64::new(0),
             new_name: AtomicBool::new(false),
+            old_end: AtomicU64::new(old_end),
         }
     }
 
@@ -176,6 +180,11 @@ impl Segment {
     /// Whether the directory must be synced for the file to be found after a crash; asked once.
     pub fn take_new_name(&self) -> bool {
         self.new_name.load(Relaxed) && self.new_name.swap(false, Relaxed)
+    }
+
+    /// Whether an earlier process has written what lies at `position`.
+    pub fn is_old(&self, position: u64) -> bool {
+        position < self.old_end.load(Relaxed)
     }
 
     fn relative(&self, offset: i64) -> u32 {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tidings_model::{ErrorCode, TopicPartition};
 
+use super::old_batches::fitting;
 use super::{Mark, PartitionLog};
 use crate::disk::{DiskFile, read_exact_at};
 use crate::segment::{HeaderScan, Segment, SegmentEnd, SegmentError};
@@ -188,6 +189,10 @@ impl PartitionLog {
         if stop.position <= position {
             return Ok(nothing);
         }
+        let stop = match segment.is_old(position) {
+            true => fitting(&segment, &self.storage, &*file, position, stop).map_err(failed)?,
+            false => stop,
+        };
         // An end of a batch within the limit: the first batch may be larger than what is readable only
         // when the limit lies inside it, and limits are boundaries.
         self.remember(stop);

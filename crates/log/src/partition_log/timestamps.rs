@@ -1,6 +1,7 @@
 //! From timestamps to offsets.
 //!
-//! Owns the search that ListOffsets needs. Invariants: only durable records are found.
+//! Owns the search that ListOffsets needs. Invariants: only durable records are found, and only in batches with the
+//! right CRC: whoever asks gets no bytes to check.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tidings_model::NO_TIMESTAMP;
 
 use super::{FileSlice, PartitionLog, ReadError};
 use crate::batch::{Batch, Record};
-use crate::segment::{Located, Segment, SegmentError};
+use crate::segment::{Located, Segment, SegmentError, check_crc};
 
 /// A record found by its timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,7 @@ impl PartitionLog {
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
         let Located { position, header } = located;
         let file = self.storage.open_files.get(&*self.storage.disk, segment)?;
+        check_crc(&*file, &located)?;
         let slice = FileSlice { file: Some(file), position, len: header.size_bytes() };
         let leader_epoch = header.leader_epoch;
         let batch = Batch { header, bytes: slice.read()? };

@@ -472,7 +472,7 @@ impl Recovery<'_> {
         judge.rewrite(from, end.position).map_err(self.io_error(segment))?;
         self.checked_bytes += end.position - from;
         self.changed |= found.len > from;
-        let usable = segment.recovered(self.storage, &*file, end);
+        let usable = segment.recovered(self.storage, &*file, end, from);
         if !usable.map_err(|error| self.segment_error(segment, end, error))? {
             self.changed = true;
             // Before the first checkpoint there is nothing on disk that could be missed.
