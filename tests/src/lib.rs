@@ -13,5 +13,5 @@ mod wait;
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings};
-pub use programs::{Program, cluster_under_test, kafka_tool};
+pub use programs::{Application, Program, cluster_under_test, kafka_tool};
 pub use wait::{LONG, until, until_within};
