@@ -16,7 +16,7 @@ use super::append::ProducerCheck;
 use super::{AppendError, AppendOptions, Appended, PartitionLog, ReadError, Writer};
 use crate::batch::{BatchHeader, EndTxnMarker, TransactionResult};
 use crate::producers::{ActiveProducer, EndedTransaction, OpenTransaction};
-use crate::segment::{AbortedTransaction, SegmentError};
+use crate::segment::{AbortedTransaction, Segment, SegmentError};
 
 /// Where transactions without a durable marker begin.
 #[derive(Debug)]
@@ -87,13 +87,15 @@ impl PartitionLog {
     /// Which transactions were aborted that touch an offset between `from` and `to`, which is excluded: what a
     /// `read_committed` consumer must skip there.
     pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTransaction>, ReadError> {
-        let mut found = Vec::new();
-        let first = {
-            let segments = self.segments.read();
-            segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1)
+        // Taken at once: retention may take segments away meanwhile, and none may be skipped for that.
+        let segments: Vec<Arc<Segment>> = {
+            let all = self.segments.read();
+            let first = all.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+            let with_aborted = all[first..].iter().filter(|segment| segment.txn_index().summary().is_some());
+            with_aborted.cloned().collect()
         };
-        for index in first.. {
-            let Some(segment) = self.segments.read().get(index).cloned() else { break };
+        let mut found = Vec::new();
+        for segment in segments {
             let more = segment
                 .collect_aborted(&self.storage, (from, to), &mut found)
                 .map_err(|error| self.read_error(&segment, from, SegmentError::Io(error)))?;
