@@ -129,7 +129,7 @@ pub struct BrokerHandle {
     recovery: RecoveryReport,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    timers: JoinHandle<((), (), (), ())>,
+    timers: JoinHandle<((), (), (), (), ())>,
 }
 
 impl Broker {

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_coordinator::{
-    Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, CoordinatorRecord, DeferredResponse, Effects,
-    GroupCoordinator, GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure,
-    TopicDirectory, append_error_to_response,
+    Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, DeferredResponse, Effects, GroupCoordinator,
+    GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure, TopicDirectory,
+    append_error_to_response,
 };
 use tidings_log::batch::{BatchBuilder, EndTxnMarker, TransactionResult};
 use tidings_log::{AppendError, AppendOptions, CommitTicket, Origin, PartitionLog};
