@@ -315,7 +315,7 @@ fn reads_in_one_go(orders: &PartitionLog, expected: &[String]) -> bool {
             if validate(&batch.bytes, &Default::default()).is_err() {
                 return false;
             }
-            for record in batch.records().expect("plain").flatten().filter(|record| record.offset >= next) {
+            for record in batch.records().expect("plain").flatten().filter(|record| record.offset >= before) {
                 let value = String::from_utf8_lossy(&record.value.expect("a value")).into_owned();
                 assert_eq!(record.offset, next);
                 assert_eq!(value.trim_end_matches('.'), expected[next as usize], "offset {next}");
