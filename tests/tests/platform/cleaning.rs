@@ -75,19 +75,22 @@ fn read(kafka: &Kafka, topic: &str) -> (BTreeMap<String, String>, usize) {
     assignment.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
     consumer.assign(&assignment).unwrap();
     let (mut table, mut count) = (BTreeMap::new(), 0);
-    until("the topic is read", || match consumer.poll(Duration::from_millis(50))? {
-        Ok(record) => {
-            count += 1;
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let key = record.key().map(text).unwrap();
-            match record.payload().map(text) {
-                Some(value) => table.insert(key, value),
-                None => table.remove(&key),
-            };
-            None
+    until("the topic is read", || {
+        loop {
+            match consumer.poll(Duration::from_millis(50))? {
+                Ok(record) => {
+                    count += 1;
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    let key = record.key().map(text).unwrap();
+                    match record.payload().map(text) {
+                        Some(value) => table.insert(key, value),
+                        None => table.remove(&key),
+                    };
+                }
+                Err(KafkaError::PartitionEOF(_)) => return Some(()),
+                Err(error) => panic!("{error}"),
+            }
         }
-        Err(KafkaError::PartitionEOF(_)) => Some(()),
-        Err(error) => panic!("{error}"),
     });
     (table, count)
 }
@@ -119,7 +122,9 @@ fn a_compacted_topic_shrinks_and_kafkas_dump_tool_reads_what_is_left() {
 
     let folder = directory.path().join("table-0");
     let printed = dump(&files(&folder, "log"), &["--print-data-log", "--deep-iteration"]);
-    assert_eq!(printed.lines().filter(|line| line.starts_with("| offset: ")).count(), records);
+    // The cleaner went on after the last read.
+    let printed = printed.lines().filter(|line| line.starts_with("| offset: ")).count();
+    assert!((expected.len()..=records).contains(&printed), "{printed} records of {records}");
     dump(&files(&folder, "index"), &[]);
     dump(&files(&folder, "timeindex"), &[]);
     dump(&files(&folder, "snapshot"), &[]);

@@ -50,7 +50,8 @@ impl Indexes {
 impl Segment {
     /// Kafka's rule: an entry for the first batch behind `index.interval.bytes` of log.
     pub(super) fn index(&self, indexes: &mut Indexes, header: &BatchHeader, position: u64, due: bool) {
-        if header.max_timestamp > indexes.max_timestamp.0 {
+        // What the cleaner has left without records keeps its timestamp, but nobody can find that by it.
+        if header.record_count > 0 && header.max_timestamp > indexes.max_timestamp.0 {
             indexes.max_timestamp = (header.max_timestamp, header.last_offset());
         }
         if due && let Ok(position) = u32::try_from(position) {
