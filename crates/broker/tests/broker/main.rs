@@ -1,11 +1,13 @@
 //! The broker seen from a socket, with the wire crate as the client.
 
 mod admin;
+mod any_request;
 mod groups;
 mod harness;
 mod lifecycle;
 mod malformed;
 mod memory;
 mod produce_fetch;
+mod reference;
 mod storage;
 mod versions;
