@@ -1,5 +1,8 @@
 //! The log from the outside: appends, reads, restarts.
 
+mod any_batch;
+mod any_damage;
+mod any_input;
 mod append_and_read;
 mod checkpoints;
 mod compaction;
