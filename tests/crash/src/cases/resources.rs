@@ -73,9 +73,10 @@ impl Harm {
         Self { hurt, min_free_bytes: 0 }
     }
 
-    /// Up to the last byte, or up to the broker's own limit: less than what the ballast takes.
+    /// Up to the last byte, or up to the broker's own limit. It looks only now and then, so that the disk may be full before;
+    /// deleting the ballast must then free clearly more than the limit.
     fn of_full(seed: u64) -> Self {
-        Self { min_free_bytes: (seed % 2) * (3 << 20), ..Self::of(full) }
+        Self { min_free_bytes: (seed % 2) * (1 << 20), ..Self::of(full) }
     }
 }
 
