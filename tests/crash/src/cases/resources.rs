@@ -21,8 +21,10 @@ use crate::supervisor::{Decision, Operation, Supervisor};
 use crate::volume::Volume;
 
 /// Space for a few segments.
-const VOLUME_MEGABYTES: u64 = 24;
+const VOLUME_MEGABYTES: u64 = 28;
 const BALLAST: &str = "ballast";
+/// Deleted before producers settle: what they have written since there was space again may have filled it.
+const RESERVE: &str = "reserve";
 
 /// `ENOSPC`.
 pub const FULL: Case = Case {
@@ -97,8 +99,10 @@ fn round(seed: u64, syncs: Syncs, harm: Harm, tally: &mut Tally) -> Result<()> {
     let supervisor = Supervisor::new();
     let broker = supervisor.supervise(server.launch())?.start();
     create_topic(server.address())?;
-    Client::connect(server.address())?.create_topic(BALLAST, 1)?;
-    fill(server.address(), 4 << 20)?;
+    for (topic, bytes) in [(BALLAST, 4 << 20), (RESERVE, 3 << 20)] {
+        Client::connect(server.address())?.create_topic(topic, 1)?;
+        fill(server.address(), topic, bytes)?;
+    }
     if syncs == Syncs::Pretended {
         supervisor.decide(|call| match call.operation {
             Operation::Sync => Decision::Pretend,
@@ -123,17 +127,18 @@ fn round(seed: u64, syncs: Syncs, harm: Harm, tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     let _broker = server.start();
+    Client::connect(server.address())?.delete_topic(RESERVE).context("make room to settle")?;
     tally.findings += load.settle_and_check(server.address())?;
     Ok(())
 }
 
-/// Produces so many bytes to the topic that is there to be deleted.
-fn fill(address: &str, bytes: usize) -> Result<()> {
+/// Produces so many bytes to a topic that is there to be deleted.
+fn fill(address: &str, topic: &str, bytes: usize) -> Result<()> {
     let mut client = Client::connect(address)?;
     for _ in 0..bytes >> 19 {
         let batch = tidings_log::batch::BatchBuilder::new();
         let batch = batch.record(crate::producer::now_ms(), None, Some(&vec![7; 1 << 19]), &[]).build();
-        let answer = client.produce(BALLAST, 0, batch)?;
+        let answer = client.produce(topic, 0, batch)?;
         ensure!(answer.error_code == NONE, "fill the disk: {answer:?}");
     }
     Ok(())
