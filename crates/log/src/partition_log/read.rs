@@ -14,7 +14,7 @@ use tidings_model::{ErrorCode, TopicPartition};
 use super::old_batches::fitting;
 use super::{Mark, PartitionLog};
 use crate::disk::{DiskFile, read_exact_at};
-use crate::segment::{HeaderScan, Segment, SegmentEnd, SegmentError};
+use crate::segment::{BadBatch, HeaderScan, Segment, SegmentEnd, SegmentError};
 
 /// How many ends of recent reads are remembered per partition: about one per consumer group.
 const RECENT_MARKS: usize = 8;
@@ -237,11 +237,16 @@ impl PartitionLog {
         }
     }
 
-    /// Where the batch with `offset` begins, or the first one behind it, below the limit. Compaction leaves
-    /// holes, also at the ends of segments: the batch may be in a later one.
+    /// Where the batch with `offset` begins, or the first one behind it, below the limit. In a compacted log that
+    /// may be in a later segment: Kafka's cleaner leaves holes at their ends, too. In others it is damage.
     fn locate_below(&self, offset: i64, limit: Mark) -> Result<Option<(Arc<Segment>, u64)>, ReadError> {
         let (mut segment, mut position) = self.locate(offset)?;
         while segment.id() != limit.segment && position >= segment.end().position {
+            if !self.config().cleanup.compact && self.first_dirty_offset().is_none() {
+                let what = "no batch of this segment reaches to the offset".to_owned();
+                let bad = BadBatch { position, what };
+                return Err(self.read_error(&segment, offset, SegmentError::Bad(bad)));
+            }
             match self.segment_behind(&segment) {
                 Some(next) if next.base_offset() < limit.offset => (segment, position) = (next, 0),
                 _ => return Ok(None),
