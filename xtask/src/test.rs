@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{clients, codegen, packages, tidy};
+use crate::{clients, codegen, oracle, packages, tidy};
 
 /// What a step or the whole run has found.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
@@ -54,6 +54,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy, needed_by_the_rest: false },
     Step { name: "build", run: build, needed_by_the_rest: true },
     Step { name: "tests", run: tests, needed_by_the_rest: false },
+    Step { name: "compat", run: compat, needed_by_the_rest: false },
 ];
 
 /// Runs the chosen steps and tells whether all passed.
@@ -164,6 +165,19 @@ fn tests(gate: &Gate<'_>) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Apache Kafka judges: every API and version is one check.
+fn compat(gate: &Gate<'_>) -> Result<Tally> {
+    let mut command = oracle::compare(gate.repository, &gate.target)?;
+    command.arg("--markdown").arg(gate.target.join("compat.md"));
+    counted(command, "run the comparison", |line| {
+        let (passed, failed) =
+            line.strip_prefix("compat: ")?.strip_suffix(" failed")?.split_once(" passed, ")?;
+        let tally = Tally { passed: passed.parse().ok()?, failed: failed.parse().ok()? };
+        Some(TestResults { tally, ignored: 0 })
+    })
+    .map(|results| results.tally)
+}
+
 /// What test programs have printed.
 #[derive(Debug, Default, PartialEq)]
 struct TestResults {
@@ -177,20 +191,29 @@ fn cargo_test(gate: &Gate<'_>, arguments: &[&str]) -> Result<TestResults> {
     let clients = gate.target.join("clients");
     command.env("XTASK_TIDINGS_BIN", gate.target.join("debug/tidings")).env("XTASK_CLIENTS", &clients);
     command.env("XTASK_KAFKA_LIBS", clients.join("java/jars"));
-    let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
+    counted(command, "run cargo test", test_result)
+}
+
+/// Runs a program, shows what it prints, and adds up what `read` finds in its lines.
+fn counted(
+    mut command: Command,
+    what: &'static str,
+    read: fn(&str) -> Option<TestResults>,
+) -> Result<TestResults> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context(what)?;
     let output = child.stdout.take().expect("the output is piped");
     let mut results = TestResults::default();
     for line in BufReader::new(output).lines() {
-        let line = line.context("read the output of cargo test")?;
+        let line = line.context("read a program's output")?;
         println!("{line}");
-        if let Some(of_program) = test_result(&line) {
-            results.tally.add(of_program.tally);
-            results.ignored += of_program.ignored;
+        if let Some(found) = read(&line) {
+            results.tally.add(found.tally);
+            results.ignored += found.ignored;
         }
     }
-    let status = child.wait().context("wait for cargo test")?;
+    let status = child.wait().context(what)?;
     if !status.success() && results.tally.failed == 0 {
-        // Something other than a test failed: compilation, or a test program that crashed.
+        // Something other than a test failed: compilation, or a program that crashed.
         results.tally.failed = 1;
     }
     Ok(results)

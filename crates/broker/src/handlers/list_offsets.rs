@@ -5,6 +5,7 @@
 //! the first offset not uploaded (-6, KIP-1023): without tiered storage the last two are unknown. Only durable records
 //! are told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidings_log::{PartitionLog, TimestampedOffset};
@@ -27,6 +28,7 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 const LEADER_EPOCH: i32 = 0;
 
@@ -39,34 +41,54 @@ const SPECIAL_SINCE: [(i64, i16); 4] =
     [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9), (EARLIEST_PENDING_UPLOAD, 11)];
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let read_committed = request.isolation_level == READ_COMMITTED;
-    let topics = request.topics.into_iter().map(|topic| answer_topic(cx, topic, read_committed)).collect();
+    let isolation_level = request.isolation_level;
+    let repeated = repeated(&request.topics);
+    let answer = |topic: ListOffsetsTopic| {
+        let refused = |wanted: &ListOffsetsPartition| match isolation_level {
+            // Kafka has no better word for a level that there is not.
+            level if !(READ_UNCOMMITTED..=READ_COMMITTED).contains(&level) => {
+                Some(ErrorCode::UnknownServerError)
+            }
+            _ if repeated.contains(&(topic.name.clone(), wanted.partition_index)) => {
+                Some(ErrorCode::InvalidRequest)
+            }
+            _ => None,
+        };
+        let known = cx.shared.topics.by_name(&topic.name);
+        let answer = |wanted: &ListOffsetsPartition| {
+            let log = known.as_ref().and_then(|known| known.partition(wanted.partition_index));
+            let log = refused(wanted).map_or(log.ok_or(ErrorCode::UnknownTopicOrPartition), Err);
+            match log.and_then(|log| find(cx, wanted, log, isolation_level == READ_COMMITTED)) {
+                Ok(found) => show(wanted, found, cx.version),
+                Err(error) => failed(wanted.partition_index, error),
+            }
+        };
+        let partitions = topic.partitions.iter().map(answer).collect();
+        ListOffsetsTopicResponse { partitions, name: topic.name, ..ListOffsetsTopicResponse::default() }
+    };
+    // A topic of which nothing is asked is not answered.
+    let topics =
+        request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(answer).collect();
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
-fn answer_topic(cx: &Cx<'_>, topic: ListOffsetsTopic, read_committed: bool) -> ListOffsetsTopicResponse {
-    let known = cx.shared.topics.by_name(&topic.name);
-    let answer = |wanted: ListOffsetsPartition| {
-        let log = known.as_ref().and_then(|known| known.partition(wanted.partition_index));
-        let found = log
-            .ok_or(ErrorCode::UnknownTopicOrPartition)
-            .and_then(|log| find(cx, &wanted, log, read_committed));
-        match found {
-            Ok(found) => show(&wanted, found, cx.version),
-            Err(error) => ListOffsetsPartitionResponse {
-                partition_index: wanted.partition_index,
-                error_code: error.code(),
-                timestamp: -1,
-                offset: -1,
-                leader_epoch: -1,
-                ..ListOffsetsPartitionResponse::default()
-            },
-        }
-    };
-    ListOffsetsTopicResponse {
-        partitions: topic.partitions.into_iter().map(answer).collect(),
-        name: topic.name,
-        ..ListOffsetsTopicResponse::default()
+/// The partitions that are asked for more than once.
+fn repeated(topics: &[ListOffsetsTopic]) -> HashSet<(String, i32)> {
+    let mut seen = HashSet::new();
+    let all = topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index))
+    });
+    all.filter(|asked| !seen.insert(*asked)).map(|(topic, partition)| (topic.to_owned(), partition)).collect()
+}
+
+fn failed(partition_index: i32, error: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code: error.code(),
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+        ..ListOffsetsPartitionResponse::default()
     }
 }
 
