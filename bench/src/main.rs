@@ -30,6 +30,9 @@ struct Arguments {
     /// The release build to measure.
     #[arg(long, default_value = "target/release/tidings")]
     binary: PathBuf,
+    /// Another release build, for the peer tidings-before: to see what a change has changed, in one run.
+    #[arg(long, default_value = "target/before/tidings")]
+    before: PathBuf,
     /// Where data, artifacts and results go; must be on a real disk for the durability figures to mean anything.
     #[arg(long, default_value = "target/bench")]
     work_dir: PathBuf,
@@ -37,7 +40,8 @@ struct Arguments {
     /// latency, partitions, connections.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Who is measured: tidings, tidings-process (page cache as durable, as Kafka has it), kafka, kafka-flush.
+    /// Who is measured: tidings, tidings-process (page cache as durable, as Kafka has it), tidings-copy (no `sendfile`),
+    /// tidings-before (`--before`), kafka, kafka-flush.
     #[arg(long, value_delimiter = ',', default_value = "tidings,kafka,kafka-flush")]
     peers: Vec<String>,
     /// Small sizes and three rounds: to see in minutes whether something changed a lot.
@@ -85,15 +89,16 @@ fn chosen_scenarios(only: &[String]) -> Result<(bool, Vec<Box<dyn Scenario>>)> {
 }
 
 fn chosen_peers(arguments: &Arguments, work_dir: &std::path::Path) -> Result<Vec<Contestant>> {
-    let mut peers = peers::all(&arguments.binary, work_dir);
+    let mut peers = peers::all(&arguments.binary, &arguments.before, work_dir);
     let mut contestants = Vec::new();
     for name in &arguments.peers {
         let position = peers.iter().position(|peer| peer.name() == name);
         let peer = peers.swap_remove(position.with_context(|| format!("unknown or repeated peer '{name}'"))?);
+        let binary = if name == "tidings-before" { &arguments.before } else { &arguments.binary };
         ensure!(
-            !name.starts_with("tidings") || arguments.binary.exists(),
+            !name.starts_with("tidings") || binary.exists(),
             "expected {}, found nothing: run cargo xtask bench",
-            arguments.binary.display()
+            binary.display()
         );
         contestants.push(Contestant::new(peer));
     }

@@ -21,6 +21,9 @@ pub use tidings::Tidings;
 /// How long a server may take to answer before the benchmark gives up.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Larger than any fetch: everything is copied through the broker's memory.
+const NO_SENDFILE: &str = "socket.sendfile.min.bytes=2147483647";
+
 /// A broker to measure.
 pub trait Peer {
     /// Its name on the command line and in the results.
@@ -110,10 +113,12 @@ impl Server {
 }
 
 /// The peers that `--peers` can name; those of others are fetched into `folder`.
-pub fn all(binary: &Path, folder: &Path) -> Vec<Box<dyn Peer>> {
+pub fn all(binary: &Path, before: &Path, folder: &Path) -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(Tidings::new("tidings", binary, "power")),
         Box::new(Tidings::new("tidings-process", binary, "process")),
+        Box::new(Tidings::new("tidings-copy", binary, "power").with(NO_SENDFILE)),
+        Box::new(Tidings::new("tidings-before", before, "power")),
         Box::new(Kafka::new("kafka", folder, "")),
         Box::new(Kafka::new("kafka-flush", folder, "log.flush.interval.messages=1")),
     ]

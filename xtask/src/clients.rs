@@ -1,6 +1,6 @@
 //! The packages of other languages that the client programs (`tests/clients`) import.
 //!
-//! Everything lands in `target/clients/<language>`, pinned by what is committed beside the programs, and is
+//! Everything lands in `target/clients/<client>`, pinned by what is committed beside the programs, and is
 //! installed anew only when that changed: the manifest a folder was made from is kept in it as a stamp,
 //! written last, so that an installation that was cut short is done again.
 
@@ -16,13 +16,24 @@ const COPY_JARS: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:
 pub fn install(repository: &Path, target: &Path) -> Result<()> {
     let programs = repository.join("tests/clients");
     let installed = target.join("clients");
-    install_kafkajs(&programs.join("kafkajs"), &installed.join("kafkajs"))?;
-    install_python(&programs.join("python"), &installed.join("python"))?;
-    install_java(&programs.join("java"), &installed.join("java"))
+    for name in ["kafkajs", "platformatic"] {
+        install_npm(&programs.join(name), &installed.join(name))?;
+    }
+    for name in ["python", "kafka-python", "aiokafka"] {
+        install_python(&programs.join(name), &installed.join(name))?;
+    }
+    for name in ["franz-go", "sarama"] {
+        install_go(&programs.join(name), &installed.join(name))?;
+    }
+    copy_jars(&programs.join("java/pom.xml"), &installed.join("java/jars"))?;
+    for name in ["java-4.4", "java-3.9"] {
+        install_java(&programs, name, &installed.join(name))?;
+    }
+    install_java_application(&programs.join("streams"), &installed.join("streams"))
 }
 
 /// `node_modules`, from the committed lock file.
-fn install_kafkajs(programs: &Path, folder: &Path) -> Result<()> {
+fn install_npm(programs: &Path, folder: &Path) -> Result<()> {
     let manifests = ["package.json", "package-lock.json"].map(|name| programs.join(name));
     unless_stamped(folder, &manifests, || {
         for manifest in &manifests {
@@ -47,23 +58,53 @@ fn install_python(programs: &Path, folder: &Path) -> Result<()> {
     })
 }
 
-/// The jars that the pom names in `jars`, and the compiled programs in `classes`.
-fn install_java(programs: &Path, folder: &Path) -> Result<()> {
-    let pom = programs.join("pom.xml");
+/// One program with all checks of a module, built as its `go.sum` says and never as something newer.
+fn install_go(programs: &Path, folder: &Path) -> Result<()> {
+    let mut sources = vec![programs.join("go.mod"), programs.join("go.sum")];
+    sources.extend(files_with_extension(programs, "go")?);
+    unless_stamped(folder, &sources, || {
+        let mut build = Command::new("go");
+        build.args(["build", "-mod=readonly", "-o"]).arg(folder.join("checks")).arg(".");
+        run(build.current_dir(programs))
+    })
+}
+
+/// The jars of one version, and the programs of `java` compiled against it. What the version's API has otherwise lies in
+/// its own folder and is taken instead of the file of the same name.
+fn install_java(programs: &Path, version: &str, folder: &Path) -> Result<()> {
     let jars = folder.join("jars");
-    unless_stamped(&jars, std::slice::from_ref(&pom), || {
+    copy_jars(&programs.join(version).join("pom.xml"), &jars)?;
+    let mut sources = files_with_extension(&programs.join("java"), "java")?;
+    for own in files_with_extension(&programs.join(version), "java")? {
+        sources.retain(|common| common.file_name() != own.file_name());
+        sources.push(own);
+    }
+    compile_java(&sources, &jars, &folder.join("classes"))
+}
+
+/// A Java program with jars of its own.
+fn install_java_application(program: &Path, folder: &Path) -> Result<()> {
+    let jars = folder.join("jars");
+    copy_jars(&program.join("pom.xml"), &jars)?;
+    compile_java(&files_with_extension(program, "java")?, &jars, &folder.join("classes"))
+}
+
+fn compile_java(sources: &[PathBuf], jars: &Path, classes: &Path) -> Result<()> {
+    unless_stamped(classes, sources, || {
+        let mut compile = Command::new("javac");
+        compile.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes).args(sources);
+        run(&mut compile)
+    })
+}
+
+/// The jars that a pom names, with what they need.
+fn copy_jars(pom: &Path, jars: &Path) -> Result<()> {
+    unless_stamped(jars, &[pom.to_owned()], || {
         let output = format!("-DoutputDirectory={}", jars.display());
         run(Command::new("mvn")
             .args(["--quiet", "--batch-mode", "-Dstyle.color=never", "--file"])
-            .arg(&pom)
+            .arg(pom)
             .args([COPY_JARS, &output]))
-    })?;
-    let sources = files_with_extension(programs, "java")?;
-    let classes = folder.join("classes");
-    unless_stamped(&classes, &sources, || {
-        let mut compile = Command::new("javac");
-        compile.arg("-cp").arg(jars.join("*")).arg("-d").arg(&classes).args(&sources);
-        run(&mut compile)
     })
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask compat` and `cargo xtask oracle`: Apache Kafka itself as the judge of compatibility.
 //!
-//! `compat` asks both brokers the same and compares their answers, field by field; it is a step of the gate. `oracle` runs
+//! `compat` asks both brokers the same and compares their answers, field by field. `oracle` runs
 //! the client programs and the SDK's tests on Apache Kafka: what fails there is wrong in the test, not in the broker. Owns
 //! only the preparation and the calls: `tests/compat` does the work.
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{clients, packages, test};
 
-const TESTS: [&str; 2] = ["clients", "sdk"];
+const TESTS: [&str; 3] = ["clients", "rust", "sdk"];
 
 /// Compares the brokers, with `arguments` for the comparison; tells whether nothing is left unexplained.
 pub fn compat(repository: &Path, arguments: &[String]) -> Result<bool> {
@@ -34,7 +34,7 @@ pub fn run(repository: &Path, arguments: &[String]) -> Result<bool> {
 }
 
 /// The program that compares, built with what it compares.
-pub fn compare(repository: &Path, target: &Path) -> Result<Command> {
+fn compare(repository: &Path, target: &Path) -> Result<Command> {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "-p", "tidings-cli", "-p", "tidings-compat"]).current_dir(repository);
     anyhow::ensure!(build.status().context("run cargo build")?.success(), "the programs were not built");

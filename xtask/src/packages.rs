@@ -38,6 +38,7 @@ const NEEDED: &[Needed] = &[
         package: "python3-venv",
         why: "the Python programs",
     },
+    Needed { command: &["go", "version"], package: "golang", why: "the programs with franz-go and sarama" },
     Needed { command: &["javac", "-version"], package: "default-jdk-headless", why: "the Java programs" },
     Needed { command: &["mvn", "--version"], package: "maven", why: "the Java programs" },
 ];

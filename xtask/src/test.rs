@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{clients, codegen, oracle, packages, tidy};
+use crate::{clients, codegen, packages, tidy};
 
 /// What a step or the whole run has found.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
@@ -54,7 +54,6 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy, needed_by_the_rest: false },
     Step { name: "build", run: build, needed_by_the_rest: true },
     Step { name: "tests", run: tests, needed_by_the_rest: false },
-    Step { name: "compat", run: compat, needed_by_the_rest: false },
 ];
 
 /// Runs the chosen steps and tells whether all passed.
@@ -163,19 +162,6 @@ fn tests(gate: &Gate<'_>) -> Result<Tally> {
     }
     tally.add(Tally { passed: 0, failed: left_out });
     Ok(tally)
-}
-
-/// Apache Kafka judges: every API and version is one check.
-fn compat(gate: &Gate<'_>) -> Result<Tally> {
-    let mut command = oracle::compare(gate.repository, &gate.target)?;
-    command.arg("--markdown").arg(gate.target.join("compat.md"));
-    counted(command, "run the comparison", |line| {
-        let (passed, failed) =
-            line.strip_prefix("compat: ")?.strip_suffix(" failed")?.split_once(" passed, ")?;
-        let tally = Tally { passed: passed.parse().ok()?, failed: failed.parse().ok()? };
-        Some(TestResults { tally, ignored: 0 })
-    })
-    .map(|results| results.tally)
 }
 
 /// What test programs have printed.

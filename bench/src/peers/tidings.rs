@@ -5,17 +5,23 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `tidings broker` with its defaults and one durability.
+/// `tidings broker` with its defaults, one durability, and at most one other setting.
 pub struct Tidings {
     name: &'static str,
     binary: PathBuf,
     durability: &'static str,
+    setting: Option<&'static str>,
 }
 
 impl Tidings {
     /// The executable `binary`, to be shown as `name`.
     pub fn new(name: &'static str, binary: &Path, durability: &'static str) -> Self {
-        Self { name, binary: binary.to_owned(), durability }
+        Self { name, binary: binary.to_owned(), durability, setting: None }
+    }
+
+    /// The same with `key=value`.
+    pub fn with(self, setting: &'static str) -> Self {
+        Self { setting: Some(setting), ..self }
     }
 }
 
@@ -28,7 +34,8 @@ impl Peer for Tidings {
         let output = Command::new(&self.binary).arg("--version").output();
         let output = output.with_context(|| format!("run {}", self.binary.display()))?;
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Ok(format!("{version}, defaults, durability {}", self.durability))
+        let setting = self.setting.map_or(String::new(), |setting| format!(", {setting}"));
+        Ok(format!("{version}, defaults, durability {}{setting}", self.durability))
     }
 
     fn prepare(&self, _data_dir: &Path, _ports: &Ports) -> Result<()> {
@@ -40,10 +47,13 @@ impl Peer for Tidings {
         command.arg("broker").arg("--data-dir").arg(data_dir);
         command.arg("--kafka").arg(format!("127.0.0.1:{}", ports.kafka));
         command.arg("--durability").arg(self.durability);
+        if let Some(setting) = self.setting {
+            command.arg("--set").arg(setting);
+        }
         command
     }
 
     fn platform(&self) -> Option<&Path> {
-        (self.durability == "power").then_some(&self.binary)
+        (self.name == "tidings").then_some(&self.binary)
     }
 }

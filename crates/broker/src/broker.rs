@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
+use crate::fetch_sessions::FetchSessions;
+use crate::flushes;
 use crate::groups::Groups;
 use crate::housekeeping;
 use crate::listener;
@@ -32,9 +34,10 @@ use crate::rate_limit::RateLimit;
 use crate::replay::ReplayLogError;
 use crate::settings::BrokerSettings;
 use crate::shared::Shared;
-use crate::topics::names::OFFSETS_TOPIC;
+use crate::topics::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::open::OpenTopicsError;
 use crate::topics::{self, TopicRegistry};
+use crate::transactions::Transactions;
 
 /// What a broker is started with.
 #[derive(Clone, Debug)]
@@ -84,6 +87,9 @@ pub enum StartError {
     /// The groups could not be rebuilt.
     #[error("cannot rebuild groups: {0}")]
     Groups(#[source] ReplayLogError),
+    /// The transactions could not be rebuilt.
+    #[error("cannot rebuild transactions: {0}")]
+    Transactions(#[source] ReplayLogError),
     /// The runtime ended while the broker was starting.
     #[error("the runtime ended during the start")]
     RuntimeEnded,
@@ -98,6 +104,14 @@ impl StartError {
                     .to_owned(),
             ),
             StartError::Recover(error) => Some(error.hint()),
+            StartError::Topics(OpenTopicsError::Replay(error))
+            | StartError::Groups(error)
+            | StartError::Transactions(error) => {
+                let check = |log: String| {
+                    format!("`tidings log check {log}`, with the broker's --data-dir, shows what can be done")
+                };
+                error.damaged_log().map(check)
+            }
             _ => None,
         }
     }
@@ -115,7 +129,7 @@ pub struct BrokerHandle {
     recovery: RecoveryReport,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    timers: JoinHandle<((), ())>,
+    timers: JoinHandle<((), (), (), (), ())>,
 }
 
 impl Broker {
@@ -135,7 +149,7 @@ impl Broker {
         let local_addr = listener.local_addr().map_err(refused)?;
         let opening = options.clone();
         let opened = tokio::task::spawn_blocking(move || open(disk, &opening)).await;
-        let Opened { data_dir, recovery, topics, producer_ids, groups, settings } =
+        let Opened { data_dir, recovery, topics, producer_ids, groups, transactions, settings } =
             opened.map_err(|_| StartError::RuntimeEnded)??;
         let clock = options.clock;
         let shared = Arc::new(Shared {
@@ -145,18 +159,30 @@ impl Broker {
             socket_request_max_bytes: usize_of(&settings, "socket.request.max.bytes"),
             request_budget: Arc::new(RequestBudget::new(settings.long("queued.max.request.bytes"))),
             fetch_max_bytes: usize_of(&settings, "fetch.max.bytes"),
+            fetch_sessions: FetchSessions::new(usize_of(
+                &settings,
+                "max.incremental.fetch.session.cache.slots",
+            )),
+            sendfile_min_bytes: usize_of(&settings, "socket.sendfile.min.bytes"),
+            may_commit_here: tokio::runtime::Handle::current().metrics().num_workers() > 1,
             settings,
             clock,
             topics,
             groups: groups.clone(),
+            transactions: transactions.clone(),
             producer_ids,
+            data_dir: data_dir.clone(),
             metrics: Metrics::new(),
             storage_errors: RateLimit::new(std::time::Duration::from_secs(5)),
         });
         let (stopping, stopped) = watch::channel(false);
         let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
         let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
-        let timers = tokio::spawn(async move { tokio::join!(groups.run_timers(), keeping) });
+        let space = housekeeping::watch_space(data_dir.clone(), shared.clock.clone());
+        let flushing = flushes::run(data_dir.clone(), durability(&shared.settings), shared.clock.clone());
+        let timers = tokio::spawn(async move {
+            tokio::join!(groups.run_timers(), transactions.run(), keeping, space, flushing)
+        });
         Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
     }
 }
@@ -167,6 +193,7 @@ struct Opened {
     topics: TopicRegistry,
     producer_ids: ProducerIds,
     groups: Arc<Groups>,
+    transactions: Arc<Transactions>,
     settings: Arc<BrokerSettings>,
 }
 
@@ -174,13 +201,26 @@ fn usize_of(settings: &BrokerSettings, name: &str) -> usize {
     usize::try_from(settings.int(name)).unwrap_or(usize::MAX)
 }
 
+fn durability(settings: &BrokerSettings) -> Durability {
+    if settings.value("durability") == "process" { Durability::Process } else { Durability::Power }
+}
+
 /// Opens and recovers the data directory and rebuilds what its logs tell. Blocks.
 fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartError> {
     let settings = Arc::new(options.settings.clone());
     let node_id = settings.int("node.id");
-    let durability =
-        if settings.value("durability") == "process" { Durability::Process } else { Durability::Power };
-    let data_dir_options = DataDirOptions { durability, node_id, ..DataDirOptions::default() };
+    let durability = durability(&settings);
+    // -1 leaves it to the log, which takes a part of the disk.
+    let min_free_bytes = u64::try_from(settings.long("log.min.free.bytes")).ok();
+    let cleaner_key_map_bytes =
+        usize::try_from(settings.long("log.cleaner.dedupe.buffer.size")).unwrap_or(usize::MAX);
+    let data_dir_options = DataDirOptions {
+        durability,
+        node_id,
+        min_free_bytes,
+        cleaner_key_map_bytes,
+        ..DataDirOptions::default()
+    };
     let unrecovered = DataDir::open(disk, options.data_dir.clone(), data_dir_options)?;
     let (data_dir, recovery) = unrecovered.recover()?;
     report(&recovery);
@@ -188,11 +228,17 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
     let metadata = MetadataLog::new(opened.metadata_log, options.clock.clone());
     let producer_ids = ProducerIds::new(metadata.clone(), node_id, opened.next_producer_id);
     let topics = TopicRegistry::new(opened.image, data_dir.clone(), metadata, settings.clone(), node_id);
-    let groups = Arc::new(Groups::new(&settings, options.clock.clone()));
+    let groups = Arc::new(Groups::new(&settings, Arc::new(topics.clone()), options.clock.clone()));
     if let Some(topic) = topics.by_name(OFFSETS_TOPIC) {
         groups.load(&topic.partitions).map_err(StartError::Groups)?;
     }
-    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, settings })
+    let transactions =
+        Arc::new(Transactions::new(&settings, options.clock.clone(), topics.clone(), groups.clone()));
+    if let Some(topic) = topics.by_name(TRANSACTIONS_TOPIC) {
+        transactions.load(&topic.partitions).map_err(StartError::Transactions)?;
+    }
+    transactions.abort_orphans(&data_dir.logs());
+    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, transactions, settings })
 }
 
 /// Tells what recovery had to do; nothing after a clean end.
@@ -229,6 +275,10 @@ impl BrokerHandle {
         match self.data_dir.storage_state() {
             StorageState::Healthy if self.listener.is_finished() => Err("the listener has ended".to_owned()),
             StorageState::Healthy => Ok(()),
+            StorageState::LowSpace(low) => Err(format!(
+                "produces are refused: {} bytes are free on the disk, less than log.min.free.bytes = {}",
+                low.available_bytes, low.min_free_bytes
+            )),
             StorageState::Failed { why } => Err(format!("writes have stopped until a restart: {why}")),
         }
     }

@@ -29,6 +29,7 @@ mod intake;
 mod writer;
 
 use crate::handlers::{self, Begun, PendingProduce, RequestError};
+use crate::lazy_timer::LazyTimer;
 use crate::shared::Shared;
 pub(crate) use budget::RequestBudget;
 use frame::FrameError;
@@ -80,6 +81,7 @@ pub(crate) async fn serve(
     stopping: watch::Receiver<bool>,
 ) -> Closed {
     let idle = u64::try_from(shared.settings.long("connections.max.idle.ms")).ok().map(Duration::from_millis);
+    let outbox = Outbox::new(shared.sendfile_min_bytes);
     let mut connection = Connection {
         intake: Intake::new(
             shared.socket_request_max_bytes,
@@ -91,7 +93,8 @@ pub(crate) async fn serve(
         stream,
         stopping,
         pending: VecDeque::new(),
-        outbox: Outbox::default(),
+        outbox,
+        long_poll: LazyTimer::default(),
         idle,
         idle_timer: Box::pin(tokio::time::sleep(idle.unwrap_or(FOR_EVER))),
     };
@@ -109,6 +112,7 @@ struct Connection {
     intake: Intake,
     pending: VecDeque<PendingProduce>,
     outbox: Outbox,
+    long_poll: LazyTimer,
     idle: Option<Duration>,
     /// Set again only when it fires: moving a timer for every request would cost more than the request's own waiting.
     idle_timer: Pin<Box<Sleep>>,
@@ -140,7 +144,15 @@ impl Connection {
 
     async fn handle(&mut self, Frame { bytes, reservation }: Frame) -> Result<(), Closed> {
         match handlers::begin(&self.shared, bytes)? {
-            Begun::Produce(produce) => self.pending.push_back(produce),
+            Begun::Produce(mut produce) => {
+                let alone = self.pending.is_empty() && reservation.is_none() && !self.intake.has_more();
+                if alone && self.shared.may_commit_here {
+                    produce.commit_here();
+                } else {
+                    produce.begin_commit();
+                }
+                self.pending.push_back(produce);
+            }
             Begun::Done => {}
             Begun::Other(incoming) => {
                 // Its answer comes after those of the produces before it, whose commit needs nothing from us.
@@ -149,7 +161,8 @@ impl Connection {
                     self.collect_ready().await?;
                 }
                 let answer = {
-                    let handling = pin!(handlers::finish(&self.shared, &self.client, incoming));
+                    let handling =
+                        pin!(handlers::finish(&self.shared, &self.client, incoming, &mut self.long_poll));
                     wait_for(handling, &mut self.intake, &mut self.stream, &mut self.stopping).await??
                 };
                 // The answer may take its time; the request is gone.

@@ -13,16 +13,17 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_coordinator::{
-    CoordinatorRecord, DeferredResponse, Effects, GroupCoordinator, GroupSettings, Outcome, Release, Reply,
-    ReplyToken, StorageFailure, append_error_to_response,
+    Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, DeferredResponse, Effects, GroupCoordinator,
+    GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure, TopicDirectory,
+    append_error_to_response,
 };
-use tidings_log::batch::BatchBuilder;
-use tidings_log::{AppendOptions, CommitTicket, Origin, PartitionLog};
-use tidings_model::ErrorCode;
+use tidings_log::batch::{BatchBuilder, EndTxnMarker, TransactionResult};
+use tidings_log::{AppendError, AppendOptions, CommitTicket, Origin, PartitionLog};
+use tidings_model::{ErrorCode, NO_SEQUENCE};
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
-use crate::replay::{ReplayLogError, for_each_record};
+use crate::replay::{ReplayLogError, for_each_batch};
 use crate::settings::BrokerSettings;
 
 /// No deadline is set.
@@ -31,6 +32,7 @@ const NEVER: i64 = i64::MAX;
 /// All groups.
 pub(crate) struct Groups {
     settings: GroupSettings,
+    topics: Arc<dyn TopicDirectory>,
     clock: Arc<dyn Clock>,
     /// By partition of the offsets topic; empty until the topic exists.
     shards: RwLock<Arc<[Arc<Shard>]>>,
@@ -59,7 +61,11 @@ struct Deferred {
 }
 
 impl Groups {
-    pub(crate) fn new(settings: &BrokerSettings, clock: Arc<dyn Clock>) -> Groups {
+    pub(crate) fn new(
+        settings: &BrokerSettings,
+        topics: Arc<dyn TopicDirectory>,
+        clock: Arc<dyn Clock>,
+    ) -> Groups {
         let usize_of = |name| usize::try_from(settings.int(name)).unwrap_or_default();
         Groups {
             settings: GroupSettings {
@@ -70,7 +76,9 @@ impl Groups {
                 offset_metadata_max_bytes: usize_of("offset.metadata.max.bytes"),
                 offsets_retention_ms: settings.long("offsets.retention.minutes").saturating_mul(60_000),
                 offsets_retention_check_interval_ms: settings.long("offsets.retention.check.interval.ms"),
+                consumer: consumer_settings(settings),
             },
+            topics,
             clock,
             shards: RwLock::new(Arc::new([])),
             next_token: AtomicU64::new(0),
@@ -100,13 +108,27 @@ impl Groups {
     }
 
     fn load_shard(&self, log: &Arc<PartitionLog>) -> Result<Arc<Shard>, ReplayLogError> {
-        let mut coordinator = GroupCoordinator::new(self.settings.clone(), random_bits);
-        for_each_record(log, |record| -> Result<(), ReplayLogError> {
-            let replayed =
-                record.key.as_ref().map_or(Ok(()), |key| coordinator.replay(key, record.value.as_ref()));
-            if let Err(error) = replayed {
-                // As Kafka: one unreadable record must not make every group of the shard unusable.
-                tracing::warn!(offset = record.offset, %error, "skipped a record of __consumer_offsets");
+        let mut coordinator =
+            GroupCoordinator::new(self.settings.clone(), random_bits).with_topics(self.topics.clone());
+        for_each_batch(log, |batch, records| -> Result<(), ReplayLogError> {
+            let producer_id = batch.header.producer_id;
+            if let Some(marker) = EndTxnMarker::parse(&batch.bytes) {
+                coordinator.replay_end_transaction(producer_id, marker.result == TransactionResult::Commit);
+                return Ok(());
+            }
+            for record in records {
+                let (key, value) = (record.key.as_ref(), record.value.as_ref());
+                let replayed = match key {
+                    Some(key) if batch.header.is_transactional() => {
+                        coordinator.replay_in_transaction(producer_id, key, value)
+                    }
+                    Some(key) => coordinator.replay(key, value),
+                    None => Ok(()),
+                };
+                if let Err(error) = replayed {
+                    // As Kafka: one unreadable record must not make every group of the shard unusable.
+                    tracing::warn!(offset = record.offset, %error, "skipped a record of __consumer_offsets");
+                }
             }
             Ok(())
         })?;
@@ -122,28 +144,58 @@ impl Groups {
         shards.get((java_hash(group_id) & 0x7fff_ffff).checked_rem(count)? as usize).cloned()
     }
 
+    /// The number of a group's partition of the offsets topic.
+    pub(crate) fn partition_of(&self, group_id: &str) -> Option<i32> {
+        let count = u32::try_from(self.shards.read().len()).ok().filter(|count| *count > 0)?;
+        i32::try_from((java_hash(group_id) & 0x7fff_ffff).checked_rem(count)?).ok()
+    }
+
     /// A call whose answer is known at once. Ends when the answer may be sent; none while there are no groups at all.
     pub(crate) async fn call<R: StorageFailure>(
         &self,
         group_id: &str,
         call: impl FnOnce(&mut GroupCoordinator, i64) -> Outcome<R>,
     ) -> Option<R> {
+        Some(self.begin(group_id, call)?.finish().await)
+    }
+
+    /// The part of [`Groups::call`] that waits for nothing.
+    pub(crate) fn begin<R: StorageFailure>(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, i64) -> Outcome<R>,
+    ) -> Option<Begun<R>> {
         let shard = self.shard(group_id)?;
-        let (mut response, durable) = {
-            let mut state = shard.state.lock();
-            let now_ms = self.clock.steady_ms();
-            let Outcome { mut response, release, effects } = call(&mut state.coordinator, now_ms);
-            if let Err(error) = self.carry_out(&shard, &mut state, effects, now_ms) {
-                response.fail(error);
-            }
-            let durable = if release == Release::WhenDurable { state.newest_commit.clone() } else { None };
-            self.note_deadline(&state);
-            (response, durable)
-        };
-        if let Some(error) = not_durable(durable).await {
+        let mut state = shard.state.lock();
+        let now_ms = self.clock.steady_ms();
+        let Outcome { mut response, release, effects } = call(&mut state.coordinator, now_ms);
+        if let Err(error) = self.carry_out(&shard, &mut state, effects, now_ms) {
             response.fail(error);
         }
-        Some(response)
+        let durable = if release == Release::WhenDurable { state.newest_commit.clone() } else { None };
+        self.note_deadline(&state);
+        Some(Begun { response, durable })
+    }
+
+    /// Writes the marker that ends a producer's transaction into a partition of the offsets topic, and lets the offsets
+    /// count that were committed in it. The ticket is ready when the marker is durable.
+    pub(crate) fn end_transaction(
+        &self,
+        partition: i32,
+        producer: (i64, i16),
+        marker: EndTxnMarker,
+        is_epoch_bumped: bool,
+    ) -> Result<CommitTicket, AppendError> {
+        let shard = usize::try_from(partition).ok().and_then(|index| self.shards.read().get(index).cloned());
+        // Without the partition there are no offsets in it.
+        let Some(shard) = shard else { return Ok(CommitTicket::ready()) };
+        let mut state = shard.state.lock();
+        let options =
+            AppendOptions { origin: Origin::Coordinator, leader_epoch: 0, now_ms: self.clock.wall_ms() };
+        let appended = shard.log.append_marker(producer, marker, is_epoch_bumped, options)?;
+        state.newest_commit = Some(appended.commit.clone());
+        state.coordinator.replay_end_transaction(producer.0, marker.result == TransactionResult::Commit);
+        Ok(appended.commit)
     }
 
     /// A call that writes nothing and answers at once. None while there are no groups at all.
@@ -216,15 +268,24 @@ impl Groups {
         }
         let options =
             AppendOptions { origin: Origin::Coordinator, leader_epoch: 0, now_ms: self.clock.wall_ms() };
-        match shard.log.append(encode_batch(&effects.records, options.now_ms), options) {
+        match shard.log.append(encode_batch(&effects, options.now_ms), options) {
             Ok(appended) => {
                 state.newest_commit = Some(appended.commit);
-                state.coordinator.replay_all(&effects.records);
+                match effects.producer {
+                    Some((producer_id, _)) => {
+                        state.coordinator.replay_all_in_transaction(producer_id, &effects.records);
+                    }
+                    None => state.coordinator.replay_all(&effects.records),
+                }
                 state.deliver(effects.replies);
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "append to __consumer_offsets failed");
+                if let AppendError::Sequence { .. } = error {
+                    tracing::debug!(%error, "refused offsets in a transaction");
+                } else {
+                    tracing::error!(%error, "append to __consumer_offsets failed");
+                }
                 let code = error.error_code();
                 let replies = state.coordinator.on_append_failed(now_ms, effects, code);
                 state.deliver(replies);
@@ -292,6 +353,22 @@ impl Groups {
     }
 }
 
+/// A call that is carried out and whose answer waits for the commit.
+pub(crate) struct Begun<R> {
+    response: R,
+    durable: Option<CommitTicket>,
+}
+
+impl<R: StorageFailure> Begun<R> {
+    /// Ends when the answer may be sent.
+    pub(crate) async fn finish(mut self) -> R {
+        if let Some(error) = not_durable(self.durable).await {
+            self.response.fail(error);
+        }
+        self.response
+    }
+}
+
 impl ShardState {
     fn deliver(&mut self, replies: Vec<Reply>) {
         for Reply { token, response, release } in replies {
@@ -310,12 +387,30 @@ async fn not_durable(ticket: Option<CommitTicket>) -> Option<ErrorCode> {
     Some(append_error_to_response(ErrorCode::KafkaStorageError))
 }
 
-fn encode_batch(records: &[CoordinatorRecord], now_ms: i64) -> bytes::Bytes {
+fn encode_batch(effects: &Effects, now_ms: i64) -> bytes::Bytes {
     let mut batch = BatchBuilder::new();
-    for record in records {
+    if let Some((producer_id, producer_epoch)) = effects.producer {
+        // On the producer's behalf, and not one of the batches that it counts.
+        batch = batch.producer(producer_id, producer_epoch, NO_SEQUENCE).transactional();
+    }
+    for record in &effects.records {
         batch.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
     }
     batch.build()
+}
+
+fn consumer_settings(settings: &BrokerSettings) -> ConsumerGroupSettings {
+    let assignor = |name: &str| Assignor::by_name(name.trim(), &Assignor::ALL);
+    ConsumerGroupSettings {
+        timeouts: ConsumerGroupTimeouts {
+            session_timeout_ms: settings.int("group.consumer.session.timeout.ms"),
+            heartbeat_interval_ms: settings.int("group.consumer.heartbeat.interval.ms"),
+        },
+        max_size: usize::try_from(settings.int("group.consumer.max.size")).unwrap_or_default(),
+        assignors: settings.value("group.consumer.assignors").split(',').filter_map(assignor).collect(),
+        migration_policy: MigrationPolicy::by_name(settings.value("group.consumer.migration.policy"))
+            .unwrap_or_default(),
+    }
 }
 
 fn random_bits() -> [u8; 16] {
@@ -323,7 +418,7 @@ fn random_bits() -> [u8; 16] {
 }
 
 /// `String.hashCode` of Java, which Kafka spreads groups by.
-fn java_hash(text: &str) -> u32 {
+pub(crate) fn java_hash(text: &str) -> u32 {
     text.encode_utf16().fold(0, |hash: u32, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)))
 }
 

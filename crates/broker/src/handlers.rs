@@ -11,36 +11,52 @@ use std::time::Instant;
 use bytes::Bytes;
 use thiserror::Error;
 use tidings_wire::messages::{
-    alter_configs_request::AlterConfigsRequest, api_versions_request::ApiVersionsRequest,
+    add_offsets_to_txn_request::AddOffsetsToTxnRequest,
+    add_partitions_to_txn_request::AddPartitionsToTxnRequest, alter_configs_request::AlterConfigsRequest,
+    api_versions_request::ApiVersionsRequest, consumer_group_describe_request::ConsumerGroupDescribeRequest,
+    consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
     create_partitions_request::CreatePartitionsRequest, create_topics_request::CreateTopicsRequest,
-    delete_groups_request::DeleteGroupsRequest, delete_topics_request::DeleteTopicsRequest,
-    describe_cluster_request::DescribeClusterRequest, describe_configs_request::DescribeConfigsRequest,
-    describe_groups_request::DescribeGroupsRequest, fetch_request::FetchRequest,
-    find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
-    incremental_alter_configs_request::IncrementalAlterConfigsRequest,
+    delete_groups_request::DeleteGroupsRequest, delete_records_request::DeleteRecordsRequest,
+    delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
+    describe_configs_request::DescribeConfigsRequest, describe_groups_request::DescribeGroupsRequest,
+    describe_producers_request::DescribeProducersRequest,
+    describe_transactions_request::DescribeTransactionsRequest, end_txn_request::EndTxnRequest,
+    fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
+    heartbeat_request::HeartbeatRequest, incremental_alter_configs_request::IncrementalAlterConfigsRequest,
     init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
     leave_group_request::LeaveGroupRequest, list_groups_request::ListGroupsRequest,
-    list_offsets_request::ListOffsetsRequest, metadata_request::MetadataRequest,
-    offset_commit_request::OffsetCommitRequest, offset_delete_request::OffsetDeleteRequest,
-    offset_fetch_request::OffsetFetchRequest, offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
-    produce_request::ProduceRequest, sync_group_request::SyncGroupRequest,
+    list_offsets_request::ListOffsetsRequest, list_transactions_request::ListTransactionsRequest,
+    metadata_request::MetadataRequest, offset_commit_request::OffsetCommitRequest,
+    offset_delete_request::OffsetDeleteRequest, offset_fetch_request::OffsetFetchRequest,
+    offset_for_leader_epoch_request::OffsetForLeaderEpochRequest, produce_request::ProduceRequest,
+    sync_group_request::SyncGroupRequest, txn_offset_commit_request::TxnOffsetCommitRequest,
+    write_txn_markers_request::WriteTxnMarkersRequest,
 };
 use tidings_wire::{
     ApiKey, DecodeError, Decoder, EncodeError, Message, Request, RequestHeader, encode_response,
 };
 
 use crate::connection::Answer;
+use crate::lazy_timer::LazyTimer;
 use crate::shared::Shared;
 
+pub(crate) mod add_offsets_to_txn;
+pub(crate) mod add_partitions_to_txn;
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod consumer_group_describe;
+pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
+pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
+pub(crate) mod describe_producers;
+pub(crate) mod describe_transactions;
+pub(crate) mod end_txn;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
@@ -50,6 +66,7 @@ pub(crate) mod join_group;
 pub(crate) mod leave_group;
 pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
+pub(crate) mod list_transactions;
 pub(crate) mod metadata;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;
@@ -57,6 +74,8 @@ pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod sync_group;
+pub(crate) mod txn_offset_commit;
+pub(crate) mod write_txn_markers;
 
 pub(crate) use produce::PendingProduce;
 
@@ -140,9 +159,12 @@ pub(crate) struct Versions {
 }
 
 macro_rules! served {
-    ($($api:ident $(from $min:literal)?: $request:ident => $handler:path;)*) => {
+    ($($api:ident $(from $min:literal)? $(up to $max:literal)?: $request:ident => $handler:path;)*) => {
         /// Every API that is served besides Produce, Fetch and ApiVersions, whose answers are made differently.
-        const PLAIN_APIS: &[(ApiKey, Versions)] = &[$((ApiKey::$api, versions_of::<$request>(<$request>::MIN_VERSION $(.max($min))?)),)*];
+        const PLAIN_APIS: &[(ApiKey, Versions)] = &[$((
+            ApiKey::$api,
+            served!(@up_to versions_of::<$request>(<$request>::MIN_VERSION $(.max($min))?) $(, $max)?),
+        ),)*];
 
         async fn answer_plain(cx: &Cx<'_>, incoming: &mut Incoming) -> Result<Answer, RequestError> {
             match incoming.header.api_key {
@@ -155,6 +177,8 @@ macro_rules! served {
             }
         }
     };
+    (@up_to $versions:expr) => { $versions };
+    (@up_to $versions:expr, $max:literal) => { Versions { max: $max, ..$versions } };
 }
 
 const fn versions_of<R: Request>(min: i16) -> Versions {
@@ -175,8 +199,14 @@ served! {
     ListGroups: ListGroupsRequest => list_groups::handle;
     CreateTopics: CreateTopicsRequest => create_topics::handle;
     DeleteTopics: DeleteTopicsRequest => delete_topics::handle;
+    DeleteRecords: DeleteRecordsRequest => delete_records::handle;
     OffsetForLeaderEpoch: OffsetForLeaderEpochRequest => offset_for_leader_epoch::handle;
     InitProducerId: InitProducerIdRequest => init_producer_id::handle;
+    AddPartitionsToTxn: AddPartitionsToTxnRequest => add_partitions_to_txn::handle;
+    AddOffsetsToTxn: AddOffsetsToTxnRequest => add_offsets_to_txn::handle;
+    EndTxn: EndTxnRequest => end_txn::handle;
+    WriteTxnMarkers: WriteTxnMarkersRequest => write_txn_markers::handle;
+    TxnOffsetCommit: TxnOffsetCommitRequest => txn_offset_commit::handle;
     DescribeConfigs: DescribeConfigsRequest => describe_configs::handle;
     AlterConfigs: AlterConfigsRequest => alter_configs::handle;
     CreatePartitions: CreatePartitionsRequest => create_partitions::handle;
@@ -184,6 +214,11 @@ served! {
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => incremental_alter_configs::handle;
     OffsetDelete: OffsetDeleteRequest => offset_delete::handle;
     DescribeCluster: DescribeClusterRequest => describe_cluster::handle;
+    DescribeProducers: DescribeProducersRequest => describe_producers::handle;
+    DescribeTransactions: DescribeTransactionsRequest => describe_transactions::handle;
+    ListTransactions up to 1: ListTransactionsRequest => list_transactions::handle;
+    ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => consumer_group_heartbeat::handle;
+    ConsumerGroupDescribe: ConsumerGroupDescribeRequest => consumer_group_describe::handle;
 }
 
 /// The versions in which an API is served, if it is.
@@ -227,6 +262,7 @@ pub(crate) async fn finish(
     shared: &Arc<Shared>,
     client: &Client,
     mut incoming: Incoming,
+    long_poll: &mut LazyTimer,
 ) -> Result<Answer, RequestError> {
     let api = incoming.header.api_key;
     let client_id = incoming.header.client_id.take();
@@ -234,7 +270,7 @@ pub(crate) async fn finish(
     let answer = match api {
         ApiKey::Fetch => {
             let request: FetchRequest = incoming.decode()?;
-            let (response, files) = fetch::handle(&cx, request).await;
+            let (response, files) = fetch::handle(&cx, request, long_poll).await;
             Answer { files, ..incoming.encode::<FetchRequest>(&response)? }
         }
         ApiKey::ApiVersions => answer_api_versions(&mut incoming)?,

@@ -10,10 +10,12 @@
 mod broker;
 mod clock;
 mod connection;
-mod decompress;
+mod fetch_sessions;
+mod flushes;
 mod groups;
 mod handlers;
 mod housekeeping;
+mod lazy_timer;
 mod listener;
 mod metadata_log;
 mod metrics;
@@ -25,6 +27,7 @@ mod replay;
 mod settings;
 mod shared;
 mod topics;
+mod transactions;
 
 pub use broker::{Broker, BrokerHandle, BrokerOptions, StartError};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};

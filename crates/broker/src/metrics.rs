@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tidings_log::StorageState;
 use tidings_wire::ApiKey;
 
 use crate::shared::Shared;
@@ -198,6 +199,7 @@ impl Collector for Computed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
         encode_reserved(&shared, &mut encoder)?;
+        encode_space(&shared, &mut encoder)?;
         encode_lag(&shared, &mut encoder)?;
         encode_logs(&shared, &mut encoder)
     }
@@ -209,6 +211,17 @@ fn encode_reserved(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Resu
     let gauge =
         encoder.encode_descriptor("tidings_broker_reserved_request_bytes", help, None, MetricType::Gauge)?;
     ConstGauge::new(reserved).encode(gauge)
+}
+
+fn encode_space(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let low = matches!(shared.data_dir.storage_state(), StorageState::LowSpace(_));
+    let available = i64::try_from(shared.data_dir.available_bytes()).unwrap_or(i64::MAX);
+    let help = "Bytes that are free on the disk";
+    let gauge = encoder.encode_descriptor("tidings_broker_disk_free_bytes", help, None, MetricType::Gauge)?;
+    ConstGauge::new(available).encode(gauge)?;
+    let help = "1 while produces are refused because less than log.min.free.bytes are free";
+    let gauge = encoder.encode_descriptor("tidings_broker_low_space", help, None, MetricType::Gauge)?;
+    ConstGauge::new(i64::from(low)).encode(gauge)
 }
 
 fn encode_lag(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

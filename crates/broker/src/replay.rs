@@ -1,6 +1,7 @@
 //! Reading an internal log from its first record to its last, once, at start.
 //!
-//! Owns the loop from segments to records. Invariant: records come in offset order and none is left out; what cannot be
+//! Owns the loop from segments to records. Invariant: records come in offset order and none is left out, but for those that
+//! the cleaner has taken out of a compacted log; what cannot be
 //! read or does not match its checksum is an error, never skipped nor believed: below its recovery point the log itself
 //! trusts its files, and here the broker is the consumer. What a record means is the caller's business.
 
@@ -57,11 +58,37 @@ pub enum ReplayLogError {
     },
 }
 
-/// Hands every record of the log to `handle`.
+impl ReplayLogError {
+    /// The topic-partition whose log is damaged, where that is the reason.
+    pub(crate) fn damaged_log(&self) -> Option<String> {
+        match self {
+            ReplayLogError::Batch { log, .. }
+            | ReplayLogError::Damaged { log, .. }
+            | ReplayLogError::Record { log, .. } => Some(log.clone()),
+            ReplayLogError::Read(ReadError::Damaged { topic_partition, .. }) => {
+                Some(topic_partition.to_string())
+            }
+            ReplayLogError::Read(_) | ReplayLogError::Io { .. } => None,
+        }
+    }
+}
+
+/// Hands every record of the log to `handle`; control records are left out.
 pub(crate) fn for_each_record<E: From<ReplayLogError>>(
     log: &PartitionLog,
     mut handle: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<(), E> {
+    for_each_batch(log, |batch, records| {
+        if batch.header.is_control() { Ok(()) } else { records.into_iter().try_for_each(&mut handle) }
+    })
+}
+
+/// Hands every batch of the log to `handle`, with its records from the log's start on.
+pub(crate) fn for_each_batch<E: From<ReplayLogError>>(
+    log: &PartitionLog,
+    mut handle: impl FnMut(&Batch, Vec<Record>) -> Result<(), E>,
+) -> Result<(), E> {
+    let compacted = log.config().cleanup.compact;
     let mut offset = log.log_start_offset();
     while offset < log.log_end_offset() {
         let fetched = log.read(offset, CHUNK_BYTES, UpTo::LogEnd, true).map_err(ReplayLogError::from)?;
@@ -77,23 +104,27 @@ pub(crate) fn for_each_record<E: From<ReplayLogError>>(
                 break;
             }
             let batch = Batch { header, bytes: bytes.split_to(header.size_bytes()) };
-            let limits = BatchLimits { control_allowed: true, ..BatchLimits::default() };
+            let limits = BatchLimits {
+                control_allowed: true,
+                empty_allowed: true,
+                compacted_allowed: compacted,
+                ..BatchLimits::default()
+            };
             validate(&batch.bytes, &limits).map_err(|source| ReplayLogError::Damaged {
                 log: name(),
                 offset,
                 source,
             })?;
             // The checksum does not cover the base offset.
-            if !(header.base_offset..header.next_offset()).contains(&offset) {
+            let hole = compacted && header.base_offset > offset;
+            if !hole && !(header.base_offset..header.next_offset()).contains(&offset) {
                 return Err(unexpected().into());
             }
-            for record in batch.records().ok_or_else(unexpected)? {
-                let record =
-                    record.map_err(|source| ReplayLogError::Record { log: name(), offset, source })?;
-                if record.offset >= offset {
-                    handle(record)?;
-                }
-            }
+            let records: Result<Vec<_>, _> = batch.records().ok_or_else(unexpected)?.collect();
+            let mut records =
+                records.map_err(|source| ReplayLogError::Record { log: name(), offset, source })?;
+            records.retain(|record| record.offset >= offset);
+            handle(&batch, records)?;
             offset = header.next_offset();
         }
         if offset == before {

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use tidings_log::DataDir;
 use tidings_model::ErrorCode;
 
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
+use crate::fetch_sessions::FetchSessions;
 use crate::groups::Groups;
 use crate::handlers::Client;
 use crate::metrics::Metrics;
@@ -16,8 +18,10 @@ use crate::producer_ids::ProducerIds;
 use crate::rate_limit::RateLimit;
 use crate::settings::BrokerSettings;
 use crate::topics::TopicRegistry;
-use crate::topics::names::OFFSETS_TOPIC;
+use crate::topics::image::Topic;
+use crate::topics::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::plan::NewTopic;
+use crate::transactions::Transactions;
 
 /// The parts of a running broker.
 pub(crate) struct Shared {
@@ -31,9 +35,16 @@ pub(crate) struct Shared {
     /// `queued.max.request.bytes`, shared by all connections.
     pub(crate) request_budget: Arc<RequestBudget>,
     pub(crate) fetch_max_bytes: usize,
+    pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) sendfile_min_bytes: usize,
+    /// Whether a connection's thread may wait for the disk: others must be there to go on meanwhile.
+    pub(crate) may_commit_here: bool,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) transactions: Arc<Transactions>,
     pub(crate) producer_ids: ProducerIds,
+    /// For what the storage as a whole has to tell.
+    pub(crate) data_dir: Arc<DataDir>,
     pub(crate) metrics: Metrics,
     /// Limits the log lines about appends that the disk refused.
     pub(crate) storage_errors: RateLimit,
@@ -53,22 +64,33 @@ impl Shared {
         if self.groups.is_loaded() {
             return Ok(());
         }
-        if self.topics.by_name(OFFSETS_TOPIC).is_none() {
-            for error in self
-                .topics
-                .create(vec![NewTopic::with_defaults(OFFSETS_TOPIC)], false)
-                .await
-                .into_iter()
-                .filter_map(Result::err)
-            {
-                // Somebody else may have been faster; anything else shows below.
-                tracing::debug!(%error, "create {OFFSETS_TOPIC}");
-            }
-        }
-        let topic = self.topics.by_name(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let topic = self.internal_topic(OFFSETS_TOPIC).await?;
         self.groups.load(&topic.partitions).map_err(|error| {
             tracing::error!(%error, "cannot load groups");
             ErrorCode::CoordinatorNotAvailable
         })
+    }
+
+    /// Makes sure that transactions can be coordinated: creates their topic the first time.
+    pub(crate) async fn transactions_ready(&self) -> Result<(), ErrorCode> {
+        if self.transactions.is_loaded() {
+            return Ok(());
+        }
+        let topic = self.internal_topic(TRANSACTIONS_TOPIC).await?;
+        self.transactions.load(&topic.partitions).map_err(|error| {
+            tracing::error!(%error, "cannot load transactions");
+            ErrorCode::CoordinatorNotAvailable
+        })
+    }
+
+    async fn internal_topic(&self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+        if self.topics.by_name(name).is_none() {
+            let created = self.topics.create(vec![NewTopic::with_defaults(name)], false).await;
+            for error in created.into_iter().filter_map(Result::err) {
+                // Somebody else may have been faster; anything else shows below.
+                tracing::debug!(%error, "create {name}");
+            }
+        }
+        self.topics.by_name(name).ok_or(ErrorCode::CoordinatorNotAvailable)
     }
 }

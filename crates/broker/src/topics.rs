@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tidings_log::{DataDir, LogConfig, PartitionLog};
-use tidings_model::{TopicId, TopicPartition};
+use tidings_log::{DataDir, DeleteRecordsError, LogConfig, PartitionLog, StorageState};
+use tidings_model::{ErrorCode, TopicId, TopicPartition};
 use tokio::sync::Mutex;
 
+mod directory;
 pub(crate) mod error;
 pub(crate) mod image;
 pub(crate) mod log_config;
@@ -115,6 +116,27 @@ impl TopicRegistry {
         self.change(count, move |inner| async move { inner.delete(&topics).await }).await
     }
 
+    /// Moves logs' starts; one answer for each, in order: the start, which is durable.
+    pub(crate) async fn delete_records(
+        &self,
+        wanted: Vec<(TopicPartition, Option<i64>)>,
+        now_ms: i64,
+    ) -> Vec<Result<i64, ErrorCode>> {
+        let count = wanted.len();
+        let data_dir = self.inner.data_dir.clone();
+        let deleted = tokio::task::spawn_blocking(move || {
+            let answers = data_dir.delete_records(&wanted, now_ms);
+            let coded = |answer: Result<i64, DeleteRecordsError>| {
+                answer.map_err(|error| {
+                    tracing::debug!(%error, "deleting records refused");
+                    error.error_code()
+                })
+            };
+            answers.into_iter().map(coded).collect()
+        });
+        deleted.await.unwrap_or_else(|_| vec![Err(ErrorCode::UnknownServerError); count])
+    }
+
     /// Adds partitions; one answer for each, in order.
     pub(crate) async fn grow(
         &self,
@@ -193,18 +215,29 @@ impl Inner {
 
     fn plan(&self, new: &NewTopic) -> Result<PlannedTopic, TopicError> {
         let mut planned = plan_topic(new, &self.image.read(), &self.settings, self.node_id)?;
-        if planned.name == names::OFFSETS_TOPIC {
-            // Kafka's own settings for it; what the client says wins.
+        // Kafka's own settings for these; what the client says wins.
+        let own = match planned.name.as_str() {
+            names::OFFSETS_TOPIC => {
+                Some(("producer", "offsets.topic.segment.bytes", "offsets.topic.num.partitions"))
+            }
+            names::TRANSACTIONS_TOPIC => Some((
+                "uncompressed",
+                "transaction.state.log.segment.bytes",
+                "transaction.state.log.num.partitions",
+            )),
+            _ => None,
+        };
+        if let Some((compression, segment_bytes, partition_count)) = own {
             let own = [
                 ("cleanup.policy", "compact"),
-                ("compression.type", "producer"),
-                ("segment.bytes", self.settings.value("offsets.topic.segment.bytes")),
+                ("compression.type", compression),
+                ("segment.bytes", self.settings.value(segment_bytes)),
             ];
             for (key, value) in own {
                 planned.overrides.entry(key.to_owned()).or_insert_with(|| value.to_owned());
             }
             if new.partition_count == -1 && new.assignments.is_empty() {
-                planned.partition_count = self.settings.int("offsets.topic.num.partitions");
+                planned.partition_count = self.settings.int(partition_count);
             }
         }
         Ok(planned)
@@ -214,7 +247,7 @@ impl Inner {
         let mut logs = Vec::new();
         let mut records = Vec::new();
         for (topic, id) in topics {
-            let config = self.log_config(&topic.overrides);
+            let config = self.log_config(&topic.name, &topic.overrides);
             let name: Arc<str> = topic.name.as_str().into();
             records.push(records::topic_record(&topic.name, *id).map_err(storage)?);
             for partition in 0..topic.partition_count {
@@ -246,6 +279,14 @@ impl Inner {
         logs: Vec<(TopicPartition, TopicId, LogConfig)>,
     ) -> Result<Vec<Arc<PartitionLog>>, TopicError> {
         let data_dir = self.data_dir.clone();
+        // Groups must be able to begin, and with them to read: their topic may use what is left.
+        let internal =
+            |(topic_partition, ..): &(TopicPartition, _, _)| names::is_internal(&topic_partition.topic);
+        if let StorageState::LowSpace(low) = data_dir.storage_state()
+            && !logs.iter().all(internal)
+        {
+            return Err(TopicError::LowSpace(low));
+        }
         // Making and syncing folders blocks, and can take its time when there are thousands.
         let created = tokio::task::spawn_blocking(move || data_dir.create_logs(&logs)).await;
         created.map_err(storage)?.map_err(storage)
@@ -324,7 +365,7 @@ impl Inner {
         if validate_only {
             return Ok(());
         }
-        let config = self.log_config(&topic.overrides);
+        let config = self.log_config(&topic.name, &topic.overrides);
         let new = |index| (TopicPartition::new(topic.name.clone(), index), topic.id, config);
         let logs = self.create_logs((current..growth.count).map(new).collect()).await?;
         let record = |index| records::partition_record(topic.id, index, self.node_id);
@@ -359,7 +400,7 @@ impl Inner {
             records.push(records::config_record(name, key, Some(value)).map_err(storage)?);
         }
         self.metadata.write(&records).await.map_err(storage)?;
-        let config = self.log_config(&overrides);
+        let config = self.log_config(name, &overrides);
         for log in &topic.partitions {
             log.set_config(config);
         }
@@ -367,8 +408,8 @@ impl Inner {
         Ok(())
     }
 
-    fn log_config(&self, overrides: &TopicOverrides) -> LogConfig {
-        log_config::of(overrides, &self.settings)
+    fn log_config(&self, topic: &str, overrides: &TopicOverrides) -> LogConfig {
+        log_config::of(topic, overrides, &self.settings)
     }
 }
 

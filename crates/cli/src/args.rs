@@ -4,12 +4,14 @@
 //! in `commands/`.
 
 mod clients;
+mod log;
 mod server;
 
 pub use clients::{
     ActivityCommand, ClusterArgs, DlqCommand, GroupCommand, ListArgs, SelectionArgs, SendArgs, TailArgs,
     TopicCommand,
 };
+pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
 
 use clap::{Parser, Subcommand};
@@ -47,6 +49,9 @@ pub enum Command {
     /// List, describe and delete consumer groups of any Kafka cluster
     #[command(subcommand, after_help = GROUP_EXAMPLES)]
     Group(GroupCommand),
+    /// Check, repair and dump the logs of a data directory whose broker is stopped
+    #[command(subcommand, after_help = LOG_EXAMPLES)]
+    Log(LogCommand),
 }
 
 const TOP_EXAMPLES: &str = "\
@@ -86,7 +91,9 @@ tidings.toml, with every key this command knows:
 const BROKER_EXAMPLES: &str = "\
 Examples:
   tidings broker
-  tidings broker --data-dir /var/lib/tidings --kafka 127.0.0.1:9092 --set auto.create.topics.enable=false";
+  tidings broker --data-dir /var/lib/tidings --kafka 127.0.0.1:9092 --set auto.create.topics.enable=false
+  tidings broker --set log.min.free.bytes=5368709120       refuse produces while less than 5 GiB are free
+                                                           [default: a twentieth of the disk, at most 1 GiB]";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -116,6 +123,16 @@ Examples:
   tidings topic list
   tidings topic create orders --partitions 6 --config cleanup.policy=compact
   tidings topic describe orders --bootstrap kafka-1:9092";
+
+const LOG_EXAMPLES: &str = "\
+Examples:
+  tidings log check                                    every log in ./tidings-data
+  tidings log check --data-dir /var/lib/tidings --json orders-3
+  tidings log repair orders-3 --drop-damaged           shows what would be done
+  tidings log repair orders-3 --truncate-at 4711 --yes
+  tidings log dump tidings-data/orders-3/00000000000000000000.log --records
+
+Every byte that a repair takes out of a log is kept in a .cut file beside it.";
 
 const GROUP_EXAMPLES: &str = "\
 Examples:

@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod demo;
 pub mod dlq;
 pub mod group;
+pub mod log;
 pub mod topic;
 pub mod up;

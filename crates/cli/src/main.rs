@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Dlq(command) => commands::dlq::run(command),
         Command::Topic(command) => commands::topic::run(command),
         Command::Group(command) => commands::group::run(command),
+        Command::Log(command) => commands::log::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use tidings::reader::ReadError;
 use tidings_broker::StartError;
 use tidings_console::ServerError;
 
+use crate::commands::log::LogCommandError;
 use crate::http_client::NothingAnswers;
 
 /// Prints an error to standard error.
@@ -44,6 +45,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(ServerError::AddressTaken { .. }) = error.downcast_ref::<ServerError>() {
         return Some(other_port("--http"));
+    }
+    if let Some(error) = error.downcast_ref::<LogCommandError>() {
+        return error.hint();
     }
     let nothing_answers = error.downcast_ref::<NothingAnswers>()?;
     Some(nothing_answers.hint())

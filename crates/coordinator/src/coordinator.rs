@@ -6,17 +6,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tidings_model::ErrorCode;
+use tidings_model::{ErrorCode, TopicId};
 
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
+use crate::consumer::group::ConsumerGroup;
 use crate::effects::append_error_to_response;
 use crate::expiry;
 use crate::offsets::{Offsets, Topics};
+use crate::pending::PendingOffsets;
 use crate::timers::{Timer, Timers};
+use crate::topic_directory::NoTopics;
 use crate::{
-    CommittedOffset, CoordinatorRecord, DeferredResponse, Effects, GroupSettings, JoinGroupResponse, Release,
-    Reply, ReplyToken, StorageFailure, SyncGroupResponse,
+    CommittedOffset, ConsumerGroupTimeouts, CoordinatorRecord, DeferredResponse, Effects, GroupSettings,
+    JoinGroupResponse, Release, Reply, ReplyToken, StorageFailure, SyncGroupResponse, TopicDirectory,
 };
 
 /// A round of expiry ends with the group that reaches this many records, and goes on a moment later: one batch
@@ -41,6 +44,12 @@ pub(crate) enum InFlight {
     StaticMemberReplaced { group: Box<ClassicGroup>, old_id: Arc<str>, new_id: Arc<str> },
     /// The group is to be deleted.
     GroupDeleted,
+    /// A part of a consumer group: the record says it all.
+    ConsumerGroup,
+    /// The classic group ends, and a consumer group takes its place.
+    GroupUpgraded,
+    /// The consumer group has ended, and this classic group takes its place.
+    GroupDowngraded { group: Box<ClassicGroup> },
 }
 
 /// What all groups of the shard share.
@@ -56,8 +65,14 @@ pub(crate) struct Shard {
 
 /// The groups of one partition of `__consumer_offsets`. The crate's documentation says how to drive it.
 pub struct GroupCoordinator {
+    /// Groups of the classic protocol, and those that have nothing but offsets.
     pub(crate) groups: BTreeMap<Arc<str>, ClassicGroup>,
+    /// Groups of the consumer protocol. An id is here or there, never in both.
+    pub(crate) consumer_groups: BTreeMap<Arc<str>, ConsumerGroup>,
+    pub(crate) topics: Arc<dyn TopicDirectory>,
     pub(crate) offsets: Offsets,
+    /// Offsets of transactions that have not ended yet.
+    pub(crate) pending: PendingOffsets,
     pub(crate) shard: Shard,
 }
 
@@ -65,6 +80,7 @@ impl std::fmt::Debug for GroupCoordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GroupCoordinator")
             .field("groups", &self.groups)
+            .field("consumer_groups", &self.consumer_groups)
             .field("offsets", &self.offsets)
             .finish_non_exhaustive()
     }
@@ -75,7 +91,10 @@ impl GroupCoordinator {
     pub fn new(settings: GroupSettings, member_ids: impl FnMut() -> [u8; 16] + Send + 'static) -> Self {
         Self {
             groups: BTreeMap::new(),
+            consumer_groups: BTreeMap::new(),
+            topics: Arc::new(NoTopics),
             offsets: Offsets::default(),
+            pending: PendingOffsets::default(),
             shard: Shard {
                 settings,
                 timers: Timers::default(),
@@ -85,6 +104,13 @@ impl GroupCoordinator {
                 next_expiry_ms: None,
             },
         }
+    }
+
+    /// Tells the coordinator where to look topics up, which consumer groups need. Without it there are none.
+    #[must_use]
+    pub fn with_topics(mut self, topics: Arc<dyn TopicDirectory>) -> Self {
+        self.topics = topics;
+        self
     }
 
     /// The log has been replayed: sessions of all members it knows start now.
@@ -102,8 +128,16 @@ impl GroupCoordinator {
                 group.prepare_rebalance(cx);
             }
         }
+        for group in self.consumer_groups.values() {
+            group.start_timers(cx);
+        }
         cx.shard.schedule_expiry(now_ms);
         assert_eq!(effects, Effects::default(), "loading has nobody to answer and nothing to write");
+    }
+
+    /// The timeouts of a consumer group: those it was given, or those of the settings.
+    pub(crate) fn consumer_timeouts(&self, _group_id: &str) -> ConsumerGroupTimeouts {
+        self.shard.settings.consumer.timeouts
     }
 
     /// When [`Self::on_deadline`] has something to do; may change with every call.
@@ -115,29 +149,58 @@ impl GroupCoordinator {
     ///
     /// Calling it early or twice does nothing.
     pub fn on_deadline(&mut self, now_ms: i64) -> Effects {
+        self.assert_replayed();
         let mut effects = Effects::default();
-        let mut cx = self.shard.context(now_ms, &mut effects);
-        while let Some((group_id, timer)) = cx.shard.timers.pop_due(now_ms) {
-            let Some(group) = self.groups.get_mut(&group_id) else { continue };
-            match timer {
-                Timer::Session(member_id) => group.on_session_timeout(&member_id, &mut cx),
-                Timer::Join => group.on_join_timeout(&mut cx),
-                Timer::Sync => group.on_sync_timeout(&mut cx),
+        while let Some((group_id, timer)) = self.shard.timers.first_due(now_ms) {
+            let is_consumer_group = self.consumer_groups.contains_key(&group_id);
+            if is_consumer_group && !effects.records.is_empty() {
+                // A consumer group changes by replay only: this one must wait for what came before it.
+                return effects;
             }
-            group.check();
+            self.shard.timers.cancel(&group_id, timer.clone());
+            if is_consumer_group {
+                self.on_member_deadline(now_ms, &group_id, &timer, &mut effects);
+            } else {
+                self.on_classic_deadline(now_ms, &group_id, timer, &mut effects);
+            }
         }
         // Not both at once: a group's record must not wait for its replay behind the tombstone of the same group.
-        if cx.effects.records.is_empty() && cx.shard.next_expiry_ms.is_some_and(|due_ms| due_ms <= now_ms) {
-            cx.shard.schedule_expiry(now_ms);
-            for group in self.groups.values() {
-                expiry::expire(group, &self.offsets, &mut cx);
-                if cx.effects.records.len() >= MAX_EXPIRED_RECORDS {
-                    cx.shard.next_expiry_ms = Some(now_ms.saturating_add(1));
-                    break;
-                }
-            }
+        if effects.records.is_empty() && self.shard.next_expiry_ms.is_some_and(|due_ms| due_ms <= now_ms) {
+            self.expire(now_ms, &mut effects);
         }
         effects
+    }
+
+    fn on_classic_deadline(&mut self, now_ms: i64, group_id: &str, timer: Timer, effects: &mut Effects) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        let cx = &mut self.shard.resume(now_ms, effects);
+        match timer {
+            Timer::Session(member_id) => group.on_session_timeout(&member_id, cx),
+            Timer::Join => group.on_join_timeout(cx),
+            Timer::Sync => group.on_sync_timeout(cx),
+            // Left over from the time when it was a consumer group.
+            Timer::Revoke(_) | Timer::Rejoin(_) | Timer::MemberSync(_) => {}
+        }
+        group.check();
+    }
+
+    fn expire(&mut self, now_ms: i64, effects: &mut Effects) {
+        let cx = &mut self.shard.context(now_ms, effects);
+        cx.shard.schedule_expiry(now_ms);
+        for group in self.groups.values() {
+            expiry::expire(group, &self.offsets, &self.pending, cx);
+            if cx.effects.records.len() >= MAX_EXPIRED_RECORDS {
+                cx.shard.next_expiry_ms = Some(now_ms.saturating_add(1));
+                return;
+            }
+        }
+        for group in self.consumer_groups.values() {
+            expiry::expire_consumer_group(group, &self.offsets, &self.pending, cx);
+            if cx.effects.records.len() >= MAX_EXPIRED_RECORDS {
+                cx.shard.next_expiry_ms = Some(now_ms.saturating_add(1));
+                return;
+            }
+        }
     }
 
     /// The append of these effects' records failed with `append_error`: nothing of them is in the log.
@@ -149,7 +212,7 @@ impl GroupCoordinator {
         let error = append_error_to_response(append_error);
         let in_flight = std::mem::take(&mut self.shard.in_flight);
         assert_eq!(in_flight.len(), effects.records.len(), "effects of another call, or replayed in part");
-        let mut failed = Effects { records: Vec::new(), replies: effects.replies };
+        let mut failed = Effects { replies: effects.replies, ..Effects::default() };
         for reply in &mut failed.replies {
             reply.response.fail(error);
             reply.release = Release::Now;
@@ -173,7 +236,12 @@ impl GroupCoordinator {
                     }
                 }
                 InFlight::StaticMemberReplaced { new_id, .. } => cx.cancel(&group_id, Timer::Session(new_id)),
-                InFlight::Offset | InFlight::GroupEmptied | InFlight::GroupDeleted => {}
+                InFlight::Offset
+                | InFlight::GroupEmptied
+                | InFlight::GroupDeleted
+                | InFlight::ConsumerGroup
+                | InFlight::GroupUpgraded
+                | InFlight::GroupDowngraded { .. } => {}
             }
         }
         assert!(failed.records.is_empty(), "giving up writes nothing");
@@ -184,6 +252,9 @@ impl GroupCoordinator {
     pub fn group_counts(&self) -> BTreeMap<GroupState, usize> {
         let mut counts = BTreeMap::new();
         for group in self.groups.values() {
+            *counts.entry(group.state()).or_default() += 1;
+        }
+        for group in self.consumer_groups.values() {
             *counts.entry(group.state()).or_default() += 1;
         }
         counts
@@ -213,6 +284,11 @@ impl Shard {
     /// Begins a call.
     pub(crate) fn context<'a>(&'a mut self, now_ms: i64, effects: &'a mut Effects) -> Context<'a> {
         self.assert_replayed();
+        self.resume(now_ms, effects)
+    }
+
+    /// Goes on with a call that has begun.
+    pub(crate) fn resume<'a>(&'a mut self, now_ms: i64, effects: &'a mut Effects) -> Context<'a> {
         self.now_ms = now_ms;
         Context { now_ms, shard: self, effects }
     }
@@ -266,24 +342,27 @@ impl Context<'_> {
 
     /// A fresh member id: the instance or client id, a dash and a random UUID, as in Kafka.
     pub(crate) fn new_member_id(&mut self, prefix: &str) -> Arc<str> {
-        let mut bits = u128::from_be_bytes((self.shard.member_ids)());
-        bits = bits & !(0xf << 76) | (4 << 76);
-        bits = bits & !(0x3 << 62) | (0x2 << 62);
+        let bits = self.random_uuid();
         let hex = format!("{bits:032x}");
         format!("{prefix}-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
             .into()
     }
 
+    /// A fresh id in Kafka's own form of a UUID, as members of consumer groups have it.
+    pub(crate) fn new_uuid(&mut self) -> String {
+        TopicId(self.random_uuid().to_be_bytes()).to_string()
+    }
+
+    /// A random UUID (version 4).
+    fn random_uuid(&mut self) -> u128 {
+        let bits = u128::from_be_bytes((self.shard.member_ids)());
+        let bits = bits & !(0xf << 76) | (4 << 76);
+        bits & !(0x3 << 62) | (0x2 << 62)
+    }
+
     /// A group that the log never knew is gone: so are its timers, and its members are told why.
     fn forget_group(&mut self, mut group: ClassicGroup, error: ErrorCode) {
-        for member in group.members.values_mut() {
-            if let Some(token) = member.awaiting_join.take() {
-                self.reply_join(token, Release::Now, JoinGroupResponse::error(&member.id, error));
-            }
-            if let Some(token) = member.awaiting_sync.take() {
-                self.reply_sync(token, Release::Now, SyncGroupResponse::error(error));
-            }
-        }
+        group.refuse_waiting(error, &mut self.effects.replies);
         self.shard.timers.cancel_group(&group.id);
     }
 }

@@ -58,6 +58,8 @@ pub struct Effects {
     pub records: Vec<CoordinatorRecord>,
     /// To send, each at its release.
     pub replies: Vec<Reply>,
+    /// The producer in whose transaction the records are written, by id and epoch; none outside of transactions.
+    pub producer: Option<(i64, i16)>,
 }
 
 /// An answer that is known at once, with the effects of the call that gave it.

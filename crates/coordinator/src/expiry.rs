@@ -5,8 +5,11 @@
 
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::records as consumer_records;
 use crate::coordinator::{Context, InFlight};
 use crate::offsets::Offsets;
+use crate::pending::PendingOffsets;
 use crate::{CommittedOffset, records};
 
 /// What `offsets.retention.minutes` counts from.
@@ -19,22 +22,61 @@ enum AgeFrom {
 }
 
 /// Hands out the tombstones of what has expired of a group, and of the group itself if nothing is left of it.
-pub(crate) fn expire(group: &ClassicGroup, offsets: &Offsets, cx: &mut Context<'_>) {
-    let has_offsets_left = expire_offsets(group, offsets, cx);
+pub(crate) fn expire(
+    group: &ClassicGroup,
+    offsets: &Offsets,
+    pending: &PendingOffsets,
+    cx: &mut Context<'_>,
+) {
+    let is_waited_for = pending.partitions_of(&group.id).next().is_some();
+    let has_offsets_left = expire_offsets(group, offsets, pending, cx) || is_waited_for;
     if group.state() == GroupState::Empty && !has_offsets_left {
         cx.write(records::group_tombstone(&group.id), InFlight::GroupDeleted);
     }
 }
 
+/// The same for a group of the consumer protocol, whose offsets always age from their commit, as in Kafka.
+pub(crate) fn expire_consumer_group(
+    group: &ConsumerGroup,
+    offsets: &Offsets,
+    pending: &PendingOffsets,
+    cx: &mut Context<'_>,
+) {
+    let mut has_offsets_left = pending.partitions_of(&group.id).next().is_some();
+    for (topic, partitions) in offsets.of_group(&group.id).into_iter().flatten() {
+        let is_read = group.is_subscribed_to(topic);
+        for (partition, offset) in partitions {
+            let is_in_use = is_read || pending.has(&group.id, topic, *partition);
+            if is_in_use || !is_expired(offset, AgeFrom::Commit, cx) {
+                has_offsets_left = true;
+            } else {
+                cx.write(records::offset_tombstone(&group.id, topic, *partition), InFlight::Offset);
+            }
+        }
+    }
+    if group.members.is_empty() && !has_offsets_left {
+        for tombstone in consumer_records::all_tombstones(group) {
+            cx.write(tombstone, InFlight::ConsumerGroup);
+        }
+    }
+}
+
 /// Gives whether offsets stay.
-fn expire_offsets(group: &ClassicGroup, offsets: &Offsets, cx: &mut Context<'_>) -> bool {
+fn expire_offsets(
+    group: &ClassicGroup,
+    offsets: &Offsets,
+    pending: &PendingOffsets,
+    cx: &mut Context<'_>,
+) -> bool {
     let Some(topics) = offsets.of_group(&group.id) else { return false };
     let Some(age_from) = age_from(group) else { return true };
     let mut has_offsets_left = false;
     for (topic, partitions) in topics {
         let is_read = group.is_subscribed_to(topic);
         for (partition, offset) in partitions {
-            if is_read || !is_expired(offset, age_from, cx) {
+            // A transaction that is going on is about to replace it.
+            let is_in_use = is_read || pending.has(&group.id, topic, *partition);
+            if is_in_use || !is_expired(offset, age_from, cx) {
                 has_offsets_left = true;
             } else {
                 cx.write(records::offset_tombstone(&group.id, topic, *partition), InFlight::Offset);

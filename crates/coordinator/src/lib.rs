@@ -1,8 +1,9 @@
 //! The group coordinator as a pure state machine: no I/O, no clock, no randomness of its own.
 //!
-//! Owns the classic group protocol (JoinGroup, SyncGroup, Heartbeat, LeaveGroup), committed offsets and what
-//! admin calls ask about groups, for one shard: one partition of `__consumer_offsets`. Its records are Kafka's.
-//! Does not know the wire, API versions, the log, or tasks: the broker owns those.
+//! Owns the classic group protocol (JoinGroup, SyncGroup, Heartbeat, LeaveGroup), the consumer group protocol
+//! (ConsumerGroupHeartbeat, KIP-848), committed offsets and what admin calls ask about groups, for one shard: one
+//! partition of `__consumer_offsets`. Its records are Kafka's. Does not know the wire, API versions, the log, or
+//! tasks: the broker owns those.
 //!
 //! # How to drive it
 //!
@@ -25,7 +26,9 @@
 //!
 //! # What is durable and what is not
 //!
-//! As in Kafka, a rebalance in progress lives in memory only: pending members, who waits for what, timers, and
+//! Groups of the consumer protocol are durable as a whole, but for timers and what they last saw of the topics.
+//!
+//! Of classic groups, as in Kafka, a rebalance in progress lives in memory only: pending members, who waits for what, timers, and
 //! the generation that a rebalance is building, until its leader's assignment is written. A restart falls back
 //! to the last written generation. So the only way in which memory is ahead of the log without a rebalance is
 //! a group that became empty while the write of that failed: a restart brings its members back until their
@@ -36,27 +39,38 @@
 
 mod api;
 mod classic;
+mod consumer;
 mod coordinator;
 mod effects;
 mod expiry;
 mod offsets;
+mod pending;
 mod records;
 mod replay;
 mod settings;
 mod timers;
+mod topic_directory;
+mod transactions;
 
+pub use api::consumer_group_describe::{
+    DescribedAssignment, DescribedConsumerGroup, DescribedConsumerMember, NotAConsumerGroup,
+};
+pub use api::consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 pub use api::delete_groups::{DeleteGroupsResponse, DeletedGroup};
 pub use api::describe_groups::{DescribedGroup, DescribedMember};
 pub use api::heartbeat::HeartbeatRequest;
 pub use api::join_group::{JoinGroupRequest, JoinGroupResponse, JoinedMember, Protocol};
 pub use api::leave_group::{LeaveGroupRequest, LeaveGroupResponse, LeavingMember, LeftMember};
-pub use api::list_groups::{GROUP_TYPE_CLASSIC, ListedGroup};
+pub use api::list_groups::{GROUP_TYPE_CLASSIC, GROUP_TYPE_CONSUMER, ListedGroup};
 pub use api::offset_commit::{CommitPartition, CommitTopic, OffsetCommitRequest, OffsetCommitResponse};
 pub use api::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
 pub use api::offset_fetch::{FetchedOffset, FetchedTopic, OffsetFetchRequest, OffsetFetchResponse};
 pub use api::sync_group::{MemberAssignment, SyncGroupRequest, SyncGroupResponse};
+pub use api::txn_offset_commit::TxnOffsetCommitRequest;
 pub use api::{TopicErrors, TopicPartitions};
 pub use classic::state::GroupState;
+pub use consumer::assignor::Assignor;
+pub use consumer::migration::MigrationPolicy;
 pub use coordinator::GroupCoordinator;
 pub use effects::{
     CoordinatorRecord, DeferredResponse, Effects, Outcome, Release, Reply, ReplyToken, StorageFailure,
@@ -64,4 +78,11 @@ pub use effects::{
 };
 pub use offsets::CommittedOffset;
 pub use replay::ReplayError;
-pub use settings::GroupSettings;
+pub use settings::{ConsumerGroupSettings, ConsumerGroupTimeouts, GroupSettings};
+pub use topic_directory::{TopicDirectory, TopicInfo};
+pub use transactions::{
+    AddPartitionsRequest, Answer, Completion, DescribedTransaction, EndTxnRequest, EndTxnResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ListTransactionsFilter, ListedTransaction,
+    TRANSACTION_VERSION_2, Transaction, TransactionCoordinator, TransactionPartitions,
+    TransactionReplayError, TransactionSettings, TransactionState,
+};

@@ -17,7 +17,8 @@ use tidings_wire::{
 
 use crate::classic::group::ClassicGroup;
 use crate::classic::member::Member;
-use crate::{CommittedOffset, CoordinatorRecord, Protocol, ReplayError};
+use crate::consumer::records::Subject;
+use crate::{CommittedOffset, CoordinatorRecord, Protocol, ReplayError, consumer};
 
 /// The key type under which Kafka before 0.10 wrote offsets; the layout is that of today.
 const LEGACY_OFFSET_COMMIT_TYPE: i16 = 0;
@@ -36,6 +37,7 @@ const OFFSET_COMMIT_VERSION_WITH_EXPIRY: i16 = 1;
 pub(crate) enum Key {
     Offset { group: String, topic: String, partition: i32 },
     Group { group: String },
+    Consumer { group: String, subject: Subject },
 }
 
 /// A group as the log keeps it.
@@ -53,7 +55,12 @@ pub(crate) fn decode_key(key: &Bytes) -> Result<Key, ReplayError> {
             let key: GroupMetadataKey = decode_coordinator_key(key.clone()).map_err(damaged)?;
             Ok(Key::Group { group: key.group })
         }
-        version => Err(ReplayError::UnknownRecordType { version }),
+        version => match consumer::records::decode_key(version, key) {
+            Some(decoded) => {
+                decoded.map(|(group, subject)| Key::Consumer { group, subject }).map_err(damaged)
+            }
+            None => Err(ReplayError::UnknownRecordType { version }),
+        },
     }
 }
 
@@ -224,7 +231,7 @@ fn offset_record(
 }
 
 /// Every string in a record came out of a request, which the protocol bounds, or was checked: see JoinGroup.
-fn bounded(encoded: Result<Bytes, EncodeError>) -> Bytes {
+pub(crate) fn bounded(encoded: Result<Bytes, EncodeError>) -> Bytes {
     match encoded {
         Ok(bytes) => bytes,
         Err(error) => panic!("a record's field exceeds what requests can carry: {error}"),

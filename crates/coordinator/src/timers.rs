@@ -15,6 +15,12 @@ pub(crate) enum Timer {
     Join,
     /// Members that have not sent SyncGroup are removed.
     Sync,
+    /// The member of a consumer group has not given up its partitions within its rebalance timeout.
+    Revoke(Arc<str>),
+    /// The classic member of a consumer group was told to join again and has not.
+    Rejoin(Arc<str>),
+    /// The classic member of a consumer group has joined and has not sent SyncGroup.
+    MemberSync(Arc<str>),
 }
 
 type Key = (Arc<str>, Timer);
@@ -65,14 +71,17 @@ impl Timers {
         self.queue.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes the earliest deadline that is not after `now_ms`.
-    pub(crate) fn pop_due(&mut self, now_ms: i64) -> Option<Key> {
-        if self.next_ms()? > now_ms {
-            return None;
+    /// The earliest deadline, if it is not after `now_ms`.
+    pub(crate) fn first_due(&self, now_ms: i64) -> Option<Key> {
+        let (deadline, key) = self.queue.first()?;
+        (*deadline <= now_ms).then(|| key.clone())
+    }
+
+    /// Sets the only deadline of this key, unless it has one.
+    pub(crate) fn schedule_if_absent(&mut self, group: &Arc<str>, timer: Timer, now_ms: i64, delay_ms: i64) {
+        if !self.deadlines.contains_key(&(group.clone(), timer.clone())) {
+            self.schedule(group, timer, now_ms, delay_ms);
         }
-        let (_, key) = self.queue.pop_first()?;
-        self.deadlines.remove(&key);
-        Some(key)
     }
 
     /// Whether this key has a deadline.
@@ -95,10 +104,15 @@ mod tests {
         timers.schedule(&b, Timer::Sync, 0, 20);
         timers.schedule(&b, Timer::Session("m".into()), 0, 0);
         assert_eq!(timers.next_ms(), Some(1));
-        assert_eq!(timers.pop_due(0), None);
-        assert_eq!(timers.pop_due(20), Some((b.clone(), Timer::Session("m".into()))));
-        assert_eq!(timers.pop_due(20), Some((b, Timer::Sync)));
-        assert_eq!(timers.pop_due(20), None);
+        let mut pop_due = |now_ms| {
+            let due = timers.first_due(now_ms)?;
+            timers.cancel(&due.0, due.1.clone());
+            Some(due)
+        };
+        assert_eq!(pop_due(0), None);
+        assert_eq!(pop_due(20), Some((b.clone(), Timer::Session("m".into()))));
+        assert_eq!(pop_due(20), Some((b, Timer::Sync)));
+        assert_eq!(pop_due(20), None);
         timers.cancel(&a, Timer::Join);
         assert_eq!(timers.next_ms(), None);
     }

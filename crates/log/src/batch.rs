@@ -2,21 +2,29 @@
 //!
 //! Owns the header's layout, the validation of untrusted batches, the iteration of records and a
 //! builder. Invariants: a batch that passed [`validate`] can be parsed again without errors, and bytes
-//! are never copied by parsing. Does not decompress: a compressed batch's records stay opaque, and
-//! whoever has decompressed them passes them to [`Batch::records_in`].
+//! are never copied by parsing. Compressed records stay opaque unless somebody asks for
+//! [`Batch::unpacked_records`].
 
 mod builder;
+mod codec;
 mod header;
+mod marker;
+mod rebuild;
 mod records;
 mod stamp;
 mod validate;
 
 pub use builder::{BatchBuilder, Headers};
+pub use codec::{CodecError, MAX_UNPACKED_BYTES, compress, decompress};
 pub use header::{BatchHeader, Compression, TimestampType};
+pub use marker::{EndTxnMarker, TransactionResult};
 pub use records::{Record, RecordError, Records};
 pub use validate::{BatchError, BatchLimits, Batches, validate};
 
 pub(crate) use header::{CRC_FROM, increment_sequence};
+pub(crate) use marker::MAX_MARKER_BYTES;
+pub(crate) use rebuild::{Rebuild, rebuild, recompress};
+pub(crate) use records::check_records;
 pub(crate) use stamp::stamp;
 
 use bytes::Bytes;
@@ -33,6 +41,20 @@ pub const UNCOVERED_PREFIX_LEN: usize = 16;
 
 /// The only record format this log stores.
 pub const MAGIC: u8 = 2;
+
+/// Why a batch's records can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The attribute bits name no known codec.
+    #[error("unknown compression codec {found}")]
+    Codec {
+        /// What they say.
+        found: u8,
+    },
+    /// The codec can't make sense of the bytes.
+    #[error(transparent)]
+    Unpack(#[from] CodecError),
+}
 
 /// One whole batch: its parsed header and its bytes, header included.
 #[derive(Debug, Clone)]
@@ -53,6 +75,12 @@ impl Batch {
     /// The records in `payload`, the decompressed form of this batch's payload.
     pub fn records_in(&self, payload: Bytes) -> Records {
         Records::new(&self.header, payload)
+    }
+
+    /// The batch's records, unpacked where they are compressed.
+    pub fn unpacked_records(&self) -> Result<Records, UnpackError> {
+        let codec = self.header.compression().map_err(|found| UnpackError::Codec { found })?;
+        Ok(self.records_in(decompress(codec, self.payload())?))
     }
 
     /// Everything behind the header, compressed as the attributes say.

@@ -22,6 +22,8 @@ use crate::disk::{Disk, read_file, replace_file};
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// The first readable offset where that is not the first segment's.
 pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// Where the part of a compacted log begins that the cleaner has not seen.
+pub(crate) const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// The high watermarks, which tools of Kafka expect; recovery does not need them.
 pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 

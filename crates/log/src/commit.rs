@@ -3,9 +3,10 @@
 //! Owns the open round, the segments it has to sync, and the committer thread. Invariants: a ticket's
 //! round begins its sync after the append that got the ticket; a high watermark moves only to an end
 //! that was read before a sync that succeeded; after a failed sync no round succeeds. Appenders never
-//! wait here, and they wake the committer only when it sleeps. Does not decide what recovery must read:
-//! checkpoints do.
+//! wait here unless they ask to (see [`lead`]), and they wake the committer only when it sleeps. Does not
+//! decide what recovery must read: checkpoints do.
 
+mod lead;
 mod ticket;
 
 pub use ticket::{CommitError, CommitTicket};
@@ -14,7 +15,8 @@ pub(crate) use ticket::Round;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -37,7 +39,15 @@ struct Queue {
     /// The round that tickets are given for.
     open: Arc<Round>,
     dirty: Vec<Dirty>,
+    /// Tickets given for the open round, and for the one before it.
+    tickets_count: usize,
+    tickets_before_count: usize,
     asleep: bool,
+    /// Since when nobody has had anything to do.
+    idle_since: Instant,
+    /// Whether a thread of an appender commits a round. Until it has ended, nobody takes the next one:
+    /// rounds end in order.
+    led: bool,
     closed: bool,
 }
 
@@ -46,13 +56,24 @@ struct Queue {
 pub(crate) struct Committer {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// How long the last sync took.
+    sync_us: AtomicU64,
 }
 
 impl Committer {
     pub fn new() -> Self {
         let open = Arc::new(Round::new(1));
-        let queue = Queue { open, dirty: Vec::new(), asleep: false, closed: false };
-        Self { queue: Mutex::new(queue), wake: Condvar::new() }
+        let queue = Queue {
+            open,
+            dirty: Vec::new(),
+            tickets_count: 0,
+            tickets_before_count: 0,
+            asleep: false,
+            idle_since: Instant::now(),
+            led: false,
+            closed: false,
+        };
+        Self { queue: Mutex::new(queue), wake: Condvar::new(), sync_us: AtomicU64::new(0) }
     }
 
     /// Notes that `segment` has bytes to make durable and returns the ticket of the round that will. With
@@ -73,6 +94,7 @@ impl Committer {
         if segment.dirty_round.swap(queue.open.id(), Relaxed) != queue.open.id() {
             queue.dirty.push(Dirty { log: log.clone(), segment: segment.clone(), file });
         }
+        queue.tickets_count += 1;
         let ticket = CommitTicket::of(queue.open.clone(), (more && queue.asleep).then(|| storage.clone()));
         if !more {
             self.wake_up(queue);
@@ -89,7 +111,7 @@ impl Committer {
     }
 
     fn wake_up(&self, mut queue: MutexGuard<'_, Queue>) {
-        if queue.asleep {
+        if queue.asleep && !queue.led {
             queue.asleep = false;
             drop(queue);
             self.wake.notify_one();
@@ -108,7 +130,7 @@ impl Committer {
         while let Some((round, dirty)) = self.next_round() {
             let outcome = {
                 let _bail = FailOnPanic(&round);
-                commit(storage, &dirty)
+                self.commit(storage, &dirty)
             };
             round.finish(outcome);
         }
@@ -117,16 +139,41 @@ impl Committer {
     /// Waits for work and opens the next round.
     fn next_round(&self) -> Option<(Arc<Round>, Vec<Dirty>)> {
         let mut queue = self.queue.lock();
-        while queue.dirty.is_empty() {
-            if queue.closed {
+        while queue.dirty.is_empty() || queue.led {
+            if queue.closed && !queue.led {
                 return None;
             }
             queue.asleep = true;
+            queue.idle_since = Instant::now();
             self.wake.wait(&mut queue);
         }
         queue.asleep = false;
-        let next = Arc::new(Round::new(queue.open.id() + 1));
-        Some((std::mem::replace(&mut queue.open, next), std::mem::take(&mut queue.dirty)))
+        Some(queue.take_round())
+    }
+
+    /// Makes `dirty` durable and moves the high watermarks.
+    fn commit(&self, storage: &Storage, dirty: &[Dirty]) -> Result<(), CommitError> {
+        if let Some(why) = storage.health.failure() {
+            return Err(CommitError::Storage { why: why.clone() });
+        }
+        // The ends come first: what is appended during the sync may miss it.
+        let ends: Vec<_> = dirty.iter().map(|dirty| dirty.segment.end()).collect();
+        let begun = Instant::now();
+        sync(storage, dirty).map_err(|error| CommitError::Storage { why: storage.health.fail(error) })?;
+        self.sync_us.store(begun.elapsed().as_micros() as u64, Relaxed);
+        for (Dirty { log, segment, .. }, end) in dirty.iter().zip(ends) {
+            log.committed(segment, end);
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Closes the open round, which is then to be committed, and opens the next.
+    fn take_round(&mut self) -> (Arc<Round>, Vec<Dirty>) {
+        self.tickets_before_count = std::mem::take(&mut self.tickets_count);
+        let next = Arc::new(Round::new(self.open.id() + 1));
+        (std::mem::replace(&mut self.open, next), std::mem::take(&mut self.dirty))
     }
 }
 
@@ -155,20 +202,6 @@ impl Drop for FailOnPanic<'_> {
             self.0.finish(Err(CommitError::Storage { why: "the committer has panicked".into() }));
         }
     }
-}
-
-/// Makes `dirty` durable and moves the high watermarks.
-fn commit(storage: &Storage, dirty: &[Dirty]) -> Result<(), CommitError> {
-    if let Some(why) = storage.health.failure() {
-        return Err(CommitError::Storage { why: why.clone() });
-    }
-    // The ends come first: what is appended during the sync may miss it.
-    let ends: Vec<_> = dirty.iter().map(|dirty| dirty.segment.end()).collect();
-    sync(storage, dirty).map_err(|error| CommitError::Storage { why: storage.health.fail(error) })?;
-    for (Dirty { log, segment, .. }, end) in dirty.iter().zip(ends) {
-        log.committed(segment, end);
-    }
-    Ok(())
 }
 
 /// One `syncfs` costs less than two `fdatasync`, and hardly more for a thousand files than for two; the

@@ -5,6 +5,7 @@
 
 mod checkpointer;
 mod error;
+mod keeper;
 mod meta;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tidings_model::{TopicId, TopicPartition};
 
 use crate::checkpoint;
+use crate::commit::CommitTicket;
 use crate::config::{DataDirOptions, LogConfig};
 use crate::disk::{Disk, DiskLock, OpenMode, read_file, replace_file, write_file};
 use crate::health::StorageState;
@@ -26,14 +28,23 @@ use crate::partition_log::{PartitionLog, Recovered};
 use crate::producers::Producers;
 use crate::recovery::{RecoverError, RecoveryReport, recover_logs};
 use crate::segment::Segment;
+use crate::space::LowSpace;
 use crate::storage::Storage;
-pub(crate) use checkpointer::Checkpointer;
+pub(crate) use checkpointer::{Checkpointer, Extent};
 pub use error::{CloseError, CreateError, DeleteError, OpenError};
-pub(crate) use meta::partition_metadata_id;
+pub(crate) use keeper::DELETED_EXTENSION;
+use keeper::Keeper;
+pub use keeper::{Chores, DeleteRecordsError, KeepReport};
+pub(crate) use meta::{META, PARTITION_METADATA, check_version, partition_metadata_id};
 use meta::{Meta, encode_partition_metadata};
 
 /// The logs by partition.
 pub(crate) type Logs = RwLock<HashMap<TopicPartition, Arc<PartitionLog>>>;
+
+/// How often `flush.ms` is looked at, at the least: settings may change meanwhile.
+const FLUSH_CHECK_MS: i64 = 1000;
+/// How often at the most, however small it is.
+const FLUSH_PAUSE_MS: i64 = 10;
 
 const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -45,6 +56,7 @@ const CLEAN_SHUTDOWN_TEXT: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
 pub struct UnrecoveredDataDir {
     storage: Arc<Storage>,
     checkpointer: Arc<Checkpointer>,
+    keeper: Arc<Keeper>,
     meta: Meta,
     lock: Box<dyn DiskLock>,
 }
@@ -62,6 +74,10 @@ impl UnrecoveredDataDir {
         if report.changed {
             self.checkpointer.sync().map_err(|source| failed(&self.storage.root, source))?;
         }
+        if report.stale_checkpoints {
+            let written = self.keeper.starts.rewrite().and_then(|()| self.keeper.cleaner_offsets.write());
+            written.map_err(|source| failed(&self.storage.root, source))?;
+        }
         if report.changed || report.stale_checkpoints {
             self.checkpointer.write_recovery_points().map_err(|source| failed(&self.storage.root, source))?;
         }
@@ -73,6 +89,7 @@ impl UnrecoveredDataDir {
             // So that the next start need not check the same bytes again.
             self.storage.checkpoints.ring();
         }
+        self.storage.space.check(disk, &self.storage.root);
         Ok((Arc::new(DataDir::start(self)), report))
     }
 }
@@ -83,6 +100,7 @@ impl UnrecoveredDataDir {
 pub struct DataDir {
     storage: Arc<Storage>,
     checkpointer: Arc<Checkpointer>,
+    keeper: Arc<Keeper>,
     meta: Meta,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Makes names of folders on their way out unique.
@@ -105,25 +123,28 @@ impl DataDir {
             _ => OpenError::Io { path: path.clone(), source },
         };
         disk.create_dir_all(&path).map_err(failed)?;
-        let lock = disk.lock(&path.join(LOCK)).map_err(failed)?;
-        let lock = lock.ok_or_else(|| OpenError::Locked { path: path.clone() })?;
+        let lock = take_lock(&*disk, &path).map_err(failed)?;
+        let lock = lock.map_err(|holder| OpenError::Locked { path: path.clone(), holder })?;
         let meta = Meta::load_or_create(&*disk, &path, &options)?;
         let root = disk.open_root(&path).map_err(failed)?;
         let storage = Arc::new(Storage::new(disk, path.clone(), options).map_err(failed)?);
         let checkpointer = Arc::new(Checkpointer::new(storage.clone(), root));
-        Ok(UnrecoveredDataDir { storage, checkpointer, meta, lock })
+        let keeper = Arc::new(Keeper::new(storage.clone(), checkpointer.clone()));
+        Ok(UnrecoveredDataDir { storage, checkpointer, keeper, meta, lock })
     }
 
     fn start(unrecovered: UnrecoveredDataDir) -> Self {
-        let UnrecoveredDataDir { storage, checkpointer, meta, lock } = unrecovered;
+        let UnrecoveredDataDir { storage, checkpointer, keeper, meta, lock } = unrecovered;
         let committer = storage.clone();
         let checkpoints = checkpointer.clone();
+        let keeping = keeper.clone();
         let threads = vec![
             spawn("log-commit", move || committer.committer.run(&committer)),
             spawn("log-checkpoint", move || checkpoints.run()),
+            spawn("log-keeper", move || keeping.run()),
         ];
         let (threads, deletions) = (Mutex::new(threads), AtomicU64::new(0));
-        Self { storage, checkpointer, meta, threads, deletions, _lock: lock }
+        Self { storage, checkpointer, keeper, meta, threads, deletions, _lock: lock }
     }
 
     /// The directory.
@@ -143,7 +164,22 @@ impl DataDir {
 
     /// Whether writes are possible.
     pub fn storage_state(&self) -> StorageState {
-        self.storage.health.state()
+        match (self.storage.health.failure(), self.storage.space.low()) {
+            (Some(why), _) => StorageState::Failed { why: why.clone() },
+            (None, Some(low)) => StorageState::LowSpace(low),
+            (None, None) => StorageState::Healthy,
+        }
+    }
+
+    /// Looks at the free space now; to be called every second or so, because nothing else notices that space has come
+    /// back, or that somebody else takes it.
+    pub fn check_space(&self) -> Option<LowSpace> {
+        self.storage.space.check(&*self.storage.disk, &self.storage.root)
+    }
+
+    /// Free bytes as found last.
+    pub fn available_bytes(&self) -> u64 {
+        self.storage.space.available_bytes()
     }
 
     /// All logs, in no order.
@@ -217,6 +253,7 @@ impl DataDir {
             producers: Producers::default(),
             epochs: LeaderEpochs::default(),
             recovery_point: 0,
+            first_dirty_offset: None,
         };
         Ok(Arc::new(PartitionLog::new(self.storage.clone(), recovered, *config)))
     }
@@ -234,9 +271,12 @@ impl DataDir {
         let no_checkpoint = self.checkpointer.exclusive();
         let disk = &*self.storage.disk;
         let mut doomed = Vec::new();
+        let (mut had_start, mut was_cleaned) = (false, false);
         for topic_partition in partitions {
             let Some(log) = self.checkpointer.logs.write().remove(topic_partition) else { continue };
             log.mark_deleted();
+            had_start |= log.log_start_offset() > 0;
+            was_cleaned |= log.first_dirty_offset().is_some();
             let number = self.deletions.fetch_add(1, Relaxed);
             let process = std::process::id();
             let name = format!("{:.200}.{process:x}-{number:x}-delete", topic_partition.to_string());
@@ -253,21 +293,58 @@ impl DataDir {
         disk.sync_dir(&self.storage.root).map_err(|source| failed(first, source))?;
         // A later log of the same name must not find this one's recovery point. A full disk may have room for the
         // points only after the folders are gone; a start drops points of logs that don't exist.
-        let points = self.checkpointer.write_recovery_points();
+        let points = self.forget_deleted(had_start, was_cleaned);
         drop(no_checkpoint);
         for (topic_partition, folder) in &doomed {
             disk.remove_dir_all(folder).map_err(|source| failed(topic_partition, source))?;
         }
         if points.is_err() {
             let _no_checkpoint = self.checkpointer.exclusive();
-            self.checkpointer.write_recovery_points().map_err(|source| failed(first, source))?;
+            self.forget_deleted(had_start, was_cleaned).map_err(|source| failed(first, source))?;
         }
         Ok(())
     }
 
+    /// Writes the checkpoint files without the logs that are gone.
+    fn forget_deleted(&self, had_start: bool, was_cleaned: bool) -> io::Result<()> {
+        self.checkpointer.write_recovery_points()?;
+        if had_start {
+            self.keeper.starts.rewrite()?;
+        }
+        if was_cleaned { self.keeper.cleaner_offsets.write() } else { Ok(()) }
+    }
+
+    /// Has the keeper's thread do its chores, as of `now_ms`; does not wait.
+    pub fn wake_keeper(&self, now_ms: i64, chores: Chores) {
+        self.keeper.bell.ring(now_ms, chores);
+    }
+
+    /// Does the keeper's chores, as of `now_ms`, on this thread.
+    pub fn keep(&self, now_ms: i64, chores: Chores) -> KeepReport {
+        self.keeper.keep(now_ms, chores)
+    }
+
+    /// How many files of removed segments wait for `file.delete.delay.ms` to pass.
+    pub fn doomed_files_count(&self) -> usize {
+        self.keeper.doomed_count()
+    }
+
+    /// With [`crate::Durability::Process`]: begins to flush the logs whose `flush.ms` is over. Answers the ticket of
+    /// these flushes, and after how many milliseconds to ask again.
+    pub fn flush_old(&self, now_ms: i64) -> (CommitTicket, i64) {
+        let mut newest = CommitTicket::ready();
+        let mut ask_again_ms = FLUSH_CHECK_MS;
+        for log in self.logs() {
+            let (ticket, due_ms) = log.flush_if_old(now_ms);
+            newest = newest.newest(ticket);
+            ask_again_ms = ask_again_ms.min(due_ms.unwrap_or(FLUSH_CHECK_MS));
+        }
+        (newest, ask_again_ms.max(FLUSH_PAUSE_MS))
+    }
+
     /// Makes everything durable now and moves the recovery points, so that a crash costs less.
     pub fn checkpoint(&self) -> Result<(), CloseError> {
-        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))
+        self.checkpointer.checkpoint(Extent::Whole).map_err(|why| self.close_error(why))
     }
 
     /// Ends cleanly: refuses further appends, commits what was appended, and marks the directory so that
@@ -276,7 +353,7 @@ impl DataDir {
         self.logs().iter().for_each(|log| log.close());
         self.stop_threads();
         let root = &self.storage.root;
-        self.checkpointer.checkpoint().map_err(|why| self.close_error(why))?;
+        self.checkpointer.checkpoint(Extent::Whole).map_err(|why| self.close_error(why))?;
         if let StorageState::Failed { why } = self.storage_state() {
             return Err(self.close_error(why.to_string()));
         }
@@ -293,6 +370,7 @@ impl DataDir {
     }
 
     fn stop_threads(&self) {
+        self.keeper.bell.close();
         self.storage.committer.close();
         self.storage.checkpoints.close();
         for thread in self.threads.lock().drain(..) {
@@ -305,6 +383,18 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         self.stop_threads();
     }
+}
+
+/// Locks a data directory, or tells which process has it locked, if that has said so.
+pub(crate) fn take_lock(disk: &dyn Disk, root: &Path) -> io::Result<Result<Box<dyn DiskLock>, Option<u32>>> {
+    let path = root.join(LOCK);
+    if let Some(lock) = disk.lock(&path)? {
+        // Only a courtesy to whoever finds the lock taken; the lock itself is what counts.
+        let _ = write_file(disk, &path, format!("{}\n", std::process::id()).as_bytes());
+        return Ok(Ok(lock));
+    }
+    let text = read_file(disk, &path)?.unwrap_or_default();
+    Ok(Err(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok())))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {

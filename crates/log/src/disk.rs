@@ -39,6 +39,15 @@ pub struct DirEntry {
     pub len: u64,
 }
 
+/// The room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes that this process may still use.
+    pub available_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
 /// Keeps a lock file locked until dropped.
 pub trait DiskLock: Send + Sync + Debug {}
 
@@ -62,6 +71,8 @@ pub trait Disk: Send + Sync + Debug {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes a directory's names durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The room on the file system that holds `path`.
+    fn space(&self, path: &Path) -> io::Result<DiskSpace>;
 }
 
 /// An open file.
@@ -78,6 +89,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// When the contents were last changed, in milliseconds since 1970.
+    fn modified_ms(&self) -> io::Result<i64>;
     /// Makes the contents durable, and the metadata needed to read them back.
     fn sync_data(&self) -> io::Result<()>;
     /// The descriptor, for transfers within the kernel; simulated files have none.

@@ -6,11 +6,15 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::space::LowSpace;
+
 /// What [`crate::DataDir::storage_state`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorageState {
     /// Reads and writes.
     Healthy,
+    /// Reads and the broker's own writes, until there is space again.
+    LowSpace(LowSpace),
     /// Reads only, until a restart.
     Failed {
         /// What failed, and where.
@@ -35,12 +39,5 @@ impl Health {
 
     pub fn failure(&self) -> Option<&Arc<str>> {
         self.failed.get()
-    }
-
-    pub fn state(&self) -> StorageState {
-        match self.failed.get() {
-            None => StorageState::Healthy,
-            Some(why) => StorageState::Failed { why: why.clone() },
-        }
     }
 }

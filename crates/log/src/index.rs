@@ -223,8 +223,14 @@ impl<E: IndexEntry> SparseIndex<E> {
     }
 
     /// Drops every entry for which `wanted` does not hold, where it holds for a prefix of the entries;
-    /// in memory and, by the next flush, in the file.
-    pub fn truncate(&mut self, disk: &dyn Disk, path: &Path, wanted: impl Fn(&E) -> bool) -> io::Result<()> {
+    /// in memory and, by the next flush, in the file. False, with nothing dropped, where it holds for others: the
+    /// index is damaged.
+    pub fn truncate(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        wanted: impl Fn(&E) -> bool,
+    ) -> io::Result<bool> {
         let file = match self.in_file {
             0 => None,
             _ => Some(disk.open(path, OpenMode::Write)?),
@@ -236,6 +242,9 @@ impl<E: IndexEntry> SparseIndex<E> {
             entries.extend(bytes.chunks_exact(E::SIZE).map(E::decode));
         }
         entries.extend_from_slice(&self.tail);
+        if !entries.is_sorted_by_key(|entry| !wanted(entry)) {
+            return Ok(false);
+        }
         entries.truncate(entries.partition_point(wanted));
         self.last = entries.last().copied();
         if let Some(file) = file {
@@ -244,7 +253,7 @@ impl<E: IndexEntry> SparseIndex<E> {
         }
         self.tail_from = self.in_file;
         self.tail = entries.split_off(self.in_file);
-        Ok(())
+        Ok(true)
     }
 }
 

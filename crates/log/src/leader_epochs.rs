@@ -31,11 +31,18 @@ impl LeaderEpochs {
         self.starts.last().map(|start| start.epoch)
     }
 
-    /// The largest epoch not above `epoch` and the offset where it ends: KIP-101's answer.
+    /// Where an epoch ends, as Kafka answers (KIP-101): the largest epoch not above the one asked for, and the
+    /// start of the next one. None above the newest epoch; below the oldest one, where that begins.
     pub fn end_of(&self, epoch: i32, log_end_offset: i64) -> Option<(i32, i64)> {
+        if epoch < 0 {
+            return None;
+        }
         let behind = self.starts.partition_point(|start| start.epoch <= epoch);
-        let found = self.starts.get(behind.checked_sub(1)?)?;
-        Some((found.epoch, self.starts.get(behind).map_or(log_end_offset, |next| next.start_offset)))
+        let floor = behind.checked_sub(1).map(|index| self.starts[index].epoch);
+        match self.starts.get(behind) {
+            Some(next) => Some((floor.unwrap_or(epoch), next.start_offset)),
+            None => (floor == Some(epoch)).then_some((epoch, log_end_offset)),
+        }
     }
 
     /// Drops what begins at or behind `end_offset`.
@@ -85,9 +92,12 @@ mod tests {
         check(0, Some((0, 10)));
         check(2, Some((0, 10)));
         check(3, Some((3, 20)));
-        check(9, Some((3, 20)));
+        check(9, None);
         assert_eq!(LeaderEpochs::decode(&epochs.encode()), Some(epochs.clone()));
         assert_eq!(LeaderEpochs::decode("0\n2\n0 0\n"), None);
+        let mut later = LeaderEpochs::default();
+        later.assign(5, 7);
+        assert_eq!(later.end_of(2, 20), Some((2, 7)));
         epochs.truncate(10);
         assert_eq!(epochs.encode(), "0\n1\n0 0\n");
     }

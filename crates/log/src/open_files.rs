@@ -1,7 +1,7 @@
 //! A bound on how many segment files are open.
 //!
 //! Owns the order in which segments were opened. Invariants: at most `max` of the files it opened are
-//! kept; a file that someone still reads, writes or has to sync stays open until they drop it, so that
+//! kept, besides those of segments that have left their log; a file that someone still reads, writes or has to sync stays open until they drop it, so that
 //! no write-back error is lost with a descriptor.
 
 use std::collections::VecDeque;
@@ -25,6 +25,8 @@ pub(crate) struct OpenFiles {
 #[derive(Debug, Default)]
 pub(crate) struct FileSlot {
     file: Mutex<Option<Arc<dyn DiskFile>>>,
+    /// Whether the file stays open as long as its segment is held: its name is about to go.
+    pinned: AtomicBool,
     /// Used since the eviction last came by.
     used: AtomicBool,
 }
@@ -47,6 +49,30 @@ impl OpenFiles {
         drop(held);
         self.remember(segment);
         Ok(file)
+    }
+
+    /// Opens the segment's file for as long as anybody holds the segment. Beyond the bound, but few are
+    /// held, and not for long: by reads under way when the segment left the log.
+    pub fn pin(&self, disk: &dyn Disk, segment: &Arc<Segment>) -> io::Result<()> {
+        let slot = segment.file_slot();
+        let mut held = slot.file.lock();
+        if held.is_none() {
+            *held = Some(disk.open(&segment.log_path(), OpenMode::Write)?);
+        }
+        slot.pinned.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Takes over a file that does not have its segment's name yet, until [`OpenFiles::unpin`].
+    pub fn put_pinned(&self, segment: &Arc<Segment>, file: Arc<dyn DiskFile>) {
+        segment.file_slot().pinned.store(true, Relaxed);
+        self.put(segment, file);
+    }
+
+    /// The file has its name: it may be closed and opened again.
+    pub fn unpin(&self, segment: &Arc<Segment>) {
+        segment.file_slot().pinned.store(false, Relaxed);
+        self.remember(segment);
     }
 
     /// Takes over a file that was just created.
@@ -72,7 +98,10 @@ impl OpenFiles {
                 chances -= 1;
                 open.push_back(Arc::downgrade(&oldest));
             } else {
-                slot.file.lock().take();
+                let mut held = slot.file.lock();
+                if !slot.pinned.load(Relaxed) {
+                    held.take();
+                }
             }
         }
     }

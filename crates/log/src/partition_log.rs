@@ -7,9 +7,14 @@
 
 mod append;
 mod checkpoint;
+mod compaction;
 mod fetch_waiter;
+mod flush;
+mod old_batches;
 mod read;
+mod retention;
 mod timestamps;
+mod transactions;
 
 pub use append::{AppendError, AppendOptions, Appended, Origin};
 pub use fetch_waiter::FetchWaiter;
@@ -17,11 +22,12 @@ pub use read::{Fetched, FileSlice, ReadError, UpTo};
 pub use timestamps::TimestampedOffset;
 
 pub(crate) use checkpoint::LEADER_EPOCHS;
+pub(crate) use transactions::aborted;
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_model::{TopicId, TopicPartition};
@@ -29,9 +35,11 @@ use tidings_model::{TopicId, TopicPartition};
 use crate::config::LogConfig;
 use crate::leader_epochs::LeaderEpochs;
 use crate::producers::Producers;
-use crate::segment::{Segment, SegmentEnd};
+use crate::segment::{Segment, SegmentEnd, SegmentId};
 use crate::storage::Storage;
 use fetch_waiter::FetchWaiters;
+use flush::Unflushed;
+use transactions::UnstableOffsets;
 
 /// A partition's log. All methods may be called from any thread; none waits for a sync.
 #[derive(Debug)]
@@ -46,12 +54,19 @@ pub struct PartitionLog {
     segments: RwLock<Vec<Arc<Segment>>>,
     marks: Mutex<Marks>,
     log_start_offset: AtomicI64,
-    /// The first offset of the oldest open transaction, or `i64::MAX`.
-    first_unstable_offset: AtomicI64,
+    unstable: UnstableOffsets,
     high_watermark: AtomicI64,
     log_end_offset: AtomicI64,
     /// What the newest checkpoint covers.
     recovery_point: AtomicI64,
+    /// Where the part begins that the cleaner has not seen, or [`NEVER_CLEANED`].
+    first_dirty_offset: AtomicI64,
+    /// Damage was found where the cleaner read.
+    uncleanable: AtomicBool,
+    /// Held by whoever changes files of closed segments. Not held by appends and reads.
+    maintenance: Mutex<()>,
+    /// About how many bytes lie above it.
+    uncheckpointed_bytes: AtomicU64,
     deleted: AtomicBool,
     waiters: FetchWaiters,
 }
@@ -62,7 +77,11 @@ struct Writer {
     active: Arc<Segment>,
     producers: Producers,
     epochs: LeaderEpochs,
+    /// The epochs as this process has written them to their file.
+    saved_epochs: Option<String>,
     condition: Condition,
+    /// Always empty with [`crate::Durability::Power`].
+    unflushed: Unflushed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +108,7 @@ struct Marks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     offset: i64,
-    segment_base: i64,
+    segment: SegmentId,
     position: u64,
 }
 
@@ -105,17 +124,23 @@ pub(crate) struct Recovered {
     pub epochs: LeaderEpochs,
     /// Below it everything is covered by a checkpoint.
     pub recovery_point: i64,
+    /// Where the cleaner goes on, if the log was ever compacted.
+    pub first_dirty_offset: Option<i64>,
 }
+
+const NEVER_CLEANED: i64 = -1;
 
 impl PartitionLog {
     /// A log whose whole contents are durable.
     pub(crate) fn new(storage: Arc<Storage>, recovered: Recovered, config: LogConfig) -> Self {
         let active = recovered.segments.last().expect("a log has a segment").clone();
         let SegmentEnd { offset: end_offset, position } = active.end();
-        let high_watermark = Mark { offset: end_offset, segment_base: active.base_offset(), position };
-        let first_unstable = recovered.producers.first_unstable_offset().unwrap_or(i64::MAX);
+        let high_watermark = Mark { offset: end_offset, segment: active.id(), position };
+        let unstable = UnstableOffsets::new(recovered.producers.first_unstable_offset());
+        let unchecked = if recovered.recovery_point < end_offset { position } else { 0 };
         let (producers, epochs) = (recovered.producers, recovered.epochs);
-        let writer = Writer { active, producers, epochs, condition: Condition::Unprepared };
+        let (condition, unflushed) = (Condition::Unprepared, Unflushed::default());
+        let writer = Writer { active, producers, epochs, saved_epochs: None, condition, unflushed };
         Self {
             topic_partition: recovered.topic_partition,
             topic_id: recovered.topic_id,
@@ -126,10 +151,14 @@ impl PartitionLog {
             segments: RwLock::new(recovered.segments),
             marks: Mutex::new(Marks { high_watermark, recent: VecDeque::new() }),
             log_start_offset: AtomicI64::new(recovered.log_start_offset),
-            first_unstable_offset: AtomicI64::new(first_unstable),
+            unstable,
             high_watermark: AtomicI64::new(end_offset),
             log_end_offset: AtomicI64::new(end_offset),
             recovery_point: AtomicI64::new(recovered.recovery_point),
+            first_dirty_offset: AtomicI64::new(recovered.first_dirty_offset.unwrap_or(NEVER_CLEANED)),
+            uncleanable: AtomicBool::new(false),
+            maintenance: Mutex::new(()),
+            uncheckpointed_bytes: AtomicU64::new(unchecked),
             deleted: AtomicBool::new(false),
             waiters: FetchWaiters::default(),
         }
@@ -150,10 +179,10 @@ impl PartitionLog {
         self.log_start_offset.load(Acquire)
     }
 
-    /// Where `read_committed` ends: the first open transaction, at most the high watermark.
+    /// Where `read_committed` ends: the first transaction without a durable marker, at most the high watermark.
     pub fn last_stable_offset(&self) -> i64 {
         let high_watermark = self.high_watermark();
-        self.first_unstable_offset.load(Acquire).min(high_watermark).max(self.log_start_offset())
+        self.unstable.first().min(high_watermark).max(self.log_start_offset())
     }
 
     /// Where consumers' reads end: everything below is durable.
@@ -191,7 +220,8 @@ impl PartitionLog {
         self.writer.lock().epochs.latest()
     }
 
-    /// The largest leader epoch not above `epoch`, and the offset where it ends (KIP-101).
+    /// The largest leader epoch not above `epoch`, and the offset where it ends (KIP-101); none for one that is
+    /// not known yet.
     pub fn end_of_leader_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let writer = self.writer.lock();
         writer.epochs.end_of(epoch, self.log_end_offset())
@@ -236,9 +266,10 @@ impl PartitionLog {
         }
         assert!(end.offset <= self.log_end_offset(), "{}: durable beyond its end", self.topic_partition);
         let (offset, position) = (end.offset, end.position);
-        marks.high_watermark = Mark { offset, segment_base: segment.base_offset(), position };
+        marks.high_watermark = Mark { offset, segment: segment.id(), position };
         self.high_watermark.store(offset, Release);
         drop(marks);
+        self.unstable.high_watermark_moved(offset);
         self.waiters.wake_all();
     }
 
@@ -254,6 +285,8 @@ impl PartitionLog {
     pub(crate) fn mark_deleted(&self) {
         self.writer.lock().condition = Condition::Deleted;
         self.deleted.store(true, Release);
+        // Whoever changes files ends now, and finds the mark the next time: the names may soon be another's.
+        drop(self.maintenance.lock());
         for segment in self.segments.read().iter() {
             self.storage.open_files.close(segment);
         }
@@ -265,5 +298,12 @@ impl PartitionLog {
         let segments = self.segments.read();
         let behind = segments.partition_point(|segment| segment.base_offset() <= offset);
         behind.checked_sub(1).map(|index| segments[index].clone())
+    }
+
+    /// The segment behind this one.
+    pub(crate) fn segment_behind(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|other| other.base_offset() <= segment.base_offset());
+        segments.get(behind).cloned()
     }
 }

@@ -5,12 +5,19 @@
 //! [`Producers::apply`], for appends and replay alike. Does no I/O.
 
 mod snapshot;
+mod transactions;
+
+pub(crate) use snapshot::Snapshot;
+pub(crate) use transactions::EndedTransaction;
+pub use transactions::{ActiveProducer, OpenTransaction};
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tidings_model::{NO_PRODUCER_EPOCH, NO_SEQUENCE};
 
-use crate::batch::{BatchHeader, increment_sequence};
+use crate::batch::{BatchHeader, EndTxnMarker, increment_sequence};
+use crate::cleaner::{LastBatch, LastBatches};
+use crate::partition_log::Origin;
 
 /// How many batches a producer may have in flight, and so how many can come twice.
 const REMEMBERED_BATCHES: usize = 5;
@@ -39,6 +46,34 @@ pub enum SequenceError {
         expected: i16,
         /// The batch's epoch.
         found: i16,
+    },
+    /// A newer transaction coordinator has written markers for the producer.
+    #[error("producer {producer_id}: expected coordinator epoch {expected} or newer, found {found}")]
+    CoordinatorFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The newest coordinator epoch.
+        expected: i32,
+        /// The marker's coordinator epoch.
+        found: i32,
+    },
+    /// The producer has an open transaction here, and this batch does not belong to it.
+    #[error("producer {producer_id} epoch {producer_epoch}: expected a transactional batch")]
+    NotTransactional {
+        /// The producer.
+        producer_id: i64,
+        /// The batch's epoch.
+        producer_epoch: i16,
+    },
+    /// A transactional batch would open a transaction here that the coordinator was not asked about.
+    #[error(
+        "producer {producer_id} epoch {producer_epoch}: the partition is not part of an open transaction"
+    )]
+    NotVerified {
+        /// The producer.
+        producer_id: i64,
+        /// The batch's epoch.
+        producer_epoch: i16,
     },
 }
 
@@ -101,8 +136,9 @@ pub(crate) struct Producers {
 
 impl Producers {
     /// Checks the batches of one append, before offsets are assigned. Answers the earlier append when
-    /// all of them are there already; a mixture of old and new is out of order.
-    pub fn check(&self, headers: &[BatchHeader]) -> Result<Option<Duplicate>, SequenceError> {
+    /// all of them are there already; a mixture of old and new is out of order. Client batches of a transaction need
+    /// `is_verified` where they open it in this partition.
+    pub fn check(&self, headers: &[BatchHeader], origin: Origin) -> Result<Option<Duplicate>, SequenceError> {
         // What the earlier batches of this very append would leave behind.
         let mut ahead: Vec<(i64, i16, i32)> = Vec::new();
         let mut found: Option<Duplicate> = None;
@@ -125,6 +161,9 @@ impl Producers {
                 .map(|&(_, epoch, sequence)| (epoch, sequence))
                 .or_else(|| self.by_id.get(&id).map(|producer| (producer.epoch, producer.last_sequence())));
             check_sequence(header, known)?;
+            if origin != Origin::Coordinator {
+                self.check_transaction(header, origin == Origin::Transaction)?;
+            }
             ahead.push((id, header.producer_epoch, header.last_sequence()));
         }
         Ok(found)
@@ -141,10 +180,11 @@ impl Producers {
         producer.batches.iter().find(same).copied()
     }
 
-    /// Takes a batch of the log into the state; its offsets are assigned.
-    pub fn apply(&mut self, header: &BatchHeader) {
+    /// Takes a batch of the log into the state; its offsets are assigned. A control batch comes with its marker, if it
+    /// is one. Tells which transaction has ended.
+    pub fn apply(&mut self, header: &BatchHeader, marker: Option<&EndTxnMarker>) -> Option<EndedTransaction> {
         if !header.has_producer_id() {
-            return;
+            return None;
         }
         let producer =
             self.by_id.entry(header.producer_id).or_insert_with(|| Producer::new(header.producer_epoch));
@@ -154,29 +194,39 @@ impl Producers {
         }
         producer.last_timestamp = header.max_timestamp;
         if header.is_control() {
-            if let Some(first_offset) = producer.txn_first_offset.take() {
-                self.open_txns.remove(&first_offset);
+            return self.end_transaction(header, marker?);
+        }
+        // A coordinator's batch on behalf of the producer has no sequence.
+        if header.base_sequence >= 0 {
+            if producer.batches.len() == REMEMBERED_BATCHES {
+                producer.batches.pop_front();
             }
-            return;
+            producer.batches.push_back(BatchMark {
+                last_sequence: header.last_sequence(),
+                last_offset: header.last_offset(),
+                offset_delta: header.last_offset_delta,
+                timestamp: header.max_timestamp,
+            });
         }
-        if producer.batches.len() == REMEMBERED_BATCHES {
-            producer.batches.pop_front();
-        }
-        producer.batches.push_back(BatchMark {
-            last_sequence: header.last_sequence(),
-            last_offset: header.last_offset(),
-            offset_delta: header.last_offset_delta,
-            timestamp: header.max_timestamp,
-        });
         if header.is_transactional() && producer.txn_first_offset.is_none() {
             producer.txn_first_offset = Some(header.base_offset);
             self.open_txns.insert(header.base_offset);
         }
+        None
     }
 
     /// The first offset of the oldest open transaction.
     pub fn first_unstable_offset(&self) -> Option<i64> {
         self.open_txns.first().copied()
+    }
+
+    /// The last thing that each producer has written.
+    pub fn last_batches(&self) -> LastBatches {
+        let last = |(id, producer): (&i64, &Producer)| {
+            let last_offset = producer.batches.back().map(|batch| batch.last_offset);
+            (*id, LastBatch { producer_epoch: producer.epoch, last_offset })
+        };
+        self.by_id.iter().map(last).collect()
     }
 
     /// Forgets producers whose last batch is older than `before_ms`, unless a transaction is open.
@@ -204,7 +254,7 @@ fn check_sequence(header: &BatchHeader, known: Option<(i16, i32)>) -> Result<(),
         let BatchHeader { producer_id, producer_epoch: found, .. } = *header;
         return Err(SequenceError::Fenced { producer_id, expected: epoch, found });
     }
-    if header.is_control() || epoch == NO_PRODUCER_EPOCH {
+    if header.base_sequence < 0 || epoch == NO_PRODUCER_EPOCH {
         return Ok(());
     }
     let expected = match header.producer_epoch == epoch && last_sequence != NO_SEQUENCE {

@@ -4,12 +4,12 @@
 //! read but what finding the end takes; above it every batch is checked, written again and synced before
 //! anyone sees it; only bytes that form no whole batch at the end are cut; any other damage is an error.
 
-mod judge;
+pub(crate) mod judge;
 mod partition;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use tidings_model::TopicPartition;
 use crate::checkpoint;
 use crate::partition_log::PartitionLog;
 use crate::storage::Storage;
-use partition::{PartitionOutcome, recover_partition};
+pub(crate) use partition::CUT_EXTENSION;
+use partition::{Checkpoints, PartitionOutcome, recover_partition};
 
 /// Why a data directory can't be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +59,16 @@ impl RecoverError {
     /// How to go on.
     pub fn hint(&self) -> String {
         match self {
-            Self::Damaged { topic_partition, offset, .. } => format!(
-                "restore the partition's folder from a copy, or move it out of the data directory to go on \
-                 without {topic_partition}; records from offset {offset} on are affected"
-            ),
+            Self::Damaged { topic_partition, file, offset, .. } => {
+                let root = file.parent().and_then(Path::parent).unwrap_or(Path::new(".")).display();
+                let repair = format!("tidings log repair --data-dir {root} {topic_partition}");
+                format!(
+                    "`tidings log check --data-dir {root} {topic_partition}` shows all that is damaged; restore the \
+                     partition's folder from a copy, or give up what is lost: `{repair} --drop-damaged` keeps the valid \
+                     batches behind it, `{repair} --truncate-at {offset}` ends the log there; both show what they would \
+                     do, keep the bytes they take out, and act with --yes"
+                )
+            }
             Self::Io { .. } => "check the disk and the directory's permissions".to_owned(),
         }
     }
@@ -101,7 +108,7 @@ pub struct RecoveryReport {
     pub elapsed: Duration,
     /// Whether anything has to be synced before it is shown.
     pub(crate) changed: bool,
-    /// Whether the recovery points' file names logs that don't exist.
+    /// Whether a checkpoint file names logs that don't exist, or is damaged.
     pub(crate) stale_checkpoints: bool,
 }
 
@@ -119,8 +126,17 @@ pub(crate) fn recover_logs(
     };
     let points = read_checkpoint(checkpoint::RECOVERY_POINTS)?;
     let starts = read_checkpoint(checkpoint::LOG_START_OFFSETS)?;
+    let cleaned = read_checkpoint(checkpoint::CLEANER_OFFSETS)?;
     if points.is_none() {
         report.rebuilt.push(storage.root.join(checkpoint::RECOVERY_POINTS));
+        report.stale_checkpoints = true;
+    }
+    if starts.is_none() {
+        report.rebuilt.push(storage.root.join(checkpoint::LOG_START_OFFSETS));
+        report.stale_checkpoints = true;
+    }
+    if cleaned.is_none() {
+        report.rebuilt.push(storage.root.join(checkpoint::CLEANER_OFFSETS));
         report.stale_checkpoints = true;
     }
     let (points, starts) = (points.unwrap_or_default(), starts.unwrap_or_default());
@@ -135,10 +151,19 @@ pub(crate) fn recover_logs(
             found.push(topic_partition);
         }
     }
-    report.stale_checkpoints |= points.keys().any(|topic_partition| !found.contains(topic_partition));
+    let mut named = points.keys().chain(starts.keys()).chain(cleaned.iter().flat_map(HashMap::keys));
+    report.stale_checkpoints |= named.any(|topic_partition| !found.contains(topic_partition));
     let outcomes = in_parallel(&found, |topic_partition: &TopicPartition| {
-        let start = starts.get(topic_partition).copied();
-        recover_partition(storage, topic_partition, points.get(topic_partition).copied(), start)
+        let checkpoints = Checkpoints {
+            recovery_point: points.get(topic_partition).copied(),
+            log_start_offset: starts.get(topic_partition).copied(),
+            // Where the file says nothing, any log may have been compacted.
+            first_dirty_offset: match &cleaned {
+                Some(cleaned) => cleaned.get(topic_partition).copied(),
+                None => Some(0),
+            },
+        };
+        recover_partition(storage, topic_partition, checkpoints)
     })?;
     let mut logs = HashMap::with_capacity(found.len());
     for PartitionOutcome { log, checked_bytes, cuts, rebuilt, changed } in outcomes {

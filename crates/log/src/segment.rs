@@ -1,4 +1,4 @@
-//! One segment: a file of batches from a base offset on, and its two indexes.
+//! One segment: a file of batches from a base offset on, its two indexes, and the transactions aborted in it.
 //!
 //! Owns the file's name, its end, and the index entries. Invariants: the end is behind the last whole
 //! batch and moves after the bytes are written; an index entry is believed only after the batch it points
@@ -7,9 +7,12 @@
 
 mod lookup;
 mod scan;
+mod txn_index;
 
 use lookup::Indexes;
-pub(crate) use scan::{BadBatch, HeaderScan};
+pub(crate) use scan::{BadBatch, HeaderScan, check_crc};
+pub use txn_index::AbortedTransaction;
+pub(crate) use txn_index::{TxnIndex, TxnIndexSummary};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +33,17 @@ pub(crate) struct SegmentEnd {
     pub position: u64,
 }
 
+/// Unique in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentId(u64);
+
+impl SegmentId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
+}
+
 /// A batch's place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Located {
@@ -41,12 +55,17 @@ pub(crate) struct Located {
 pub(crate) struct Segment {
     dir: Arc<Path>,
     base_offset: i64,
+    /// Tells it from another segment of the same base offset: the one that the cleaner puts in its place.
+    id: SegmentId,
     file: FileSlot,
     state: Mutex<State>,
+    txn_index: TxnIndex,
     /// The last commit round that had to sync this segment; see [`crate::commit`].
     pub dirty_round: AtomicU64,
     /// Whether the directory has not been synced since the file was created.
     new_name: AtomicBool,
+    /// Where the bytes end that an earlier process has written; what became of them on the disk is not known.
+    old_end: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -56,6 +75,9 @@ struct State {
     indexes: Option<Indexes>,
     since_entry_bytes: u64,
     first_timestamp: Option<i64>,
+    /// Whether the segment is no longer part of the log: its names may be another's or nobody's, so the
+    /// index files are neither read nor written any more.
+    retired: bool,
 }
 
 /// Why a segment could not be searched.
@@ -81,20 +103,45 @@ impl Segment {
         segment
     }
 
+    /// A segment to be written in the place of others, of which `first` is the first.
+    pub fn cleaned(first: &Self) -> Self {
+        Self::created(first.dir.clone(), first.base_offset)
+    }
+
     fn with_indexes(dir: Arc<Path>, base_offset: i64, end: SegmentEnd, indexes: Option<Indexes>) -> Self {
-        let state = State { end, indexes, since_entry_bytes: 0, first_timestamp: None };
+        let old_end = if indexes.is_some() { 0 } else { end.position };
+        let state = State { end, indexes, since_entry_bytes: 0, first_timestamp: None, retired: false };
         Self {
             dir,
             base_offset,
+            id: SegmentId::next(),
             file: FileSlot::default(),
             state: Mutex::new(state),
+            txn_index: TxnIndex::default(),
             dirty_round: AtomicU64::new(0),
             new_name: AtomicBool::new(false),
+            old_end: AtomicU64::new(old_end),
         }
     }
 
     pub fn base_offset(&self) -> i64 {
         self.base_offset
+    }
+
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Prepares for the removal of the files: whoever still holds the segment goes on reading the file as it
+    /// was, which stays open for that long, and finds batches without the index files.
+    pub fn retire(self: &Arc<Self>, storage: &Storage) -> io::Result<()> {
+        storage.open_files.pin(&*storage.disk, self)?;
+        let aborted = self.all_aborted(storage)?;
+        let mut state = self.state.lock();
+        self.txn_index.replace(TxnIndex::of(aborted));
+        state.retired = true;
+        state.indexes = None;
+        Ok(())
     }
 
     pub fn dir(&self) -> &Path {
@@ -113,9 +160,13 @@ impl Segment {
         self.dir.join(file_name(self.base_offset, "timeindex"))
     }
 
-    /// The files that may exist beside the log file.
-    pub fn paths(&self) -> [PathBuf; 3] {
-        [self.log_path(), self.index_path(), self.time_index_path()]
+    pub fn txn_index_path(&self) -> PathBuf {
+        self.dir.join(file_name(self.base_offset, "txnindex"))
+    }
+
+    /// The log file and the files that may exist beside it.
+    pub fn paths(&self) -> [PathBuf; 4] {
+        [self.log_path(), self.index_path(), self.time_index_path(), self.txn_index_path()]
     }
 
     pub fn file_slot(&self) -> &FileSlot {
@@ -129,6 +180,11 @@ impl Segment {
     /// Whether the directory must be synced for the file to be found after a crash; asked once.
     pub fn take_new_name(&self) -> bool {
         self.new_name.load(Relaxed) && self.new_name.swap(false, Relaxed)
+    }
+
+    /// Whether an earlier process has written what lies at `position`.
+    pub fn is_old(&self, position: u64) -> bool {
+        position < self.old_end.load(Relaxed)
     }
 
     fn relative(&self, offset: i64) -> u32 {
@@ -157,26 +213,93 @@ impl Segment {
     /// Takes a batch into the indexes and moves the end behind it; its bytes are in the file.
     pub fn appended(&self, storage: &Storage, header: &BatchHeader, interval_bytes: u32) {
         let mut state = self.state.lock();
-        let position = state.end.position;
-        let since_entry_bytes = state.since_entry_bytes;
+        state.take_in(self, header, interval_bytes);
         if let Some(indexes) = &mut state.indexes {
-            self.index(indexes, header, position, since_entry_bytes > u64::from(interval_bytes));
             self.flush_full(indexes, storage);
         }
-        if since_entry_bytes > u64::from(interval_bytes) {
-            state.since_entry_bytes = 0;
+    }
+
+    /// Takes a batch into the indexes of a cleaned segment, which no log has yet.
+    pub fn index_cleaned(&self, header: &BatchHeader, interval_bytes: u32) {
+        self.state.lock().take_in(self, header, interval_bytes);
+    }
+
+    /// Ends a cleaned segment: it reaches to `end`, whatever its last batch's offset, and has the markers of these
+    /// aborted transactions.
+    pub fn finish_cleaned(&self, end: SegmentEnd, aborted: Vec<AbortedTransaction>) {
+        self.txn_index.replace(TxnIndex::of(aborted));
+        let mut state = self.state.lock();
+        state.end = end;
+        if let Some(indexes) = &mut state.indexes {
+            self.index_time(indexes);
         }
-        state.since_entry_bytes += header.size_bytes() as u64;
-        if position == 0 {
-            state.first_timestamp = (header.max_timestamp >= 0).then_some(header.max_timestamp);
+        self.new_name.store(false, Relaxed);
+    }
+
+    /// Writes the indexes and makes them durable.
+    pub fn flush_and_sync_indexes(&self, storage: &Storage) -> io::Result<()> {
+        self.flush_indexes(storage)?;
+        self.flush_txn_index(storage)?;
+        let [_, paths @ ..] = self.paths();
+        let paths = paths.iter().take(if self.txn_index.summary().is_some() { 3 } else { 2 });
+        for path in paths {
+            storage.disk.open(path, crate::disk::OpenMode::Write)?.sync_data()?;
         }
-        state.end.position += header.size_bytes() as u64;
-        state.end.offset = header.next_offset();
+        storage.disk.sync_dir(&self.dir)?;
+        let mut state = self.state.lock();
+        if let Some(indexes) = &mut state.indexes {
+            indexes.offsets.release();
+            indexes.times.release();
+        }
+        Ok(())
+    }
+
+    /// The segment's entries of aborted transactions.
+    pub fn txn_index(&self) -> &TxnIndex {
+        &self.txn_index
+    }
+
+    /// Notes that a marker in this segment aborts a transaction.
+    pub fn push_aborted(&self, storage: &Storage, aborted: AbortedTransaction) {
+        self.txn_index.push(aborted, &*storage.disk, &self.txn_index_path());
+    }
+
+    /// Adds the transactions aborted in this segment that touch a range; tells whether later segments may have more.
+    pub fn collect_aborted(
+        &self,
+        storage: &Storage,
+        range: (i64, i64),
+        found: &mut Vec<AbortedTransaction>,
+    ) -> io::Result<bool> {
+        // Nearly every segment has none, and so needs no path.
+        if self.txn_index.summary().is_none() {
+            return Ok(true);
+        }
+        self.txn_index.collect(&*storage.disk, &self.txn_index_path(), range, found)
+    }
+
+    /// All transactions aborted in this segment.
+    pub fn all_aborted(&self, storage: &Storage) -> io::Result<Vec<AbortedTransaction>> {
+        let mut aborted = Vec::new();
+        self.collect_aborted(storage, (i64::MIN, i64::MAX), &mut aborted)?;
+        Ok(aborted)
+    }
+
+    /// Writes the transaction index to its file.
+    pub fn flush_txn_index(&self, storage: &Storage) -> io::Result<()> {
+        let state = self.state.lock();
+        if self.txn_index.summary().is_none() || state.retired {
+            return Ok(());
+        }
+        self.txn_index.flush(&*storage.disk, &self.txn_index_path())
     }
 
     /// Writes all index entries to their files.
     pub fn flush_indexes(&self, storage: &Storage) -> io::Result<()> {
         let mut state = self.state.lock();
+        if state.retired {
+            return Ok(());
+        }
         let Some(indexes) = &mut state.indexes else { return Ok(()) };
         indexes.offsets.flush(&*storage.disk, &self.index_path())?;
         indexes.times.flush(&*storage.disk, &self.time_index_path())
@@ -193,6 +316,26 @@ impl Segment {
         indexes.offsets.release();
         indexes.times.release();
         Ok(())
+    }
+}
+
+impl State {
+    /// Takes a batch behind the end.
+    fn take_in(&mut self, segment: &Segment, header: &BatchHeader, interval_bytes: u32) {
+        let position = self.end.position;
+        let due = self.since_entry_bytes > u64::from(interval_bytes);
+        if let Some(indexes) = &mut self.indexes {
+            segment.index(indexes, header, position, due);
+        }
+        if due {
+            self.since_entry_bytes = 0;
+        }
+        self.since_entry_bytes += header.size_bytes() as u64;
+        if position == 0 {
+            self.first_timestamp = (header.max_timestamp >= 0).then_some(header.max_timestamp);
+        }
+        self.end.position += header.size_bytes() as u64;
+        self.end.offset = header.next_offset();
     }
 }
 

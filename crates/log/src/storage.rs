@@ -1,6 +1,6 @@
 //! What all logs of a data directory share.
 //!
-//! Owns the disk, the options, the open files, the committer and the storage's health. Invariants: each
+//! Owns the disk, the options, the open files, the committer, the storage's health and its free space. Invariants: each
 //! thread that syncs the file system has a descriptor of its own, because a write-back error is reported
 //! once per descriptor.
 
@@ -15,6 +15,7 @@ use crate::config::DataDirOptions;
 use crate::disk::{Disk, DiskRoot};
 use crate::health::Health;
 use crate::open_files::OpenFiles;
+use crate::space::{CHECK_EVERY_BYTES, SpaceWatch};
 
 #[derive(Debug)]
 pub(crate) struct Storage {
@@ -23,6 +24,7 @@ pub(crate) struct Storage {
     pub options: DataDirOptions,
     pub open_files: OpenFiles,
     pub health: Health,
+    pub space: SpaceWatch,
     pub committer: Committer,
     /// The committer's descriptor.
     pub commit_root: Box<dyn DiskRoot>,
@@ -35,6 +37,7 @@ impl Storage {
             commit_root: disk.open_root(&root)?,
             open_files: OpenFiles::new(options.max_open_files.min(half_of_allowed_files())),
             health: Health::default(),
+            space: SpaceWatch::new(options.min_free_bytes),
             committer: Committer::new(),
             checkpoints: CheckpointBell::default(),
             disk,
@@ -43,9 +46,12 @@ impl Storage {
         })
     }
 
-    /// Counts appended bytes and rings for a checkpoint when there are many.
+    /// Counts appended bytes; rings for a checkpoint when there are many, and looks at the disk's space now and then.
     pub fn note_appended(&self, bytes: u64) {
         let before = self.checkpoints.appended_bytes.fetch_add(bytes, Relaxed);
+        if before / CHECK_EVERY_BYTES != (before + bytes) / CHECK_EVERY_BYTES {
+            self.space.check(&*self.disk, &self.root);
+        }
         if before < self.options.checkpoint_bytes && before + bytes >= self.options.checkpoint_bytes {
             self.checkpoints.ring();
         }

@@ -1,17 +1,13 @@
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Set;
-import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
-import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.producer.ProducerRecord;
-import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
@@ -87,28 +83,24 @@ final class AdminTasks {
             Support.read(member, 10);
             member.commitSync();
             ConsumerGroupDescription described = describe(admin, group);
-            Support.equal(described.groupState(), GroupState.STABLE);
+            Support.equal(GroupStates.of(described), "Stable");
             Support.equal(described.members().size(), 1);
             var only = described.members().iterator().next();
             Support.equal(only.clientId(), "the-member");
             Support.equal(only.assignment().topicPartitions().size(), 5);
             Support.fails(GroupNotEmptyException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
         }
-        Support.check(groupNames(admin).contains(group), "the group is not listed");
-        Support.until("the group is empty", () -> describe(admin, group).groupState() == GroupState.EMPTY);
+        Support.check(GroupStates.names(admin).contains(group), "the group is not listed");
+        Support.until("the group is empty", () -> GroupStates.of(describe(admin, group)).equals("Empty"));
         var offsets = admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
         Support.equal(offsets.get(new TopicPartition(topic, 1)).offset(), 10L);
         admin.deleteConsumerGroups(List.of(group)).all().get();
-        Support.check(!groupNames(admin).contains(group), "the group is still listed");
+        Support.check(!GroupStates.names(admin).contains(group), "the group is still listed");
         Support.fails(GroupIdNotFoundException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
     }
 
     private static ConsumerGroupDescription describe(Admin admin, String group) throws Exception {
         return admin.describeConsumerGroups(List.of(group)).all().get().get(group);
-    }
-
-    private static Set<String> groupNames(Admin admin) throws Exception {
-        return admin.listGroups().all().get().stream().map(GroupListing::groupId).collect(Collectors.toSet());
     }
 
     private AdminTasks() {}

@@ -1,3 +1,4 @@
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -13,7 +14,7 @@ final class Offsets {
     private static final long START = 1_700_000_000_000L;
 
     public static void main(String[] arguments) {
-        Support.main("java offsets: ends, offsets for times, seeking", arguments, () -> {
+        Support.main("java offsets: ends, offsets for times, seeking, pausing", arguments, () -> {
             String topic = Support.named("times");
             TopicPartition partition = new TopicPartition(topic, 0);
             Support.createTopic(topic, 1);
@@ -34,6 +35,11 @@ final class Offsets {
                 Support.equal(Support.read(consumer, 5).get(0).offset(), 95L);
                 consumer.seekToBeginning(List.of(partition));
                 Support.equal(Support.read(consumer, 1).get(0).offset(), 0L);
+                consumer.seek(partition, 50);
+                consumer.pause(List.of(partition));
+                Support.equal(consumer.poll(Duration.ofMillis(300)).count(), 0);
+                consumer.resume(List.of(partition));
+                Support.equal(Support.read(consumer, 50).get(0).offset(), 50L);
             }
             try (Admin admin = Support.admin()) {
                 for (var spec : Map.of(OffsetSpec.earliest(), 0L, OffsetSpec.latest(), 100L, OffsetSpec.maxTimestamp(), 99L).entrySet()) {

@@ -43,7 +43,15 @@ def body():
     again = []
     until("the sought record arrives", lambda: poll(reader, again) or len(again) >= 1)
     assert again[0].offset() == 10
+    partition, paused = TopicPartition(topic, 0, 50), []
+    reader.seek(partition)
+    reader.pause([partition])
+    poll(reader, paused, 0.3)
+    assert paused == []
+    reader.resume([partition])
+    until("the partition comes after its pause", lambda: poll(reader, paused) or len(paused) >= 50)
+    assert [message.offset() for message in paused] == list(range(50, 100))
     reader.close()
 
 
-main("python offsets: watermarks, offsets for times, seeking", body)
+main("python offsets: watermarks, offsets for times, seeking, pausing", body)

@@ -9,11 +9,12 @@ pub mod kill;
 mod load;
 pub mod power;
 pub mod resources;
+pub mod tails;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::history::Findings;
 
@@ -25,6 +26,37 @@ pub struct Plan {
     /// How often to hurt the broker.
     pub rounds: u64,
 }
+
+impl Plan {
+    /// The rounds of a run.
+    pub fn each_round(&self, mut round: impl FnMut(u64, &mut Tally) -> Result<()>) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for at in 0..self.rounds {
+            let seed = self.seed.wrapping_add(at);
+            round(seed, &mut tally).with_context(|| format!("round with seed {seed}"))?;
+            tally.rounds += 1;
+        }
+        Ok(tally)
+    }
+
+    /// The rounds of a control: as many as planned, and then on until harm is seen, within a limit. What one round takes
+    /// away may be nothing that was promised yet; many that find nothing say that the judge is blind.
+    pub fn until_harm(&self, mut round: impl FnMut(u64, &mut Tally) -> Result<()>) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for at in 0..self.rounds.max(MOST_CONTROL_ROUNDS) {
+            if at >= self.rounds && !tally.findings.is_clean() {
+                break;
+            }
+            let seed = self.seed.wrapping_add(at);
+            round(seed, &mut tally).with_context(|| format!("control round with seed {seed}"))?;
+            tally.rounds += 1;
+        }
+        Ok(tally)
+    }
+}
+
+/// A control that has done no harm in so many rounds does none.
+const MOST_CONTROL_ROUNDS: u64 = 20;
 
 /// What came out.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +90,7 @@ pub struct Case {
     pub name: &'static str,
     /// What is done.
     pub about: &'static str,
-    /// Rounds of the short form, and of its control.
+    /// Rounds of the short form, and of its control, which goes on until it sees harm.
     pub short: (u64, u64),
     /// Must find nothing broken.
     pub run: fn(&Plan) -> Result<Tally>,
@@ -74,6 +106,7 @@ pub const CASES: &[Case] = &[
     kill::POINTS,
     power::RANDOM,
     power::POINTS,
+    tails::TAILS,
     flips::FLIPS,
     faults::SYNC,
     faults::WRITE,

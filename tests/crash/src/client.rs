@@ -32,8 +32,8 @@ use crate::history::{Contents, Partition, Record, Unreadable};
 /// The one topic of a round.
 pub const TOPIC: &str = "orders";
 
-/// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// An answer that takes longer is none. Long, for a machine that does much else; a broker that dies is noticed at once.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much one fetch asks for.
 const FETCH_BYTES: i32 = 1 << 20;
@@ -207,7 +207,8 @@ impl Client {
         topic.partitions.into_iter().next().ok_or_else(|| broken("an answer without the partition"))
     }
 
-    /// Everything that can be read from a partition.
+    /// Everything from an offset to where the partition ends when this is asked. Who writes meanwhile may write faster
+    /// than we read.
     pub fn read_partition(
         &mut self,
         topic: &str,
@@ -216,6 +217,7 @@ impl Client {
     ) -> io::Result<Vec<Placed>> {
         let mut placed = Vec::new();
         let mut offset = from;
+        let mut end = None;
         loop {
             let data = self.fetch(topic, partition, offset, 0)?;
             if data.error_code != NONE {
@@ -224,10 +226,14 @@ impl Client {
                     data.error_code,
                 ));
             }
+            let end = *end.get_or_insert(data.high_watermark);
             let found = records_of(partition, &data, offset)?;
             let Some((last, _)) = found.last() else { return Ok(placed) };
             offset = last + 1;
             placed.extend(found);
+            if offset >= end {
+                return Ok(placed);
+            }
         }
     }
 

@@ -7,20 +7,21 @@
 //! send before it leaves, an answer after it came. So of two events of different clients, the later one may have
 //! happened first, but never the other way round where the rules need it.
 //!
-//! A record has a [`Fate`]; transactions, once there are any, add two (committed and aborted) and one rule (no
-//! `read_committed` reader sees an aborted one), and leave the rest as it is.
+//! A record outside transactions has a [`Fate`]; transactions have a [`Ledger`] of their own.
 //!
 //! Does not talk to a broker.
 
 mod check;
+mod ledger;
 mod record;
 #[cfg(test)]
 mod tests;
 
 pub use check::{Findings, check};
+pub use ledger::{Ledger, Outcome, Transaction};
 pub use record::{Record, Unreadable};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -72,6 +73,13 @@ pub enum Event {
         /// The next offset to read.
         offset: i64,
     },
+    /// A producer was told that its oldest unanswered request was not written, in part or as a whole.
+    Refused {
+        /// Who.
+        producer: u32,
+        /// Kafka's code.
+        code: i16,
+    },
     /// A producer was told that a number does not follow, though everything before it was acknowledged.
     Forgotten {
         /// Who.
@@ -113,6 +121,9 @@ pub struct History(Arc<Mutex<Entries>>);
 #[derive(Debug, Default)]
 struct Entries {
     events: Vec<Event>,
+    /// How far each producer's numbers are acknowledged on each partition.
+    acknowledged_ends: HashMap<(u32, Partition), u64>,
+    commits_count: usize,
     /// Whether the machine has no power, and what it said nevertheless.
     dark: bool,
     unheard: Vec<Event>,
@@ -127,6 +138,7 @@ impl History {
             entries.unheard.push(event);
             return false;
         }
+        entries.count(&event);
         entries.events.push(event);
         true
     }
@@ -153,18 +165,21 @@ impl History {
         self.len() == 0
     }
 
-    /// How many records were acknowledged so far.
+    /// How many records were acknowledged so far; one that was sent and acknowledged again counts once.
     pub fn acknowledged_count(&self) -> u64 {
-        let acknowledged = |event: &Event| match event {
-            Event::Acknowledged { numbers, .. } => numbers.end - numbers.start,
-            _ => 0,
-        };
-        self.lock().events.iter().map(acknowledged).sum()
+        self.lock().acknowledged_ends.values().sum()
     }
 
     /// How many commits were acknowledged so far.
     pub fn commits_count(&self) -> usize {
-        self.lock().events.iter().filter(|event| matches!(event, Event::Committed { .. })).count()
+        self.lock().commits_count
+    }
+
+    /// Whether each of these producers was refused with this code after the first `since` events.
+    pub fn are_refused(&self, producers: Range<u32>, code: i16, since: usize) -> bool {
+        let entries = self.lock();
+        let later = &entries.events[since..];
+        producers.into_iter().all(|producer| later.contains(&Event::Refused { producer, code }))
     }
 
     /// Holds what was told against what is there.
@@ -175,7 +190,26 @@ impl History {
         findings
     }
 
+    /// Holds what groups were told against what a `read_committed` reader finds in the end. What producers did stands in
+    /// a [`Ledger`].
+    pub fn check_groups(&self, committed: &Contents) -> Findings {
+        check::check_groups(&self.lock().events, committed)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::Acknowledged { producer, partition, numbers, .. } => {
+                let end = self.acknowledged_ends.entry((*producer, *partition)).or_default();
+                *end = numbers.end.max(*end);
+            }
+            Event::Committed { .. } => self.commits_count += 1,
+            _ => {}
+        }
     }
 }

@@ -25,6 +25,7 @@ const OUTSTANDING: u64 = 2_000;
 /// Records between two commits of a member.
 const COMMIT_EVERY: usize = 50;
 
+/// What all of them have in common.
 fn config(run: &Run) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", run.address());
@@ -114,10 +115,14 @@ fn send(
     producer.send(record).map_err(|(error, _)| error).expect("the queue has room");
 }
 
-/// A member of a group: joins, reads and commits until the run is stopped.
-pub fn consume(group: &Arc<str>, instance: &str, run: &Run, history: &History) {
+/// A member of a group: joins, reads and commits until the run is stopped. With an instance's name it keeps its place
+/// when the broker comes back; without one the group is balanced anew.
+pub fn consume(group: &Arc<str>, instance: Option<&str>, run: &Run, history: &History) {
     let mut config = config(run);
-    config.set("group.id", &**group).set("group.instance.id", instance);
+    config.set("group.id", &**group);
+    if let Some(instance) = instance {
+        config.set("group.instance.id", instance);
+    }
     config.set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
     config.set("session.timeout.ms", "6000").set("heartbeat.interval.ms", "500");
     config.set("fetch.wait.max.ms", "20").set("fetch.error.backoff.ms", "5");

@@ -200,6 +200,7 @@ impl Producer {
                         Some((_, count)) => *count += 1,
                         None => self.refusals.push((code, 1)),
                     }
+                    ensure_heard(history.enter(Event::Refused { producer: self.id, code }))?;
                     if code == OUT_OF_ORDER_SEQUENCE {
                         // Everything before it was acknowledged: the broker has forgotten some of that.
                         let heard = history.enter(Event::Forgotten {

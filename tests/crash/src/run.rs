@@ -1,12 +1,23 @@
 //! One stretch of load: where the broker is, and whether the clients shall stop.
 //!
-//! Owns the flag and the pauses between attempts. Invariants: a pause ends at once when the run is stopped.
+//! Owns the flag, the pauses between attempts, and the patience of the cases. Invariants: a pause ends at once when the run is stopped.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidings_tests::until_within;
+
 /// How long a client waits before it tries again.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long the laboratory waits for anything: several cases share a machine that does much else.
+const LONG: Duration = Duration::from_secs(180);
+
+/// Asks again until `condition` answers something; panics when it takes too long.
+#[track_caller]
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    until_within(LONG, what, condition)
+}
 
 /// Shared by the clients of a broker.
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use tidings_tests::until;
+
+use crate::run::until;
 
 /// `_IOR('X', 125, __u32)`.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
@@ -29,13 +30,13 @@ pub const MOUNT_OPTIONS: &[&str] =
 #[derive(Debug)]
 pub struct Volume {
     folder: TempDir,
-    options: String,
+    options: &'static str,
     mounted: bool,
 }
 
 impl Volume {
     /// Makes and mounts a file system of so many megabytes.
-    pub fn create(megabytes: u64, options: &str) -> Result<Self> {
+    pub fn create(megabytes: u64, options: &'static str) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "cutting the power of a disk needs root (it mounts a file system): run this test as root"
@@ -43,7 +44,7 @@ impl Volume {
         let folder = tempfile::Builder::new().prefix("tidings-volume-").tempdir_in(images())?;
         let image = folder.path().join("image");
         File::create(&image)?.set_len(megabytes << 20)?;
-        let mut volume = Self { options: options.to_owned(), mounted: false, folder };
+        let mut volume = Self { options, mounted: false, folder };
         run("mkfs.ext4", &["-q", "-F", "-J", "size=4", path_text(&image)])?;
         std::fs::create_dir(volume.mount_point())?;
         volume.mount()?;
@@ -58,6 +59,11 @@ impl Volume {
     /// Where it is mounted.
     pub fn mount_point(&self) -> PathBuf {
         self.folder.path().join("mount")
+    }
+
+    /// How it is mounted.
+    pub fn options(&self) -> &'static str {
+        self.options
     }
 
     /// Cuts the power. Whoever has files open there gets errors from now on.

@@ -1,6 +1,6 @@
-//! The short form of the case with kills, and of its control. `TIDINGS_CRASH_SEED` sets the seed.
+//! The short form of every case, and of its control. `TIDINGS_CRASH_SEED` sets the seed.
 
-use tidings_crash::cases::{Plan, case};
+use tidings_crash::cases::{CASES, Plan, case};
 
 fn seed() -> u64 {
     std::env::var("TIDINGS_CRASH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
@@ -25,11 +25,30 @@ fn check(name: &str) {
 }
 
 macro_rules! short {
-    ($($test:ident: $name:literal;)*) => { $(#[test] fn $test() { check($name); })* };
+    ($($test:ident: $name:literal;)*) => {
+        const SHORT: &[&str] = &[$($name),*];
+        $(#[test] fn $test() { check($name); })*
+    };
 }
 
-// The other cases still have findings of their own or of their controls to be told apart (docs/durability.md): until
-// they are, `tidings-crash --case NAME` runs them, and a change is not held up by them.
 short! {
     kills: "kill";
+    kills_at_file_operations: "kill-points";
+    power_cuts: "power";
+    power_cuts_at_file_operations: "power-points";
+    torn_tails: "tails";
+    flipped_bits: "flips";
+    failing_syncs: "sync-fails";
+    failing_writes: "write-fails";
+    a_full_disk: "full";
+    no_descriptors: "files";
+    a_read_only_file_system: "read-only";
+    a_jumping_clock: "clock";
+}
+
+/// A case that is not in the list above would hold up nothing.
+#[test]
+fn every_case_is_here() {
+    assert_eq!(CASES.len(), SHORT.len());
+    assert!(CASES.iter().all(|case| SHORT.contains(&case.name)));
 }

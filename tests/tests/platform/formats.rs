@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidings_tests::{Kafka, LONG, Launch, kafka_tool, until};
 
 const DUMP: &str = "kafka.tools.DumpLogSegments";
-const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+pub(crate) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 const RECORDS_PER_CODEC: usize = 2000;
 
 /// Fills partition 0 of `topic` by idempotent producers, one for each codec.
@@ -41,7 +41,7 @@ fn commit(kafka: &Kafka, topic: &str) {
     });
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|found| found == extension));
@@ -51,7 +51,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 #[track_caller]
-fn dump(files: &[PathBuf], flags: &[&str]) -> String {
+pub(crate) fn dump(files: &[PathBuf], flags: &[&str]) -> String {
     let names: Vec<String> = files.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let names = names.join(",");
     let printed = kafka_tool(DUMP, &[&["--files", &names], flags].concat());

@@ -3,11 +3,15 @@
 //! One program for all of it, so that its tests run side by side. A module is a promise of the platform.
 
 mod activities;
+mod cleaning;
 mod crashes;
 mod demo;
+mod disks;
 mod failures;
 mod formats;
+mod groups;
 mod hostile;
 mod lifecycle;
 mod store;
 mod support;
+mod transactions;

@@ -153,8 +153,12 @@ fn read_field(value: &Value, context: Versions) -> Result<Field> {
         bail!("field {name} has the unknown property {key}");
     }
     let optional = |key: &str| value[key].as_str().map_or(Ok(Versions::NONE), Versions::parse);
-    let versions = Versions::parse(string(value, "versions")?)?;
     let tagged = optional("taggedVersions")?;
+    // A field that is tagged wherever it exists may leave the other property out.
+    let versions = match value["versions"].as_str() {
+        None if value.get("taggedVersions").is_some() => tagged,
+        _ => Versions::parse(string(value, "versions")?)?,
+    };
     let tag = value["tag"].as_u64().map(u32::try_from).transpose()?;
     if tag.is_some() && tagged.and(context) != versions.and(context) {
         bail!("field {name} is tagged in some of its versions only");

@@ -84,6 +84,11 @@ impl Intake {
         Ok(Some(Frame { bytes, reservation }))
     }
 
+    /// Whether some of the next frame has arrived.
+    pub(crate) fn has_more(&self) -> bool {
+        self.reader.buffered() > 0
+    }
+
     /// To be called when a frame has been handled: decides whether its memory is kept for the next one.
     pub(crate) fn handled(&mut self) {
         let grown_to = self.reader.grown_to();

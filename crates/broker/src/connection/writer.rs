@@ -15,9 +15,6 @@ use tidings_wire::Chunk;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// File ranges from this size on go by `sendfile`.
-const SENDFILE_FROM_BYTES: usize = 16 * 1024;
-
 /// The most pieces handed to one vectored write.
 const MAX_SLICES: usize = 64;
 
@@ -29,10 +26,11 @@ pub(crate) struct Answer {
 }
 
 /// Answers queued for one write, in order.
-#[derive(Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Piece>,
     bytes: usize,
+    /// File ranges from this size on go by `sendfile` (`socket.sendfile.min.bytes`).
+    sendfile_min_bytes: usize,
 }
 
 enum Piece {
@@ -41,6 +39,10 @@ enum Piece {
 }
 
 impl Outbox {
+    pub(crate) fn new(sendfile_min_bytes: usize) -> Outbox {
+        Outbox { queue: VecDeque::new(), bytes: 0, sendfile_min_bytes }
+    }
+
     /// Bytes queued and not yet written.
     pub(crate) fn len(&self) -> usize {
         self.bytes
@@ -70,7 +72,7 @@ impl Outbox {
     }
 
     fn push_file(&mut self, slice: FileSlice) -> io::Result<()> {
-        if slice.len < SENDFILE_FROM_BYTES || slice.as_fd().is_none() {
+        if slice.len < self.sendfile_min_bytes || slice.as_fd().is_none() {
             self.push_bytes(slice.read()?);
         } else {
             self.bytes += slice.len;

@@ -5,15 +5,60 @@
 //! name, version 4 features with a minimum version of 0). Produce is listed from version 0, though it is served from 3:
 //! librdkafka before 2.6.1 would not compress otherwise (Kafka does the same).
 
+use tidings_coordinator::TRANSACTION_VERSION_2;
 use tidings_model::ErrorCode;
 use tidings_wire::ApiKey;
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
-use tidings_wire::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+use tidings_wire::messages::api_versions_response::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
 
 use crate::handlers::served_apis;
 
 /// The first version whose request names the client's software.
 const WITH_SOFTWARE_NAME: i16 = 3;
+
+/// The first version with room for features (KIP-584).
+const WITH_FEATURES: i16 = 3;
+
+/// Before this version clients cannot read a feature whose lowest level is 0.
+const WITH_LEVEL_0: i16 = 4;
+
+/// Features never change while a broker runs.
+const FEATURES_EPOCH: i64 = 0;
+
+/// What all clients may rely on, and up to which level.
+const FEATURES: &[Feature] = &[
+    // The consumer protocol (KIP-848).
+    Feature { name: "group.version", max_level: 1 },
+    // Level 2: an epoch for every transaction, partitions added by what is written to them (KIP-890).
+    Feature { name: "transaction.version", max_level: TRANSACTION_VERSION_2 },
+];
+
+struct Feature {
+    name: &'static str,
+    max_level: i16,
+}
+
+impl Feature {
+    fn supported(&self, version: i16) -> SupportedFeatureKey {
+        SupportedFeatureKey {
+            name: self.name.to_owned(),
+            min_version: if version < WITH_LEVEL_0 { 1 } else { 0 },
+            max_version: self.max_level,
+            ..SupportedFeatureKey::default()
+        }
+    }
+
+    fn finalized(&self) -> FinalizedFeatureKey {
+        FinalizedFeatureKey {
+            name: self.name.to_owned(),
+            max_version_level: self.max_level,
+            min_version_level: self.max_level,
+            ..FinalizedFeatureKey::default()
+        }
+    }
+}
 
 /// Answers a request of a known version.
 pub(crate) fn handle(request: &ApiVersionsRequest, version: i16) -> ApiVersionsResponse {
@@ -25,7 +70,16 @@ pub(crate) fn handle(request: &ApiVersionsRequest, version: i16) -> ApiVersionsR
             ..ApiVersionsResponse::default()
         };
     }
-    ApiVersionsResponse { api_keys: listed(), ..ApiVersionsResponse::default() }
+    if version < WITH_FEATURES {
+        return ApiVersionsResponse { api_keys: listed(), ..ApiVersionsResponse::default() };
+    }
+    ApiVersionsResponse {
+        api_keys: listed(),
+        supported_features: FEATURES.iter().map(|feature| feature.supported(version)).collect(),
+        finalized_features_epoch: FEATURES_EPOCH,
+        finalized_features: FEATURES.iter().map(Feature::finalized).collect(),
+        ..ApiVersionsResponse::default()
+    }
 }
 
 /// Answers a request of a version that is not known.

@@ -36,12 +36,20 @@ fn describe(cx: &Cx<'_>, group_id: String, with_operations: bool) -> DescribedGr
         },
         None => DescribedGroup {
             error_code: if cx.version < GROUP_ID_NOT_FOUND { 0 } else { ErrorCode::GroupIdNotFound.code() },
-            error_message: (cx.version >= GROUP_ID_NOT_FOUND).then(|| format!("Group {group_id} not found.")),
+            error_message: (cx.version >= GROUP_ID_NOT_FOUND).then(|| why_not(cx, &group_id)),
             group_id,
             group_state: "Dead".to_owned(),
             authorized_operations: operations::NOT_ASKED,
             ..DescribedGroup::default()
         },
+    }
+}
+
+fn why_not(cx: &Cx<'_>, group_id: &str) -> String {
+    let found = cx.shared.groups.look(group_id, |groups, _| groups.describe_consumer_group(group_id));
+    match found {
+        Some(Ok(_)) => format!("Group {group_id} is not a classic group."),
+        _ => format!("Group {group_id} not found."),
     }
 }
 

@@ -4,8 +4,7 @@
 //! for each partition and in all; the first partition that has something gives at least one batch, however large (KIP-74).
 //! Records are not read here: the answer names file ranges, and the connection sends them.
 //!
-//! Version 5 tells the log's start, 7 brings fetch sessions (KIP-227): every answer names session 0, which tells the
-//! client to send full requests; 9 checks the leader epoch (KIP-320), 10 may carry zstd, 11 names a rack, 12 has tagged
+//! Version 5 tells the log's start, 7 brings [fetch sessions](crate::fetch_sessions) (KIP-227), 9 checks the leader epoch (KIP-320), 10 may carry zstd, 11 names a rack, 12 has tagged
 //! fields, 13 names topics by id (KIP-516), 15 moves the replica id (KIP-903), 16 tells the leader (KIP-951), 17 and 18
 //! are for followers.
 
@@ -13,14 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_log::{FetchWaiter, FileSlice, PartitionLog, ReadError, UpTo};
+use tidings_log::{FetchWaiter, Fetched, FileSlice, PartitionLog, ReadError, UpTo};
 use tidings_model::ErrorCode;
 use tidings_wire::Records;
 use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
-use tidings_wire::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
+use tidings_wire::messages::fetch_response::{
+    AbortedTransaction, FetchResponse, FetchableTopicResponse, PartitionData,
+};
 use tokio::time::Instant;
 
 use crate::handlers::Cx;
+use crate::lazy_timer::LazyTimer;
 
 /// The oldest version served: the first with record batches of format 2.
 pub(crate) const MIN_VERSION: i16 = 4;
@@ -32,12 +34,18 @@ const LEADER_EPOCH: i32 = 0;
 /// The longest a fetch waits, whatever it asks for: a connection must notice in the end that its peer is gone.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse, Vec<FileSlice>) {
-    if request.session_id != 0 && request.session_epoch > 0 {
-        // No session was ever given out; the client starts over with a full request.
-        let error_code = ErrorCode::FetchSessionIdNotFound.code();
-        return (FetchResponse { error_code, ..FetchResponse::default() }, Vec::new());
-    }
+pub(crate) async fn handle(
+    cx: &Cx<'_>,
+    request: FetchRequest,
+    timer: &mut LazyTimer,
+) -> (FetchResponse, Vec<FileSlice>) {
+    let (sessions, by_id) = (&cx.shared.fetch_sessions, cx.version >= BY_TOPIC_ID);
+    let context = match sessions.begin(&request, by_id, cx.shared.clock.steady_ms()) {
+        Ok(context) => context,
+        Err(error) => return refused(error),
+    };
+    let mut request = request;
+    request.topics = context.wanted(std::mem::take(&mut request.topics));
     let fetch = Fetch::resolve(cx, &request);
     let mut found = fetch.read();
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
@@ -48,10 +56,13 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse
             fetch.register(&waiter);
             // What arrived before the registration would not wake us.
             found = fetch.read();
-            if found.is_enough(request.min_bytes)
-                || tokio::time::timeout_at(deadline, waiter.woken()).await.is_err()
-            {
+            if found.is_enough(request.min_bytes) {
                 break;
+            }
+            tokio::select! {
+                biased;
+                () = waiter.woken() => {}
+                () = timer.until(deadline) => break,
             }
             found = fetch.read();
             if found.is_enough(request.min_bytes) {
@@ -59,8 +70,18 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FetchRequest) -> (FetchResponse
             }
         }
     }
+    let now_ms = cx.shared.clock.steady_ms();
+    let session_id = match sessions.finish(context, by_id, &request.topics, &mut found.topics, now_ms) {
+        Ok(session_id) => session_id,
+        Err(error) => return refused(error),
+    };
     cx.shared.metrics.fetched(found.bytes);
-    (FetchResponse { responses: found.topics, ..FetchResponse::default() }, found.files)
+    (FetchResponse { responses: found.topics, session_id, ..FetchResponse::default() }, found.files)
+}
+
+/// What is wrong with the session concerns the request as a whole; the client begins anew.
+fn refused(error: ErrorCode) -> (FetchResponse, Vec<FileSlice>) {
+    (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new())
 }
 
 /// A request with its topics looked up once.
@@ -147,17 +168,39 @@ impl Fetch {
         let fetched = log
             .read(wanted.fetch_offset, limit, self.up_to, found.bytes == 0)
             .map_err(|error| code(&error))?;
+        let aborted_transactions = match self.read_committed {
+            true => Some(aborted(log, wanted.fetch_offset, &fetched)?),
+            false => None,
+        };
         Ok(PartitionData {
             partition_index: wanted.partition,
             error_code: ErrorCode::None.code(),
             high_watermark: fetched.high_watermark,
             last_stable_offset: fetched.last_stable_offset,
             log_start_offset: fetched.log_start_offset,
-            aborted_transactions: self.read_committed.then(Vec::new),
+            aborted_transactions,
             records: Some(found.take(fetched.slice)),
             ..PartitionData::default()
         })
     }
+}
+
+/// The aborted transactions with records in what was read: the client skips them.
+fn aborted(
+    log: &PartitionLog,
+    fetch_offset: i64,
+    fetched: &Fetched,
+) -> Result<Vec<AbortedTransaction>, ErrorCode> {
+    if fetched.slice.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = log.aborted_transactions(fetch_offset, fetched.end_offset).map_err(|error| code(&error))?;
+    let show = |aborted: tidings_log::AbortedTransaction| AbortedTransaction {
+        producer_id: aborted.producer_id,
+        first_offset: aborted.first_offset,
+        ..AbortedTransaction::default()
+    };
+    Ok(found.into_iter().map(show).collect())
 }
 
 impl Found {

@@ -1,7 +1,7 @@
-//! FindCoordinator, versions 0 to 6: who coordinates a group: always this node.
+//! FindCoordinator, versions 0 to 6: who coordinates a group or a transactional id: always this node.
 //!
-//! The first request creates `__consumer_offsets`. Version 1 brought the key type, 4 many keys at once (KIP-699), 6
-//! share groups. Transactions and share groups are not served: their keys get an error that clients do not retry.
+//! The first request creates `__consumer_offsets` or `__transaction_state`. Version 1 brought the key type, 4 many keys at
+//! once (KIP-699), 6 share groups, which are not served: their keys get an error that clients do not retry.
 
 use tidings_model::ErrorCode;
 use tidings_wire::messages::find_coordinator_request::FindCoordinatorRequest;
@@ -18,10 +18,7 @@ const TRANSACTION: i8 = 1;
 pub(crate) async fn handle(cx: &Cx<'_>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error, message) = match request.key_type {
         GROUP => (cx.shared.groups_ready().await.err(), None),
-        TRANSACTION => (
-            Some(ErrorCode::TransactionalIdAuthorizationFailed),
-            Some("transactions are not served by this broker".to_owned()),
-        ),
+        TRANSACTION => (cx.shared.transactions_ready().await.err(), None),
         _ => (Some(ErrorCode::InvalidRequest), Some(format!("key type {} is not served", request.key_type))),
     };
     let error_code = error.unwrap_or_default().code();

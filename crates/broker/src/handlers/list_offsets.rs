@@ -17,7 +17,6 @@ use tidings_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 
-use crate::decompress::find_record;
 use crate::handlers::Cx;
 use crate::handlers::fetch::check_leader_epoch;
 
@@ -28,7 +27,6 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
-const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 const LEADER_EPOCH: i32 = 0;
 
@@ -41,54 +39,59 @@ const SPECIAL_SINCE: [(i64, i16); 4] =
     [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9), (EARLIEST_PENDING_UPLOAD, 11)];
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let isolation_level = request.isolation_level;
-    let repeated = repeated(&request.topics);
-    let answer = |topic: ListOffsetsTopic| {
-        let refused = |wanted: &ListOffsetsPartition| match isolation_level {
-            // Kafka has no better word for a level that there is not.
-            level if !(READ_UNCOMMITTED..=READ_COMMITTED).contains(&level) => {
-                Some(ErrorCode::UnknownServerError)
-            }
-            _ if repeated.contains(&(topic.name.clone(), wanted.partition_index)) => {
-                Some(ErrorCode::InvalidRequest)
-            }
-            _ => None,
-        };
-        let known = cx.shared.topics.by_name(&topic.name);
-        let answer = |wanted: &ListOffsetsPartition| {
-            let log = known.as_ref().and_then(|known| known.partition(wanted.partition_index));
-            let log = refused(wanted).map_or(log.ok_or(ErrorCode::UnknownTopicOrPartition), Err);
-            match log.and_then(|log| find(cx, wanted, log, isolation_level == READ_COMMITTED)) {
-                Ok(found) => show(wanted, found, cx.version),
-                Err(error) => failed(wanted.partition_index, error),
-            }
-        };
-        let partitions = topic.partitions.iter().map(answer).collect();
-        ListOffsetsTopicResponse { partitions, name: topic.name, ..ListOffsetsTopicResponse::default() }
-    };
+    let read_committed = request.isolation_level == READ_COMMITTED;
+    let repeated = repeated_partitions(&request);
+    let answer = |topic| answer_topic(cx, topic, &repeated, read_committed);
     // A topic of which nothing is asked is not answered.
     let topics =
         request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(answer).collect();
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
-/// The partitions that are asked for more than once.
-fn repeated(topics: &[ListOffsetsTopic]) -> HashSet<(String, i32)> {
+/// Partitions that a request names more than once: none of their answers would be the right one.
+fn repeated_partitions(request: &ListOffsetsRequest) -> HashSet<(String, i32)> {
     let mut seen = HashSet::new();
-    let all = topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index))
-    });
-    all.filter(|asked| !seen.insert(*asked)).map(|(topic, partition)| (topic.to_owned(), partition)).collect()
+    let mut repeated = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            if !seen.insert((&*topic.name, partition.partition_index)) {
+                repeated.insert((topic.name.clone(), partition.partition_index));
+            }
+        }
+    }
+    repeated
 }
 
-fn failed(partition_index: i32, error: ErrorCode) -> ListOffsetsPartitionResponse {
-    ListOffsetsPartitionResponse {
-        partition_index,
-        error_code: error.code(),
-        timestamp: -1,
-        offset: -1,
-        leader_epoch: -1,
-        ..ListOffsetsPartitionResponse::default()
+fn answer_topic(
+    cx: &Cx<'_>,
+    topic: ListOffsetsTopic,
+    repeated: &HashSet<(String, i32)>,
+    read_committed: bool,
+) -> ListOffsetsTopicResponse {
+    let known = cx.shared.topics.by_name(&topic.name);
+    let answer = |wanted: ListOffsetsPartition| {
+        let log = known.as_ref().and_then(|known| known.partition(wanted.partition_index));
+        let log = log.ok_or(ErrorCode::UnknownTopicOrPartition);
+        let is_repeated =
+            !repeated.is_empty() && repeated.contains(&(topic.name.clone(), wanted.partition_index));
+        let log = if is_repeated { Err(ErrorCode::InvalidRequest) } else { log };
+        let found = log.and_then(|log| find(cx, &wanted, log, read_committed));
+        match found {
+            Ok(found) => show(&wanted, found, cx.version),
+            Err(error) => ListOffsetsPartitionResponse {
+                partition_index: wanted.partition_index,
+                error_code: error.code(),
+                timestamp: -1,
+                offset: -1,
+                leader_epoch: -1,
+                ..ListOffsetsPartitionResponse::default()
+            },
+        }
+    };
+    ListOffsetsTopicResponse {
+        partitions: topic.partitions.into_iter().map(answer).collect(),
+        name: topic.name,
+        ..ListOffsetsTopicResponse::default()
     }
 }
 
@@ -122,42 +125,12 @@ fn find(
         }
         EARLIEST | EARLIEST_LOCAL => return Ok(at(log.log_start_offset())),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => {
-            let found = log.max_timestamp().map_err(|error| error.error_code())?;
-            let largest = found.as_ref().map_or(0, |found| found.timestamp_ms);
-            found.map(|found| exact(found, largest)).transpose()?
-        }
+        MAX_TIMESTAMP => log.max_timestamp().map_err(|error| error.error_code())?,
         timestamp if timestamp < 0 => return Err(ErrorCode::UnsupportedVersion),
-        timestamp => {
-            let found = log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?;
-            found.map(|found| exact(found, timestamp)).transpose()?
-        }
+        timestamp => log.offset_for_timestamp(timestamp).map_err(|error| error.error_code())?,
     };
     let unknown = FoundOffset { offset: -1, timestamp: -1, leader_epoch: -1, old_style: Vec::new() };
     Ok(record.filter(|record| record.offset < end).map_or(unknown, FoundOffset::from))
-}
-
-/// The record itself, where the log could only name the compressed batch that holds it.
-fn exact(found: TimestampedOffset, timestamp_ms: i64) -> Result<TimestampedOffset, ErrorCode> {
-    let Some(batch) = &found.compressed else { return Ok(found) };
-    let batch = batch.read().map_err(|error| {
-        tracing::error!(%error, "read failed");
-        ErrorCode::KafkaStorageError
-    })?;
-    match find_record(batch, |record| record.timestamp_ms >= timestamp_ms) {
-        Ok(Some(record)) => Ok(TimestampedOffset {
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            compressed: None,
-            ..found
-        }),
-        Ok(None) => Ok(found),
-        Err(error) => {
-            // Only its producer knows what it wrote; the batch as a whole is still a right answer, if a coarse one.
-            tracing::debug!(%error, "cannot look into a batch");
-            Ok(found)
-        }
-    }
 }
 
 impl From<TimestampedOffset> for FoundOffset {

@@ -1,8 +1,9 @@
 //! OffsetFetch, versions 0 to 10: how far groups have read.
 //!
 //! An answer tells durable offsets only: it waits for the commit of what it shows. Version 2 can ask for everything a
-//! group committed and has an error of its own, 5 tells leader epochs, 7 asks for stable offsets (KIP-447; there are no
-//! transactions yet that could make one unstable), 8 takes many groups (KIP-709), 10 names topics by id (KIP-516).
+//! group committed and has an error of its own, 5 tells leader epochs, 7 asks for stable offsets (KIP-447): one that an
+//! open transaction may be about to replace is answered with UNSTABLE_OFFSET_COMMIT; 8 takes many groups (KIP-709), 9
+//! tells which member asks (KIP-848), 10 names topics by id (KIP-516).
 
 use tidings_coordinator as coordinator;
 use tidings_model::{ErrorCode, TopicId};
@@ -21,10 +22,11 @@ const MANY_GROUPS: i16 = 8;
 const BY_TOPIC_ID: i16 = 10;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let requires_stable = request.require_stable;
     if cx.version >= MANY_GROUPS {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            groups.push(fetch(cx, group).await);
+            groups.push(fetch(cx, group, requires_stable).await);
         }
         return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
     }
@@ -41,7 +43,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: OffsetFetchRequest) -> OffsetFe
     let group =
         OffsetFetchRequestGroup { group_id: request.group_id, topics, ..OffsetFetchRequestGroup::default() };
     let asked = group.topics.clone();
-    let answer = fetch(cx, group).await;
+    let answer = fetch(cx, group, requires_stable).await;
     single(answer, cx.version, asked)
 }
 
@@ -75,7 +77,11 @@ fn single(
     OffsetFetchResponse { topics, error_code, ..OffsetFetchResponse::default() }
 }
 
-async fn fetch(cx: &Cx<'_>, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn fetch(
+    cx: &Cx<'_>,
+    group: OffsetFetchRequestGroup,
+    requires_stable: bool,
+) -> OffsetFetchResponseGroup {
     let group_id = group.group_id.clone();
     let error = |error: ErrorCode| OffsetFetchResponseGroup {
         group_id: group_id.clone(),
@@ -87,8 +93,18 @@ async fn fetch(cx: &Cx<'_>, group: OffsetFetchRequestGroup) -> OffsetFetchRespon
     }
     let mut unknown = Vec::new();
     let topics = group.topics.map(|topics| select(cx, topics, &mut unknown));
-    let request = coordinator::OffsetFetchRequest { group_id: group.group_id, topics };
-    let answer = cx.shared.groups.call(&group_id, |groups, _| groups.offset_fetch(request)).await;
+    let request = coordinator::OffsetFetchRequest { group_id: group.group_id, topics, requires_stable };
+    let (member_id, member_epoch) = (group.member_id, group.member_epoch);
+    let answer = cx
+        .shared
+        .groups
+        .call(&group_id, |groups, _| {
+            match groups.check_offset_fetch(&group_id, member_id.as_deref(), member_epoch) {
+                ErrorCode::None => groups.offset_fetch(request),
+                error => coordinator::OffsetFetchResponse::refused(error),
+            }
+        })
+        .await;
     let Some(answer) = answer else { return error(ErrorCode::CoordinatorNotAvailable) };
     if answer.error != ErrorCode::None {
         return error(answer.error);
@@ -149,6 +165,7 @@ fn show(cx: &Cx<'_>, topic: coordinator::FetchedTopic) -> OffsetFetchResponseTop
         committed_offset: partition.offset,
         committed_leader_epoch: partition.leader_epoch,
         metadata: Some(partition.metadata),
+        error_code: partition.error.code(),
         ..OffsetFetchResponsePartitions::default()
     };
     OffsetFetchResponseTopics {

@@ -17,6 +17,9 @@ use crate::handlers::fetch::check_leader_epoch;
 
 const WITH_LEADER_EPOCH: i16 = 1;
 
+/// The epoch that is in force.
+const LEADER_EPOCH: i32 = 0;
+
 pub(crate) async fn handle(
     cx: &Cx<'_>,
     request: OffsetForLeaderEpochRequest,
@@ -31,6 +34,10 @@ fn answer_topic(cx: &Cx<'_>, topic: OffsetForLeaderTopic) -> OffsetForLeaderTopi
         let log = known.as_ref().and_then(|known| known.partition(wanted.partition));
         let found = log.ok_or(ErrorCode::UnknownTopicOrPartition).and_then(|log| {
             check_leader_epoch(wanted.current_leader_epoch)?;
+            if wanted.leader_epoch == LEADER_EPOCH {
+                // Also of a log that nobody has written to.
+                return Ok((LEADER_EPOCH, log.high_watermark()));
+            }
             let end = log.end_of_leader_epoch(wanted.leader_epoch);
             // What is not durable yet is not told.
             Ok(end.map_or((-1, -1), |(epoch, offset)| (epoch, offset.min(log.high_watermark()))))

@@ -3,10 +3,12 @@
 //! The synchronous part decodes, appends every partition's batch in the order of the request and remembers the newest
 //! commit ticket; the answer waits for that one, because commit rounds end in order. With acks=-1 and acks=1 the answer
 //! leaves when the records are durable; with acks=0 there is none, and an error closes the connection. Each partition has
-//! its own verdict. Version 7 may carry zstd, 8 has record errors (KIP-467), 10 tells the leader (KIP-951), 12 belongs to
-//! transactions (KIP-890), 13 names topics by id (KIP-516). Versions 0 to 2 carry record formats that are not stored.
+//! its own verdict. Version 7 may carry zstd, 8 has record errors (KIP-467), 10 tells the leader (KIP-951), 11 knows
+//! TRANSACTION_ABORTABLE, from 12 on writing to a partition takes it into the transaction (KIP-890), 13 names topics by id
+//! (KIP-516). Versions 0 to 2 carry record formats that are not stored.
 //!
-//! Transactional batches are refused: transactions are not served yet.
+//! A batch that begins a transaction in its partition is appended only after the coordinator has confirmed that the partition
+//! is part of it; later batches of the transaction need no question.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tidings_coordinator::{AddPartitionsRequest, TRANSACTION_VERSION_2};
 use tidings_log::batch::BatchHeader;
-use tidings_log::{AppendOptions, CommitError, CommitTicket, Origin};
+use tidings_log::{AppendError, AppendOptions, Appended, CommitError, CommitTicket, Origin, PartitionLog};
 use tidings_model::ErrorCode;
 use tidings_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use tidings_wire::messages::produce_response::{
@@ -27,9 +30,16 @@ use crate::connection::Answer;
 use crate::handlers::{RequestError, encode};
 use crate::shared::Shared;
 use crate::topics::image::Topic;
+use crate::transactions::{RefusedBatch, one_partition};
 
 /// The oldest version served: the first with record batches of format 2.
 pub(crate) const MIN_VERSION: i16 = 3;
+
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 11;
+
+/// The first version whose batches add their partition to the transaction.
+const ADDS_PARTITION: i16 = 12;
 
 const BY_TOPIC_ID: i16 = 13;
 
@@ -57,12 +67,13 @@ pub(crate) fn begin(
     let acks = request.acks;
     let refusal = refuse_all(&request);
     let mut commit = CommitTicket::ready();
+    let from = Source { version, transactional_id: request.transactional_id };
     let responses = request
         .topic_data
         .into_iter()
         .map(|topic| match &refusal {
             Some(verdict) => refused(topic, verdict),
-            None => append_topic(shared, topic, version, &mut commit),
+            None => append_topic(shared, topic, &from, &mut commit),
         })
         .collect();
     if acks == 0 {
@@ -75,6 +86,12 @@ pub(crate) fn begin(
     }
     let response = ProduceResponse { responses, ..ProduceResponse::default() };
     Ok(Some(PendingProduce { response, version, correlation_id, received, commit, outcome: None }))
+}
+
+/// Who produces, and how it speaks.
+struct Source {
+    version: i16,
+    transactional_id: Option<String>,
 }
 
 /// What is wrong with one partition, for its part of the answer.
@@ -95,9 +112,25 @@ fn refuse_all(request: &ProduceRequest) -> Option<Verdict> {
     if !matches!(request.acks, -1..=1) {
         return Some(ErrorCode::InvalidRequiredAcks.into());
     }
-    request.transactional_id.as_ref().map(|_| Verdict {
-        error: ErrorCode::TransactionalIdAuthorizationFailed,
-        message: Some("transactions are not served by this broker".to_owned()),
+    let mut headers = batches(request).filter(BatchHeader::is_transactional);
+    let first = headers.next()?;
+    if request.transactional_id.is_none() {
+        return Some(ErrorCode::TransactionalIdAuthorizationFailed.into());
+    }
+    // As in Kafka: what is written in one request belongs to one producer.
+    let differs = headers.any(|header| header.producer_id != first.producer_id);
+    differs.then(|| Verdict {
+        error: ErrorCode::InvalidProducerIdMapping,
+        message: Some("Transactional records contained more than one producer ID".to_owned()),
+    })
+}
+
+/// The first batch of each partition.
+fn batches(request: &ProduceRequest) -> impl Iterator<Item = BatchHeader> {
+    let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    partitions.filter_map(|partition| match &partition.records {
+        Some(Records::Bytes(bytes)) => BatchHeader::parse(bytes),
+        _ => None,
     })
 }
 
@@ -128,10 +161,10 @@ fn failed(index: i32, error: ErrorCode) -> PartitionProduceResponse {
 fn append_topic(
     shared: &Arc<Shared>,
     data: TopicProduceData,
-    version: i16,
+    from: &Source,
     commit: &mut CommitTicket,
 ) -> TopicProduceResponse {
-    let found = if version >= BY_TOPIC_ID {
+    let found = if from.version >= BY_TOPIC_ID {
         shared.topics.by_id(data.topic_id).ok_or(ErrorCode::UnknownTopicId)
     } else {
         shared.topics.by_name(&data.name).ok_or(ErrorCode::UnknownTopicOrPartition)
@@ -144,7 +177,7 @@ fn append_topic(
     let mut partition_responses = Vec::with_capacity(data.partition_data.len());
     for PartitionProduceData { index, records, .. } in data.partition_data {
         let appended = match &found {
-            Ok(topic) => append_partition(shared, topic, index, records, commit),
+            Ok(topic) => append_partition(shared, topic, index, records, from, commit),
             Err(error) => Err((*error).into()),
         };
         partition_responses.push(appended.unwrap_or_else(|Verdict { error, message }| {
@@ -160,6 +193,7 @@ fn append_partition(
     topic: &Topic,
     index: i32,
     records: Option<Records>,
+    from: &Source,
     commit: &mut CommitTicket,
 ) -> Result<PartitionProduceResponse, Verdict> {
     let log = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -170,10 +204,8 @@ fn append_partition(
         });
     };
     let bytes = records.len();
-    refuse_unserved_batches(&records)?;
-    let options =
-        AppendOptions { origin: Origin::Client, leader_epoch: LEADER_EPOCH, now_ms: shared.clock.wall_ms() };
-    let appended = log.append(records, options).map_err(|error| {
+    let header = one_batch(&records)?;
+    let refused = |error: AppendError| {
         let code = error.error_code();
         if code == ErrorCode::KafkaStorageError
             && let Some(suppressed) = shared.storage_errors.admit()
@@ -181,7 +213,23 @@ fn append_partition(
             tracing::error!(%error, suppressed, "append failed");
         }
         Verdict { error: code, message: Some(error.to_string()) }
-    })?;
+    };
+    let options =
+        AppendOptions { origin: Origin::Client, leader_epoch: LEADER_EPOCH, now_ms: shared.clock.wall_ms() };
+    let begins_transaction =
+        header.filter(|header| header.is_transactional() && !log.is_in_transaction(header));
+    let appended = match begins_transaction {
+        None => log.append_with_more(records, options).map_err(refused)?,
+        Some(header) => {
+            append_first(shared, log, records, options, &header, from).map_err(|error| match error {
+                RefusedBatch::Append(error) => refused(error),
+                RefusedBatch::Transaction(error) => {
+                    let (knows_abortable, adds) = (from.version >= ABORTABLE, from.version >= ADDS_PARTITION);
+                    transaction_error(error, knows_abortable, adds).into()
+                }
+            })?
+        }
+    };
     if !appended.duplicate {
         let count = appended.last_offset - appended.base_offset + 1;
         shared.metrics.produced(&topic.name, count.unsigned_abs(), bytes);
@@ -198,19 +246,50 @@ fn append_partition(
     })
 }
 
+/// Appends a batch that begins the transaction in its partition.
+fn append_first(
+    shared: &Shared,
+    log: &Arc<PartitionLog>,
+    records: Bytes,
+    options: AppendOptions,
+    header: &BatchHeader,
+    from: &Source,
+) -> Result<Appended, RefusedBatch> {
+    let topic_partition = log.topic_partition();
+    let adds = from.version >= ADDS_PARTITION;
+    let request = AddPartitionsRequest {
+        transactional_id: from.transactional_id.clone().unwrap_or_default(),
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        partitions: one_partition(&topic_partition.topic, topic_partition.partition),
+        client_version: if adds { TRANSACTION_VERSION_2 } else { 0 },
+    };
+    let options = AppendOptions { origin: Origin::Transaction, ..options };
+    shared.transactions.append_first(request, adds, || log.append_with_more(records, options))
+}
+
+/// What the transaction coordinator's error is to a producer or a committer of offsets. Older clients do not know all of
+/// them, and some are retried only under another name.
+pub(crate) fn transaction_error(error: ErrorCode, knows_abortable: bool, adds: bool) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if !knows_abortable => ErrorCode::InvalidTxnState,
+        ErrorCode::ConcurrentTransactions if !adds => ErrorCode::NotEnoughReplicas,
+        ErrorCode::CoordinatorNotAvailable => ErrorCode::NotEnoughReplicas,
+        error => error,
+    }
+}
+
 /// From version 3 on a partition carries one batch, of format 2. What else is wrong with it, the log says.
-fn refuse_unserved_batches(records: &Bytes) -> Result<(), Verdict> {
-    let Some(header) = BatchHeader::parse(records) else { return Ok(()) };
+fn one_batch(records: &Bytes) -> Result<Option<BatchHeader>, Verdict> {
+    let Some(header) = BatchHeader::parse(records) else { return Ok(None) };
     if header.size_bytes() < records.len() {
         return Err(Verdict {
             error: ErrorCode::InvalidRecord,
             message: Some("expected exactly one record batch for each partition, found more".to_owned()),
         });
     }
-    if header.is_transactional() {
-        return Err(ErrorCode::InvalidTxnState.into());
-    }
-    Ok(())
+    Ok(Some(header))
 }
 
 fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
@@ -220,6 +299,16 @@ fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
 }
 
 impl PendingProduce {
+    /// Lets the commit begin, which the appends have put off so that one sync serves the whole request.
+    pub(crate) fn begin_commit(&self) {
+        self.commit.begin();
+    }
+
+    /// The same, on this thread where that is cheapest; see [`CommitTicket::commit_here`].
+    pub(crate) fn commit_here(&mut self) {
+        self.commit.commit_here();
+    }
+
     /// Whether the commit has ended, well or not.
     pub(crate) fn is_committed(&mut self) -> bool {
         if self.outcome.is_none() {

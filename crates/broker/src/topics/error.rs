@@ -3,6 +3,7 @@
 //! Owns the one mapping from topic errors to Kafka's codes; the messages are for the people who read clients' logs.
 
 use thiserror::Error;
+use tidings_log::LowSpace;
 use tidings_model::{ErrorCode, TopicId};
 
 use crate::settings::SettingError;
@@ -45,6 +46,11 @@ pub(crate) enum TopicError {
     DeletionDisabled,
     #[error("the change could not be stored: {0}")]
     Storage(String),
+    #[error(
+        "no topic can grow: {} bytes are free on the broker's disk, less than log.min.free.bytes = {}",
+        .0.available_bytes, .0.min_free_bytes
+    )]
+    LowSpace(LowSpace),
 }
 
 impl TopicError {
@@ -63,7 +69,7 @@ impl TopicError {
             TopicError::UnknownName => ErrorCode::UnknownTopicOrPartition,
             TopicError::UnknownId { .. } => ErrorCode::UnknownTopicId,
             TopicError::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
-            TopicError::Storage(_) => ErrorCode::KafkaStorageError,
+            TopicError::Storage(_) | TopicError::LowSpace(_) => ErrorCode::KafkaStorageError,
         }
     }
 }

@@ -42,6 +42,8 @@ impl Topic {
 pub(crate) struct Image {
     by_name: HashMap<Arc<str>, Arc<Topic>>,
     by_id: HashMap<TopicId, Arc<Topic>>,
+    /// Grows with every change.
+    version: u64,
 }
 
 impl Image {
@@ -51,6 +53,16 @@ impl Image {
 
     pub(crate) fn by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.by_id.get(&id)
+    }
+
+    /// Grows with every change.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The names of all topics, in no order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_name.keys()
     }
 
     /// All topics ordered by name.
@@ -71,6 +83,7 @@ impl Image {
 
     /// Adds a topic or replaces the one of the same name.
     pub(crate) fn put(&mut self, topic: Topic) {
+        self.version += 1;
         let topic = Arc::new(topic);
         if let Some(old) = self.by_name.insert(topic.name.clone(), topic.clone()) {
             self.by_id.remove(&old.id);
@@ -80,6 +93,7 @@ impl Image {
 
     pub(crate) fn remove(&mut self, id: TopicId) -> Option<Arc<Topic>> {
         let topic = self.by_id.remove(&id)?;
+        self.version += 1;
         self.by_name.remove(&topic.name);
         Some(topic)
     }

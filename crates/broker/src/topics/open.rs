@@ -91,7 +91,7 @@ fn open_topic(
     topic: &ReplayedTopic,
 ) -> Result<Topic, OpenTopicsError> {
     let name: Arc<str> = topic.name.as_str().into();
-    let config = log_config::of(&topic.overrides, settings);
+    let config = log_config::of(&topic.name, &topic.overrides, settings);
     let mut partitions = Vec::new();
     for partition in 0..topic.partition_count {
         let topic_partition = TopicPartition::new(name.clone(), partition);

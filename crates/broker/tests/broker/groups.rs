@@ -9,7 +9,6 @@ use tidings_broker::ManualClock;
 use tidings_wire::messages::describe_groups_request::DescribeGroupsRequest;
 use tidings_wire::messages::find_coordinator_request::FindCoordinatorRequest;
 use tidings_wire::messages::heartbeat_request::HeartbeatRequest;
-use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use tidings_wire::messages::join_group_response::JoinGroupResponse;
 use tidings_wire::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
@@ -197,25 +196,6 @@ async fn the_offsets_topic_is_made_on_first_use_and_is_not_for_clients_to_write(
     assert_eq!(client.call(3, &find).await.error_code, 0);
     assert!(folder.exists());
     assert_eq!(client.produce("__consumer_offsets", 0, batch(&["x"])).await.error_code, 17);
-}
-
-#[tokio::test]
-async fn transactions_are_refused_with_a_code_that_clients_do_not_retry() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = TestBroker::start(&dir).await;
-    let mut client = broker.client().await;
-    let find =
-        FindCoordinatorRequest { key: "t".to_owned(), key_type: 1, ..FindCoordinatorRequest::default() };
-    assert_eq!(client.call(3, &find).await.error_code, 53);
-    let mut init = InitProducerIdRequest {
-        transactional_id: Some("t".to_owned()),
-        producer_id: -1,
-        producer_epoch: -1,
-        ..InitProducerIdRequest::default()
-    };
-    assert_eq!(client.call(4, &init).await.error_code, 53);
-    init.transactional_id = Some(String::new());
-    assert_eq!(client.call(4, &init).await.error_code, 42);
 }
 
 #[tokio::test]

@@ -134,12 +134,13 @@ async fn acks_and_transactions_are_checked() {
         ..produce_request("orders", 0, batch(&["a"]))
     };
     assert_eq!(only_partition(client.call(9, &with(2, None)).await).error_code, 21);
-    assert_eq!(only_partition(client.call(9, &with(-1, Some("t"))).await).error_code, 53);
-    assert_eq!(only_partition(client.call(9, &with(1, None)).await).base_offset, 0);
+    // Records outside of transactions may come under a transactional id.
+    assert_eq!(only_partition(client.call(9, &with(-1, Some("t"))).await).base_offset, 0);
+    assert_eq!(only_partition(client.call(9, &with(1, None)).await).base_offset, 1);
     // With acks=0 there is no answer: the next one on the connection belongs to the next request.
     client.send(9, &with(0, None)).await;
     client.call(0, &ApiVersionsRequest::default()).await;
-    let (client, written) = (tokio::sync::Mutex::new(client), 2);
+    let (client, written) = (tokio::sync::Mutex::new(client), 3);
     eventually("the record with acks=0 is readable", || async {
         values(&client.lock().await.fetch("orders", 0, 0).await).len() == written
     })

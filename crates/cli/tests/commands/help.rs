@@ -33,4 +33,8 @@ fn help_is_as_it_was() {
     check("topic", &["topic"]);
     check("topic-create", &["topic", "create"]);
     check("group", &["group"]);
+    check("log", &["log"]);
+    check("log-check", &["log", "check"]);
+    check("log-repair", &["log", "repair"]);
+    check("log-dump", &["log", "dump"]);
 }

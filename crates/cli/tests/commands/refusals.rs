@@ -96,6 +96,9 @@ fn bad_usage_is_status_2() {
         &["dlq", "redrive", "orders", "0-1", "--all"],
         &["topic", "create", "orders", "--partitions", "0"],
         &["demo", "--rate", "0"],
+        &["log", "repair", "orders-0"],
+        &["log", "repair", "orders-0", "--drop-damaged", "--truncate-at", "7"],
+        &["log", "check", "orders"],
     ] {
         let ended = scratch.run(arguments, &[]);
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
@@ -109,4 +112,14 @@ fn a_letter_id_is_checked_before_anything_is_asked() {
     let scratch = Scratch::new();
     let ended = scratch.run(&["dlq", "show", "orders", "17"], &["--bootstrap", "127.0.0.1:9"]);
     check_refused(&ended, "error: letter id \"17\" is not of the form partition-offset, such as 0-42\n");
+}
+
+#[test]
+fn log_commands_name_the_directory() {
+    let scratch = Scratch::new();
+    let ended = scratch.run(&["log", "check"], &["--data-dir", "nowhere"]);
+    check_refused(
+        &ended,
+        "error: nowhere is no data directory: it has no meta.properties\nhint: name the directory with --data-dir\n",
+    );
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tidings_model::ErrorCode;
 
 use crate::classic::state::GroupState;
+use crate::consumer::records as consumer_records;
 use crate::coordinator::InFlight;
 use crate::{Effects, GroupCoordinator, Outcome, Release, StorageFailure, records};
 
@@ -42,18 +43,25 @@ impl GroupCoordinator {
         let mut seen = BTreeSet::new();
         let mut groups = Vec::with_capacity(group_ids.len());
         for group_id in group_ids {
-            let error = match self.groups.get(group_id.as_str()) {
+            let classic = self.groups.get(group_id.as_str());
+            let consumer = self.consumer_groups.get(group_id.as_str());
+            let found = classic.map(|group| (&group.id, group.state()));
+            let error = match found.or_else(|| consumer.map(|group| (&group.id, group.state()))) {
                 None => ErrorCode::GroupIdNotFound,
-                Some(group) if group.state() != GroupState::Empty => ErrorCode::NonEmptyGroup,
-                Some(group) => {
-                    if seen.insert(group.id.clone()) {
-                        for (topic, partition) in self.offsets.partitions_of(&group.id) {
-                            cx.write(
-                                records::offset_tombstone(&group.id, topic, partition),
-                                InFlight::Offset,
-                            );
+                Some((_, state)) if state != GroupState::Empty => ErrorCode::NonEmptyGroup,
+                Some((id, _)) => {
+                    if seen.insert(id.clone()) {
+                        // Also what waits for a transaction to end.
+                        let known = self.offsets.partitions_of(id).chain(self.pending.partitions_of(id));
+                        for (topic, partition) in known.collect::<BTreeSet<_>>() {
+                            cx.write(records::offset_tombstone(id, topic, partition), InFlight::Offset);
                         }
-                        cx.write(records::group_tombstone(&group.id), InFlight::GroupDeleted);
+                        match consumer {
+                            Some(group) => consumer_records::all_tombstones(group)
+                                .into_iter()
+                                .for_each(|tombstone| cx.write(tombstone, InFlight::ConsumerGroup)),
+                            None => cx.write(records::group_tombstone(id), InFlight::GroupDeleted),
+                        }
                     }
                     ErrorCode::None
                 }

@@ -27,7 +27,7 @@ impl GroupCoordinator {
             return ErrorCode::InvalidGroupId;
         }
         let Some(group) = self.groups.get(request.group_id.as_str()) else {
-            return ErrorCode::UnknownMemberId;
+            return self.heartbeat_in_consumer_group(now_ms, request);
         };
         if let Err(error) = group.validate_member(&request.member_id, request.group_instance_id.as_deref()) {
             return error;

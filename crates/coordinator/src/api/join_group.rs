@@ -11,6 +11,7 @@ use tidings_model::ErrorCode;
 
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
+use crate::consumer::records as consumer_records;
 use crate::coordinator::{Context, InFlight};
 use crate::timers::Timer;
 use crate::{Effects, GroupCoordinator, Release, ReplyToken, records};
@@ -134,10 +135,18 @@ impl GroupCoordinator {
         let mut names = BTreeSet::new();
         request.protocols.retain(|protocol| names.insert(protocol.name.clone()));
 
+        let consumer_group = self.consumer_groups.get(request.group_id.as_str());
+        if consumer_group.is_some_and(|group| !group.members.is_empty()) {
+            self.join_consumer_group(now_ms, request, token, &mut effects);
+            return effects;
+        }
         let is_new_group = !self.groups.contains_key(request.group_id.as_str());
         if is_new_group && !request.member_id.is_empty() {
             refuse(token, &request.member_id, ErrorCode::UnknownMemberId, &mut cx);
             return effects;
+        }
+        for tombstone in consumer_group.map(consumer_records::all_tombstones).into_iter().flatten() {
+            cx.write(tombstone, InFlight::ConsumerGroup);
         }
         let group_id: Arc<str> = request.group_id.as_str().into();
         let group =
@@ -185,7 +194,6 @@ fn has_room_for(group: &ClassicGroup, member_id: &str, cx: &Context<'_>) -> bool
     let max_size = cx.settings().max_size;
     let member = group.members.get(member_id);
     match group.state() {
-        GroupState::Empty | GroupState::Dead => true,
         GroupState::PreparingRebalance => {
             member.is_some_and(|member| member.awaiting_join.is_some())
                 || group.awaiting_join_count() < max_size
@@ -193,6 +201,7 @@ fn has_room_for(group: &ClassicGroup, member_id: &str, cx: &Context<'_>) -> bool
         GroupState::CompletingRebalance | GroupState::Stable => {
             member.is_some() || group.members.len() < max_size
         }
+        _ => true,
     }
 }
 
@@ -236,7 +245,7 @@ fn join_known(group: &mut ClassicGroup, request: JoinGroupRequest, token: ReplyT
         GroupState::CompletingRebalance => is_unchanged,
         // The leader may want a rebalance for reasons of its own, such as new partitions.
         GroupState::Stable => is_unchanged && !group.is_leader(&member_id),
-        GroupState::Empty | GroupState::PreparingRebalance | GroupState::Dead => false,
+        _ => false,
     };
     if knows_generation {
         cx.reply_join(token, Release::Now, JoinGroupResponse::of_generation(group, &member_id));

@@ -65,8 +65,7 @@ impl GroupCoordinator {
             });
         }
         let Some(group) = self.groups.get_mut(request.group_id.as_str()) else {
-            let members = request.members.into_iter().map(|member| left(member, ErrorCode::UnknownMemberId));
-            return Outcome::now(LeaveGroupResponse { error: ErrorCode::None, members: members.collect() });
+            return self.leave_consumer_group(now_ms, request);
         };
         let mut members = Vec::with_capacity(request.members.len());
         for member in request.members {
@@ -77,7 +76,7 @@ impl GroupCoordinator {
             match group.state() {
                 GroupState::Stable | GroupState::CompletingRebalance => group.prepare_rebalance(&mut cx),
                 GroupState::PreparingRebalance => group.complete_join_if_all_joined(&mut cx),
-                GroupState::Empty | GroupState::Dead => {}
+                _ => {}
             }
         }
         group.check();

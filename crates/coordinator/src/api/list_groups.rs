@@ -1,9 +1,13 @@
 //! ListGroups: the groups of the shard, filtered by state (KIP-518) and type (KIP-848).
 
+use crate::classic::subscription::CONSUMER_PROTOCOL_TYPE;
 use crate::{GroupCoordinator, GroupState};
 
 /// The type of every group of the classic protocol, as ListGroups tells it.
 pub const GROUP_TYPE_CLASSIC: &str = "Classic";
+
+/// The type of every group of the consumer protocol.
+pub const GROUP_TYPE_CONSUMER: &str = "Consumer";
 
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +30,21 @@ impl GroupCoordinator {
         let has = |filter: &[String], name: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
         };
-        self.groups
-            .values()
-            .filter(|group| has(states, group.state().as_str()) && has(types, GROUP_TYPE_CLASSIC))
-            .map(|group| ListedGroup {
-                group_id: group.id.to_string(),
-                protocol_type: group.protocol_type.clone().unwrap_or_default(),
-                state: group.state(),
-                group_type: GROUP_TYPE_CLASSIC,
-            })
+        let classic = self.groups.values().map(|group| ListedGroup {
+            group_id: group.id.to_string(),
+            protocol_type: group.protocol_type.clone().unwrap_or_default(),
+            state: group.state(),
+            group_type: GROUP_TYPE_CLASSIC,
+        });
+        let consumer = self.consumer_groups.values().map(|group| ListedGroup {
+            group_id: group.id.to_string(),
+            protocol_type: CONSUMER_PROTOCOL_TYPE.to_owned(),
+            state: group.state(),
+            group_type: GROUP_TYPE_CONSUMER,
+        });
+        classic
+            .chain(consumer)
+            .filter(|group| has(states, group.state.as_str()) && has(types, group.group_type))
             .collect()
     }
 }

@@ -7,6 +7,8 @@ use tidings_model::ErrorCode;
 use super::TopicErrors;
 use crate::classic::group::ClassicGroup;
 use crate::classic::state::GroupState;
+use crate::consumer::group::ConsumerGroup;
+use crate::consumer::member::check_member_epoch;
 use crate::coordinator::InFlight;
 use crate::{CommittedOffset, Effects, GroupCoordinator, Outcome, Release, StorageFailure, records};
 
@@ -77,7 +79,11 @@ impl GroupCoordinator {
         let mut cx = self.shard.context(now_ms, &mut effects);
         let group_id: Arc<str> = request.group_id.as_str().into();
         let group = self.groups.get(&group_id);
-        if let Err(error) = validate(group, &request) {
+        let checked = match self.consumer_groups.get(&group_id) {
+            Some(group) => validate_in_consumer_group(group, &request),
+            None => validate(group, &request),
+        };
+        if let Err(error) = checked {
             let refused = |partition: CommitPartition| (partition.partition, error);
             return Outcome::now(answer(request.topics, refused));
         }
@@ -118,7 +124,7 @@ impl GroupCoordinator {
     }
 }
 
-fn answer(
+pub(super) fn answer(
     topics: Vec<CommitTopic>,
     each: impl Fn(CommitPartition) -> (i32, ErrorCode),
 ) -> OffsetCommitResponse {
@@ -130,7 +136,7 @@ fn answer(
 }
 
 /// Java counts a string's length in UTF-16 units, and so does Kafka's limit.
-fn is_longer_than(metadata: &str, max: usize) -> bool {
+pub(super) fn is_longer_than(metadata: &str, max: usize) -> bool {
     metadata.len() > max && metadata.encode_utf16().count() > max
 }
 
@@ -161,4 +167,18 @@ fn validate(group: Option<&ClassicGroup>, request: &OffsetCommitRequest) -> Resu
         return Err(ErrorCode::RebalanceInProgress);
     }
     Ok(())
+}
+
+/// Whether the commit comes from a member in its current epoch, or from outside while nobody is a member.
+fn validate_in_consumer_group(group: &ConsumerGroup, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+    if request.generation_id < 0 && group.members.is_empty() {
+        return Ok(());
+    }
+    let member = group.members.get(request.member_id.as_str()).ok_or(ErrorCode::UnknownMemberId)?;
+    let is_classic = member.uses_classic_protocol();
+    if !is_classic && !request.knows_group_id_not_found {
+        // STALE_MEMBER_EPOCH came with that version, too: what it would be told otherwise it cannot know.
+        return Err(ErrorCode::UnsupportedVersion);
+    }
+    check_member_epoch(member, request.generation_id)
 }

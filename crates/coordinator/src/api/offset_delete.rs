@@ -1,6 +1,8 @@
 //! OffsetDelete: an administrator drops offsets of topics that a group no longer reads; and what a topic's
 //! deletion drops.
 
+use std::sync::Arc;
+
 use tidings_model::ErrorCode;
 
 use super::{TopicErrors, TopicPartitions};
@@ -43,22 +45,29 @@ impl GroupCoordinator {
     ) -> Outcome<OffsetDeleteResponse> {
         let mut effects = Effects::default();
         let mut cx = self.shard.context(now_ms, &mut effects);
-        let group = match self.groups.get(request.group_id.as_str()) {
-            _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),
-            None => Err(ErrorCode::GroupIdNotFound),
-            Some(group) => validate(group).map(|()| group),
+        let classic = self.groups.get(request.group_id.as_str());
+        let consumer = self.consumer_groups.get(request.group_id.as_str());
+        let error = match classic {
+            _ if request.group_id.is_empty() => ErrorCode::InvalidGroupId,
+            None if consumer.is_none() => ErrorCode::GroupIdNotFound,
+            Some(group) => validate(group).err().unwrap_or_default(),
+            None => ErrorCode::None,
         };
-        let group = match group {
-            Ok(group) => group,
-            Err(error) => return Outcome::now(OffsetDeleteResponse { error, topics: Vec::new() }),
+        if error != ErrorCode::None {
+            return Outcome::now(OffsetDeleteResponse { error, topics: Vec::new() });
+        }
+        let group_id: Arc<str> = request.group_id.as_str().into();
+        let is_read_by_members = |topic: &str| {
+            classic.is_some_and(|group| group.is_subscribed_to(topic))
+                || consumer.is_some_and(|group| group.is_subscribed_to(topic))
         };
         let mut topics = Vec::with_capacity(request.topics.len());
         for TopicPartitions { topic, partitions } in request.topics {
-            let is_read = group.is_subscribed_to(&topic);
+            let is_read = is_read_by_members(&topic);
             let error = if is_read { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
             for partition in &partitions {
-                if !is_read && self.offsets.get(&group.id, &topic, *partition).is_some() {
-                    cx.write(records::offset_tombstone(&group.id, &topic, *partition), InFlight::Offset);
+                if !is_read && self.offsets.get(&group_id, &topic, *partition).is_some() {
+                    cx.write(records::offset_tombstone(&group_id, &topic, *partition), InFlight::Offset);
                 }
             }
             let partitions = partitions.into_iter().map(|partition| (partition, error)).collect();
@@ -77,6 +86,15 @@ impl GroupCoordinator {
                 let partitions = committed.get(*topic).into_iter().flat_map(|partitions| partitions.keys());
                 for partition in partitions {
                     cx.write(records::offset_tombstone(group_id, topic, *partition), InFlight::Offset);
+                }
+            }
+        }
+        for group_id in self.pending.groups() {
+            let pending = self.pending.partitions_of(group_id).filter(|(topic, _)| topics.contains(topic));
+            for (topic, partition) in pending {
+                // A transaction that commits later must not bring them back.
+                if self.offsets.get(group_id, topic, partition).is_none() {
+                    cx.write(records::offset_tombstone(group_id, topic, partition), InFlight::Offset);
                 }
             }
         }

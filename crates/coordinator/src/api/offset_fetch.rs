@@ -3,6 +3,7 @@
 use tidings_model::ErrorCode;
 
 use super::TopicPartitions;
+use crate::consumer::member::check_member_epoch;
 use crate::{CommittedOffset, Effects, GroupCoordinator, Outcome, Release, StorageFailure};
 
 /// An OffsetFetch request for one group; a request for several is a loop of the handler's.
@@ -12,6 +13,8 @@ pub struct OffsetFetchRequest {
     pub group_id: String,
     /// Which partitions, or all that have an offset.
     pub topics: Option<Vec<TopicPartitions>>,
+    /// Whether an offset that a transaction may be about to replace is told as [`ErrorCode::UnstableOffsetCommit`].
+    pub requires_stable: bool,
 }
 
 /// A partition's committed offset.
@@ -25,6 +28,8 @@ pub struct FetchedOffset {
     pub leader_epoch: i32,
     /// The client's text.
     pub metadata: String,
+    /// What is wrong with this partition, if anything.
+    pub error: ErrorCode,
 }
 
 /// The committed offsets of one topic.
@@ -51,19 +56,52 @@ impl StorageFailure for OffsetFetchResponse {
     }
 }
 
+impl OffsetFetchResponse {
+    /// An answer to a request that is not allowed.
+    pub fn refused(error: ErrorCode) -> Outcome<Self> {
+        Outcome::now(Self { error, topics: Vec::new() })
+    }
+}
+
 impl GroupCoordinator {
-    /// Handles an OffsetFetch, with or without `require_stable`: no transaction can hold an offset back.
+    /// Whether a member may fetch offsets: one that says who it is must be where it believes itself to be (KIP-848).
+    pub fn check_offset_fetch(
+        &self,
+        group_id: &str,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> ErrorCode {
+        let Some(group) = self.consumer_groups.get(group_id) else { return ErrorCode::None };
+        if member_id.is_none() && member_epoch < 0 {
+            return ErrorCode::None;
+        }
+        match member_id.and_then(|member_id| group.members.get(member_id)) {
+            Some(member) => check_member_epoch(member, member_epoch).err().unwrap_or_default(),
+            None => ErrorCode::UnknownMemberId,
+        }
+    }
+
+    /// Handles an OffsetFetch.
     ///
     /// The answer waits for what is being written, so that nobody starts from an offset which a power cut takes
     /// back.
     pub fn offset_fetch(&self, request: OffsetFetchRequest) -> Outcome<OffsetFetchResponse> {
         self.assert_replayed();
-        let topics = match request.topics {
+        let mut topics: Vec<FetchedTopic> = match request.topics {
             Some(topics) => {
                 topics.into_iter().map(|topic| self.fetch_topic(&request.group_id, topic)).collect()
             }
             None => self.fetch_all(&request.group_id),
         };
+        if request.requires_stable {
+            for FetchedTopic { topic, partitions } in &mut topics {
+                for fetched in partitions {
+                    if self.pending.has(&request.group_id, topic, fetched.partition) {
+                        *fetched = unstable(fetched.partition);
+                    }
+                }
+            }
+        }
         Outcome {
             response: OffsetFetchResponse { error: ErrorCode::None, topics },
             release: Release::WhenDurable,
@@ -102,7 +140,14 @@ fn fetched(partition: i32, committed: Option<&CommittedOffset>) -> FetchedOffset
             offset: committed.offset,
             leader_epoch: committed.leader_epoch,
             metadata: committed.metadata.clone(),
+            error: ErrorCode::None,
         },
-        None => FetchedOffset { partition, offset: -1, leader_epoch: -1, metadata: String::new() },
+        None => FetchedOffset { error: ErrorCode::None, ..unstable(partition) },
     }
+}
+
+/// A transaction holds the offset back.
+fn unstable(partition: i32) -> FetchedOffset {
+    let (metadata, error) = (String::new(), ErrorCode::UnstableOffsetCommit);
+    FetchedOffset { partition, offset: -1, leader_epoch: -1, metadata, error }
 }

@@ -73,6 +73,10 @@ impl GroupCoordinator {
     /// Handles a SyncGroup. The answer goes to `token`, now or when the leader's assignment is written.
     pub fn sync_group(&mut self, now_ms: i64, request: SyncGroupRequest, token: ReplyToken) -> Effects {
         let mut effects = Effects::default();
+        if self.consumer_groups.contains_key(request.group_id.as_str()) {
+            self.sync_in_consumer_group(now_ms, &request, token, &mut effects);
+            return effects;
+        }
         let mut cx = self.shard.context(now_ms, &mut effects);
         let checked = match self.groups.get_mut(request.group_id.as_str()) {
             _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),

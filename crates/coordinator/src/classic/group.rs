@@ -163,7 +163,7 @@ impl ClassicGroup {
     }
 
     /// The protocol with the most votes among those that every member knows; the least name wins a tie.
-    pub(super) fn select_protocol(&self) -> Option<String> {
+    pub(crate) fn select_protocol(&self) -> Option<String> {
         let everybody = self.members.len();
         let candidates: BTreeSet<&str> = self
             .protocol_support

@@ -21,7 +21,10 @@ use super::member::Member;
 use super::state::GroupState;
 use crate::coordinator::{Context, InFlight};
 use crate::timers::Timer;
-use crate::{JoinGroupRequest, JoinGroupResponse, Protocol, Release, ReplyToken, SyncGroupResponse, records};
+use crate::{
+    DeferredResponse, JoinGroupRequest, JoinGroupResponse, Protocol, Release, Reply, ReplyToken,
+    SyncGroupResponse, records,
+};
 
 /// A new member that waits for its first generation is forgotten after this long: its client may have given up
 /// and joined again under another id, and it cannot send heartbeats.
@@ -126,6 +129,22 @@ impl ClassicGroup {
         }
         if let Some(token) = member.awaiting_sync {
             cx.reply_sync(token, Release::Now, SyncGroupResponse::error(ErrorCode::UnknownMemberId));
+        }
+    }
+
+    /// The group ends: everybody who waits is told why.
+    pub(crate) fn refuse_waiting(&mut self, error: ErrorCode, replies: &mut Vec<Reply>) {
+        for member in self.members.values_mut() {
+            let join = member
+                .awaiting_join
+                .take()
+                .map(|token| (token, DeferredResponse::Join(JoinGroupResponse::error(&member.id, error))));
+            let sync = member
+                .awaiting_sync
+                .take()
+                .map(|token| (token, DeferredResponse::Sync(SyncGroupResponse::error(error))));
+            let answers = [join, sync].into_iter().flatten();
+            replies.extend(answers.map(|(token, response)| Reply { token, response, release: Release::Now }));
         }
     }
 

@@ -1,8 +1,8 @@
-//! The states of a classic group and which may follow which.
+//! The states of groups, and which may follow which in a classic one.
 
 use std::fmt;
 
-/// Where a classic group stands.
+/// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupState {
     /// No members; it may hold offsets.
@@ -11,6 +11,10 @@ pub enum GroupState {
     PreparingRebalance,
     /// A generation is formed and waits for its leader's assignment.
     CompletingRebalance,
+    /// A consumer group has changed and has no target assignment for it yet.
+    Assigning,
+    /// Members of a consumer group are on their way to their target assignment.
+    Reconciling,
     /// Every member has its assignment.
     Stable,
     /// The group does not exist; only told to clients, never held.
@@ -24,6 +28,8 @@ impl GroupState {
             Self::Empty => "Empty",
             Self::PreparingRebalance => "PreparingRebalance",
             Self::CompletingRebalance => "CompletingRebalance",
+            Self::Assigning => "Assigning",
+            Self::Reconciling => "Reconciling",
             Self::Stable => "Stable",
             Self::Dead => "Dead",
         }

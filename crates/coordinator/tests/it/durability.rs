@@ -152,7 +152,10 @@ fn damaged_and_unknown_records_are_told_apart_and_change_nothing() {
     let mut replay = |key: &'static [u8], value: &'static [u8]| {
         world.coordinator.replay(&Bytes::from_static(key), Some(&Bytes::from_static(value)))
     };
-    assert!(matches!(replay(b"\0\x03\0\x01g", b""), Err(ReplayError::UnknownRecordType { version: 3 })));
+    assert!(matches!(replay(b"\0\x63\0\x01g", b""), Err(ReplayError::UnknownRecordType { version: 99 })));
+    assert!(matches!(replay(b"\0\x03\0\x01g", b""), Err(ReplayError::Value { .. })));
+    assert!(matches!(replay(b"\0\x05\0\x01g", b""), Err(ReplayError::Key { .. })));
+    assert!(matches!(replay(b"\0\x05\0\x01g\0\x01m", b"\0\0\x01"), Err(ReplayError::Value { .. })));
     assert!(matches!(replay(b"", b""), Err(ReplayError::Key { .. })));
     assert!(matches!(replay(b"\0\x02\0\x05g", b""), Err(ReplayError::Key { .. })));
     assert!(matches!(replay(b"\0\x02\0\x01g", b"\0\x63"), Err(ReplayError::Value { .. })));

@@ -3,11 +3,16 @@
 mod support;
 
 mod admin;
+mod consumer;
+mod consumer_random;
 mod durability;
 mod expiry;
 mod join;
+mod migration;
 mod offsets;
 mod random;
 mod scenarios;
 mod static_members;
 mod sync_and_leave;
+mod transactions;
+mod txn_offsets;

@@ -34,14 +34,22 @@ fn a_client_without_membership_commits_to_a_group_of_its_own() {
 fn all_offsets_of_a_group_come_with_what_was_said_about_them() {
     let mut world = World::new();
     world.commit("", -1, 42);
-    let outcome = world.coordinator.offset_fetch(OffsetFetchRequest { group_id: GROUP.into(), topics: None });
+    let outcome = world.coordinator.offset_fetch(OffsetFetchRequest {
+        group_id: GROUP.into(),
+        topics: None,
+        requires_stable: false,
+    });
     assert_eq!(outcome.release, Release::WhenDurable);
     let [topic] = &outcome.response.topics[..] else { panic!("one topic") };
     let [offset] = &topic.partitions[..] else { panic!("one partition") };
     assert_eq!((offset.offset, offset.leader_epoch, offset.metadata.as_str()), (42, 3, "note"));
     let all: Vec<_> = world.coordinator.committed_offsets().map(|(g, t, p, o)| (g, t, p, o.offset)).collect();
     assert_eq!(all, [(GROUP, "orders", 0, 42)]);
-    let none = world.coordinator.offset_fetch(OffsetFetchRequest { group_id: "other".into(), topics: None });
+    let none = world.coordinator.offset_fetch(OffsetFetchRequest {
+        group_id: "other".into(),
+        topics: None,
+        requires_stable: false,
+    });
     assert!(none.response.topics.is_empty());
 }
 

@@ -21,10 +21,10 @@ const GROUPS: [&str; 2] = ["g", "h"];
 const TOPICS: [&str; 2] = ["orders", "returns"];
 
 /// SplitMix64.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,17 +32,17 @@ impl Dice {
         (z ^ (z >> 31)) % sides
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub fn chance(&mut self, percent: u64) -> bool {
         self.roll(100) < percent
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.roll(from.len() as u64) as usize]
     }
 }
 
 /// Says how to play a failing history again.
-struct Seed(u64);
+pub struct Seed(pub u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
@@ -254,7 +254,11 @@ impl History {
             .is_some_and(|response| response.topics[0].partitions[0].1 == ErrorCode::None);
         if done {
             let topics = vec![TopicPartitions { topic, partitions: vec![partition.partition] }];
-            let request = OffsetFetchRequest { group_id: who.group.into(), topics: Some(topics) };
+            let request = OffsetFetchRequest {
+                group_id: who.group.into(),
+                topics: Some(topics),
+                requires_stable: false,
+            };
             let fetched = self.world.coordinator.offset_fetch(request).response;
             assert_eq!(fetched.topics[0].partitions[0].offset, partition.offset);
         }

@@ -1,15 +1,16 @@
 //! A broker in a few lines: appends, replays and answers, on a clock that tests move.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tidings_coordinator::{
     CommitPartition, CommitTopic, CoordinatorRecord, DeferredResponse, Effects, GroupCoordinator,
     GroupSettings, GroupState, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     LeavingMember, MemberAssignment, OffsetCommitRequest, OffsetFetchRequest, Outcome, Protocol, Reply,
-    ReplyToken, SyncGroupRequest, SyncGroupResponse, TopicPartitions,
+    ReplyToken, SyncGroupRequest, SyncGroupResponse, TopicDirectory, TopicInfo, TopicPartitions,
 };
-use tidings_model::ErrorCode;
+use tidings_model::{ErrorCode, TopicId};
 
 pub const GROUP: &str = "orders";
 pub const SESSION_MS: i32 = 10_000;
@@ -21,9 +22,58 @@ pub struct World {
     pub log: Vec<CoordinatorRecord>,
     pub now_ms: i64,
     pub replies: BTreeMap<ReplyToken, Reply>,
+    pub topics: Arc<TestTopics>,
     tokens: u64,
     settings: GroupSettings,
     incarnation: u64,
+}
+
+/// Topics that tests make, grow and delete.
+#[derive(Debug, Default)]
+pub struct TestTopics(Mutex<(u64, BTreeMap<String, TopicInfo>)>);
+
+impl TestTopics {
+    /// Makes a topic, or gives it another size.
+    pub fn set(&self, name: &str, partition_count: i32) -> TopicId {
+        let (version, topics) = &mut *self.0.lock().unwrap();
+        *version += 1;
+        let new_id = TopicId(u128::from(*version).to_be_bytes());
+        let id = topics.get(name).map_or(new_id, |known| known.id);
+        topics.insert(name.to_owned(), TopicInfo { id, partition_count });
+        id
+    }
+
+    pub fn delete(&self, name: &str) {
+        let (version, topics) = &mut *self.0.lock().unwrap();
+        *version += 1;
+        topics.remove(name);
+    }
+}
+
+impl TopicDirectory for TestTopics {
+    fn version(&self) -> u64 {
+        self.0.lock().unwrap().0
+    }
+
+    fn by_name(&self, name: &str) -> Option<TopicInfo> {
+        self.0.lock().unwrap().1.get(name).copied()
+    }
+
+    fn name_of(&self, id: TopicId) -> Option<Arc<str>> {
+        let topics = &self.0.lock().unwrap().1;
+        topics.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name.as_str().into())
+    }
+
+    fn matching(&self, matches: &dyn Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.0
+            .lock()
+            .unwrap()
+            .1
+            .keys()
+            .filter(|name| matches(name))
+            .map(|name| name.as_str().into())
+            .collect()
+    }
 }
 
 /// A coordinator whose member ids differ, also from those of other incarnations, and are alike in every run.
@@ -42,11 +92,13 @@ impl World {
     }
 
     pub fn with(settings: GroupSettings) -> Self {
+        let topics = Arc::new(TestTopics::default());
         Self {
-            coordinator: new_coordinator(settings.clone(), 0),
+            coordinator: new_coordinator(settings.clone(), 0).with_topics(topics.clone()),
             log: Vec::new(),
             now_ms: 1_000_000,
             replies: BTreeMap::new(),
+            topics,
             tokens: 0,
             settings,
             incarnation: 0,
@@ -93,7 +145,8 @@ impl World {
 
     /// What a fresh coordinator makes of the log.
     pub fn reload(&self) -> GroupCoordinator {
-        let mut fresh = new_coordinator(self.settings.clone(), self.incarnation);
+        let mut fresh =
+            new_coordinator(self.settings.clone(), self.incarnation).with_topics(self.topics.clone());
         for record in &self.log {
             fresh.replay(&record.key, record.value.as_ref()).expect("own record");
         }
@@ -182,7 +235,8 @@ impl World {
 
     pub fn fetch(&self, topic: &str, partition: i32) -> i64 {
         let topics = vec![TopicPartitions { topic: topic.into(), partitions: vec![partition] }];
-        let request = OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics) };
+        let request =
+            OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics), requires_stable: false };
         self.coordinator.offset_fetch(request).response.topics[0].partitions[0].offset
     }
 

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tidings_model::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP};
 
 use super::header::{BatchHeader, CRC_AT, CRC_FROM};
-use super::{HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
+use super::{HEADER_LEN, LENGTH_OVERHEAD, MAGIC, Record};
 
 /// Headers of a record to build: name and value.
 pub type Headers<'a> = &'a [(&'a [u8], Option<&'a [u8]>)];
@@ -46,6 +46,24 @@ impl BatchBuilder {
             record_count: 0,
         };
         Self { header, buffer: BytesMut::zeroed(HEADER_LEN), scratch: Vec::new() }
+    }
+
+    /// A batch without records that stands for the offsets from `base_offset` up to `next_offset`, as a compaction
+    /// leaves it: offsets stay continuous, and consumers step over it.
+    ///
+    /// # Panics
+    /// When there is no offset between them, or more than a batch can span.
+    pub fn without_records(base_offset: i64, next_offset: i64) -> Bytes {
+        let mut header = Self::new().header;
+        header.base_offset = base_offset;
+        header.batch_length = (HEADER_LEN - LENGTH_OVERHEAD) as i32;
+        header.last_offset_delta =
+            i32::try_from(next_offset - base_offset - 1).expect("a batch spans 2^31 offsets");
+        assert!(header.last_offset_delta >= 0, "a batch spans at least one offset");
+        let mut bytes = header.encode();
+        let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+        bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+        Bytes::copy_from_slice(&bytes)
     }
 
     /// Marks the batch as written by an idempotent producer.
@@ -138,6 +156,29 @@ impl BatchBuilder {
         self.buffer[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
         self.buffer.freeze()
     }
+}
+
+/// Writes one record as it stands in a batch.
+pub(super) fn put_record(
+    out: &mut BytesMut,
+    scratch: &mut Vec<u8>,
+    record: &Record,
+    base_timestamp: i64,
+    offset_delta: i64,
+) {
+    scratch.clear();
+    scratch.put_u8(0);
+    put_varint(scratch, record.timestamp_ms.wrapping_sub(base_timestamp));
+    put_varint(scratch, offset_delta);
+    put_nullable(scratch, record.key.as_deref());
+    put_nullable(scratch, record.value.as_deref());
+    put_varint(scratch, record.headers.len() as i64);
+    for (name, value) in &record.headers {
+        put_nullable(scratch, Some(name));
+        put_nullable(scratch, value.as_deref());
+    }
+    put_varint(out, scratch.len() as i64);
+    out.put_slice(scratch);
 }
 
 fn put_varint(out: &mut impl BufMut, value: i64) {

@@ -197,6 +197,26 @@ impl BatchHeader {
         self.attributes |= CONTROL_BIT;
     }
 
+    pub(crate) fn set_compression(&mut self, codec: Compression) {
+        let bits = match codec {
+            Compression::None => 0,
+            Compression::Gzip => 1,
+            Compression::Snappy => 2,
+            Compression::Lz4 => 3,
+            Compression::Zstd => 4,
+        };
+        self.attributes = self.attributes & !COMPRESSION_MASK | bits;
+    }
+
+    /// With a horizon, that is what the base timestamp becomes.
+    pub(crate) fn set_delete_horizon(&mut self, horizon_ms: Option<i64>) {
+        self.attributes &= !DELETE_HORIZON_BIT;
+        if let Some(horizon_ms) = horizon_ms {
+            self.attributes |= DELETE_HORIZON_BIT;
+            self.base_timestamp = horizon_ms;
+        }
+    }
+
     pub(crate) fn set_log_append_time(&mut self, now_ms: i64) {
         self.attributes |= TIMESTAMP_TYPE_BIT;
         self.max_timestamp = now_ms;

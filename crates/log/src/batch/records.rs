@@ -152,10 +152,15 @@ impl Iterator for Records {
 }
 
 /// Walks an uncompressed payload without building records: every length holds, the offset deltas count
-/// up from 0, nothing is left over. Returns the largest timestamp.
-pub(super) fn check_records(header: &BatchHeader, payload: &[u8]) -> Result<i64, RecordError> {
+/// up from 0 (with gaps, where the batch is compacted), nothing is left over. Returns the largest timestamp.
+pub(crate) fn check_records(
+    header: &BatchHeader,
+    payload: &[u8],
+    compacted: bool,
+) -> Result<i64, RecordError> {
     let mut rest = payload;
     let mut max_timestamp = i64::MIN;
+    let mut next_delta = 0;
     for index in 0..header.record_count {
         let mut body = Cursor { bytes: rest, index };
         let length = body.length("record length")?;
@@ -165,9 +170,11 @@ pub(super) fn check_records(header: &BatchHeader, payload: &[u8]) -> Result<i64,
         let timestamp_delta = fields.varint("timestamp delta", 64)?;
         max_timestamp = max_timestamp.max(header.base_timestamp.saturating_add(timestamp_delta));
         let offset_delta = fields.varint("offset delta", 32)?;
-        if offset_delta != i64::from(index) {
+        let gap = compacted && (next_delta..=i64::from(header.last_offset_delta)).contains(&offset_delta);
+        if offset_delta != next_delta && !gap {
             return Err(RecordError::OffsetDelta { index, found: offset_delta });
         }
+        next_delta = offset_delta + 1;
         fields.nullable("key")?;
         fields.nullable("value")?;
         for _ in 0..fields.header_count()? {

@@ -114,6 +114,22 @@ pub enum BatchError {
         /// Largest allowed.
         latest: i64,
     },
+    /// A record of a compacted topic has no key.
+    #[error("batch {index}: record {record} has no key, and the topic is compacted")]
+    NoKey {
+        /// Which batch, from 0.
+        index: usize,
+        /// Which record of it, from 0.
+        record: usize,
+    },
+    /// The records can't be unpacked, which the topic's settings make necessary.
+    #[error("batch {index}: {what}")]
+    Packed {
+        /// Which batch, from 0.
+        index: usize,
+        /// What is wrong.
+        what: String,
+    },
     /// A record of an uncompressed batch is malformed.
     #[error("batch {index}: {source}")]
     Record {
@@ -133,8 +149,12 @@ pub struct BatchLimits {
     pub earliest_timestamp: i64,
     /// Largest timestamp allowed.
     pub latest_timestamp: i64,
-    /// Whether control batches may pass: only our own coordinators write them.
+    /// Whether control batches and batches without a sequence may pass: only our own coordinators write them.
     pub control_allowed: bool,
+    /// Whether batches without records may pass: they stand for a hole in a log, and nobody sends them.
+    pub empty_allowed: bool,
+    /// Whether records may be missing: the cleaner leaves such batches, nobody may append them.
+    pub compacted_allowed: bool,
 }
 
 impl Default for BatchLimits {
@@ -144,6 +164,8 @@ impl Default for BatchLimits {
             earliest_timestamp: i64::MIN,
             latest_timestamp: i64::MAX,
             control_allowed: false,
+            empty_allowed: false,
+            compacted_allowed: false,
         }
     }
 }
@@ -227,15 +249,18 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     }
     let compression = header.compression().map_err(|found| BatchError::Codec { index, found })?;
     let BatchHeader { record_count, last_offset_delta, .. } = *header;
-    if record_count < 1 || i64::from(record_count) - 1 != i64::from(last_offset_delta) {
+    let missing = i64::from(last_offset_delta) + 1 - i64::from(record_count);
+    let compacted = limits.compacted_allowed && record_count >= 0 && missing > 0;
+    let hole = limits.empty_allowed && record_count == 0 && last_offset_delta >= 0;
+    if !compacted && !hole && (record_count < 1 || missing != 0) {
         return Err(BatchError::Count { index, record_count, last_offset_delta });
     }
-    check_producer(header, index)?;
+    check_producer(header, index, limits)?;
     if header.is_control() && !limits.control_allowed {
         return Err(BatchError::Control { index });
     }
     let max_timestamp = match compression {
-        Compression::None => check_records(header, &batch[HEADER_LEN..])
+        Compression::None => check_records(header, &batch[HEADER_LEN..], compacted)
             .map_err(|source| BatchError::Record { index, source })?,
         // The header is all that can be seen of a compressed batch; consumers go by it as well.
         _ => header.max_timestamp,
@@ -243,11 +268,12 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     check_timestamps(header.base_timestamp.min(max_timestamp), max_timestamp, index, limits)
 }
 
-fn check_producer(header: &BatchHeader, index: usize) -> Result<(), BatchError> {
+fn check_producer(header: &BatchHeader, index: usize, limits: &BatchLimits) -> Result<(), BatchError> {
     let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = *header;
-    // A control batch has a producer but no sequence: it is not one of the producer's own batches.
+    // A coordinator's batch, a marker or the offsets of a transaction, has a producer but no sequence: it is not one
+    // of the producer's own batches.
     let valid = if header.has_producer_id() {
-        producer_id >= 0 && producer_epoch >= 0 && (base_sequence >= 0 || header.is_control())
+        producer_id >= 0 && producer_epoch >= 0 && (base_sequence >= 0 || limits.control_allowed)
     } else {
         // Epoch and sequence mean nothing then: KafkaJS leaves them 0 where others write -1.
         !header.is_transactional()

@@ -115,6 +115,21 @@ impl CommitTicket {
         }
     }
 
+    /// Gives up waiting and leaves the commit to whatever is appended next: for records that need not be durable before
+    /// something that builds on them is.
+    pub fn leave(mut self) {
+        self.held = None;
+    }
+
+    /// Commits here and now, on this thread, where [`crate::PartitionLog::append_with_more`] has put it off
+    /// and nobody else has work for the committer (see [`crate::CommitHere`]); otherwise the same as
+    /// [`CommitTicket::begin`]. Blocks for one sync.
+    pub fn commit_here(&mut self) {
+        if let (Some(storage), State::Waiting(round)) = (self.held.take(), &self.state) {
+            storage.committer.lead(&storage, round);
+        }
+    }
+
     /// The outcome, if it is known by now.
     pub fn outcome(&self) -> Option<Result<(), CommitError>> {
         match &self.state {

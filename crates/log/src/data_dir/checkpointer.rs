@@ -12,8 +12,19 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Logs;
 use crate::checkpoint;
+use crate::config::DataDirOptions;
 use crate::disk::DiskRoot;
+use crate::partition_log::PartitionLog;
 use crate::storage::Storage;
+
+/// Which logs a checkpoint is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All but those that have little to recover.
+    Large,
+    /// All.
+    Whole,
+}
 
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
@@ -42,28 +53,34 @@ impl Checkpointer {
     /// The thread's body.
     pub fn run(&self) {
         while self.storage.checkpoints.wait() {
-            if let Err(why) = self.checkpoint() {
+            if let Err(why) = self.checkpoint(Extent::Large) {
                 // The recovery points stay where they are; recovery reads more.
                 tracing::warn!("writing a checkpoint failed: {why}");
             }
         }
     }
 
-    /// Makes everything appended so far durable and moves the recovery points.
-    pub fn checkpoint(&self) -> Result<(), String> {
+    /// Makes everything appended so far durable and moves the recovery points of all logs, or of those where it
+    /// pays.
+    pub fn checkpoint(&self, extent: Extent) -> Result<(), String> {
         let _only_one = self.exclusive();
         self.storage.checkpoints.appended_bytes.store(0, Relaxed);
         if let Some(why) = self.storage.health.failure() {
             return Err(why.to_string());
         }
-        let logs: Vec<_> = self.logs.read().values().cloned().collect();
+        let mut logs: Vec<_> = self.logs.read().values().cloned().collect();
+        let passed_over_bytes = match extent {
+            Extent::Large => pass_over(&mut logs, &self.storage.options),
+            Extent::Whole => 0,
+        };
         let mut parts = Vec::new();
         for log in &logs {
             let part =
                 log.write_checkpoint().map_err(|error| format!("{}: {error}", log.topic_partition()))?;
             parts.extend(part.map(|part| (log, part)));
         }
-        if parts.is_empty() {
+        // A segment that a log has closed waits for this sync, also if the log is passed over.
+        if parts.is_empty() && passed_over_bytes == 0 {
             return Ok(());
         }
         if let Err(error) = self.sync() {
@@ -76,6 +93,9 @@ impl Checkpointer {
         // The committer may have failed on the very bytes that this sync has found clean.
         if let Some(why) = self.storage.health.failure() {
             return Err(why.to_string());
+        }
+        if parts.is_empty() {
+            return Ok(());
         }
         let offsets = parts.iter().map(|(log, part)| (log.topic_partition().clone(), part.offset)).collect();
         self.write_points(offsets).map_err(|error| error.to_string())?;
@@ -100,4 +120,22 @@ impl Checkpointer {
         let path = self.storage.root.join(checkpoint::RECOVERY_POINTS);
         checkpoint::write(&*self.storage.disk, &path, points.into_iter())
     }
+}
+
+/// Takes the logs out that have little to recover, the smallest first; answers how many bytes that is. A log costs
+/// four files in a checkpoint, whatever was appended to it: with a thousand of them that was more than the commits.
+/// One that has closed a segment is not passed over: the cleaner stays below the recovery point.
+fn pass_over(logs: &mut Vec<Arc<PartitionLog>>, options: &DataDirOptions) -> u64 {
+    let mut sized: Vec<_> = logs.drain(..).map(|log| (log.uncheckpointed_bytes(), log)).collect();
+    sized.sort_unstable_by_key(|(bytes, _)| *bytes);
+    let mut passed_over_bytes = 0;
+    for (bytes, log) in sized {
+        let small = bytes < options.checkpoint_log_bytes && !log.has_rolled_since_checkpoint();
+        if small && passed_over_bytes + bytes <= options.passed_over_bytes {
+            passed_over_bytes += bytes;
+        } else {
+            logs.push(log);
+        }
+    }
+    passed_over_bytes
 }

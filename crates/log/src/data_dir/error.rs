@@ -10,8 +10,16 @@ use tidings_model::TopicPartition;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("data directory {} is in use by another process", path.display())]
+    #[error("data directory {} is in use by another process{}", path.display(), of_pid(*holder))]
     Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process, if it has told its number.
+        holder: Option<u32>,
+    },
+    /// There is none.
+    #[error("{} is no data directory: it has no meta.properties", path.display())]
+    Missing {
         /// The directory.
         path: PathBuf,
     },
@@ -51,6 +59,10 @@ pub enum OpenError {
         /// What the disk said.
         source: io::Error,
     },
+}
+
+fn of_pid(holder: Option<u32>) -> String {
+    holder.map(|process_id| format!(" (pid {process_id})")).unwrap_or_default()
 }
 
 /// Why a log could not be created; then none of those asked for was.

@@ -23,14 +23,14 @@ use super::OpenError;
 use crate::config::DataDirOptions;
 use crate::disk::{Disk, read_file, replace_file};
 
-const META: &str = "meta.properties";
+pub(crate) const META: &str = "meta.properties";
 /// The version of Kafka's file format.
 const KAFKA_VERSION: &str = "1";
 /// The version of what is ours: raised when an older program would misread the directory.
 const VERSION: &str = "1";
 
 /// The name of a partition's metadata file.
-pub(super) const PARTITION_METADATA: &str = "partition.metadata";
+pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 
 #[derive(Debug)]
 pub(super) struct Meta {
@@ -69,25 +69,37 @@ impl Meta {
     }
 
     fn check(text: &str, dir: &Path, options: &DataDirOptions) -> Result<Self, OpenError> {
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        let properties: HashMap<&str, &str> = lines.filter_map(|line| line.split_once('=')).collect();
-        let get = |key: &str| properties.get(key).map_or("", |value| value.trim());
-        for (key, expected) in [("version", KAFKA_VERSION), ("tidings.version", VERSION)] {
-            if get(key) != expected {
-                let expected = format!("{key}={expected}");
-                let found = match get(key) {
-                    "" => format!("no {key} in {META}"),
-                    found => format!("{key}={found}"),
-                };
-                return Err(OpenError::Version { path: dir.to_owned(), expected, found });
-            }
-        }
+        check_version(text, dir)?;
+        let properties = properties(text);
+        let get = |key: &str| properties.get(key).copied().unwrap_or("");
         if get("node.id") != options.node_id.to_string() {
             let (expected, found) = (options.node_id, get("node.id").to_owned());
             return Err(OpenError::Node { path: dir.to_owned(), expected, found });
         }
         Ok(Self { cluster_id: get("cluster.id").to_owned(), directory_id: get("directory.id").to_owned() })
     }
+}
+
+fn properties(text: &str) -> HashMap<&str, &str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key, value.trim())).collect()
+}
+
+/// Whether the contents of `meta.properties` are of a directory that this program reads and writes.
+pub(crate) fn check_version(text: &str, dir: &Path) -> Result<(), OpenError> {
+    let properties = properties(text);
+    for (key, expected) in [("version", KAFKA_VERSION), ("tidings.version", VERSION)] {
+        let found = properties.get(key).copied().unwrap_or("");
+        if found != expected {
+            let expected = format!("{key}={expected}");
+            let found = match found {
+                "" => format!("no {key} in {META}"),
+                found => format!("{key}={found}"),
+            };
+            return Err(OpenError::Version { path: dir.to_owned(), expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the name of a directory durable that may be new. Where its parent may not be read, someone else

@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode};
+use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
 
 /// The machine's own file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,6 +76,12 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+
+    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
+        let found = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(DiskSpace { available_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +102,11 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn modified_ms(&self) -> io::Result<i64> {
+        let since = self.0.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -5,17 +5,20 @@
 //! wait for durability: the ticket does.
 
 mod error;
+mod prepare;
 
 pub use error::AppendError;
+use prepare::prepare;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release};
 
 use bytes::Bytes;
 
 use super::{Condition, PartitionLog, Writer};
-use crate::batch::{BatchHeader, BatchLimits, TimestampType, UNCOVERED_PREFIX_LEN, stamp, validate};
+use crate::batch::{BatchHeader, EndTxnMarker, TimestampType, UNCOVERED_PREFIX_LEN};
 use crate::commit::CommitTicket;
 use crate::config::{Durability, LogConfig};
 use crate::disk::{DiskFile, OpenMode, write_all_at};
@@ -27,8 +30,20 @@ use crate::segment::{Segment, SegmentEnd, SegmentError};
 pub enum Origin {
     /// A producer; its batches are not trusted.
     Client,
+    /// A producer, and the transaction coordinator has just confirmed that the partition is part of its transaction.
+    Transaction,
     /// The broker itself, which may write control records.
     Coordinator,
+}
+
+/// What an append's producers are checked for.
+pub(super) enum ProducerCheck {
+    Batches,
+    /// One batch, made from this marker.
+    Marker {
+        marker: EndTxnMarker,
+        is_epoch_bumped: bool,
+    },
 }
 
 /// How to append.
@@ -84,14 +99,21 @@ impl PartitionLog {
         options: AppendOptions,
         more: bool,
     ) -> Result<Appended, AppendError> {
+        self.append_checked(records, options, more, ProducerCheck::Batches)
+    }
+
+    pub(super) fn append_checked(
+        self: &Arc<Self>,
+        records: Bytes,
+        options: AppendOptions,
+        more: bool,
+        check: ProducerCheck,
+    ) -> Result<Appended, AppendError> {
         let config = self.config();
-        let limits = limits(&config, &options);
-        let mut headers = validate(&records, &limits).map_err(|source| AppendError::Invalid {
-            topic_partition: self.topic_partition.clone(),
-            source,
+        let (records, mut headers) = prepare(records, &config, &options).map_err(|source| {
+            AppendError::Invalid { topic_partition: self.topic_partition.clone(), source }
         })?;
         let stamped = config.timestamp_type == TimestampType::LogAppendTime;
-        let records = if stamped { stamp(&records, &mut headers, options.now_ms) } else { records };
         let topic_partition = || self.topic_partition.clone();
         if records.len() > config.segment_bytes as usize {
             let (found, segment_bytes) = (records.len(), config.segment_bytes);
@@ -100,16 +122,31 @@ impl PartitionLog {
         }
         let mut writer = self.writer.lock();
         self.make_ready(&mut writer)?;
-        let duplicate = writer.producers.check(&headers);
+        let duplicate = match check {
+            ProducerCheck::Batches => writer.producers.check(&headers, options.origin),
+            ProducerCheck::Marker { marker, is_epoch_bumped } => {
+                writer.producers.check_marker(&headers[0], &marker, is_epoch_bumped).map(|()| None)
+            }
+        };
         match duplicate {
             Err(source) => return Err(AppendError::Sequence { topic_partition: topic_partition(), source }),
             Ok(Some(duplicate)) => return self.answer_duplicate(&writer, duplicate, stamped),
             Ok(None) => {}
         }
+        // Behind the check for duplicates: what is there already needs no space.
+        if options.origin != Origin::Coordinator
+            && let Some(low) = self.storage.space.low()
+        {
+            return Err(AppendError::LowSpace { topic_partition: topic_partition(), low });
+        }
         self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
         let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
-        let last_offset = self.publish(&mut writer, &headers, &config);
-        let commit = self.commit(&writer.active, file, more);
+        let last_offset = self.publish(&mut writer, &headers, &records, &config);
+        let commit = match self.storage.options.durability {
+            Durability::Power => self.submit(&writer.active, file, more),
+            Durability::Process => self.flush_if_many(&mut writer, &config, base_offset, options.now_ms),
+        };
+        self.uncheckpointed_bytes.fetch_add(records.len() as u64, Relaxed);
         drop(writer);
         self.storage.note_appended(records.len() as u64);
         let log_append_time_ms = stamped.then_some(options.now_ms);
@@ -128,7 +165,7 @@ impl PartitionLog {
     }
 
     /// Lets the append go on, or says why not.
-    fn make_ready(&self, writer: &mut Writer) -> Result<(), AppendError> {
+    pub(super) fn make_ready(self: &Arc<Self>, writer: &mut Writer) -> Result<(), AppendError> {
         let topic_partition = || self.topic_partition.clone();
         if let Some(why) = self.storage.health.failure() {
             return Err(AppendError::StorageFailed { topic_partition: topic_partition(), why: why.clone() });
@@ -151,13 +188,23 @@ impl PartitionLog {
     }
 
     /// Removes what a failed write left. Until that has succeeded, nothing may be written behind it.
-    fn cut_back(&self, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
+    fn cut_back(self: &Arc<Self>, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
         let storage = &self.storage;
         let file = storage.open_files.get(&*storage.disk, &writer.active);
-        file.and_then(|file| file.set_len(position)).map_err(|source| {
-            writer.condition = Condition::Ragged { position };
-            self.storage_error("cutting back", &writer.active, source)
-        })
+        match file.and_then(|file| file.set_len(position).map(|()| file)) {
+            Ok(file) => {
+                // The next round makes the cut durable, before anything behind it is acknowledged: the segment may be
+                // closed by then, and its file's length is what a start goes by.
+                if storage.options.durability == Durability::Power {
+                    drop(self.submit(&writer.active, file, true));
+                }
+                Ok(())
+            }
+            Err(source) => {
+                writer.condition = Condition::Ragged { position };
+                Err(self.storage_error("cutting back", &writer.active, source))
+            }
+        }
     }
 
     fn answer_duplicate(
@@ -172,7 +219,8 @@ impl PartitionLog {
             let storage = &self.storage;
             let file = storage.open_files.get(&*storage.disk, &writer.active);
             let file = file.map_err(|source| self.storage_error("opening", &writer.active, source))?;
-            self.commit(&writer.active, file, false)
+            // With `Process` as well: a high watermark that lags there waits for a flush.
+            self.submit(&writer.active, file, false)
         };
         Ok(Appended {
             base_offset: duplicate.base_offset,
@@ -201,7 +249,8 @@ impl PartitionLog {
         }
         let count: i64 = headers.iter().map(|header| i64::from(header.record_count)).sum();
         let newest = headers.iter().map(|header| header.max_timestamp).max().unwrap_or(now_ms);
-        let spans = |first| newest.saturating_sub(first) > config.segment_ms;
+        let most_ms = config.max_segment_ms() - self.jitter_ms(config, active);
+        let spans = |first| newest.saturating_sub(first) > most_ms;
         let due = position + len as u64 > u64::from(config.segment_bytes)
             || active.first_timestamp().is_some_and(spans)
             || active.index_full(config.segment_index_bytes)
@@ -209,7 +258,18 @@ impl PartitionLog {
         if due { self.roll(writer, offset) } else { Ok(()) }
     }
 
-    fn roll(self: &Arc<Self>, writer: &mut Writer, base_offset: i64) -> Result<(), AppendError> {
+    /// By how much less than `segment.ms` this segment may span: as good as random, and the same each time.
+    fn jitter_ms(&self, config: &LogConfig, active: &Segment) -> i64 {
+        let most_ms = config.segment_jitter_ms.min(config.segment_ms);
+        if most_ms <= 0 {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        (&self.topic_partition, active.base_offset()).hash(&mut hasher);
+        (hasher.finish() >> 1) as i64 % most_ms
+    }
+
+    pub(super) fn roll(self: &Arc<Self>, writer: &mut Writer, base_offset: i64) -> Result<(), AppendError> {
         let storage = &self.storage;
         if let Err(error) = writer.active.close_indexes(storage) {
             // They stay in memory, and are rebuilt after a restart.
@@ -230,7 +290,7 @@ impl PartitionLog {
 
     /// Writes the batches at the end of the active segment with new prefixes; on failure cuts back.
     fn write(
-        &self,
+        self: &Arc<Self>,
         writer: &mut Writer,
         records: &Bytes,
         headers: &mut [BatchHeader],
@@ -265,40 +325,32 @@ impl PartitionLog {
     }
 
     /// Lets readers of the log's end and the committer see the batches; returns the last offset.
-    fn publish(&self, writer: &mut Writer, headers: &[BatchHeader], config: &LogConfig) -> i64 {
+    fn publish(
+        &self,
+        writer: &mut Writer,
+        headers: &[BatchHeader],
+        records: &Bytes,
+        config: &LogConfig,
+    ) -> i64 {
         let last = headers.last().expect("validated: at least one batch");
+        // Before the end moves: no reader may pass the beginning of a transaction.
+        self.apply_producers(writer, headers, records);
         // The end comes first: the committer may move the high watermark right after.
         self.log_end_offset.store(last.next_offset(), Release);
         for header in headers {
             writer.active.appended(&self.storage, header, config.index_interval_bytes);
             writer.epochs.assign(header.leader_epoch, header.base_offset);
-            writer.producers.apply(header);
         }
-        let first_unstable = writer.producers.first_unstable_offset().unwrap_or(i64::MAX);
-        self.first_unstable_offset.store(first_unstable, Release);
         last.last_offset()
     }
 
-    fn commit(self: &Arc<Self>, segment: &Arc<Segment>, file: Arc<dyn DiskFile>, more: bool) -> CommitTicket {
-        match self.storage.options.durability {
-            Durability::Power => self.storage.committer.submit(self, &self.storage, segment, file, more),
-            Durability::Process => {
-                self.committed(segment, segment.end());
-                CommitTicket::ready()
-            }
-        }
+    /// Hands a segment to the committer.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+        more: bool,
+    ) -> CommitTicket {
+        self.storage.committer.submit(self, &self.storage, segment, file, more)
     }
-}
-
-fn limits(config: &LogConfig, options: &AppendOptions) -> BatchLimits {
-    let trusted = options.origin == Origin::Coordinator;
-    let stamped = config.timestamp_type == TimestampType::LogAppendTime;
-    let (earliest_timestamp, latest_timestamp) = if trusted || stamped {
-        (i64::MIN, i64::MAX)
-    } else {
-        let earliest = options.now_ms.saturating_sub(config.timestamp_before_max_ms);
-        (earliest, options.now_ms.saturating_add(config.timestamp_after_max_ms))
-    };
-    let max_batch_bytes = if trusted { usize::MAX } else { config.max_message_bytes as usize };
-    BatchLimits { max_batch_bytes, earliest_timestamp, latest_timestamp, control_allowed: trusted }
 }

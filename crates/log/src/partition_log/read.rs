@@ -11,9 +11,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tidings_model::{ErrorCode, TopicPartition};
 
+use super::old_batches::fitting;
 use super::{Mark, PartitionLog};
 use crate::disk::{DiskFile, read_exact_at};
-use crate::segment::{HeaderScan, Segment, SegmentError};
+use crate::segment::{HeaderScan, Segment, SegmentEnd, SegmentError};
 
 /// How many ends of recent reads are remembered per partition: about one per consumer group.
 const RECENT_MARKS: usize = 8;
@@ -34,6 +35,8 @@ pub enum UpTo {
 pub struct Fetched {
     /// Whole batches; the first one holds the offset asked for. Empty when there are none yet.
     pub slice: FileSlice,
+    /// The slice ends at or before this offset.
+    pub end_offset: i64,
     /// Where consumers' reads end.
     pub high_watermark: i64,
     /// Where `read_committed` reads end.
@@ -152,8 +155,8 @@ impl PartitionLog {
         let high_watermark = self.high_watermark();
         let last_stable_offset = self.last_stable_offset().min(high_watermark);
         let log_start_offset = self.log_start_offset();
-        let slice = self.read_slice(fetch_offset, max_bytes, up_to, at_least_one)?;
-        Ok(Fetched { slice, high_watermark, last_stable_offset, log_start_offset })
+        let (slice, end_offset) = self.read_slice(fetch_offset, max_bytes, up_to, at_least_one)?;
+        Ok(Fetched { slice, end_offset, high_watermark, last_stable_offset, log_start_offset })
     }
 
     fn read_slice(
@@ -162,19 +165,17 @@ impl PartitionLog {
         max_bytes: usize,
         up_to: UpTo,
         at_least_one: bool,
-    ) -> Result<FileSlice, ReadError> {
+    ) -> Result<(FileSlice, i64), ReadError> {
         let limit = self.limit(up_to)?;
+        let nothing = (FileSlice::EMPTY, offset);
         if !self.has(offset, limit)? {
-            return Ok(FileSlice::EMPTY);
+            return Ok(nothing);
         }
-        let (segment, position) = self.locate(offset)?;
-        let failed = |error| self.read_error(&segment, offset, error);
-        let end = if segment.base_offset() == limit.segment_base {
-            limit
-        } else {
-            let end = segment.end();
-            Mark { offset: end.offset, segment_base: segment.base_offset(), position: end.position }
+        let Some((segment, position)) = self.locate_below(offset, limit)? else {
+            return Ok(nothing);
         };
+        let failed = |error| self.read_error(&segment, offset, error);
+        let end = if segment.id() == limit.segment { limit } else { end_of(&segment) };
         let file = self
             .storage
             .open_files
@@ -186,12 +187,17 @@ impl PartitionLog {
             self.whole_batches(&segment, &*file, position, max_bytes, at_least_one).map_err(failed)?
         };
         if stop.position <= position {
-            return Ok(FileSlice::EMPTY);
+            return Ok(nothing);
         }
+        let stop = match segment.is_old(position) {
+            true => fitting(&segment, &self.storage, &*file, position, stop).map_err(failed)?,
+            false => stop,
+        };
         // An end of a batch within the limit: the first batch may be larger than what is readable only
         // when the limit lies inside it, and limits are boundaries.
         self.remember(stop);
-        Ok(FileSlice { file: Some(file), position, len: (stop.position - position) as usize })
+        let slice = FileSlice { file: Some(file), position, len: (stop.position - position) as usize };
+        Ok((slice, stop.offset))
     }
 
     /// Whether there is something to read at `offset` below the limit.
@@ -222,18 +228,29 @@ impl PartitionLog {
                     return Ok(high_watermark);
                 }
                 let (segment, position) = self.locate(offset)?;
-                Ok(Mark { offset, segment_base: segment.base_offset(), position })
+                Ok(Mark { offset, segment: segment.id(), position })
             }
             UpTo::LogEnd => {
                 let active = self.segments.read().last().expect("a log has a segment").clone();
-                let end = active.end();
-                let segment_base = active.base_offset();
-                Ok(Mark { offset: end.offset, segment_base, position: end.position })
+                Ok(end_of(&active))
             }
         }
     }
 
-    /// Where the batch with `offset` begins, or the first one behind it.
+    /// Where the batch with `offset` begins, or the first one behind it, below the limit. Compaction leaves
+    /// holes, also at the ends of segments: the batch may be in a later one.
+    fn locate_below(&self, offset: i64, limit: Mark) -> Result<Option<(Arc<Segment>, u64)>, ReadError> {
+        let (mut segment, mut position) = self.locate(offset)?;
+        while segment.id() != limit.segment && position >= segment.end().position {
+            match self.segment_behind(&segment) {
+                Some(next) if next.base_offset() < limit.offset => (segment, position) = (next, 0),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some((segment, position)))
+    }
+
+    /// Where the batch with `offset` begins, or the first one behind it in its segment.
     fn locate(&self, offset: i64) -> Result<(Arc<Segment>, u64), ReadError> {
         let segment = self.segment_of(offset).ok_or_else(|| ReadError::OffsetOutOfRange {
             topic_partition: self.topic_partition.clone(),
@@ -244,7 +261,7 @@ impl PartitionLog {
         if offset == segment.base_offset() {
             return Ok((segment, 0));
         }
-        let recent = |mark: &&Mark| mark.offset == offset && mark.segment_base == segment.base_offset();
+        let recent = |mark: &&Mark| mark.offset == offset && mark.segment == segment.id();
         if let Some(mark) = self.marks.lock().recent.iter().find(recent) {
             return Ok((segment, mark.position));
         }
@@ -268,11 +285,10 @@ impl PartitionLog {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Mark, SegmentError> {
-        let segment_base = segment.base_offset();
         let most = position + max_bytes as u64;
         let from = segment.boundary(&self.storage, most)?.max(position);
         let mut scan = HeaderScan::new(file, from, segment.end().position);
-        let mut stop = Mark { offset: i64::MIN, segment_base, position: from };
+        let mut stop = Mark { offset: i64::MIN, segment: segment.id(), position: from };
         // The index has an entry every few kilobytes, so few headers are looked at.
         while let Some(located) = scan.next_header()? {
             stop.offset = located.header.base_offset;
@@ -310,4 +326,9 @@ impl PartitionLog {
             }
         }
     }
+}
+
+fn end_of(segment: &Segment) -> Mark {
+    let SegmentEnd { offset, position } = segment.end();
+    Mark { offset, segment: segment.id(), position }
 }

@@ -1,44 +1,48 @@
 //! From timestamps to offsets.
 //!
-//! Owns the search that ListOffsets needs. Invariants: only durable records are found. In a compressed
-//! batch the records can't be seen from here; the answer then says so and hands out the batch.
+//! Owns the search that ListOffsets needs. Invariants: only durable records are found, and only in batches with the
+//! right CRC: whoever asks gets no bytes to check.
 
 use std::sync::Arc;
 
 use tidings_model::NO_TIMESTAMP;
 
 use super::{FileSlice, PartitionLog, ReadError};
-use crate::batch::{Batch, Record, TimestampType};
-use crate::segment::{Located, Segment, SegmentError};
+use crate::batch::{Batch, Record};
+use crate::segment::{Located, Segment, SegmentError, check_crc};
 
 /// A record found by its timestamp.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestampedOffset {
-    /// Its offset; where `compressed` is set, the batch's first.
+    /// Its offset.
     pub offset: i64,
-    /// Its timestamp; where `compressed` is set, the batch's largest.
+    /// Its timestamp.
     pub timestamp_ms: i64,
     /// The leader epoch of its batch.
     pub leader_epoch: i32,
-    /// The batch, where its records are compressed and the exact record is for the caller to find.
-    pub compressed: Option<FileSlice>,
 }
 
 impl PartitionLog {
-    /// The first record whose timestamp is at least `timestamp_ms`.
+    /// The first record from the log's start on whose timestamp is at least `timestamp_ms`.
     pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampedOffset>, ReadError> {
         let segments = self.segments.read().clone();
+        let start = self.log_start_offset();
         for segment in segments {
             let failed = |error| self.read_error(&segment, segment.base_offset(), error);
             if segment.max_timestamp(&self.storage).map_err(failed)?.0 < timestamp_ms {
                 continue;
             }
-            let Some(located) = segment.find_timestamp(&self.storage, timestamp_ms).map_err(failed)? else {
-                continue;
-            };
-            let wanted = |record: &Record| record.timestamp_ms >= timestamp_ms;
-            let found = self.within(&segment, located, wanted).map_err(failed)?;
-            return Ok(found.filter(|found| found.offset < self.high_watermark()));
+            let wanted = |record: &Record| record.timestamp_ms >= timestamp_ms && record.offset >= start;
+            let mut located = segment.find_timestamp(&self.storage, timestamp_ms, start).map_err(failed)?;
+            while let Some(batch) = located {
+                if let Some(found) = self.within(&segment, batch, wanted).map_err(failed)? {
+                    return Ok(Some(found).filter(|found| found.offset < self.high_watermark()));
+                }
+                // Its record was below the start, or the cleaner has left nothing of the batch but its header.
+                located = segment
+                    .find_timestamp(&self.storage, timestamp_ms, batch.header.next_offset())
+                    .map_err(failed)?;
+            }
         }
         Ok(None)
     }
@@ -56,9 +60,27 @@ impl PartitionLog {
         }
         let Some((timestamp, offset, segment)) = largest else { return Ok(None) };
         let failed = |error| self.read_error(&segment, offset, error);
+        if offset < self.log_start_offset() {
+            // The record was deleted; a later one has the largest timestamp of those that are left.
+            let largest = self.largest_from(&segment, self.log_start_offset()).map_err(failed)?;
+            return largest.map_or(Ok(None), |timestamp| self.offset_for_timestamp(timestamp));
+        }
         let Some(located) = segment.find(&self.storage, offset).map_err(failed)? else { return Ok(None) };
-        let found = self.within(&segment, located, |record| record.timestamp_ms >= timestamp);
+        let start = self.log_start_offset();
+        let wanted = |record: &Record| record.timestamp_ms >= timestamp && record.offset >= start;
+        let found = self.within(&segment, located, wanted);
         Ok(found.map_err(failed)?.filter(|found| found.offset < self.high_watermark()))
+    }
+
+    /// The largest timestamp of the batches that reach `start` or lie behind it.
+    fn largest_from(&self, segment: &Arc<Segment>, start: i64) -> Result<Option<i64>, SegmentError> {
+        let mut largest = segment.max_timestamp_from(&self.storage, start)?;
+        let mut next = self.segment_behind(segment);
+        while let Some(segment) = next {
+            largest = largest.max(segment.max_timestamp(&self.storage)?.0);
+            next = self.segment_behind(&segment);
+        }
+        Ok((largest != NO_TIMESTAMP).then_some(largest))
     }
 
     /// The first wanted record of a batch.
@@ -70,22 +92,25 @@ impl PartitionLog {
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
         let Located { position, header } = located;
         let file = self.storage.open_files.get(&*self.storage.disk, segment)?;
+        check_crc(&*file, &located)?;
         let slice = FileSlice { file: Some(file), position, len: header.size_bytes() };
-        let (timestamp_ms, leader_epoch) = (header.max_timestamp, header.leader_epoch);
-        let whole =
-            TimestampedOffset { offset: header.base_offset, timestamp_ms, leader_epoch, compressed: None };
-        if header.timestamp_type() == TimestampType::LogAppendTime {
-            return Ok(Some(whole));
-        }
+        let leader_epoch = header.leader_epoch;
         let batch = Batch { header, bytes: slice.read()? };
-        let Some(records) = batch.records() else {
-            return Ok(Some(TimestampedOffset { compressed: Some(slice), ..whole }));
+        let records = match batch.unpacked_records() {
+            Ok(records) => records,
+            Err(error) => {
+                // Only its producer knows what it wrote; the batch as a whole is still a right answer, if a coarse one.
+                tracing::debug!("{}: cannot look into a batch: {error}", self.topic_partition);
+                let (offset, timestamp_ms) = (header.base_offset, header.max_timestamp);
+                let whole = TimestampedOffset { offset, timestamp_ms, leader_epoch };
+                return Ok(Some(whole).filter(|whole| whole.offset >= self.log_start_offset()));
+            }
         };
         let found = records.flatten().find(wanted);
-        Ok(found.map(|record| TimestampedOffset {
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            ..whole
+        Ok(found.map(|Record { offset, timestamp_ms, .. }| TimestampedOffset {
+            offset,
+            timestamp_ms,
+            leader_epoch,
         }))
     }
 }

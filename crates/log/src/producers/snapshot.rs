@@ -11,16 +11,25 @@
 //! behind the entries, ours: mark count i32
 //! mark, oldest first: producer id i64   last sequence i32   last offset i64   offset delta i32
 //!        timestamp i64
+//! behind the marks, ours: count i32 of segments with aborted transactions
+//! segment: base offset i64   entries of its .txnindex i32   CRC-32C u32 of these entries
 //! ```
+//!
+//! Kafka's transaction index has neither a checksum nor a sign of how much of it there should be; the last section is
+//! what a start holds it against.
+
+use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut};
 
 use super::{BatchMark, Producer, Producers};
+use crate::segment::TxnIndexSummary;
 
 const VERSION: i16 = 1;
 const CRC_FROM: usize = 6;
 const ENTRY_LEN: usize = 46;
 const MARK_LEN: usize = 32;
+const TXN_INDEX_LEN: usize = 16;
 const NO_OFFSET: i64 = -1;
 
 /// Why a snapshot file can't be used; the state is rebuilt from the log then.
@@ -34,9 +43,17 @@ pub enum SnapshotError {
     Crc { expected: u32, found: u32 },
 }
 
+/// What a snapshot file holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub producers: Producers,
+    /// What the transaction index of each segment held, by base offset; segments without one are left out.
+    pub txn_indexes: BTreeMap<i64, TxnIndexSummary>,
+}
+
 impl Producers {
-    /// The state as a snapshot file's contents.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The state as a snapshot file's contents, with what the segments' transaction indexes hold.
+    pub fn encode(&self, txn_indexes: &BTreeMap<i64, TxnIndexSummary>) -> Vec<u8> {
         let mut out = Vec::with_capacity(14 + self.by_id.len() * ENTRY_LEN);
         out.put_i16(VERSION);
         out.put_u32(0);
@@ -64,12 +81,20 @@ impl Producers {
                 out.put_i64(mark.timestamp);
             }
         }
+        out.put_i32(txn_indexes.len() as i32);
+        for (base_offset, summary) in txn_indexes {
+            out.put_i64(*base_offset);
+            out.put_u32(summary.count);
+            out.put_u32(summary.crc);
+        }
         let crc = crc32c::crc32c(&out[CRC_FROM..]);
         out[2..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
         out
     }
+}
 
-    /// The state in a snapshot file, ours or Kafka's.
+impl Snapshot {
+    /// The contents of a snapshot file, ours or Kafka's.
     pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let mut head = bytes;
         let version = head.try_get_i16().map_err(|_| SnapshotError::Short)?;
@@ -82,7 +107,7 @@ impl Producers {
             return Err(SnapshotError::Crc { expected, found });
         }
         let mut rest = &bytes[CRC_FROM..];
-        let mut producers = Self::default();
+        let mut producers = Producers::default();
         for _ in 0..count(&mut rest, ENTRY_LEN)? {
             producers.insert_entry(&mut rest);
         }
@@ -101,9 +126,14 @@ impl Producers {
                 producer.batches.insert(newest, mark);
             }
         }
-        Ok(producers)
+        let count = if rest.is_empty() { 0 } else { count(&mut rest, TXN_INDEX_LEN)? };
+        let summary = |rest: &mut &[u8]| TxnIndexSummary { count: rest.get_u32(), crc: rest.get_u32() };
+        let txn_indexes = (0..count).map(|_| (rest.get_i64(), summary(&mut rest))).collect();
+        Ok(Self { producers, txn_indexes })
     }
+}
 
+impl Producers {
     fn insert_entry(&mut self, entry: &mut &[u8]) {
         let id = entry.get_i64();
         let mut producer = Producer::new(entry.get_i16());

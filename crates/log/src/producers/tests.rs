@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::batch::{BatchBuilder, BatchHeader};
+use crate::batch::{BatchBuilder, BatchHeader, TransactionResult};
+use crate::segment::TxnIndexSummary;
 
 fn batch(id: i64, epoch: i16, base_sequence: i32, count: usize) -> BatchHeader {
     let mut builder = BatchBuilder::new().producer(id, epoch, base_sequence);
@@ -17,12 +20,12 @@ fn at(mut header: BatchHeader, base_offset: i64) -> BatchHeader {
 #[test]
 fn sequences_are_checked_as_kip_98_says() {
     let mut producers = Producers::default();
-    producers.apply(&at(batch(7, 2, 0, 10), 100));
+    producers.apply(&at(batch(7, 2, 0, 10), 100), None);
     let out_of_order = |expected, found| {
         Err(SequenceError::OutOfOrder { producer_id: 7, producer_epoch: 2, expected, found })
     };
     let check = |header: BatchHeader, expect: Result<Option<Duplicate>, SequenceError>| {
-        assert_eq!(producers.check(&[header]), expect, "{header:?}");
+        assert_eq!(producers.check(&[header], Origin::Client), expect, "{header:?}");
     };
     check(batch(7, 2, 10, 1), Ok(None));
     check(batch(8, 0, 55, 1), Ok(None));
@@ -44,15 +47,18 @@ fn five_batches_are_remembered_also_across_a_snapshot_and_a_wrap() {
     let mut sent = Vec::new();
     for index in 0..7 {
         let header = at(batch(1, 0, sequence, 3), index * 3);
-        producers.apply(&header);
+        producers.apply(&header, None);
         sent.push(header);
         sequence = increment_sequence(sequence, 3);
     }
-    producers.apply(&at(batch(2, 4, 0, 1), 21));
-    let restored = Producers::decode(&producers.encode()).expect("what was just encoded");
+    producers.apply(&at(batch(2, 4, 0, 1), 21), None);
+    let txn_indexes = BTreeMap::from([(0, TxnIndexSummary { count: 3, crc: 77 })]);
+    let restored = Snapshot::decode(&producers.encode(&txn_indexes)).expect("what was just encoded");
+    assert_eq!(restored.txn_indexes, txn_indexes);
+    let restored = restored.producers;
     assert_eq!(restored, producers);
     for (index, header) in sent.iter().enumerate() {
-        let found = restored.check(std::slice::from_ref(header));
+        let found = restored.check(std::slice::from_ref(header), Origin::Client);
         if index < 2 {
             assert!(matches!(found, Err(SequenceError::OutOfOrder { .. })), "batch {index}: {found:?}");
         } else {
@@ -66,13 +72,13 @@ fn five_batches_are_remembered_also_across_a_snapshot_and_a_wrap() {
 fn several_batches_of_one_append_follow_each_other() {
     let mut producers = Producers::default();
     let append = [batch(1, 0, 0, 2), batch(1, 0, 2, 2)];
-    assert_eq!(producers.check(&append), Ok(None));
-    assert!(producers.check(&[append[1], append[0]]).is_err());
-    producers.apply(&at(append[0], 0));
-    producers.apply(&at(append[1], 2));
+    assert_eq!(producers.check(&append, Origin::Client), Ok(None));
+    assert!(producers.check(&[append[1], append[0]], Origin::Client).is_err());
+    producers.apply(&at(append[0], 0), None);
+    producers.apply(&at(append[1], 2), None);
     let all = Duplicate { base_offset: 0, last_offset: 3, timestamp: 1000 };
-    assert_eq!(producers.check(&append), Ok(Some(all)));
-    assert!(producers.check(&[append[1], batch(1, 0, 4, 1)]).is_err());
+    assert_eq!(producers.check(&append, Origin::Client), Ok(Some(all)));
+    assert!(producers.check(&[append[1], batch(1, 0, 4, 1)], Origin::Client).is_err());
 }
 
 #[test]
@@ -80,27 +86,36 @@ fn a_transaction_is_open_until_its_marker() {
     let mut producers = Producers::default();
     let mut first = at(batch(1, 0, 0, 2), 10);
     first.set_transactional();
-    producers.apply(&first);
+    producers.apply(&first, None);
     assert_eq!(producers.first_unstable_offset(), Some(10));
-    let restored = Producers::decode(&producers.encode()).expect("what was just encoded");
+    let snapshot = Snapshot::decode(&producers.encode(&BTreeMap::new())).expect("what was just encoded");
+    let restored = snapshot.producers;
     assert_eq!(restored.first_unstable_offset(), Some(10));
     let mut marker = at(batch(1, 0, -1, 1), 12);
     marker.set_control();
-    producers.apply(&marker);
+    let abort = EndTxnMarker { result: TransactionResult::Abort, coordinator_epoch: 3 };
+    let ended = EndedTransaction {
+        producer_id: 1,
+        first_offset: 10,
+        marker_offset: 12,
+        result: TransactionResult::Abort,
+    };
+    assert_eq!(producers.apply(&marker, Some(&abort)), Some(ended));
+    assert_eq!(producers.apply(&at(marker, 13), Some(&abort)), None, "there is nothing left to end");
     assert_eq!(producers.first_unstable_offset(), None);
 }
 
 #[test]
 fn damaged_snapshots_are_told() {
     let mut producers = Producers::default();
-    producers.apply(&at(batch(1, 0, 0, 2), 10));
-    let good = producers.encode();
+    producers.apply(&at(batch(1, 0, 0, 2), 10), None);
+    let good = producers.encode(&BTreeMap::from([(5, TxnIndexSummary { count: 1, crc: 2 })]));
     for cut in 0..good.len() {
-        assert!(Producers::decode(&good[..cut]).is_err(), "cut at {cut}");
+        assert!(Snapshot::decode(&good[..cut]).is_err(), "cut at {cut}");
     }
     for bit in 0..good.len() * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(Producers::decode(&bad).is_err(), "bit {bit}");
+        assert!(Snapshot::decode(&bad).is_err(), "bit {bit}");
     }
 }

@@ -17,7 +17,7 @@ const SECTOR_BYTES: u64 = 512;
 
 /// What stands at a position.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// A whole batch with the offset expected.
     Valid(BatchHeader),
     /// Something else.
@@ -25,18 +25,31 @@ pub(super) enum Verdict {
 }
 
 /// Checks batches of one file.
-pub(super) struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     file: &'a dyn DiskFile,
     len: u64,
+    /// Whether offsets may be missing between batches: the cleaner leaves such holes.
+    may_have_holes: bool,
     buffer: Vec<u8>,
 }
 
 impl<'a> Judge<'a> {
-    pub fn new(file: &'a dyn DiskFile, len: u64) -> Self {
-        Self { file, len, buffer: vec![0; CHUNK_BYTES] }
+    pub fn new(file: &'a dyn DiskFile, len: u64, may_have_holes: bool) -> Self {
+        Self { file, len, may_have_holes, buffer: vec![0; CHUNK_BYTES] }
     }
 
-    /// Checks the batch at `position` in full, CRC included; it must begin with `next_offset`.
+    /// The header at `position`, whatever it says; none where the file has no room for one.
+    pub fn header(&self, position: u64) -> io::Result<Option<BatchHeader>> {
+        if self.len.saturating_sub(position) < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; HEADER_LEN];
+        read_exact_at(self.file, &mut head, position)?;
+        Ok(BatchHeader::parse(&head))
+    }
+
+    /// Checks the batch at `position` in full, CRC included; it must begin with `next_offset`,
+    /// or behind it where there may be holes.
     pub fn check(&mut self, position: u64, next_offset: i64) -> io::Result<Verdict> {
         let left = self.len - position;
         let invalid = |what: String| Ok(Verdict::Invalid { what });
@@ -53,7 +66,8 @@ impl<'a> Judge<'a> {
         if header.batch_length < smallest || header.size_bytes() as u64 > left {
             return invalid(format!("length {} does not fit in {left} bytes", header.batch_length));
         }
-        if header.base_offset != next_offset || header.last_offset_delta < 0 {
+        let hole = self.may_have_holes && header.base_offset > next_offset;
+        if header.base_offset != next_offset && !hole || header.last_offset_delta < 0 {
             return invalid(format!("expected offset {next_offset}, found {}", header.base_offset));
         }
         match self.crc(position, header.size_bytes())? {

@@ -2,6 +2,7 @@
 //!
 //! Owns the way from the recovery point to the log's end. Invariants: as in [`super`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +11,17 @@ use tidings_model::TopicPartition;
 
 use super::judge::{Judge, Verdict};
 use super::{Cut, RecoverError};
+use crate::batch::{BatchHeader, EndTxnMarker, MAX_MARKER_BYTES};
+use crate::cleaner::{CLEANED_SUFFIX, SWAP_SUFFIX, remove_if_there};
 use crate::config::LogConfig;
-use crate::data_dir::partition_metadata_id;
-use crate::disk::{DiskFile, OpenMode, read_file};
+use crate::data_dir::{DELETED_EXTENSION, partition_metadata_id};
+use crate::disk::{DiskFile, OpenMode, read_exact_at, read_file};
 use crate::leader_epochs::LeaderEpochs;
-use crate::partition_log::{LEADER_EPOCHS, PartitionLog, Recovered};
-use crate::producers::Producers;
-use crate::segment::{HeaderScan, Segment, SegmentEnd, SegmentError, file_name, parse_file_name};
+use crate::partition_log::{LEADER_EPOCHS, PartitionLog, Recovered, aborted};
+use crate::producers::{Producers, Snapshot};
+use crate::segment::{
+    HeaderScan, Segment, SegmentEnd, SegmentError, TxnIndex, TxnIndexSummary, file_name, parse_file_name,
+};
 use crate::storage::Storage;
 
 pub(super) struct PartitionOutcome {
@@ -34,11 +39,23 @@ struct Recovery<'a> {
     producers: Producers,
     /// From here on batches are not in `producers` yet.
     replay_from: i64,
+    may_have_holes: bool,
     epochs: LeaderEpochs,
+    /// What the snapshot says about the segments' transaction indexes, where it counts.
+    txn_indexes: BTreeMap<i64, TxnIndexSummary>,
     checked_bytes: u64,
     cuts: Vec<Cut>,
     rebuilt: Vec<PathBuf>,
     changed: bool,
+}
+
+/// What the checkpoint files say about a log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checkpoints {
+    pub recovery_point: Option<i64>,
+    pub log_start_offset: Option<i64>,
+    /// Of logs that were compacted; their offsets have holes within segments.
+    pub first_dirty_offset: Option<i64>,
 }
 
 /// Where a segment's file is on disk.
@@ -51,9 +68,9 @@ struct SegmentFile {
 pub(super) fn recover_partition(
     storage: &Arc<Storage>,
     topic_partition: &TopicPartition,
-    recovery_point: Option<i64>,
-    log_start: Option<i64>,
+    checkpoints: Checkpoints,
 ) -> Result<PartitionOutcome, RecoverError> {
+    let Checkpoints { recovery_point, log_start_offset: log_start, first_dirty_offset } = checkpoints;
     let dir: Arc<Path> = storage.root.join(topic_partition.to_string()).into();
     let mut recovery = Recovery {
         storage,
@@ -61,29 +78,46 @@ pub(super) fn recover_partition(
         dir: dir.clone(),
         producers: Producers::default(),
         replay_from: 0,
+        may_have_holes: first_dirty_offset.is_some(),
         epochs: LeaderEpochs::default(),
+        txn_indexes: BTreeMap::new(),
         checked_bytes: 0,
         cuts: Vec::new(),
         rebuilt: Vec::new(),
         changed: false,
     };
-    let files = recovery.list(recovery_point.unwrap_or(0));
-    let files = files.map_err(|source| RecoverError::Io { path: dir.to_path_buf(), source })?;
-    let first_offset = files.first().map_or(log_start.unwrap_or(0), |file| file.base_offset);
-    let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     let io_error = |source| RecoverError::Io { path: dir.to_path_buf(), source };
+    let log_start = log_start.unwrap_or(0).max(0);
+    recovery.finish_swaps()?;
+    let mut files = recovery.list(recovery_point.unwrap_or(0)).map_err(io_error)?;
+    recovery.remove_below(&mut files, log_start).map_err(io_error)?;
+    let first_offset = files.first().map_or(log_start, |file| file.base_offset);
+    let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     recovery.load_state(first_offset, recovery_point).map_err(io_error)?;
-    let segments = recovery.segments(files, first_offset, recovery_point)?;
+    recovery.check_txn_indexes(&files, first_offset).map_err(io_error)?;
+    let mut segments = recovery.segments(files, first_offset, recovery_point)?;
+    for segment in &segments {
+        // What was made anew may lie below the recovery point, where no checkpoint comes by.
+        segment.flush_txn_index(storage).map_err(io_error)?;
+    }
+    let end_offset = segments.last().map_or(0, |segment| segment.end().offset);
+    let mut recovery_point = recovery_point;
+    if end_offset < log_start {
+        // Records below the start were lost, which `durability = "process"` allows; the start was synced.
+        segments = vec![recovery.begin_anew(&segments, log_start)?];
+        recovery_point = log_start;
+    }
     let topic_id = partition_metadata_id(&*storage.disk, &dir).map_err(io_error)?;
     let recovered = Recovered {
         topic_partition: topic_partition.clone(),
         topic_id,
         dir: dir.clone(),
         segments,
-        log_start_offset: log_start.unwrap_or(first_offset).max(first_offset),
+        log_start_offset: log_start.max(first_offset),
         producers: recovery.producers,
         epochs: recovery.epochs,
         recovery_point,
+        first_dirty_offset,
     };
     Ok(PartitionOutcome {
         log: PartitionLog::new(storage.clone(), recovered, LogConfig::default()),
@@ -95,14 +129,88 @@ pub(super) fn recover_partition(
 }
 
 impl Recovery<'_> {
-    /// The log files by base offset. Leftovers of interrupted replacements and checkpoints are removed.
+    /// Finishes what the cleaner had decided: a `.swap` file counts, and the segments go that it was made from.
+    fn finish_swaps(&mut self) -> Result<(), RecoverError> {
+        let io_error = |source| RecoverError::Io { path: self.dir.to_path_buf(), source };
+        let disk = &*self.storage.disk;
+        let entries = disk.read_dir(&self.dir).map_err(io_error)?;
+        let bases = |extension: &'static str| {
+            entries
+                .iter()
+                .filter_map(move |entry| Some((parse_file_name(&entry.name, extension)?, entry.len)))
+        };
+        for (base_offset, len) in bases(&SWAP_SUFFIX[1..]) {
+            let end = SegmentEnd { offset: base_offset, position: len };
+            let swapped = Segment::existing(self.dir.clone(), base_offset, end);
+            let swap = swapped.log_path().with_extension(&SWAP_SUFFIX[1..]);
+            let file = disk.open(&swap, OpenMode::Read).map_err(io_error)?;
+            let mut scan = HeaderScan::new(&*file, 0, len);
+            let mut end_offset = base_offset;
+            while let Some(located) = scan.next_header().map_err(|error| match error {
+                SegmentError::Io(source) => RecoverError::Io { path: swap.clone(), source },
+                SegmentError::Bad(bad) => {
+                    self.damaged(&swapped, bad.position, end_offset, len - bad.position, bad.what)
+                }
+            })? {
+                end_offset = located.header.next_offset();
+            }
+            let replaced = bases("log").filter(|(base, _)| (base_offset + 1..end_offset).contains(base));
+            for (base, _) in replaced {
+                let old = Segment::existing(self.dir.clone(), base, SegmentEnd::default());
+                old.paths().iter().try_for_each(|path| remove_if_there(disk, path)).map_err(io_error)?;
+            }
+            for path in swapped.paths().iter().skip(1) {
+                remove_if_there(disk, path).map_err(io_error)?;
+            }
+            let renamed = disk.sync_dir(&self.dir).and_then(|()| disk.rename(&swap, &swapped.log_path()));
+            renamed.and_then(|()| disk.sync_dir(&self.dir)).map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    /// Removes segments that end at or below the log's start: the last end came between the writing of the
+    /// start and their removal. Some of them may be gone, in any order.
+    fn remove_below(&mut self, files: &mut Vec<SegmentFile>, log_start: i64) -> io::Result<()> {
+        let below = files.windows(2).take_while(|pair| pair[1].base_offset <= log_start).count();
+        for file in files.drain(..below) {
+            let segment = Segment::existing(self.dir.clone(), file.base_offset, SegmentEnd::default());
+            segment.paths().iter().try_for_each(|path| remove_if_there(&*self.storage.disk, path))?;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Replaces all segments by an empty one.
+    fn begin_anew(&mut self, segments: &[Arc<Segment>], offset: i64) -> Result<Arc<Segment>, RecoverError> {
+        let topic_partition = self.topic_partition;
+        tracing::warn!(
+            "{topic_partition}: the log ends below its start, offset {offset}, and begins anew there"
+        );
+        let first = self.create_first(offset)?;
+        for segment in segments.iter().filter(|segment| segment.base_offset() < offset) {
+            for path in segment.paths() {
+                let removed = remove_if_there(&*self.storage.disk, &path);
+                removed.map_err(|source| RecoverError::Io { path, source })?;
+            }
+        }
+        self.epochs.truncate(offset);
+        Ok(first)
+    }
+
+    /// The log files by base offset. Leftovers of interrupted replacements, removals and checkpoints are
+    /// removed.
     fn list(&self, recovery_point: i64) -> io::Result<Vec<SegmentFile>> {
         let disk = &*self.storage.disk;
         let mut files = Vec::new();
         for entry in disk.read_dir(&self.dir)? {
             let path = self.dir.join(&entry.name);
             let snapshot = parse_file_name(&entry.name, "snapshot");
-            if entry.name.ends_with(".tmp") || snapshot.is_some_and(|offset| offset != recovery_point) {
+            let extension = entry.name.rsplit('.').next();
+            let left_over = extension.is_some_and(|found| found == "tmp" || found == DELETED_EXTENSION);
+            if left_over
+                || entry.name.ends_with(CLEANED_SUFFIX)
+                || snapshot.is_some_and(|offset| offset != recovery_point)
+            {
                 disk.remove_file(&path)?;
             } else if let Some(base_offset) = parse_file_name(&entry.name, "log") {
                 files.push(SegmentFile { base_offset, len: entry.len });
@@ -117,9 +225,10 @@ impl Recovery<'_> {
         let disk = &*self.storage.disk;
         self.replay_from = first_offset;
         let path = self.dir.join(file_name(recovery_point, "snapshot"));
-        match read_file(disk, &path)?.map(|bytes| Producers::decode(&bytes)) {
-            Some(Ok(producers)) => {
-                self.producers = producers;
+        match read_file(disk, &path)?.map(|bytes| Snapshot::decode(&bytes)) {
+            Some(Ok(snapshot)) => {
+                self.producers = snapshot.producers;
+                self.txn_indexes = snapshot.txn_indexes;
                 self.replay_from = recovery_point;
             }
             Some(Err(error)) => {
@@ -135,13 +244,63 @@ impl Recovery<'_> {
                 Some(epochs) => self.epochs = epochs,
                 None => {
                     // They come from the batches' headers, as the producers do.
-                    self.replay_from = first_offset;
-                    self.producers = Producers::default();
+                    self.forget_snapshot(first_offset);
                     self.rebuilt.push(path);
                 }
             }
         }
         self.epochs.truncate(recovery_point);
+        Ok(())
+    }
+
+    /// The snapshot does not count: producers and aborted transactions are made anew from the log.
+    fn forget_snapshot(&mut self, first_offset: i64) {
+        self.replay_from = first_offset;
+        self.producers = Producers::default();
+        self.txn_indexes.clear();
+    }
+
+    /// Holds the transaction indexes against the snapshot. Files that it does not know are left-overs.
+    fn check_txn_indexes(&mut self, files: &[SegmentFile], first_offset: i64) -> io::Result<()> {
+        let disk = &*self.storage.disk;
+        self.txn_indexes.retain(|base_offset, _| files.iter().any(|file| file.base_offset == *base_offset));
+        for (base_offset, summary) in &self.txn_indexes {
+            let path = self.dir.join(file_name(*base_offset, "txnindex"));
+            if TxnIndex::adopt(disk, &path, *summary)?.is_none() {
+                tracing::warn!("{} is missing or damaged; rebuilding from the log", path.display());
+                self.rebuilt.push(path);
+                // A transaction may have begun in any segment before.
+                self.forget_snapshot(first_offset);
+                self.changed = true;
+                break;
+            }
+        }
+        for entry in disk.read_dir(&self.dir)? {
+            let base_offset = parse_file_name(&entry.name, "txnindex");
+            if base_offset.is_some_and(|base_offset| !self.txn_indexes.contains_key(&base_offset)) {
+                disk.remove_file(&self.dir.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a batch of the log into the state of producers and transactions.
+    fn apply(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        position: u64,
+        header: &BatchHeader,
+    ) -> io::Result<()> {
+        self.epochs.assign(header.leader_epoch, header.base_offset);
+        if header.base_offset < self.replay_from {
+            return Ok(());
+        }
+        let marker = if header.is_control() { read_marker(file, position, header)? } else { None };
+        let Some(ended) = self.producers.apply(header, marker.as_ref()) else { return Ok(()) };
+        if let Some(aborted) = aborted(ended, self.producers.first_unstable_offset()) {
+            segment.push_aborted(self.storage, aborted);
+        }
         Ok(())
     }
 
@@ -157,6 +316,10 @@ impl Recovery<'_> {
             let next_base = files.get(index + 1).map(|next| next.base_offset);
             let end = SegmentEnd { offset: next_base.unwrap_or(file.base_offset), position: file.len };
             let segment = Arc::new(Segment::existing(self.dir.clone(), file.base_offset, end));
+            if let Some(summary) = self.txn_indexes.get(&file.base_offset) {
+                let adopted = TxnIndex::adopt(&*self.storage.disk, &segment.txn_index_path(), *summary);
+                segment.txn_index().replace(adopted.map_err(self.io_error(&segment))?.unwrap_or_default());
+            }
             segments.push(segment.clone());
             if next_base.is_some_and(|next_base| next_base <= recovery_point) {
                 self.replay_closed(&segment, end)?;
@@ -168,10 +331,9 @@ impl Recovery<'_> {
                     format!("expected a segment from offset {next_offset}, found {}", file.base_offset);
                 return Err(self.damaged(&segment, 0, next_offset, file.len, what));
             }
-            let cuts_count = self.cuts.len();
             next_offset = self.recover_segment(&segment, file, recovery_point)?;
-            let torn = self.cuts.len() > cuts_count || next_base.is_some_and(|base| base > next_offset);
-            if torn {
+            // Without a missing offset what was cut is the rest of a write that failed and was not acknowledged.
+            if next_base.is_some_and(|base| base > next_offset) {
                 // What was lost had not been synced, and so had nothing of what came after.
                 self.set_aside(&files[index + 1..], next_offset)?;
                 break;
@@ -192,10 +354,10 @@ impl Recovery<'_> {
     fn set_aside(&mut self, files: &[SegmentFile], offset: i64) -> Result<(), RecoverError> {
         for file in files {
             let segment = Segment::existing(self.dir.clone(), file.base_offset, SegmentEnd::default());
-            let [log, index, time_index] = segment.paths();
+            let [log, index, time_index, txn_index] = segment.paths();
             let kept = self.dir.join(file_name(file.base_offset, &format!("0.{CUT_EXTENSION}")));
             self.storage.disk.rename(&log, &kept).map_err(self.io_error(&segment))?;
-            for path in [index, time_index] {
+            for path in [index, time_index, txn_index] {
                 // Without its log an index is nothing; the next segment of this name replaces it.
                 let _ = self.storage.disk.remove_file(&path);
             }
@@ -266,10 +428,8 @@ impl Recovery<'_> {
             match next {
                 Ok(Some(located)) if located.header.base_offset >= end.offset => return Ok(()),
                 Ok(Some(located)) => {
-                    self.epochs.assign(located.header.leader_epoch, located.header.base_offset);
-                    if located.header.base_offset >= self.replay_from {
-                        self.producers.apply(&located.header);
-                    }
+                    let applied = self.apply(segment, file, located.position, &located.header);
+                    applied.map_err(self.io_error(segment))?;
                 }
                 Ok(None) => return Ok(()),
                 Err(SegmentError::Io(source)) => return Err(self.io_error(segment)(source)),
@@ -292,13 +452,13 @@ impl Recovery<'_> {
         let file = self.open(segment)?;
         let point = recovery_point.max(found.base_offset);
         let from = self.position_of(segment, &*file, found, point)?;
-        let mut judge = Judge::new(&*file, found.len);
+        let mut judge = Judge::new(&*file, found.len, self.may_have_holes);
         let mut end = SegmentEnd { offset: point, position: from };
         while end.position < found.len {
             match judge.check(end.position, end.offset).map_err(self.io_error(segment))? {
                 Verdict::Valid(header) => {
-                    self.epochs.assign(header.leader_epoch, header.base_offset);
-                    self.producers.apply(&header);
+                    let applied = self.apply(segment, &*file, end.position, &header);
+                    applied.map_err(self.io_error(segment))?;
                     end.position += header.size_bytes() as u64;
                     end.offset = header.next_offset();
                 }
@@ -312,12 +472,13 @@ impl Recovery<'_> {
         judge.rewrite(from, end.position).map_err(self.io_error(segment))?;
         self.checked_bytes += end.position - from;
         self.changed |= found.len > from;
-        let usable = segment.recovered(self.storage, &*file, end);
+        let usable = segment.recovered(self.storage, &*file, end, from);
         if !usable.map_err(|error| self.segment_error(segment, end, error))? {
             self.changed = true;
             // Before the first checkpoint there is nothing on disk that could be missed.
             if recovery_point > found.base_offset {
-                self.rebuilt.extend(segment.paths().into_iter().skip(1));
+                let [_, index, time_index, _] = segment.paths();
+                self.rebuilt.extend([index, time_index]);
             }
         }
         Ok(end.offset)
@@ -390,10 +551,8 @@ impl Recovery<'_> {
             match next {
                 Ok(Some(located)) if located.header.base_offset >= point => return Ok(located.position),
                 Ok(Some(located)) => {
-                    self.epochs.assign(located.header.leader_epoch, located.header.base_offset);
-                    if located.header.base_offset >= self.replay_from {
-                        self.producers.apply(&located.header);
-                    }
+                    let applied = self.apply(segment, file, located.position, &located.header);
+                    applied.map_err(self.io_error(segment))?;
                     if located.header.next_offset() == point {
                         return Ok(scan.position());
                     }
@@ -412,5 +571,15 @@ impl Recovery<'_> {
     }
 }
 
+/// The marker in a control batch, if it is one.
+fn read_marker(file: &dyn DiskFile, position: u64, header: &BatchHeader) -> io::Result<Option<EndTxnMarker>> {
+    if header.size_bytes() > MAX_MARKER_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; header.size_bytes()];
+    read_exact_at(file, &mut bytes, position)?;
+    Ok(EndTxnMarker::parse(&bytes.into()))
+}
+
 /// Ends the names of files that hold what was cut off a log.
-const CUT_EXTENSION: &str = "cut";
+pub(crate) const CUT_EXTENSION: &str = "cut";

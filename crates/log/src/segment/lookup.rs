@@ -1,15 +1,19 @@
 //! A segment's indexes: building them, and finding batches by them.
 //!
 //! Owns the rule which batches get an entry. Invariants: an entry is believed only after a look at the
-//! batch it names, so a damaged index can make a search slow but not wrong; it is rebuilt then.
+//! batch it names, so a damaged index can make a search slow but not wrong; it is rebuilt then. A timestamp is
+//! believed only with the CRC of its batch: who asks by time gets an offset and no bytes to check.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::MutexGuard;
 use tidings_model::NO_TIMESTAMP;
 
-use super::{HeaderScan, Located, Segment, SegmentEnd, SegmentError, State};
+use super::scan::check_crc;
+use super::{BadBatch, HeaderScan, Located, Segment, SegmentEnd, SegmentError, State};
 use crate::batch::BatchHeader;
 use crate::disk::DiskFile;
 use crate::index::{OffsetEntry, SparseIndex, TimeEntry};
@@ -24,7 +28,12 @@ pub(super) struct Indexes {
     pub times: SparseIndex<TimeEntry>,
     /// Largest timestamp, and the last offset of the batch that has it.
     pub max_timestamp: (i64, i64),
+    /// A batch with a bad CRC that was indexed all the same: offsets lead past it, times can't be told.
+    pub suspect: Option<BadBatch>,
 }
+
+/// From where on a file's batches need no CRC check when they are indexed: recovery has just made it.
+const NOTHING_CHECKED: u64 = u64::MAX;
 
 impl Indexes {
     pub fn empty(base_offset: i64) -> Self {
@@ -32,6 +41,7 @@ impl Indexes {
             offsets: SparseIndex::empty(),
             times: SparseIndex::empty(),
             max_timestamp: (NO_TIMESTAMP, base_offset),
+            suspect: None,
         }
     }
 }
@@ -40,7 +50,8 @@ impl Indexes {
 impl Segment {
     /// Kafka's rule: an entry for the first batch behind `index.interval.bytes` of log.
     pub(super) fn index(&self, indexes: &mut Indexes, header: &BatchHeader, position: u64, due: bool) {
-        if header.max_timestamp > indexes.max_timestamp.0 {
+        // What the cleaner has left without records keeps its timestamp, but nobody can find that by it.
+        if header.record_count > 0 && header.max_timestamp > indexes.max_timestamp.0 {
             indexes.max_timestamp = (header.max_timestamp, header.last_offset());
         }
         if due && let Ok(position) = u32::try_from(position) {
@@ -80,22 +91,24 @@ impl Segment {
     }
 
     /// Takes over the end that recovery found, and index files as far as they reach it. Tells whether
-    /// they were usable; if not, they were rebuilt.
+    /// they were usable; if not, they were rebuilt. The CRCs of the batches from `checked_from` on are right.
     pub fn recovered(
         &self,
         storage: &Storage,
         file: &dyn DiskFile,
         end: SegmentEnd,
+        checked_from: u64,
     ) -> Result<bool, SegmentError> {
         let mut state = self.state.lock();
         state.end = end;
+        self.old_end.store(end.position, Relaxed);
         if end.position == 0 {
             state.indexes = Some(Indexes::empty(self.base_offset));
             return Ok(true);
         }
-        let usable = self.adopt(&mut state, storage, file)?;
+        let usable = self.adopt(&mut state, storage, file, checked_from)?;
         if !usable {
-            self.rebuild(&mut state, storage, file)?;
+            self.rebuild(&mut state, storage, file, checked_from)?;
         }
         Ok(usable)
     }
@@ -107,9 +120,11 @@ impl Segment {
     ) -> Result<&'a mut Indexes, SegmentError> {
         if state.indexes.is_none() {
             let file = storage.open_files.get(&*storage.disk, self)?;
-            if !self.adopt(state, storage, &*file)? {
+            if state.retired {
+                self.rebuild(state, storage, &*file, NOTHING_CHECKED)?;
+            } else if !self.adopt(state, storage, &*file, NOTHING_CHECKED)? {
                 tracing::warn!("{} is missing or damaged and will be rebuilt", self.index_path().display());
-                self.rebuild(state, storage, &*file)?;
+                self.rebuild(state, storage, &*file, NOTHING_CHECKED)?;
             }
         }
         Ok(state.indexes.as_mut().expect("just loaded"))
@@ -122,6 +137,7 @@ impl Segment {
         state: &mut MutexGuard<'_, State>,
         storage: &Storage,
         file: &dyn DiskFile,
+        checked_from: u64,
     ) -> Result<bool, SegmentError> {
         let disk = &*storage.disk;
         let (index_path, time_index_path) = (self.index_path(), self.time_index_path());
@@ -133,8 +149,11 @@ impl Segment {
         };
         // Entries may have got to the disk before the batches that they are about.
         let end = self.relative(state.end.offset);
-        offsets.truncate(disk, &index_path, |entry| entry.relative_offset < end)?;
-        times.truncate(disk, &time_index_path, |entry| entry.relative_offset < end)?;
+        if !offsets.truncate(disk, &index_path, |entry| entry.relative_offset < end)?
+            || !times.truncate(disk, &time_index_path, |entry| entry.relative_offset < end)?
+        {
+            return Ok(false);
+        }
         let from = match offsets.last() {
             None => 0,
             Some(last) if self.offset_holds(file, last, state.end)? => u64::from(last.position),
@@ -154,43 +173,56 @@ impl Segment {
                 return Ok(false);
             }
         }
-        let mut indexes = Indexes { offsets, times, max_timestamp };
-        self.index_from(&mut indexes, state, storage, file, from)?;
+        let mut indexes = Indexes { offsets, times, max_timestamp, suspect: None };
+        self.index_from(&mut indexes, state, storage, file, from..checked_from)?;
         state.indexes = Some(indexes);
         Ok(true)
     }
 
-    /// Makes new indexes from the batches, and writes them so that the next start finds them.
+    /// Makes new indexes from the batches, and writes them so that the next start finds them; those of a
+    /// segment that has left the log stay in memory, because its files are not its own any more.
     fn rebuild(
         &self,
         state: &mut MutexGuard<'_, State>,
         storage: &Storage,
         file: &dyn DiskFile,
+        checked_from: u64,
     ) -> Result<(), SegmentError> {
         let mut indexes = Indexes::empty(self.base_offset);
-        self.index_from(&mut indexes, state, storage, file, 0)?;
+        self.index_from(&mut indexes, state, storage, file, 0..checked_from)?;
         self.index_time(&mut indexes);
-        indexes.offsets.flush(&*storage.disk, &self.index_path())?;
-        indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+        if !state.retired {
+            indexes.offsets.flush(&*storage.disk, &self.index_path())?;
+            indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+        }
         state.indexes = Some(indexes);
         Ok(())
     }
 
+    /// Indexes the batches from `unchecked.start` on, and checks the CRCs up to its end.
     fn index_from(
         &self,
         indexes: &mut Indexes,
         state: &mut MutexGuard<'_, State>,
         storage: &Storage,
         file: &dyn DiskFile,
-        from: u64,
+        unchecked: Range<u64>,
     ) -> Result<(), SegmentError> {
-        let mut scan = HeaderScan::new(file, from, state.end.position);
+        let mut scan = HeaderScan::new(file, unchecked.start, state.end.position);
         let mut since_entry_bytes = 0;
         while let Some(located) = scan.next_header()? {
+            if located.position < unchecked.end {
+                match check_crc(file, &located) {
+                    Err(SegmentError::Bad(bad)) => indexes.suspect = Some(bad),
+                    checked => checked?,
+                }
+            }
             let due = since_entry_bytes > REBUILD_INTERVAL_BYTES;
             self.index(indexes, &located.header, located.position, due);
             since_entry_bytes = located.header.size_bytes() as u64 + if due { 0 } else { since_entry_bytes };
-            self.flush_full(indexes, storage);
+            if !state.retired {
+                self.flush_full(indexes, storage);
+            }
         }
         state.since_entry_bytes = since_entry_bytes;
         Ok(())
@@ -203,7 +235,7 @@ impl Segment {
     pub fn find(self: &Arc<Self>, storage: &Storage, offset: i64) -> Result<Option<Located>, SegmentError> {
         let relative = self.relative(offset);
         let (file, from, end) = self.floor(storage, |entry| entry.relative_offset <= relative)?;
-        first_where(&*file, from, end, |header| header.last_offset() >= offset)
+        self.first_in_place(&*file, from, end, |header| header.last_offset() >= offset)
     }
 
     /// The last indexed batch boundary at or below `position`; 0 if there is none.
@@ -211,12 +243,16 @@ impl Segment {
         Ok(self.floor(storage, |entry| u64::from(entry.position) <= position)?.1)
     }
 
-    /// The first batch whose max timestamp is at least `timestamp`.
+    /// The first batch whose max timestamp is at least `timestamp`, of those that end at `start` or behind; the batches
+    /// that were looked at for it are whole.
     pub fn find_timestamp(
         self: &Arc<Self>,
         storage: &Storage,
         timestamp: i64,
+        start: i64,
     ) -> Result<Option<Located>, SegmentError> {
+        let wanted =
+            |header: &BatchHeader| header.max_timestamp >= timestamp && header.last_offset() >= start;
         for _ in 0..2 {
             let entry = {
                 let mut state = self.state.lock();
@@ -233,16 +269,55 @@ impl Segment {
                 self.rebuild_damaged(&mut self.state.lock(), storage, &*file)?;
                 continue;
             }
-            return first_where(&*file, from, end, |header| header.max_timestamp >= timestamp);
+            return self.first_whole(&*file, from, end, wanted);
         }
         let (file, from, end) = self.floor(storage, |_| false)?;
-        first_where(&*file, from, end, |header| header.max_timestamp >= timestamp)
+        self.first_whole(&*file, from, end, wanted)
+    }
+
+    /// The largest timestamp of the batches that end at `start` or behind; they are whole.
+    pub fn max_timestamp_from(self: &Arc<Self>, storage: &Storage, start: i64) -> Result<i64, SegmentError> {
+        let relative = self.relative(start);
+        let (file, from, end) = self.floor(storage, |entry| entry.relative_offset <= relative)?;
+        let mut scan = HeaderScan::new(&*file, from, end.position);
+        let mut largest = NO_TIMESTAMP;
+        while let Some(located) = scan.next_header()? {
+            if located.header.last_offset() >= start {
+                check_crc(&*file, &located)?;
+                largest = largest.max(located.header.max_timestamp);
+            }
+        }
+        Ok(largest)
     }
 
     /// The segment's largest timestamp and the last offset of the batch that has it.
     pub fn max_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<(i64, i64), SegmentError> {
         let mut state = self.state.lock();
-        Ok(self.load(&mut state, storage)?.max_timestamp)
+        let indexes = self.load(&mut state, storage)?;
+        match &indexes.suspect {
+            Some(bad) => Err(bad.clone().into()),
+            None => Ok(indexes.max_timestamp),
+        }
+    }
+
+    /// The segment's largest timestamp; where no record has one, when the file was last written.
+    pub fn largest_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<i64, SegmentError> {
+        match self.max_timestamp(storage)?.0 {
+            NO_TIMESTAMP => Ok(storage.open_files.get(&*storage.disk, self)?.modified_ms()?),
+            timestamp => Ok(timestamp),
+        }
+    }
+
+    /// The largest timestamp of the segment's first batch, or -1.
+    pub fn first_batch_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<i64, SegmentError> {
+        if let Some(timestamp) = self.first_timestamp() {
+            return Ok(timestamp);
+        }
+        let file = storage.open_files.get(&*storage.disk, self)?;
+        let first = HeaderScan::new(&*file, 0, self.end().position).next_header()?;
+        let timestamp = first.map_or(NO_TIMESTAMP, |located| located.header.max_timestamp);
+        self.state.lock().first_timestamp = (timestamp >= 0).then_some(timestamp);
+        Ok(timestamp)
     }
 
     /// For recovery: the position of the last indexed batch that lies wholly below `offset`, in a file of
@@ -296,7 +371,7 @@ impl Segment {
         file: &dyn DiskFile,
     ) -> Result<(), SegmentError> {
         tracing::warn!("an index of {} is damaged and will be rebuilt", self.log_path().display());
-        self.rebuild(state, storage, file)
+        self.rebuild(state, storage, file, NOTHING_CHECKED)
     }
 
     /// Whether the batch at the entry's position ends with its offset.
@@ -328,6 +403,52 @@ impl Segment {
             Ok(None) | Err(SegmentError::Bad(_)) => Ok(false),
             Err(SegmentError::Io(error)) => Err(error),
         }
+    }
+}
+
+/// Looking closely, where no client can.
+impl Segment {
+    /// The first batch that is wanted; its CRC is right, and that of each batch that was looked at before.
+    fn first_whole(
+        &self,
+        file: &dyn DiskFile,
+        from: u64,
+        end: SegmentEnd,
+        wanted: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<Located>, SegmentError> {
+        let found = self.first_in_place(file, from, end, &wanted)?;
+        let stop = found.map_or(end.position, |located| located.position + 1);
+        let mut scan = HeaderScan::new(file, from, end.position);
+        while scan.position() < stop
+            && let Some(located) = scan.next_header()?
+        {
+            check_crc(file, &located)?;
+        }
+        Ok(found)
+    }
+
+    /// The first batch that is wanted; its offsets fit before what follows. No CRC covers a base offset.
+    fn first_in_place(
+        &self,
+        file: &dyn DiskFile,
+        from: u64,
+        end: SegmentEnd,
+        wanted: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<Located>, SegmentError> {
+        let mut scan = HeaderScan::new(file, from, end.position);
+        while let Some(located) = scan.next_header()? {
+            if wanted(&located.header) {
+                let (first, next) = (located.header.base_offset, located.header.next_offset());
+                if first < self.base_offset || next > end.offset {
+                    let (position, base_offset) = (located.position, self.base_offset);
+                    let what = format!("offsets {first}..{next} do not lie in {base_offset}..{}", end.offset);
+                    return Err(BadBatch { position, what }.into());
+                }
+                scan.next_header()?;
+                return Ok(Some(located));
+            }
+        }
+        Ok(None)
     }
 }
 

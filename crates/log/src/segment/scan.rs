@@ -1,10 +1,10 @@
 //! Hops from header to header through a segment's file.
 //!
 //! Owns the checks without which a hop would go astray. Invariants: offsets never go back; a batch never
-//! reaches behind the end. Does not check CRCs: recovery does, and so do consumers.
+//! reaches behind the end. CRCs are checked where it is asked for: recovery and consumers do so themselves.
 
-use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
-use crate::disk::{DiskFile, read_up_to};
+use crate::batch::{BatchHeader, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
+use crate::disk::{DiskFile, read_exact_at, read_up_to};
 
 use super::{Located, SegmentError};
 
@@ -34,6 +34,11 @@ impl<'a> HeaderScan<'a> {
     pub fn new(file: &'a dyn DiskFile, position: u64, end: u64) -> Self {
         let window = Box::new([0; WINDOW_BYTES]);
         Self { file, position, end, next_offset: 0, window, window_at: 0, window_len: 0 }
+    }
+
+    /// With nothing below this offset.
+    pub fn from_offset(self, next_offset: i64) -> Self {
+        Self { next_offset, ..self }
     }
 
     /// Where the next batch begins.
@@ -78,4 +83,26 @@ impl<'a> HeaderScan<'a> {
         let at = (self.position - self.window_at) as usize;
         Ok(BatchHeader::parse(&self.window[at..self.window_len]))
     }
+}
+
+/// Bytes of a batch that are in memory at once while its CRC is computed.
+const CRC_CHUNK_BYTES: usize = 64 << 10;
+
+/// Whether a batch is as it was written, as far as its CRC covers it.
+pub(crate) fn check_crc(file: &dyn DiskFile, located: &Located) -> Result<(), SegmentError> {
+    let Located { position, header } = located;
+    let (mut at, end) = (position + CRC_FROM as u64, position + header.size_bytes() as u64);
+    let mut chunk = vec![0; CRC_CHUNK_BYTES.min(header.size_bytes())];
+    let mut crc = 0;
+    while at < end {
+        let piece = &mut chunk[..CRC_CHUNK_BYTES.min((end - at) as usize)];
+        read_exact_at(file, piece, at)?;
+        crc = crc32c::crc32c_append(crc, piece);
+        at += piece.len() as u64;
+    }
+    if crc == header.crc {
+        return Ok(());
+    }
+    let what = format!("bad CRC: expected {:#010x}, found {crc:#010x}", header.crc);
+    Err(SegmentError::Bad(BadBatch { position: *position, what }))
 }

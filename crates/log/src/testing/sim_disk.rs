@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::sim_state::{Loss, Node, State};
-use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
 
 /// Kinds of operations that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,10 +30,15 @@ pub enum Operation {
     Rename,
 }
 
+/// What the disk says it can hold.
+const SIZE_BYTES: u64 = 1 << 40;
+
 /// A disk in memory.
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
     shared: Arc<Mutex<Shared>>,
+    /// Rings when a sync is held or let go.
+    holding: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +50,9 @@ struct Shared {
     faults: Vec<Fault>,
     space_left_bytes: Option<u64>,
     capture: Option<Capture>,
+    hold_syncs: bool,
+    held_syncs_count: usize,
+    panics_at_sync: bool,
 }
 
 #[derive(Debug)]
@@ -85,7 +93,7 @@ impl SimDisk {
     }
 
     fn of(state: State) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { state, ..Shared::default() })) }
+        Self { shared: Arc::new(Mutex::new(Shared { state, ..Shared::default() })), ..Self::default() }
     }
 
     /// Places a crash before the operation of this number; `note` is read at that moment.
@@ -122,6 +130,32 @@ impl SimDisk {
         shared.space_left_bytes = None;
     }
 
+    /// From now on lets syncs wait until [`SimDisk::release_syncs`].
+    pub fn hold_syncs(&self) {
+        self.shared.lock().hold_syncs = true;
+    }
+
+    /// Waits until so many syncs are held.
+    pub fn wait_for_held_syncs(&self, count: usize) {
+        let mut shared = self.shared.lock();
+        while shared.held_syncs_count < count {
+            self.holding.wait(&mut shared);
+        }
+    }
+
+    /// How many syncs are held now.
+    pub fn held_syncs_count(&self) -> usize {
+        self.shared.lock().held_syncs_count
+    }
+
+    /// Lets all syncs go on; with `panics` the first one panics instead, as a bug of ours would.
+    pub fn release_syncs(&self, panics: bool) {
+        let mut shared = self.shared.lock();
+        shared.hold_syncs = false;
+        shared.panics_at_sync = panics;
+        self.holding.notify_all();
+    }
+
     /// Limits by how much files may still grow; then comes `ENOSPC`, after a short write if some fits.
     pub fn set_space_left(&self, bytes: u64) {
         self.shared.lock().space_left_bytes = Some(bytes);
@@ -154,6 +188,9 @@ impl SimDisk {
         effect: impl FnOnce(&mut Shared, bool) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut shared = self.shared.lock();
+        if operation == Operation::Sync {
+            self.hold(&mut shared);
+        }
         let now = shared.operations_count;
         shared.operations_count += 1;
         shared.syncs_count += u64::from(operation == Operation::Sync);
@@ -187,8 +224,20 @@ impl SimDisk {
         }
     }
 
+    fn hold(&self, shared: &mut MutexGuard<'_, Shared>) {
+        shared.held_syncs_count += 1;
+        self.holding.notify_all();
+        while shared.hold_syncs {
+            self.holding.wait(shared);
+        }
+        shared.held_syncs_count -= 1;
+        assert!(!std::mem::take(&mut shared.panics_at_sync), "a panic on demand");
+    }
+
     fn handle(&self, inode: usize, path: &Path) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned() })
+        let errors_count = self.shared.lock().state.inodes.get(inode).map_or(0, |inode| inode.errors_count);
+        let seen = AtomicU64::new(errors_count);
+        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), seen })
     }
 }
 
@@ -212,7 +261,8 @@ impl Disk for SimDisk {
     }
 
     fn open_root(&self, path: &Path) -> io::Result<Box<dyn DiskRoot>> {
-        Ok(Box::new(SimRoot { disk: self.clone(), path: path.to_owned() }))
+        let seen = AtomicU64::new(self.shared.lock().state.errors_count);
+        Ok(Box::new(SimRoot { disk: self.clone(), path: path.to_owned(), seen }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
@@ -277,6 +327,11 @@ impl Disk for SimDisk {
             Ok(())
         })
     }
+
+    fn space(&self, _: &Path) -> io::Result<DiskSpace> {
+        let left = self.shared.lock().space_left_bytes;
+        Ok(DiskSpace { available_bytes: left.unwrap_or(SIZE_BYTES), total_bytes: SIZE_BYTES })
+    }
 }
 
 #[derive(Debug)]
@@ -284,6 +339,8 @@ struct SimFile {
     disk: SimDisk,
     inode: usize,
     path: PathBuf,
+    /// Failed syncs that this descriptor knows of.
+    seen: AtomicU64,
 }
 
 impl DiskFile for SimFile {
@@ -332,15 +389,22 @@ impl DiskFile for SimFile {
         Ok(self.disk.shared.lock().state.inodes[self.inode].data.len() as u64)
     }
 
+    /// The simulated disk has no clock: everything was written long ago.
+    fn modified_ms(&self) -> io::Result<i64> {
+        Ok(0)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.disk.operate(Operation::Sync, &self.path, |shared, succeeds| {
-            let inode = &mut shared.state.inodes[self.inode];
+            let state = &mut shared.state;
+            let inode = &mut state.inodes[self.inode];
             if succeeds {
-                inode.sync()
+                inode.sync();
             } else {
-                inode.fail_sync()
+                inode.fail_sync();
+                state.errors_count += 1;
             }
-            Ok(())
+            reported(&self.seen, inode.errors_count)
         })
     }
 
@@ -353,7 +417,19 @@ impl DiskFile for SimFile {
 struct SimRoot {
     disk: SimDisk,
     path: PathBuf,
+    seen: AtomicU64,
 }
+
+/// The error of an earlier sync, which a descriptor has not been told yet.
+fn reported(seen: &AtomicU64, errors_count: u64) -> io::Result<()> {
+    if seen.swap(errors_count, SeqCst) == errors_count {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(EIO))
+    }
+}
+
+const EIO: i32 = 5;
 
 impl DiskRoot for SimRoot {
     fn sync_all(&self) -> io::Result<()> {
@@ -362,8 +438,9 @@ impl DiskRoot for SimRoot {
                 shared.state.sync_all();
             } else {
                 shared.state.inodes.iter_mut().for_each(|inode| inode.fail_sync());
+                shared.state.errors_count += 1;
             }
-            Ok(())
+            reported(&self.seen, shared.state.errors_count)
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns the rules of loss. Invariants: a file's durable contents change by syncs and crashes only; a name
 //! is durable after a sync of its directory or of everything. After a failed sync the bytes it should
-//! have written stay visible but count as clean, as Linux does it: a later sync does not write them.
+//! have written stay visible but count as clean, as Linux does it: a later sync does not write them. The error
+//! is reported once to every descriptor that was open then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,6 +30,8 @@ pub(super) struct Inode {
     pub data: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// Failed syncs; each descriptor is told once.
+    pub errors_count: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub(super) struct State {
     durable_names: Names,
     pending_names: Vec<NameChange>,
     pub inodes: Vec<Inode>,
+    /// Failed syncs of anything.
+    pub errors_count: u64,
 }
 
 impl Inode {
@@ -80,6 +85,7 @@ impl Inode {
     }
 
     pub fn fail_sync(&mut self) {
+        self.errors_count += 1;
         self.pending.clear();
     }
 
@@ -225,9 +231,9 @@ impl State {
         }
         let contents = |inode: &Inode| {
             let data = inode.after(random.as_mut());
-            Inode { durable: data.clone(), data, pending: Vec::new() }
+            Inode { durable: data.clone(), data, pending: Vec::new(), errors_count: 0 }
         };
         let inodes = self.inodes.iter().map(contents).collect();
-        Self { durable_names: names.clone(), names, pending_names: Vec::new(), inodes }
+        Self { durable_names: names.clone(), names, pending_names: Vec::new(), inodes, errors_count: 0 }
     }
 }

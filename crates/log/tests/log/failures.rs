@@ -3,19 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidings_log::testing::{Loss, Operation, SimDisk};
+use tidings_log::batch::BatchBuilder;
+use tidings_log::testing::{Loss, Operation, Random, SimDisk};
 use tidings_log::{
-    AppendError, CommitError, CreateError, DataDir, DataDirOptions, Durability, LogConfig, OpenError,
-    RealDisk, StorageState, UpTo,
+    AppendError, AppendOptions, CommitError, CreateError, DataDir, DataDirOptions, Durability, LogConfig,
+    OpenError, Origin, RealDisk, StorageState, UpTo,
 };
 use tidings_model::{ErrorCode, TopicId};
 
-use crate::support::{append, append_durably, batch, create, log, open_on, options, partition, tags};
+use crate::support::{NOW_MS, append, append_durably, batch, create, log, open_on, options, partition, tags};
 
 const ROOT: &str = "/data";
 const EIO: i32 = 5;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
 
 fn start() -> (SimDisk, Arc<DataDir>) {
     let disk = SimDisk::new();
@@ -25,8 +27,14 @@ fn start() -> (SimDisk, Arc<DataDir>) {
 
 #[test]
 fn a_failed_write_is_cut_back_and_the_next_one_succeeds() {
-    for (operation, errno) in [(Operation::Write, EIO), (Operation::Write, ENOSPC), (Operation::Open, EMFILE)]
-    {
+    let failures = [
+        (Operation::Write, EIO),
+        (Operation::Write, ENOSPC),
+        (Operation::Write, EROFS),
+        (Operation::Open, EMFILE),
+        (Operation::Open, EROFS),
+    ];
+    for (operation, errno) in failures {
         let (disk, data_dir) = start();
         let orders = create(&data_dir, 0, LogConfig::default());
         disk.fail(operation, "0.log", 0, 1, errno);
@@ -73,6 +81,112 @@ fn a_full_disk_refuses_and_resumes() {
     disk.heal();
     append_durably(&orders, batch("b", 1, 10));
     assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "b/0/"]);
+}
+
+#[test]
+fn low_space_refuses_clients_only_and_resumes_by_itself() {
+    let disk = SimDisk::new();
+    let options_of_dir = DataDirOptions { min_free_bytes: Some(1 << 20), ..DataDirOptions::default() };
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
+    let orders = create(&data_dir, 0, LogConfig::default());
+    let other = create(&data_dir, 1, LogConfig::default());
+    append_durably(&orders, batch("a", 1, 10));
+    append_durably(&other, batch("a", 1, 10));
+    let idempotent =
+        || BatchBuilder::new().producer(5, 0, 0).record(NOW_MS, None, Some(b"once"), &[]).build();
+    append_durably(&orders, idempotent());
+    disk.set_space_left((1 << 20) - 1);
+    let low = data_dir.check_space().expect("less than the least");
+    assert_eq!((low.available_bytes, low.min_free_bytes), ((1 << 20) - 1, 1 << 20));
+    assert_eq!(data_dir.storage_state(), StorageState::LowSpace(low));
+    for log in [&orders, &other] {
+        let error = log.append(batch("lost", 1, 10), options()).expect_err("refused");
+        assert!(matches!(error, AppendError::LowSpace { .. }), "{error}");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
+        assert!(error.error_code().retriable());
+    }
+    // What is there already is answered as before; what the broker itself has to write is written; reads go on.
+    let again = append(&orders, idempotent());
+    assert!(again.duplicate && again.commit.wait_blocking().is_ok());
+    let own = AppendOptions { origin: Origin::Coordinator, ..options() };
+    orders.append(batch("own", 1, 10), own).expect("append").commit.wait_blocking().expect("commit");
+    assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "once", "own/0/"]);
+    // Deleting works, and as much space as before is not enough to begin again.
+    data_dir.delete_logs(&[partition(1)]).expect("delete");
+    disk.set_space_left(1 << 20);
+    assert!(data_dir.check_space().is_some());
+    disk.set_space_left(2 << 20);
+    assert!(data_dir.check_space().is_none());
+    append_durably(&orders, batch("b", 1, 10));
+    assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "once", "own/0/", "b/0/"]);
+}
+
+#[test]
+fn a_disk_that_fills_is_noticed_before_it_is_full() {
+    let disk = SimDisk::new();
+    let options_of_dir = DataDirOptions { min_free_bytes: Some(16 << 20), ..DataDirOptions::default() };
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
+    let orders = create(&data_dir, 0, LogConfig::default());
+    disk.set_space_left(32 << 20);
+    let mut appends = (0..64).map(|index| orders.append(batch(&format!("{index}"), 1, 1 << 19), options()));
+    let error = appends.find_map(Result::err).expect("refused in time");
+    assert!(matches!(error, AppendError::LowSpace { .. }), "{error}");
+    let low = data_dir.check_space().expect("nobody has made room");
+    assert!(low.available_bytes > 8 << 20, "{low:?}");
+}
+
+/// Any operation fails with any of the errors that disks give, again and again: what was acknowledged is there after a
+/// power cut, once and in order.
+#[test]
+fn no_failure_makes_a_false_acknowledgement() {
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let disk = SimDisk::new();
+        let syncfs_from_files = if random.chance(2) { 1 } else { 100 };
+        let options_of_dir = DataDirOptions { syncfs_from_files, ..DataDirOptions::default() };
+        let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
+        let logs = [0, 1]
+            .map(|index| create(&data_dir, index, LogConfig { segment_bytes: 2000, ..LogConfig::default() }));
+        let mut acknowledged: [Vec<String>; 2] = Default::default();
+        for index in 0..60 {
+            if random.chance(4) {
+                let operations = [
+                    Operation::Write,
+                    Operation::Open,
+                    Operation::SetLen,
+                    Operation::Rename,
+                    // Seldom, because it is the end of all writes.
+                    if random.chance(8) { Operation::Sync } else { Operation::Write },
+                ];
+                let errnos = [EIO, ENOSPC, EMFILE, EROFS];
+                let (operation, errno) = (operations[random.below(5)], errnos[random.below(4)]);
+                disk.fail(operation, "", random.below(4), 1 + random.below(3), errno);
+            }
+            let which = random.below(2);
+            let tag = format!("{seed}-{index}");
+            let Ok(appended) = logs[which].append(batch(&tag, 1, 100 + random.below(400)), options()) else {
+                continue;
+            };
+            if random.chance(10) {
+                let _ = data_dir.checkpoint();
+            }
+            if appended.commit.wait_blocking().is_ok() {
+                acknowledged[which].push(format!("{tag}/0/"));
+            }
+        }
+        let loss = if random.chance(2) { Loss::Unsynced } else { Loss::Random(seed) };
+        let disk = disk.crash(loss);
+        let (data_dir, _) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        for (index, acknowledged) in acknowledged.iter().enumerate() {
+            let found = tags(&log(&data_dir, index as i32), UpTo::HighWatermark);
+            let mut rest = found.iter();
+            let missing = acknowledged.iter().find(|tag| !rest.any(|found| found == *tag));
+            assert_eq!(
+                missing, None,
+                "seed {seed}, orders-{index}: acknowledged, but lost, twice or out of order"
+            );
+        }
+    }
 }
 
 #[test]

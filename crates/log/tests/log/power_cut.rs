@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tidings_log::testing::{Captured, Loss, Random, SimDisk};
-use tidings_log::{CommitTicket, DataDirOptions, Durability, LogConfig, PartitionLog, UpTo};
+use tidings_log::{CommitHere, CommitTicket, DataDirOptions, Durability, LogConfig, PartitionLog, UpTo};
 
 use crate::support::{append, batch, create, log, open_on, tags};
 
@@ -20,7 +20,10 @@ fn options(durability: Durability, random: &mut Random) -> DataDirOptions {
     DataDirOptions {
         durability,
         checkpoint_bytes: 1 << (10 + random.below(5)),
+        checkpoint_log_bytes: 1 << random.below(14),
+        passed_over_bytes: 1 << random.below(16),
         max_open_files: 2,
+        commit_here: CommitHere::Always,
         // Both ways of syncing get their share.
         syncfs_from_files: 1 + random.below(4),
         ..DataDirOptions::default()
@@ -38,7 +41,15 @@ fn produce(logs: &[Arc<PartitionLog>], random: &mut Random, acked: &AtomicU64) {
     for index in 0..BATCHES {
         let len = if random.chance(4) { 3000 } else { 80 };
         let records = batch(&format!("b{index}"), 1 + random.below(3), random.below(len));
-        waiting.push(append(&logs[index as usize % PARTITIONS], records).commit);
+        let log = &logs[index as usize % PARTITIONS];
+        // Who is alone commits on this thread.
+        let mut ticket = log.append_with_more(records, crate::support::options()).expect("append").commit;
+        if random.chance(2) {
+            ticket.commit_here()
+        } else {
+            ticket.begin()
+        }
+        waiting.push(ticket);
         if waiting.len() == IN_FLIGHT || random.chance(4) {
             for ticket in waiting.drain(..) {
                 ticket.wait_blocking().expect("commit");
@@ -49,13 +60,14 @@ fn produce(logs: &[Arc<PartitionLog>], random: &mut Random, acked: &AtomicU64) {
 }
 
 /// One run with a crash before some operation; none when the run ended before it.
-fn run(seed: u64, durability: Durability) -> Option<Captured> {
+fn run(seed: u64, durability: Durability, flush_messages: i64) -> Option<Captured> {
     let mut random = Random::new(seed);
     let disk = SimDisk::new();
     let path = Path::new("/data");
     let (data_dir, _) = open_on(Arc::new(disk.clone()), path, options(durability, &mut random));
     let segment_bytes = 10_000 << random.below(3);
-    let config = LogConfig { segment_bytes, index_interval_bytes: 256, ..LogConfig::default() };
+    let config =
+        LogConfig { segment_bytes, index_interval_bytes: 256, flush_messages, ..LogConfig::default() };
     let logs: Vec<_> = (0..PARTITIONS).map(|index| create(&data_dir, index as i32, config)).collect();
     let acked = Arc::new(AtomicU64::new(0));
     let at = disk.operations_count() + random.below(4 * BATCHES as usize) as u64;
@@ -88,32 +100,40 @@ fn lost(seed: u64, captured: &Captured) -> usize {
 }
 
 /// Crashed rounds and acknowledged batches lost in them.
-fn rounds(durability: Durability) -> (usize, usize) {
+fn rounds(durability: Durability, flush_messages: i64) -> (usize, usize) {
     let first = number("TIDINGS_CRASH_SEED", 1);
     let (mut crashed, mut total) = (0, 0);
     for seed in first..first + number("TIDINGS_CRASH_ROUNDS", 150) {
-        let Some(captured) = run(seed, durability) else { continue };
+        let Some(captured) = run(seed, durability, flush_messages) else { continue };
         let lost = lost(seed, &captured);
         assert!(
-            lost == 0 || durability == Durability::Process,
+            lost == 0 || (durability == Durability::Process && flush_messages > 1),
             "lost {lost} batches; rerun: TIDINGS_CRASH_SEED={seed} TIDINGS_CRASH_ROUNDS=1 cargo test power_cut"
         );
         crashed += 1;
         total += lost;
     }
-    println!("{durability:?}: {crashed} power cuts, {total} acknowledged batches lost");
+    println!(
+        "{durability:?}, flush.messages={flush_messages}: {crashed} power cuts, {total} acknowledged batches lost"
+    );
     (crashed, total)
 }
 
 #[test]
 fn acknowledged_batches_survive_power_cuts() {
-    let (crashed, lost) = rounds(Durability::Power);
+    let (crashed, lost) = rounds(Durability::Power, i64::MAX);
     assert_eq!(lost, 0);
     assert!(crashed > 0 || number("TIDINGS_CRASH_ROUNDS", 150) < 10);
 }
 
 #[test]
+fn flushing_after_each_message_is_as_good() {
+    let (_, lost) = rounds(Durability::Process, 1);
+    assert_eq!(lost, 0);
+}
+
+#[test]
 fn without_syncs_the_same_test_sees_losses() {
-    let (_, lost) = rounds(Durability::Process);
+    let (_, lost) = rounds(Durability::Process, i64::MAX);
     assert!(lost > 0, "the simulated disk loses nothing, so the other test proves nothing");
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tidings_log::batch::{BatchBuilder, BatchHeader, Batches, TimestampType};
 use tidings_log::testing::SimDisk;
-use tidings_log::{DataDir, DataDirOptions, LogConfig, PartitionLog, ReadError, UpTo};
+use tidings_log::{AppendOptions, DataDir, DataDirOptions, LogConfig, Origin, PartitionLog, ReadError, UpTo};
 use tidings_model::ErrorCode;
 
-use crate::support::{NOW_MS, append, append_durably, batch, create, log, open_on, timed_batch};
+use crate::support::{NOW_MS, append, append_durably, batch, create, log, open_on, options, timed_batch};
 
 fn start() -> (SimDisk, Arc<DataDir>) {
     let disk = SimDisk::new();
@@ -103,7 +103,9 @@ fn an_open_transaction_ends_stable_reads() {
     let orders = create(&data_dir, 0, LogConfig::default());
     append_durably(&orders, batch("plain", 5, 10));
     let txn = BatchBuilder::new().producer(3, 0, 0).transactional();
-    append_durably(&orders, txn.record(NOW_MS, None, Some(b"v"), &[]).build());
+    let verified = AppendOptions { origin: Origin::Transaction, ..options() };
+    let begun = orders.append(txn.record(NOW_MS, None, Some(b"v"), &[]).build(), verified).expect("append");
+    begun.commit.wait_blocking().expect("commit");
     append_durably(&orders, batch("plain", 5, 10));
     assert_eq!((orders.last_stable_offset(), orders.high_watermark()), (5, 11));
     let fetched = orders.read(0, 10_000, UpTo::LastStable, true).expect("read");

@@ -86,7 +86,7 @@ impl Maker {
             let outer = std::mem::take(&mut self.frame);
             let forced = std::mem::replace(&mut self.forced, true);
             match field {
-                Some(field) => self.value(&field.kind, false),
+                Some(field) => self.value(&field.kind, contains(field.nullable, self.version)),
                 None => self.some_bytes(8),
             }
             self.forced = forced;

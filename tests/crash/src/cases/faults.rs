@@ -8,18 +8,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tidings_log::testing::Random;
-use tidings_tests::{Launch, until};
+use tidings_tests::Launch;
 
-use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
-use super::{Case, Plan, Tally};
+use super::load::{Load, PARTITIONS, create_topic, until_acknowledged, until_refused};
+use super::{Case, Tally};
 use crate::client::{Client, STORAGE_ERROR, TOPIC};
-use crate::history::History;
 use crate::producer::Behaviour;
-use crate::run::Run;
+use crate::run::{Run, until};
 use crate::server::Server;
 use crate::supervisor::{Call, Decision, Operation, Supervisor};
 use crate::volume::Volume;
@@ -30,9 +28,9 @@ const VOLUME_MEGABYTES: u64 = 64;
 pub const SYNC: Case = Case {
     name: "sync-fails",
     about: "one sync fails with EIO; then the power is cut",
-    short: (6, 2),
-    run: |plan| rounds(plan, sync_fails),
-    control: |plan| rounds(plan, |seed, tally| pretended(seed, Operation::Sync, tally)),
+    short: (3, 1),
+    run: |plan| plan.each_round(sync_fails),
+    control: |plan| plan.until_harm(|seed, tally| pretended(seed, Operation::Sync, tally)),
     control_about: "syncs are answered without being done",
 };
 
@@ -40,21 +38,11 @@ pub const SYNC: Case = Case {
 pub const WRITE: Case = Case {
     name: "write-fails",
     about: "writes fail with EIO or ENOSPC, one in eight; then the power is cut",
-    short: (6, 2),
-    run: |plan| rounds(plan, writes_fail),
-    control: |plan| rounds(plan, |seed, tally| pretended(seed, Operation::Write, tally)),
+    short: (3, 1),
+    run: |plan| plan.each_round(writes_fail),
+    control: |plan| plan.until_harm(|seed, tally| pretended(seed, Operation::Write, tally)),
     control_about: "one write in eight is answered without being done",
 };
-
-fn rounds(plan: &Plan, round: impl Fn(u64, &mut Tally) -> Result<()>) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for at in 0..plan.rounds {
-        let seed = plan.seed.wrapping_add(at);
-        round(seed, &mut tally).with_context(|| format!("round with seed {seed}"))?;
-        tally.rounds += 1;
-    }
-    Ok(tally)
-}
 
 /// A broker on a volume, with its clients.
 struct Scene {
@@ -70,7 +58,7 @@ impl Scene {
         let random = Random::new(seed);
         let volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
         let server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
-        let load = Load::new(2, Behaviour { value_bytes: 2000, ..Behaviour::idempotent(PARTITIONS) }, seed);
+        let load = Load::new(Behaviour { value_bytes: 2000, ..Behaviour::idempotent(PARTITIONS) }, seed);
         Ok(Self { volume, server, supervisor: Supervisor::new(), load, random })
     }
 
@@ -79,15 +67,11 @@ impl Scene {
     }
 
     /// The end of a round: power cut, restart, and the judge.
-    fn cut_and_check(&mut self, tally: &mut Tally, settled: bool) -> Result<()> {
+    fn cut_and_check(&mut self, tally: &mut Tally) -> Result<()> {
         self.volume.restore_power()?;
         self.load.history.power_is_back();
         let _broker = self.server.start();
-        tally.findings += if settled {
-            self.load.settle_and_check(self.server.address())?
-        } else {
-            self.load.check(self.server.address())?
-        };
+        tally.findings += self.load.settle_and_check(self.server.address())?;
         Ok(())
     }
 }
@@ -99,7 +83,7 @@ fn sync_fails(seed: u64, tally: &mut Tally) -> Result<()> {
     Client::connect(scene.server.address())?.create_topic(OTHER_TOPIC, 1)?;
     let failed = Arc::new(AtomicU64::new(0));
     let (address, supervisor, random) = (scene.server.address(), &scene.supervisor, &mut scene.random);
-    scene.load.during(address, |run, history| {
+    scene.load.during(address, |_, history| {
         until_acknowledged(history, 30);
         let (mut left, counter) = (random.below(40), failed.clone());
         supervisor.decide(move |call| {
@@ -114,9 +98,8 @@ fn sync_fails(seed: u64, tally: &mut Tally) -> Result<()> {
             Decision::Fail(libc::EIO)
         });
         until("the sync has failed", || (failed.load(Ordering::SeqCst) > 0).then_some(()));
-        until_refused(address, history)?;
-        // Answers of rounds that came through before are still on their way.
-        run.pause_for(Duration::from_millis(250));
+        // Answers of rounds that came through before are still on their way, but come before refusals do.
+        until_refused(history);
         let acknowledged = history.acknowledged_count();
         // The disk would answer well again: the broker must not ask it.
         for _ in 0..20 {
@@ -135,17 +118,8 @@ fn sync_fails(seed: u64, tally: &mut Tally) -> Result<()> {
     scene.load.history.power_is_cut();
     scene.volume.cut_power()?;
     broker.kill_now();
-    scene.cut_and_check(tally, true)?;
-    readiness_says_so(seed)
-}
-
-/// Waits until produces are refused.
-fn until_refused(address: &str, history: &History) -> Result<()> {
-    until("produces are refused", || {
-        let before = history.acknowledged_count();
-        (try_produce(address).ok()? == STORAGE_ERROR && history.acknowledged_count() == before).then_some(())
-    });
-    Ok(())
+    scene.cut_and_check(tally)?;
+    if tally.rounds == 0 { readiness_says_so(seed) } else { Ok(()) }
 }
 
 /// A record of nobody's, to a topic of its own: the error code.
@@ -226,7 +200,7 @@ fn writes_fail(seed: u64, tally: &mut Tally) -> Result<()> {
     scene.load.history.power_is_cut();
     scene.volume.cut_power()?;
     broker.kill_now();
-    scene.cut_and_check(tally, true)
+    scene.cut_and_check(tally)
 }
 
 /// The control: calls that are not done, and of which nobody hears.
@@ -251,20 +225,7 @@ fn pretended(seed: u64, operation: Operation, tally: &mut Tally) -> Result<()> {
     broker.kill_now();
     scene.volume.restore_power()?;
     scene.load.history.power_is_back();
-    // A broker may find the damage and refuse to start: that is told, not silent, but the records are lost all the same.
-    let mut broker = scene.server.launch().spawn();
-    let runs = until("the broker is ready or has ended", || {
-        if !broker.is_running() {
-            return Some(false);
-        }
-        Client::connect(address).and_then(|mut client| client.fetch(TOPIC, 0, 0, 0)).ok().map(|_| true)
-    });
-    match if runs { scene.load.check(address).ok() } else { None } {
-        Some(found) => tally.findings += found,
-        None => {
-            tally.findings += scene.load.history.check(&crate::history::Contents::new());
-            tally.count("the damage was told, at the start or to the reader", 1);
-        }
-    }
+    let found = scene.load.check_remains(&scene.server, tally);
+    tally.findings += found;
     Ok(())
 }

@@ -20,21 +20,23 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidings_log::batch::BatchBuilder;
 use tidings_log::testing::Random;
-use tidings_tests::{Tidings, until};
+use tidings_tests::Tidings;
 use tidings_wire::Records;
 
+use super::load::until_up_or_ended;
 use super::{Case, Plan, Tally};
 use crate::client::{Client, NONE, TOPIC, records_of, unchecked_records_of};
 use crate::history::Record;
+use crate::run::until;
 use crate::server::Server;
 
 /// See the module.
 pub const FLIPS: Case = Case {
     name: "flips",
     about: "one bit of one file is flipped, between two brokers or under a running one",
-    short: (80, 24),
-    run: |plan| flips(plan, Eyes::Open),
-    control: |plan| flips(plan, Eyes::Shut),
+    short: (48, 2),
+    run: flips,
+    control,
     control_about: "the reader does not check CRCs; flips in logs only",
 };
 
@@ -61,16 +63,45 @@ struct Prepared {
     server: Server,
 }
 
-fn flips(plan: &Plan, eyes: Eyes) -> Result<Tally> {
+/// Data directories to be copied, one closed cleanly and one killed, and who looks at the copies.
+struct Laboratory {
+    prepared: [Prepared; 2],
+    eyes: Eyes,
+    random: Random,
+}
+
+fn flips(plan: &Plan) -> Result<Tally> {
+    let mut laboratory = Laboratory::new(plan.seed, Eyes::Open)?;
     let mut tally = Tally::default();
-    let mut random = Random::new(plan.seed);
-    let prepared = [prepare(true)?, prepare(false)?];
     for round in 0..plan.rounds {
+        laboratory.round(round, &mut tally)?;
+        tally.rounds += 1;
+    }
+    Ok(tally)
+}
+
+fn control(plan: &Plan) -> Result<Tally> {
+    let mut laboratory = Laboratory::new(plan.seed, Eyes::Shut)?;
+    let mut round = 0;
+    plan.until_harm(|_, tally| {
+        round += 1;
+        laboratory.round(round, tally)
+    })
+}
+
+impl Laboratory {
+    fn new(seed: u64, eyes: Eyes) -> Result<Self> {
+        Ok(Self { prepared: [prepare(true)?, prepare(false)?], eyes, random: Random::new(seed) })
+    }
+
+    /// One flip in a copy of a prepared directory.
+    fn round(&mut self, round: u64, tally: &mut Tally) -> Result<()> {
+        let Self { prepared, eyes, random } = self;
         let prepared = &prepared[random.below(2)];
         let copy = tempfile::tempdir()?;
         copy_folder(prepared.folder.path(), copy.path())?;
         let mut files = files_by_region(copy.path())?;
-        if eyes == Eyes::Shut {
+        if *eyes == Eyes::Shut {
             files.retain(|region, _| *region == "log");
         }
         let regions: Vec<&'static str> = files.keys().copied().collect();
@@ -80,10 +111,9 @@ fn flips(plan: &Plan, eyes: Eyes) -> Result<Tally> {
         let file = &of_region[random.below(of_region.len())];
         let live = random.chance(3);
         let server = prepared.server.with_data(copy.path());
-        let flip = Flip::choose(file, &mut random)?;
-        let outcome = one_flip(prepared, &server, &flip, live, eyes);
+        let flip = Flip::choose(file, region, random)?;
+        let outcome = one_flip(prepared, &server, &flip, live, *eyes);
         let outcome = outcome.with_context(|| format!("round {round}: {flip:?}, live: {live}"))?;
-        tally.rounds += 1;
         tally.count(region, 1);
         match outcome {
             Seen::Nothing => tally.count("… of these right all the same", 1),
@@ -98,8 +128,8 @@ fn flips(plan: &Plan, eyes: Eyes) -> Result<Tally> {
                 tally.findings.described.push(format!("{region}: {flip:?}, live: {live}: {what}"));
             }
         }
+        Ok(())
     }
-    Ok(tally)
 }
 
 /// What became of a flip.
@@ -122,9 +152,14 @@ struct Flip {
 }
 
 impl Flip {
-    fn choose(file: &Path, random: &mut Random) -> Result<Self> {
-        let len = usize::try_from(std::fs::metadata(file)?.len())?;
-        Ok(Self { file: file.to_owned(), byte: random.below(len) as u64, bit: random.below(8) as u8 })
+    fn choose(file: &Path, region: &str, random: &mut Random) -> Result<Self> {
+        let len = std::fs::metadata(file)?.len();
+        let mut byte = random.below(usize::try_from(len)?) as u64;
+        // Most of a log's bytes are values; what the broker itself believes are the headers.
+        if region.ends_with("log") && random.chance(2) {
+            byte = batch_before(file, byte)? + random.below(HEADER_BYTES) as u64;
+        }
+        Ok(Self { file: file.to_owned(), byte: byte.min(len - 1), bit: random.below(8) as u8 })
     }
 
     /// Through the page cache, so that a running broker sees it as well.
@@ -135,6 +170,26 @@ impl Flip {
         byte[0] ^= 1 << self.bit;
         file.write_all_at(&byte, self.byte)?;
         Ok(())
+    }
+}
+
+/// A batch's header and the head of its first record.
+const HEADER_BYTES: usize = 61 + 8;
+
+/// Where the batch begins that holds this byte of a log.
+pub(super) fn batch_before(log: &Path, byte: u64) -> Result<u64> {
+    const LENGTH_AT: u64 = 8;
+    const LENGTH_OVERHEAD: u64 = 12;
+    let file = std::fs::File::open(log)?;
+    let mut position = 0;
+    loop {
+        let mut length = [0; 4];
+        file.read_exact_at(&mut length, position + LENGTH_AT)?;
+        let next = position + LENGTH_OVERHEAD + u64::from(u32::from_be_bytes(length));
+        if next > byte {
+            return Ok(position);
+        }
+        position = next;
     }
 }
 
@@ -173,14 +228,7 @@ fn says_cut(logged: &str, flip: &Flip) -> bool {
 /// Starts a broker on a damaged directory; none when it refuses, which it must do in words that lead to the damage.
 fn started(server: &Server, flip: &Flip) -> Result<Option<Tidings>> {
     let mut broker = server.launch().spawn();
-    let runs = until("the broker is ready or has ended", || {
-        if !broker.is_running() {
-            return Some(false);
-        }
-        // The port is open before the recovery ends; an answer comes only after it.
-        let mut client = Client::connect(server.address()).ok()?;
-        client.fetch(TOPIC, 0, 0, 0).ok().map(|_| true)
-    });
+    let runs = until_up_or_ended(&mut broker, server.address());
     if runs {
         return Ok(Some(broker));
     }
@@ -403,7 +451,7 @@ fn prepare(cleanly: bool) -> Result<Prepared> {
     Ok(Prepared { folder, first_ms, producer_ids, server })
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());

@@ -7,16 +7,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tidings_log::testing::Random;
-use tidings_tests::until;
+use tidings_tests::Tidings;
 
-use crate::client::{Client, TOPIC};
-use crate::history::{Findings, History};
+use super::Tally;
+use crate::client::{Client, STORAGE_ERROR, TOPIC};
+use crate::history::{Contents, Findings, History};
 use crate::producer::{Behaviour, Producer};
 use crate::reader::Reader;
-use crate::run::Run;
+use crate::run::{Run, until};
+use crate::server::Server;
 
 /// Partitions of the topic.
 pub const PARTITIONS: i32 = 3;
+
+/// Producers of our own, with the ids from 1 on.
+const PRODUCERS: u32 = 2;
 
 /// The clients of a life.
 pub struct Load {
@@ -29,8 +34,8 @@ pub struct Load {
 
 impl Load {
     /// Clients that have done nothing yet.
-    pub fn new(producers: u32, behaviour: Behaviour, seed: u64) -> Self {
-        let producers = (1..=producers).map(|id| Producer::new(id, behaviour, seed)).collect();
+    pub fn new(behaviour: Behaviour, seed: u64) -> Self {
+        let producers = (1..=PRODUCERS).map(|id| Producer::new(id, behaviour, seed)).collect();
         Self { history: History::default(), producers, reader: Reader::new("audit", PARTITIONS) }
     }
 
@@ -59,6 +64,18 @@ impl Load {
         self.check(address)
     }
 
+    /// For controls: starts a broker on what they have left, and judges. A broker that refuses to start or to read has
+    /// told the damage; the records are lost all the same.
+    pub fn check_remains(&self, server: &Server, tally: &mut Tally) -> Findings {
+        let mut broker = server.launch().spawn();
+        let is_up = until_up_or_ended(&mut broker, server.address());
+        let found = if is_up { self.check(server.address()).ok() } else { None };
+        found.unwrap_or_else(|| {
+            tally.count("the damage was told, at the start or to the reader", 1);
+            self.history.check(&Contents::new())
+        })
+    }
+
     /// Reads everything, and judges.
     pub fn check(&self, address: &str) -> Result<Findings> {
         let mut client = Client::connect(address).context("connect for the check")?;
@@ -76,6 +93,17 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
+/// Waits until a broker that may find damage answers (true) or has ended (false).
+pub fn until_up_or_ended(broker: &mut Tidings, address: &str) -> bool {
+    until("the broker is ready or has ended", || {
+        if !broker.is_running() {
+            return Some(false);
+        }
+        // The port is open before the recovery ends; an answer comes only after it.
+        Client::connect(address).and_then(|mut client| client.fetch(TOPIC, 0, 0, 0)).ok().map(|_| true)
+    })
+}
+
 /// Creates the round's topic.
 pub fn create_topic(address: &str) -> Result<()> {
     Client::connect(address)?.create_topic(TOPIC, PARTITIONS).context("create the topic")
@@ -85,6 +113,14 @@ pub fn create_topic(address: &str) -> Result<()> {
 pub fn until_acknowledged(history: &History, more: u64) {
     let enough = history.acknowledged_count() + more;
     until("more records are acknowledged", || (history.acknowledged_count() >= enough).then_some(()));
+}
+
+/// Waits until both producers are refused with the storage error, from now on: by then they have taken every answer
+/// to what they had sent before.
+pub fn until_refused(history: &History) {
+    let since = history.len();
+    let refused = || history.are_refused(1..PRODUCERS + 1, STORAGE_ERROR, since).then_some(());
+    until("produces are refused with the storage error", refused);
 }
 
 /// A random time up to `most`.

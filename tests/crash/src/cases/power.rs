@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tidings_log::testing::Random;
-use tidings_tests::{Tidings, until};
+use tidings_tests::Tidings;
 
 use super::load::{Load, PARTITIONS, create_topic, moment, until_acknowledged};
 use super::{Case, Plan, Tally};
 use crate::producer::Behaviour;
-use crate::run::Run;
+use crate::run::{Run, until};
 use crate::server::Server;
 use crate::supervisor::{Decision, Operation, Supervisor};
 use crate::volume::{MOUNT_OPTIONS, Volume};
@@ -32,9 +32,9 @@ const MOST_OPERATIONS: usize = 120;
 pub const RANDOM: Case = Case {
     name: "power",
     about: "the disk's power is cut at random moments",
-    short: (24, 3),
-    run: |plan| volumes(plan, At::Moment, Syncs::Real),
-    control: |plan| volumes(plan, At::Moment, Syncs::None),
+    short: (12, 1),
+    run: |plan| volumes(plan, At::Moment),
+    control: |plan| plan.until_harm(|seed, tally| control(seed, At::Moment, Syncs::None, tally)),
     control_about: "durability = \"process\"",
 };
 
@@ -42,9 +42,9 @@ pub const RANDOM: Case = Case {
 pub const POINTS: Case = Case {
     name: "power-points",
     about: "the disk's power is cut before a random write, sync, truncation or rename",
-    short: (24, 3),
-    run: |plan| volumes(plan, At::Operation, Syncs::Real),
-    control: |plan| volumes(plan, At::Operation, Syncs::Pretended),
+    short: (12, 1),
+    run: |plan| volumes(plan, At::Operation),
+    control: |plan| plan.until_harm(|seed, tally| control(seed, At::Operation, Syncs::Pretended, tally)),
     control_about: "syncs are answered without being done",
 };
 
@@ -63,7 +63,17 @@ enum Syncs {
     Pretended,
 }
 
-fn volumes(plan: &Plan, at: At, syncs: Syncs) -> Result<Tally> {
+/// A volume with its broker and their clients.
+struct Scene {
+    volume: Volume,
+    server: Server,
+    load: Load,
+    random: Random,
+    at: At,
+    syncs: Syncs,
+}
+
+fn volumes(plan: &Plan, at: At) -> Result<Tally> {
     let mut tally = Tally::default();
     for volume in 0.. {
         let left = plan.rounds - tally.rounds;
@@ -72,60 +82,56 @@ fn volumes(plan: &Plan, at: At, syncs: Syncs) -> Result<Tally> {
         }
         let seed = plan.seed.wrapping_add(volume);
         let cuts = left.min(CUTS_PER_VOLUME);
-        one_volume(seed, cuts, at, syncs, &mut tally).with_context(|| format!("volume with seed {seed}"))?;
+        one_volume(seed, cuts, at, &mut tally).with_context(|| format!("volume with seed {seed}"))?;
     }
     Ok(tally)
 }
 
-fn one_volume(seed: u64, cuts: u64, at: At, syncs: Syncs, tally: &mut Tally) -> Result<()> {
-    let mut random = Random::new(seed);
-    let options = MOUNT_OPTIONS[random.below(MOUNT_OPTIONS.len())];
-    let mut volume = Volume::create(VOLUME_MEGABYTES, options)?;
-    let mut server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
-    if syncs == Syncs::None {
-        server = server.without_syncs();
-    }
-    let behaviour = Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) };
-    let mut load = Load::new(2, behaviour, seed);
-    let mut findings = None;
-    for _ in 0..cuts {
+fn one_volume(seed: u64, cuts: u64, at: At, tally: &mut Tally) -> Result<()> {
+    let mut scene = Scene::new(seed, at, Syncs::Real)?;
+    for cut in 0..cuts {
         let supervisor = Supervisor::new();
-        let mut broker = supervisor.supervise(server.launch())?.start();
-        create_topic(server.address())?;
-        if findings.is_some() {
+        let mut broker = supervisor.supervise(scene.server.launch())?.start();
+        create_topic(scene.server.address())?;
+        if cut > 0 {
             // What the cut before has left.
-            let found = load.check(server.address())?;
-            let broken = !found.is_clean();
-            findings = Some(found);
-            if broken {
-                break;
+            let found = scene.load.check(scene.server.address())?;
+            if !found.is_clean() {
+                tally.findings += found;
+                return Ok(());
             }
         }
-        if syncs == Syncs::Pretended {
-            supervisor.decide(pretend_syncs);
-        }
-        cut(&volume, &server, &supervisor, &mut load, at, syncs, &mut random, &mut broker)?;
+        scene.cut(&supervisor, &mut broker)?;
         drop(broker);
-        volume.restore_power()?;
-        load.history.power_is_back();
-        findings.get_or_insert_default();
+        scene.volume.restore_power()?;
+        scene.load.history.power_is_back();
         tally.rounds += 1;
-        tally.count(options, 1);
-        if random.chance(5) && syncs == Syncs::Real {
-            cut_while_starting(&mut volume, &server, &mut random)?;
+        tally.count(scene.volume.options(), 1);
+        if scene.random.chance(5) {
+            cut_while_starting(&mut scene.volume, &scene.server, &mut scene.random)?;
             tally.count("cut again while recovering", 1);
         }
     }
-    let clean_so_far = findings.as_ref().is_some_and(crate::history::Findings::is_clean);
-    if clean_so_far {
-        let _broker = server.start();
-        findings = Some(if syncs == Syncs::Real {
-            load.settle_and_check(server.address())?
-        } else {
-            load.check(server.address())?
-        });
+    let _broker = scene.server.start();
+    tally.findings += scene.load.settle_and_check(scene.server.address())?;
+    Ok(())
+}
+
+/// One cut without what protects against it.
+fn control(seed: u64, at: At, syncs: Syncs, tally: &mut Tally) -> Result<()> {
+    let mut scene = Scene::new(seed, at, syncs)?;
+    let supervisor = Supervisor::new();
+    let mut broker = supervisor.supervise(scene.server.launch())?.start();
+    create_topic(scene.server.address())?;
+    if syncs == Syncs::Pretended {
+        supervisor.decide(pretend_syncs);
     }
-    tally.findings += findings.unwrap_or_default();
+    scene.cut(&supervisor, &mut broker)?;
+    drop(broker);
+    scene.volume.restore_power()?;
+    scene.load.history.power_is_back();
+    let found = scene.load.check_remains(&scene.server, tally);
+    tally.findings += found;
     Ok(())
 }
 
@@ -133,43 +139,54 @@ fn pretend_syncs(call: &crate::supervisor::Call) -> Decision {
     if call.operation == Operation::Sync { Decision::Pretend } else { Decision::Go }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one round")]
-fn cut(
-    volume: &Volume,
-    server: &Server,
-    supervisor: &Supervisor,
-    load: &mut Load,
-    at: At,
-    syncs: Syncs,
-    random: &mut Random,
-    broker: &mut Tidings,
-) -> Result<()> {
-    load.during(server.address(), |run, history| {
-        until_acknowledged(history, 10);
-        match at {
-            At::Moment => {
-                run.pause_for(moment(random, LONGEST));
-                history.power_is_cut();
-                volume.cut_power()?;
-                run.pause_for(moment(random, Duration::from_millis(10)));
-            }
-            At::Operation => {
-                let mut left = random.below(MOST_OPERATIONS);
-                let (mount_point, history) = (volume.mount_point(), history.clone());
-                supervisor.decide(move |call| {
-                    if left > 0 {
-                        left -= 1;
-                        return if syncs == Syncs::Pretended { pretend_syncs(call) } else { Decision::Go };
-                    }
-                    history.power_is_cut();
-                    crate::volume::cut_power_of(&mount_point).expect("cut the power");
-                    Decision::Kill
-                });
-                until("the broker has come to its point", || (!broker.is_running()).then_some(()));
-            }
+impl Scene {
+    fn new(seed: u64, at: At, syncs: Syncs) -> Result<Self> {
+        let mut random = Random::new(seed);
+        let options = MOUNT_OPTIONS[random.below(MOUNT_OPTIONS.len())];
+        let volume = Volume::create(VOLUME_MEGABYTES, options)?;
+        let mut server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
+        if syncs == Syncs::None {
+            server = server.without_syncs();
         }
-        Ok(())
-    })
+        let behaviour = Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) };
+        let load = Load::new(behaviour, seed);
+        Ok(Self { volume, server, load, random, at, syncs })
+    }
+
+    /// Cuts the power under load.
+    fn cut(&mut self, supervisor: &Supervisor, broker: &mut Tidings) -> Result<()> {
+        let Self { volume, server, load, random, at, syncs } = self;
+        load.during(server.address(), |run, history| {
+            until_acknowledged(history, 10);
+            match at {
+                At::Moment => {
+                    run.pause_for(moment(random, LONGEST));
+                    history.power_is_cut();
+                    volume.cut_power()?;
+                    run.pause_for(moment(random, Duration::from_millis(10)));
+                }
+                At::Operation => {
+                    let mut left = random.below(MOST_OPERATIONS);
+                    let (mount_point, history, syncs) = (volume.mount_point(), history.clone(), *syncs);
+                    supervisor.decide(move |call| {
+                        if left > 0 {
+                            left -= 1;
+                            return if syncs == Syncs::Pretended {
+                                pretend_syncs(call)
+                            } else {
+                                Decision::Go
+                            };
+                        }
+                        history.power_is_cut();
+                        crate::volume::cut_power_of(&mount_point).expect("cut the power");
+                        Decision::Kill
+                    });
+                    until("the broker has come to its point", || (!broker.is_running()).then_some(()));
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 fn cut_while_starting(volume: &mut Volume, server: &Server, random: &mut Random) -> Result<()> {

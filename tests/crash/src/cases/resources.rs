@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use tidings_tests::{Tidings, until};
+use tidings_tests::Tidings;
 
-use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
-use super::{Case, Plan, Tally};
+use super::load::{Load, PARTITIONS, create_topic, until_acknowledged, until_refused};
+use super::{Case, Tally};
 use crate::client::{Client, NONE, STORAGE_ERROR, TOPIC};
 use crate::history::History;
 use crate::producer::Behaviour;
-use crate::run::Run;
+use crate::run::{Run, until};
 use crate::server::Server;
 use crate::supervisor::{Decision, Operation, Supervisor};
 use crate::volume::Volume;
@@ -27,10 +27,10 @@ const BALLAST: &str = "ballast";
 /// `ENOSPC`.
 pub const FULL: Case = Case {
     name: "full",
-    about: "the disk fills up; a topic is deleted; then the power is cut",
+    about: "the disk fills up, to its last byte or to the broker's limit; a topic is deleted; then the power is cut",
     short: (2, 1),
-    run: |plan| rounds(plan, Syncs::Real, full),
-    control: |plan| rounds(plan, Syncs::Pretended, full),
+    run: |plan| plan.each_round(|seed, tally| round(seed, Syncs::Real, Harm::of_full(seed), tally)),
+    control: |plan| plan.until_harm(|seed, tally| round(seed, Syncs::Pretended, Harm::of_full(seed), tally)),
     control_about: "syncs are answered without being done",
 };
 
@@ -39,8 +39,8 @@ pub const FILES: Case = Case {
     name: "files",
     about: "the process may open no more files, for a while; then the power is cut",
     short: (2, 1),
-    run: |plan| rounds(plan, Syncs::Real, no_files),
-    control: |plan| rounds(plan, Syncs::Pretended, no_files),
+    run: |plan| plan.each_round(|seed, tally| round(seed, Syncs::Real, Harm::of(no_files), tally)),
+    control: |plan| plan.until_harm(|seed, tally| round(seed, Syncs::Pretended, Harm::of(no_files), tally)),
     control_about: "syncs are answered without being done",
 };
 
@@ -49,8 +49,8 @@ pub const READ_ONLY: Case = Case {
     name: "read-only",
     about: "the file system goes read-only under the broker; then the power is cut",
     short: (2, 1),
-    run: |plan| rounds(plan, Syncs::Real, read_only),
-    control: |plan| rounds(plan, Syncs::Pretended, read_only),
+    run: |plan| plan.each_round(|seed, tally| round(seed, Syncs::Real, Harm::of(read_only), tally)),
+    control: |plan| plan.until_harm(|seed, tally| round(seed, Syncs::Pretended, Harm::of(read_only), tally)),
     control_about: "syncs are answered without being done",
 };
 
@@ -58,6 +58,25 @@ pub const READ_ONLY: Case = Case {
 enum Syncs {
     Real,
     Pretended,
+}
+
+/// What is done to a broker that keeps so much of its disk free.
+#[derive(Clone, Copy)]
+struct Harm {
+    hurt: fn(&Scene<'_>) -> Result<()>,
+    min_free_bytes: u64,
+}
+
+impl Harm {
+    /// Up to the last byte.
+    fn of(hurt: fn(&Scene<'_>) -> Result<()>) -> Self {
+        Self { hurt, min_free_bytes: 0 }
+    }
+
+    /// Up to the last byte, or up to the broker's own limit: less than what the ballast takes.
+    fn of_full(seed: u64) -> Self {
+        Self { min_free_bytes: (seed % 2) * (3 << 20), ..Self::of(full) }
+    }
 }
 
 /// What a round works on.
@@ -69,20 +88,11 @@ struct Scene<'a> {
     history: &'a History,
 }
 
-fn rounds(plan: &Plan, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for at in 0..plan.rounds {
-        let seed = plan.seed.wrapping_add(at);
-        round(seed, syncs, hurt, &mut tally).with_context(|| format!("round with seed {seed}"))?;
-        tally.rounds += 1;
-    }
-    Ok(tally)
-}
-
-fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mut Tally) -> Result<()> {
+fn round(seed: u64, syncs: Syncs, harm: Harm, tally: &mut Tally) -> Result<()> {
     let mut volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
     let server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
-    let mut load = Load::new(2, Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) }, seed);
+    let server = server.set("log.min.free.bytes", harm.min_free_bytes);
+    let mut load = Load::new(Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) }, seed);
     let supervisor = Supervisor::new();
     let broker = supervisor.supervise(server.launch())?.start();
     create_topic(server.address())?;
@@ -96,7 +106,7 @@ fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mu
     }
     load.during(server.address(), |run, history| {
         until_acknowledged(history, 50);
-        hurt(&Scene { volume: &volume, server: &server, broker: &broker, run, history })
+        (harm.hurt)(&Scene { volume: &volume, server: &server, broker: &broker, run, history })
     })?;
     let refused: u64 = load.producers.iter().map(|producer| producer.refusals(STORAGE_ERROR)).sum();
     tally.count("produces refused", refused);
@@ -106,12 +116,13 @@ fn round(seed: u64, syncs: Syncs, hurt: fn(&Scene<'_>) -> Result<()>, tally: &mu
     broker.kill_now();
     volume.restore_power()?;
     load.history.power_is_back();
+    if syncs == Syncs::Pretended {
+        let found = load.check_remains(&server, tally);
+        tally.findings += found;
+        return Ok(());
+    }
     let _broker = server.start();
-    tally.findings += if syncs == Syncs::Real {
-        load.settle_and_check(server.address())?
-    } else {
-        load.check(server.address())?
-    };
+    tally.findings += load.settle_and_check(server.address())?;
     Ok(())
 }
 
@@ -128,7 +139,7 @@ fn fill(address: &str, bytes: usize) -> Result<()> {
 }
 
 /// Produces to the judged topic's neighbour until it is refused: how a client sees that writes have stopped.
-fn until_refused(address: &str) {
+fn until_full(address: &str) {
     until("produces are refused with the storage error", || {
         let mut client = Client::connect(address).ok()?;
         let batch = tidings_log::batch::BatchBuilder::new();
@@ -150,7 +161,7 @@ fn reads_go_on(client: &mut Client) -> Result<()> {
 }
 
 fn full(scene: &Scene<'_>) -> Result<()> {
-    until_refused(scene.server.address());
+    until_full(scene.server.address());
     let mut client = Client::connect(scene.server.address())?;
     reads_go_on(&mut client)?;
     client.delete_topic(BALLAST).context("delete a topic on a full disk")?;
@@ -179,12 +190,11 @@ fn read_only(scene: &Scene<'_>) -> Result<()> {
     let mut client = Client::connect(scene.server.address())?;
     client.fetch(TOPIC, 0, 0, 0)?;
     scene.volume.become_read_only()?;
-    until_refused(scene.server.address());
-    // Answers of rounds that came through before are still on their way.
-    scene.run.pause_for(Duration::from_millis(250));
+    // Answers of rounds that came through before are still on their way, but come before refusals do.
+    until_refused(scene.history);
     let acknowledged = scene.history.acknowledged_count();
     reads_go_on(&mut client)?;
-    scene.run.pause_for(Duration::from_millis(50));
+    until_refused(scene.history);
     ensure!(scene.history.acknowledged_count() == acknowledged, "acknowledged on a read-only file system");
     Ok(())
 }

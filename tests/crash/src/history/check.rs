@@ -39,6 +39,12 @@ pub struct Findings {
     pub regressed: u64,
     /// Members that lost their place in a group though they had kept their word.
     pub expelled: u64,
+    /// Records of aborted transactions that a `read_committed` reader was given.
+    pub aborted_seen: u64,
+    /// Transactions of which a part is there.
+    pub torn: u64,
+    /// Partitions and groups that do not come to their end: a transaction stays open, or nobody goes on.
+    pub stuck: u64,
     /// Acknowledged by a machine without power, and not there: no breach, since nobody can have heard it.
     pub lost_after_the_cut: u64,
     /// The first few, in words.
@@ -62,9 +68,12 @@ impl Findings {
             + self.skipped
             + self.regressed
             + self.expelled
+            + self.aborted_seen
+            + self.torn
+            + self.stuck
     }
 
-    fn describe(&mut self, text: impl FnOnce() -> String) {
+    pub(super) fn describe(&mut self, text: impl FnOnce() -> String) {
         if self.described.len() < DESCRIBED {
             self.described.push(text());
         }
@@ -85,6 +94,9 @@ impl AddAssign for Findings {
         self.skipped += other.skipped;
         self.regressed += other.regressed;
         self.expelled += other.expelled;
+        self.aborted_seen += other.aborted_seen;
+        self.torn += other.torn;
+        self.stuck += other.stuck;
         self.lost_after_the_cut += other.lost_after_the_cut;
         self.described.extend(other.described);
         self.described.truncate(DESCRIBED);
@@ -110,6 +122,10 @@ impl fmt::Display for Findings {
             self.regressed,
             self.expelled
         )?;
+        if self.aborted_seen + self.torn + self.stuck > 0 {
+            let Self { aborted_seen, torn, stuck, .. } = self;
+            write!(f, ", aborted seen {aborted_seen}, torn {torn}, stuck {stuck}")?;
+        }
         if self.lost_after_the_cut > 0 {
             write!(f, " (acknowledged without power and lost: {})", self.lost_after_the_cut)?;
         }
@@ -127,7 +143,15 @@ pub fn check(events: &[Event], contents: &Contents) -> Findings {
     }
     check_fates(&fates, contents, &mut findings);
     check_reads(events, contents, &mut findings);
-    check_commits(events, &mut findings);
+    check_commits(events, contents, &mut findings);
+    findings
+}
+
+/// Holds what groups were told against contents.
+pub(super) fn check_groups(events: &[Event], contents: &Contents) -> Findings {
+    let mut findings = Findings::default();
+    check_reads(events, contents, &mut findings);
+    check_commits(events, contents, &mut findings);
     findings
 }
 
@@ -280,8 +304,8 @@ fn check_reads(events: &[Event], contents: &Contents, findings: &mut Findings) {
     }
 }
 
-/// Committed offsets do not become smaller, and everything below them was given to the group.
-fn check_commits(events: &[Event], findings: &mut Findings) {
+/// Committed offsets do not become smaller, and every record below them was given to the group.
+fn check_commits(events: &[Event], contents: &Contents, findings: &mut Findings) {
     type Progress = HashMap<(Arc<str>, Partition), Vec<(usize, i64)>>;
     let mut committed = Progress::new();
     let mut given: HashMap<(Arc<str>, Partition), BTreeSet<i64>> = HashMap::new();
@@ -311,7 +335,8 @@ fn check_commits(events: &[Event], findings: &mut Findings) {
     for ((group, partition), commits) in committed {
         let end = commits.iter().map(|(_, offset)| *offset).max().unwrap_or(0);
         let read = given.remove(&(group.clone(), partition)).unwrap_or_default();
-        let missed = (0..end).filter(|offset| !read.contains(offset)).count() as u64;
+        let there = contents.get(&partition).into_iter().flat_map(|records| records.range(..end));
+        let missed = there.filter(|(offset, _)| !read.contains(offset)).count() as u64;
         findings.skipped += missed;
         if missed > 0 {
             findings.describe(|| {

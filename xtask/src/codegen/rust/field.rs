@@ -29,14 +29,8 @@ impl<'a> FieldCode<'a> {
             name.insert_str(0, "r#");
         }
         let nullable = field.nullable.condition(field.versions.and(context));
-        if nullable != Condition::Never {
-            match &field.kind {
-                Type::Fixed(_) => bail!("{}.{}: numbers are never null", definition.name, field.name),
-                Type::Struct(_) if field.tag.is_some() => {
-                    bail!("{}.{}: nullable tagged structs are not known", definition.name, field.name)
-                }
-                _ => {}
-            }
+        if nullable != Condition::Never && matches!(field.kind, Type::Fixed(_)) {
+            bail!("{}.{}: numbers are never null", definition.name, field.name);
         }
         Ok(Self { name, definition, field, context, nullable })
     }
@@ -167,6 +161,12 @@ impl<'a> FieldCode<'a> {
             Type::Bytes => format!("d.{prefix}bytes({flexible})?"),
             Type::Records => format!("d.records({flexible})?"),
             Type::Struct(name) if prefix.is_empty() => format!("{name}::decode(d, version)?"),
+            // Kafka says so with a varint where there is a tag, and with a byte where there is none.
+            Type::Struct(name) if self.tag().is_some() => {
+                format!(
+                    "if d.unsigned_varint()? == 0 {{ None }} else {{ Some({name}::decode(d, version)?) }}"
+                )
+            }
             Type::Struct(name) => {
                 format!("if d.struct_is_present()? {{ Some({name}::decode(d, version)?) }} else {{ None }}")
             }
@@ -211,11 +211,15 @@ impl<'a> FieldCode<'a> {
             };
             let null = match self.field.kind {
                 Type::String => format!("e.null_string({})", self.flexible()),
+                Type::Struct(_) if self.tag().is_some() => "e.unsigned_varint(0)".to_owned(),
                 Type::Struct(_) => "e.struct_presence(false)".to_owned(),
                 _ => format!("e.null({})", self.flexible()),
             };
-            let present =
-                if let Type::Struct(_) = self.field.kind { "e.struct_presence(true); " } else { "" };
+            let present = match self.field.kind {
+                Type::Struct(_) if self.tag().is_some() => "e.unsigned_varint(1); ",
+                Type::Struct(_) => "e.struct_presence(true); ",
+                _ => "",
+            };
             let value = self.encode_value("x");
             return format!(
                 "{null_check}match &self.{name} {{ Some(x) => {{ {present}{value}? }} None => {null}, }}\n"

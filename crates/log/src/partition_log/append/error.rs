@@ -7,6 +7,7 @@ use tidings_model::{ErrorCode, TopicPartition};
 
 use crate::batch::BatchError;
 use crate::producers::SequenceError;
+use crate::space::LowSpace;
 
 /// Why nothing was appended.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,17 @@ pub enum AppendError {
         offset: i64,
         /// What the disk said.
         source: io::Error,
+    },
+    /// The disk is almost full; what is left is kept for the broker's own records.
+    #[error(
+        "{topic_partition}: {} bytes are free, less than log.min.free.bytes = {}",
+        low.available_bytes, low.min_free_bytes
+    )]
+    LowSpace {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// How little.
+        low: LowSpace,
     },
     /// The active segment can't be read.
     #[error("{topic_partition}: {what}")]
@@ -95,16 +107,23 @@ impl AppendError {
                 | BatchError::Count { .. }
                 | BatchError::Producer { .. }
                 | BatchError::Control { .. }
+                | BatchError::NoKey { .. }
+                | BatchError::Packed { .. }
                 | BatchError::Record { .. } => ErrorCode::InvalidRecord,
             },
             Self::Sequence { source, .. } => match source {
                 SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
                 SequenceError::Fenced { .. } => ErrorCode::InvalidProducerEpoch,
+                SequenceError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+                SequenceError::NotTransactional { .. } | SequenceError::NotVerified { .. } => {
+                    ErrorCode::InvalidTxnState
+                }
             },
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
-            Self::Storage { .. } | Self::Damaged { .. } | Self::StorageFailed { .. } => {
-                ErrorCode::KafkaStorageError
-            }
+            Self::Storage { .. }
+            | Self::LowSpace { .. }
+            | Self::Damaged { .. }
+            | Self::StorageFailed { .. } => ErrorCode::KafkaStorageError,
             Self::Closed { .. } => ErrorCode::NotLeaderOrFollower,
             Self::Deleted { .. } => ErrorCode::UnknownTopicOrPartition,
         }

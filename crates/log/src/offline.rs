@@ -1,0 +1,101 @@
+//! A data directory that no broker has open: looking at everything in it, and mending it.
+//!
+//! Owns the opening for that, without recovery. Invariants: a check changes nothing, whatever it finds; a repair
+//! needs the lock, and takes no byte out of a log without keeping it in a file beside it. Does not decide
+//! what to give up: the operator does, through a [`Remedy`].
+
+mod check;
+mod dump;
+mod repair;
+mod side_files;
+mod walk;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidings_model::TopicPartition;
+
+pub use check::{Damage, PartitionCheck, TornTail};
+pub use dump::{SegmentItem, read_segment};
+pub use repair::{Piece, Remedy, RepairError, RepairPlan, RepairStep};
+pub use side_files::SideFault;
+
+use crate::checkpoint;
+use crate::data_dir::{META, OpenError, check_version, take_lock};
+use crate::disk::{Disk, DiskLock, read_file};
+
+/// Whether others may have the directory open meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody else: what is found stays as it is, and may be repaired.
+    Locked,
+    /// Anybody, also a running broker: nothing is written, and the ends of logs may move while they are read.
+    ReadOnly,
+}
+
+/// A data directory without a broker.
+#[derive(Debug)]
+pub struct OfflineDataDir {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    recovery_points: HashMap<TopicPartition, i64>,
+    log_start_offsets: HashMap<TopicPartition, i64>,
+    faults: Vec<SideFault>,
+    lock: Option<Box<dyn DiskLock>>,
+}
+
+impl OfflineDataDir {
+    /// Opens an existing data directory and reads its checkpoints.
+    pub fn open(disk: Arc<dyn Disk>, path: impl Into<PathBuf>, access: Access) -> Result<Self, OpenError> {
+        let root = path.into();
+        let failed = |source: io::Error| OpenError::Io { path: root.clone(), source };
+        let meta = read_file(&*disk, &root.join(META)).map_err(failed)?;
+        let meta = meta.ok_or_else(|| OpenError::Missing { path: root.clone() })?;
+        check_version(&String::from_utf8_lossy(&meta), &root)?;
+        let lock = match access {
+            Access::ReadOnly => None,
+            Access::Locked => {
+                let lock = take_lock(&*disk, &root).map_err(failed)?;
+                Some(lock.map_err(|holder| OpenError::Locked { path: root.clone(), holder })?)
+            }
+        };
+        let mut faults = Vec::new();
+        let mut offsets = |name: &str| -> Result<HashMap<TopicPartition, i64>, OpenError> {
+            let path = root.join(name);
+            let read = checkpoint::read(&*disk, &path).map_err(failed)?;
+            if read.is_none() {
+                faults.push(SideFault::new(path, "is damaged".to_owned()));
+            }
+            Ok(read.unwrap_or_default())
+        };
+        let recovery_points = offsets(checkpoint::RECOVERY_POINTS)?;
+        let log_start_offsets = offsets(checkpoint::LOG_START_OFFSETS)?;
+        offsets(checkpoint::HIGH_WATERMARKS)?;
+        Ok(Self { disk, root, recovery_points, log_start_offsets, faults, lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// What is wrong with the files beside the partitions' folders; a start mends it by itself.
+    pub fn faults(&self) -> &[SideFault] {
+        &self.faults
+    }
+
+    /// Every partition that has a folder, by name.
+    pub fn partitions(&self) -> io::Result<Vec<TopicPartition>> {
+        let entries = self.disk.read_dir(&self.root)?;
+        let folders = entries.iter().filter(|entry| entry.is_dir && !entry.name.ends_with("-delete"));
+        let mut found: Vec<TopicPartition> = folders.filter_map(|entry| entry.name.parse().ok()).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn folder(&self, topic_partition: &TopicPartition) -> PathBuf {
+        self.root.join(topic_partition.to_string())
+    }
+}

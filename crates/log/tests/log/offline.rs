@@ -1,0 +1,308 @@
+//! `offline`: what a check finds is what was done to the files, and after a repair a start succeeds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tidings_log::batch::Batches;
+use tidings_log::offline::{Access, OfflineDataDir, PartitionCheck, Remedy, RepairError, RepairStep};
+use tidings_log::testing::{Loss, Random, SimDisk};
+use tidings_log::{DataDir, DataDirOptions, Disk, LogConfig, OpenError, PartitionLog, RecoverError, UpTo};
+
+use crate::support::{NOW_MS, append_durably, batch, create, log, open_on, partition, timed_batch};
+
+const ROOT: &str = "/data";
+
+fn segment_path(base_offset: i64, extension: &str) -> PathBuf {
+    Path::new(ROOT).join("orders-0").join(format!("{base_offset:020}.{extension}"))
+}
+
+/// A log of several segments: what it holds by offset, and where every batch lies.
+struct Written {
+    disk: SimDisk,
+    values: BTreeMap<i64, String>,
+    batches: Vec<Placed>,
+}
+
+/// A batch: its segment's base offset, its place there, its offsets.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    segment: i64,
+    position: u64,
+    bytes: u64,
+    first: i64,
+    next: i64,
+}
+
+fn write(count: usize, segment_bytes: u32, close: bool) -> Written {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let config = LogConfig { segment_bytes, index_interval_bytes: 128, ..LogConfig::default() };
+    let orders = create(&data_dir, 0, config);
+    let mut batches: Vec<Placed> = Vec::new();
+    let (mut segments_count, mut before) = (1, 0);
+    for index in 0..count {
+        let records =
+            timed_batch(&format!("b{index}"), 1 + index % 3, 40 + 13 * (index % 17), NOW_MS + index as i64);
+        let bytes = records.len() as u64;
+        let first = append_durably(&orders, records);
+        let rolled = orders.segment_count() > segments_count;
+        segments_count = orders.segment_count();
+        let segment = if rolled { first } else { batches.last().map_or(0, |last| last.segment) };
+        let position = if rolled { 0 } else { before };
+        before = position + bytes;
+        batches.push(Placed { segment, position, bytes, first, next: orders.log_end_offset() });
+    }
+    let values = values(&orders);
+    if close {
+        data_dir.close().expect("close");
+    }
+    Written { disk: disk.crash(Loss::Nothing), values, batches }
+}
+
+/// Every value by its offset; offsets may be missing.
+fn values(log: &PartitionLog) -> BTreeMap<i64, String> {
+    let mut values = BTreeMap::new();
+    let mut offset = log.log_start_offset();
+    while offset < log.log_end_offset() {
+        let fetched = log.read(offset, 64 << 10, UpTo::HighWatermark, true).expect("read");
+        for batch in Batches::new(fetched.slice.read().expect("read the slice")) {
+            let batch = batch.expect("a whole batch");
+            for record in batch.records().expect("not compressed") {
+                let record = record.expect("a whole record");
+                let value = record.value.expect("a value");
+                values
+                    .insert(record.offset, String::from_utf8_lossy(&value).trim_end_matches('.').to_owned());
+            }
+            offset = batch.header.next_offset();
+        }
+    }
+    values
+}
+
+fn look(disk: &SimDisk, access: Access) -> (OfflineDataDir, PartitionCheck) {
+    let dir = OfflineDataDir::open(Arc::new(disk.clone()), ROOT, access).expect("open");
+    let check = dir.check(&partition(0), &|_| {}).expect("check");
+    (dir, check)
+}
+
+fn repair(disk: &SimDisk, remedy: Remedy) -> Vec<RepairStep> {
+    let (mut dir, check) = look(disk, Access::Locked);
+    let plan = dir.plan_repair(&check, remedy).expect("plan");
+    dir.repair(&plan).expect("repair");
+    plan.steps
+}
+
+fn recover(disk: &SimDisk) -> Result<Arc<DataDir>, RecoverError> {
+    let disk = Arc::new(disk.clone());
+    let unrecovered = DataDir::open(disk, ROOT, DataDirOptions::default()).expect("open");
+    unrecovered.recover().map(|(data_dir, _)| data_dir)
+}
+
+fn bytes_of(disk: &SimDisk, path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    disk.corrupt(path, |data| bytes = data.clone()).expect("the file is there");
+    bytes
+}
+
+#[test]
+fn what_is_whole_is_called_whole() {
+    for close in [true, false] {
+        let written = write(120, 3000, close);
+        let operations = written.disk.operations_count();
+        let (dir, check) = look(&written.disk, Access::ReadOnly);
+        assert!(check.is_whole() && check.torn_tail.is_none(), "{check:?}");
+        assert!(check.side_faults.is_empty() && dir.faults().is_empty(), "{check:?}");
+        assert_eq!(check.batches_count, 120);
+        assert_eq!(check.records_count, written.values.len() as u64);
+        assert_eq!(check.log_end_offset, written.values.len() as i64);
+        assert_eq!(check.bytes, written.batches.iter().map(|batch| batch.bytes).sum::<u64>());
+        let error = dir.plan_repair(&check, Remedy::DropDamaged).expect_err("whole");
+        assert!(matches!(error, RepairError::Whole { .. }), "{error}");
+        // Opening files to read them counts as an operation; nothing else may have happened.
+        let files = written.disk.files(Path::new(ROOT));
+        drop(dir);
+        assert_eq!(written.disk.files(Path::new(ROOT)), files);
+        assert!(written.disk.operations_count() >= operations);
+    }
+}
+
+#[test]
+fn the_lock_is_respected_and_its_holder_named() {
+    let written = write(3, 1 << 20, true);
+    let data_dir = recover(&written.disk).expect("recover");
+    let open = |access| OfflineDataDir::open(Arc::new(written.disk.clone()), ROOT, access);
+    let error = open(Access::Locked).expect_err("a broker has it");
+    assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
+    let mut reading = open(Access::ReadOnly).expect("looking is allowed");
+    let check = reading.check(&partition(0), &|_| {}).expect("check");
+    assert!(check.is_whole());
+    drop(data_dir);
+    written.disk.corrupt(&segment_path(0, "log"), |data| data[70] ^= 1).expect("corrupt");
+    let check = reading.check(&partition(0), &|_| {}).expect("check");
+    let plan = reading.plan_repair(&check, Remedy::DropDamaged).expect("plan");
+    assert!(matches!(reading.repair(&plan), Err(RepairError::ReadOnly)));
+    let nowhere = OfflineDataDir::open(Arc::new(SimDisk::new()), "/nowhere", Access::ReadOnly);
+    assert!(matches!(nowhere, Err(OpenError::Missing { .. })));
+}
+
+#[test]
+fn every_byte_of_a_batch_in_the_middle() {
+    for close in [true, false] {
+        let written = write(9, 1 << 20, close);
+        let hurt = written.batches[4];
+        for position in hurt.position..hurt.position + hurt.bytes {
+            // The leader epoch is not covered by the CRC.
+            if (hurt.position + 12..hurt.position + 16).contains(&position) {
+                continue;
+            }
+            let disk = written.disk.crash(Loss::Nothing);
+            disk.corrupt(&segment_path(0, "log"), |data| data[position as usize] ^= 0x10).expect("corrupt");
+            let (dir, check) = look(&disk, Access::ReadOnly);
+            let [damage] = &check.damages[..] else { panic!("byte {position}: {check:?}") };
+            assert_eq!(
+                (damage.position, damage.bytes),
+                (hurt.position, hurt.bytes),
+                "byte {position}: {damage:?}"
+            );
+            assert_eq!((damage.first_offset, damage.next_offset), (hurt.first, hurt.next));
+            assert_eq!(damage.valid_batches_behind, 4);
+            drop(dir);
+            if close {
+                // It lies below the recovery point, so a start does not see it. The check does.
+                recover(&disk).expect("start");
+            } else {
+                let error = recover(&disk).expect_err("refused");
+                let expect = format!("tidings log repair --data-dir {ROOT} orders-0 --drop-damaged");
+                assert!(error.hint().contains(&expect), "{}", error.hint());
+                assert!(error.hint().contains(&format!("--truncate-at {}", hurt.first)), "{}", error.hint());
+            }
+        }
+    }
+}
+
+#[test]
+fn dropping_keeps_what_is_behind_and_never_reuses_an_offset() {
+    for close in [true, false] {
+        for hurt in [0, 4, 8] {
+            let written = write(9, 1 << 20, close);
+            let (disk, hurt) = (&written.disk, written.batches[hurt]);
+            disk.corrupt(&segment_path(0, "log"), |data| data[hurt.position as usize + 30] ^= 1)
+                .expect("corrupt");
+            let lost = bytes_of(disk, &segment_path(0, "log"));
+            if !close && hurt.next == written.batches[8].next {
+                // The last batch of a log that was not closed looks like a torn write.
+                assert!(look(disk, Access::ReadOnly).1.torn_tail.is_some());
+                continue;
+            }
+            let steps = repair(disk, Remedy::DropDamaged);
+            let [RepairStep::Bridge { pieces, .. }] = &steps[..] else { panic!("{steps:?}") };
+            let kept = pieces[0].kept.clone().expect("kept");
+            let (from, to) = (hurt.position as usize, (hurt.position + hurt.bytes) as usize);
+            assert_eq!(bytes_of(disk, &kept), &lost[from..to]);
+            assert!(look(disk, Access::ReadOnly).1.is_whole());
+            let data_dir = recover(disk).expect("start");
+            let orders = log(&data_dir, 0);
+            let mut expected = written.values.clone();
+            expected.retain(|offset, _| !(hurt.first..hurt.next).contains(offset));
+            assert_eq!(values(&orders), expected);
+            assert_eq!(append_durably(&orders, batch("next", 1, 10)), written.values.len() as i64);
+        }
+    }
+}
+
+#[test]
+fn cutting_ends_the_log_before_the_damage() {
+    for close in [true, false] {
+        let written = write(60, 3000, close);
+        let hurt = written.batches[20];
+        let disk = &written.disk;
+        let path = segment_path(hurt.segment, "log");
+        disk.corrupt(&path, |data| data[hurt.position as usize + 30] ^= 1).expect("corrupt");
+        let (dir, check) = look(disk, Access::Locked);
+        let error =
+            dir.plan_repair(&check, Remedy::TruncateAt(hurt.first + 1)).expect_err("damage would stay");
+        assert!(matches!(error, RepairError::CutBehindDamage { .. }), "{error}");
+        drop(dir);
+        let bytes = |disk: &SimDisk| -> usize {
+            let files = disk.files(&Path::new(ROOT).join("orders-0"));
+            let logs =
+                files.iter().filter(|path| path.extension().is_some_and(|end| end == "log" || end == "cut"));
+            logs.map(|path| bytes_of(disk, path).len()).sum()
+        };
+        let before = bytes(disk);
+        repair(disk, Remedy::TruncateAt(hurt.first));
+        assert_eq!(bytes(disk), before, "every byte is in the log or in a side file");
+        let data_dir = recover(disk).expect("start");
+        let orders = log(&data_dir, 0);
+        let mut expected = written.values.clone();
+        expected.retain(|offset, _| *offset < hurt.first);
+        assert_eq!(values(&orders), expected);
+        assert_eq!(append_durably(&orders, batch("next", 1, 10)), hurt.first);
+    }
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    let written = write(60, 3000, false);
+    let mut bases: Vec<i64> = written.batches.iter().map(|batch| batch.segment).collect();
+    bases.dedup();
+    let gone = bases[1];
+    written.disk.remove_file(&segment_path(gone, "log")).expect("remove");
+    // Below the recovery point the place of a removed segment is one that compaction may have emptied.
+    let _ = written.disk.remove_file(&Path::new(ROOT).join("recovery-point-offset-checkpoint"));
+    let (_, check) = look(&written.disk, Access::ReadOnly);
+    let [damage] = &check.damages[..] else { panic!("{check:?}") };
+    assert_eq!((damage.first_offset, damage.next_offset, damage.bytes), (gone, bases[2], 0));
+    // A start could not tell it from a write that never reached the disk, and would take the later segments out.
+    repair(&written.disk, Remedy::DropDamaged);
+    let data_dir = recover(&written.disk).expect("start");
+    let mut expected = written.values.clone();
+    expected.retain(|offset, _| !(gone..bases[2]).contains(offset));
+    assert_eq!(values(&log(&data_dir, 0)), expected);
+}
+
+/// Random damage to random segments, and a crash at a random moment of the repair: when it is run again, a start
+/// succeeds, what was valid is there, what was reported lost is all that is lost.
+#[test]
+fn random_damage_is_repaired_also_across_crashes() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let written = write(60, 3000, random.below(2) == 0);
+        let disk = written.disk.crash(Loss::Nothing);
+        for _ in 0..1 + random.below(3) {
+            let target = written.batches[random.below(written.batches.len())];
+            let from = 16 + random.below(target.bytes as usize - 16);
+            // No further than the batch: the CRC does not cover the base offset of the next one.
+            let length = (1 + random.below(40)).min(target.bytes as usize - from);
+            let at = target.position as usize + from;
+            disk.corrupt(&segment_path(target.segment, "log"), |data| {
+                data.iter_mut().skip(at).take(length).for_each(|byte| *byte ^= 0x5a);
+            })
+            .expect("corrupt");
+        }
+        let (mut dir, check) = look(&disk, Access::Locked);
+        if check.torn_tail.is_some() || check.is_whole() {
+            continue;
+        }
+        let lost = |offset: &i64| {
+            check.damages.iter().any(|damage| (damage.first_offset..damage.next_offset).contains(offset))
+        };
+        let mut expected = written.values.clone();
+        expected.retain(|offset, _| !lost(offset));
+        assert!(expected.len() < written.values.len());
+        let plan = dir.plan_repair(&check, Remedy::DropDamaged).expect("plan");
+        let moment = disk.operations_count() + random.below(30) as u64;
+        disk.capture_at(moment, Loss::Random(seed), Arc::new(AtomicU64::new(0)));
+        dir.repair(&plan).expect("repair");
+        drop(dir);
+        for disk in [disk.captured().map(|captured| captured.disk), Some(disk)].into_iter().flatten() {
+            if !look(&disk, Access::ReadOnly).1.is_whole() {
+                repair(&disk, Remedy::DropDamaged);
+            }
+            let data_dir = recover(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(values(&log(&data_dir, 0)), expected, "seed {seed}");
+        }
+    }
+}
