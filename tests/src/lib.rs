@@ -4,14 +4,16 @@
 //! Helpers here panic with what they saw when an expectation does not hold; a process that a panicking test
 //! leaves behind prints what it had logged, and dies. There are no sleeps: [`until`] waits for conditions.
 
+mod apache_kafka;
 mod http;
 mod kafka;
 mod process;
 mod programs;
 mod wait;
 
+pub use apache_kafka::ApacheKafka;
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings};
-pub use programs::{Application, Program, cluster_under_test, kafka_tool};
+pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
 pub use wait::{LONG, until, until_within};

@@ -193,7 +193,7 @@ fn sources(client: &str) -> PathBuf {
 
 /// What was installed for the programs; panics with the command that installs it.
 #[track_caller]
-fn installed(folder: &str) -> PathBuf {
+pub fn installed(folder: &str) -> PathBuf {
     let root = std::env::var_os("XTASK_CLIENTS").map(PathBuf::from).unwrap_or_else(|| {
         let test = std::env::current_exe().expect("the test knows its own path");
         test.ancestors().nth(3).expect("tests lie in target/<profile>/deps").join("clients")

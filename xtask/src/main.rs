@@ -24,6 +24,9 @@ usage: cargo xtask <task>
                     everything a change must pass, or only some of its steps: fmt, tidy, clients, codegen,
                     clippy, build, tests; ARGUMENTS go to `cargo test`
   tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs
+  compat [--only API]...
+                    both brokers asked the same, Apache Kafka and ours: a table of APIs, versions and verdicts; fails on
+                    a difference that is not on purpose
   oracle [ARGUMENTS]
                     the client programs and the SDK's tests against Apache Kafka itself; ARGUMENTS go to `cargo test`
   codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares
@@ -48,6 +51,7 @@ fn run(arguments: &[String]) -> Result<bool> {
     match task.as_str() {
         "test" => test::run(&repository(), rest),
         "tidy" => tidy::run(&repository(), rest),
+        "compat" => oracle::compat(&repository(), rest),
         "oracle" => oracle::run(&repository(), rest),
         "codegen" => codegen::run(rest).map(|()| true),
         "bench" => bench::run(&repository(), rest),

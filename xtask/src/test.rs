@@ -177,20 +177,29 @@ fn cargo_test(gate: &Gate<'_>, arguments: &[&str]) -> Result<TestResults> {
     let clients = gate.target.join("clients");
     command.env("XTASK_TIDINGS_BIN", gate.target.join("debug/tidings")).env("XTASK_CLIENTS", &clients);
     command.env("XTASK_KAFKA_LIBS", clients.join("java/jars"));
-    let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
+    counted(command, "run cargo test", test_result)
+}
+
+/// Runs a program, shows what it prints, and adds up what `read` finds in its lines.
+fn counted(
+    mut command: Command,
+    what: &'static str,
+    read: fn(&str) -> Option<TestResults>,
+) -> Result<TestResults> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context(what)?;
     let output = child.stdout.take().expect("the output is piped");
     let mut results = TestResults::default();
     for line in BufReader::new(output).lines() {
-        let line = line.context("read the output of cargo test")?;
+        let line = line.context("read a program's output")?;
         println!("{line}");
-        if let Some(of_program) = test_result(&line) {
-            results.tally.add(of_program.tally);
-            results.ignored += of_program.ignored;
+        if let Some(found) = read(&line) {
+            results.tally.add(found.tally);
+            results.ignored += found.ignored;
         }
     }
-    let status = child.wait().context("wait for cargo test")?;
+    let status = child.wait().context(what)?;
     if !status.success() && results.tally.failed == 0 {
-        // Something other than a test failed: compilation, or a test program that crashed.
+        // Something other than a test failed: compilation, or a program that crashed.
         results.tally.failed = 1;
     }
     Ok(results)

@@ -33,6 +33,7 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("tidings-cli", Anything),
     ("tidings-tests", Anything),
     ("tidings-crash", Anything),
+    ("tidings-compat", Anything),
     ("tidings-bench", Anything),
     ("xtask", Only(&[])),
 ];

@@ -1,7 +1,7 @@
 //! ApiVersions, versions 0 to 4: what is served.
 //!
 //! Answers before anything is known about the client. A version that is not known is answered in version 0 with
-//! UNSUPPORTED_VERSION and the list, so that the client can try again (KIP-511; version 3 brought the client's software
+//! UNSUPPORTED_VERSION and the versions of this API, so that the client can try again (KIP-511; version 3 brought the client's software
 //! name, version 4 features with a minimum version of 0). Produce is listed from version 0, though it is served from 3:
 //! librdkafka before 2.6.1 would not compress otherwise (Kafka does the same).
 
@@ -85,7 +85,9 @@ pub(crate) fn handle(request: &ApiVersionsRequest, version: i16) -> ApiVersionsR
 /// Answers a request of a version that is not known.
 pub(crate) fn unsupported() -> ApiVersionsResponse {
     let error_code = ErrorCode::UnsupportedVersion.code();
-    ApiVersionsResponse { error_code, api_keys: listed(), ..ApiVersionsResponse::default() }
+    let mut api_keys = listed();
+    api_keys.retain(|listed| listed.api_key == ApiKey::ApiVersions.code());
+    ApiVersionsResponse { error_code, api_keys, ..ApiVersionsResponse::default() }
 }
 
 fn listed() -> Vec<ApiVersion> {

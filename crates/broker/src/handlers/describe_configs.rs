@@ -40,7 +40,8 @@ fn describe(cx: &Cx<'_>, resource: DescribeConfigsResource, with_synonyms: bool)
     let result = DescribeConfigsResult { resource_type, resource_name, ..DescribeConfigsResult::default() };
     match described {
         Ok(mut configs) => {
-            if let Some(keys) = configuration_keys {
+            // No keys means all of them, as null does.
+            if let Some(keys) = configuration_keys.filter(|keys| !keys.is_empty()) {
                 configs.retain(|config| keys.contains(&config.name));
             }
             DescribeConfigsResult { error_message: None, configs, ..result }

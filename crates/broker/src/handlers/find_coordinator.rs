@@ -29,7 +29,8 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FindCoordinatorRequest) -> Find
     if cx.version < BATCHED {
         return FindCoordinatorResponse {
             error_code,
-            error_message: message,
+            // Kafka has a text here even where all is well.
+            error_message: Some(message.unwrap_or_else(|| error.unwrap_or_default().name().to_owned())),
             node_id,
             host,
             port,
@@ -42,7 +43,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: FindCoordinatorRequest) -> Find
         host: host.clone(),
         port,
         error_code,
-        error_message: message.clone(),
+        error_message: Some(String::new()),
         ..Coordinator::default()
     };
     FindCoordinatorResponse {

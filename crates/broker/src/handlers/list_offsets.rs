@@ -42,7 +42,9 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: ListOffsetsRequest) -> ListOffs
     let read_committed = request.isolation_level == READ_COMMITTED;
     let repeated = repeated_partitions(&request);
     let answer = |topic| answer_topic(cx, topic, &repeated, read_committed);
-    let topics = request.topics.into_iter().map(answer).collect();
+    // A topic of which nothing is asked is not answered.
+    let topics =
+        request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(answer).collect();
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 

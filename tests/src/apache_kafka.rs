@@ -1,0 +1,119 @@
+//! Apache Kafka itself as a child process: one node in KRaft mode on free ports and a directory of its own.
+//!
+//! Owns its settings and its end: it is killed when the value is dropped, and when the thread that started it ends,
+//! however that comes. The jars that the Java programs need bring it; no script of its own is run.
+
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tempfile::TempDir;
+
+use crate::wait::until_within;
+
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// Any 16 bytes in base64: every run is a cluster of its own.
+const CLUSTER_ID: &str = "dGlkaW5ncy1vcmFjbGUwMA";
+/// A heap that is enough for a judge, and compilation that is cheap to start with.
+const JVM_OPTIONS: [&str; 3] = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// A running node.
+pub struct ApacheKafka {
+    process: Child,
+    address: String,
+    scratch: TempDir,
+}
+
+impl ApacheKafka {
+    /// Starts a node from this folder of jars and waits until it accepts connections; `settings` are lines of
+    /// `server.properties`.
+    ///
+    /// # Panics
+    /// With what the node has logged, if it does not start.
+    #[track_caller]
+    pub fn start(jars: &Path, settings: &str) -> Self {
+        let scratch = tempfile::tempdir().expect("make a directory for Apache Kafka");
+        let (kafka, controller) = (free_port(), free_port());
+        let properties = scratch.path().join("server.properties");
+        let text = own_settings(&scratch.path().join("data"), kafka, controller) + settings;
+        std::fs::write(&properties, text).expect("write Apache Kafka's settings");
+        let log = File::create(scratch.path().join("server.log")).expect("make a log file");
+        let java = |class: &str| {
+            let mut command = Command::new("java");
+            command.args(JVM_OPTIONS).arg("-cp").arg(jars.join("*")).arg(class).stdin(Stdio::null());
+            command
+                .stdout(log.try_clone().expect("share a file"))
+                .stderr(log.try_clone().expect("share a file"));
+            command
+        };
+        let mut format = java("kafka.tools.StorageTool");
+        format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(&properties);
+        let formatted = format.status().expect("run java");
+        let mut broker = java("kafka.Kafka");
+        // What ends a test by force must not leave a virtual machine behind.
+        let end_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
+        unsafe { broker.arg(&properties).pre_exec(end_with_us) };
+        let process = broker.spawn().expect("run java");
+        let mut node = Self { process, address: format!("127.0.0.1:{kafka}"), scratch };
+        assert!(formatted.success(), "Apache Kafka could not format its directory:\n{}", node.logged());
+        node.wait_until_it_answers();
+        node
+    }
+
+    /// The address, as clients take it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Everything it has printed.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("server.log")).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn wait_until_it_answers(&mut self) {
+        until_within(START_LIMIT, "Apache Kafka answers", || {
+            if let Some(status) = self.process.try_wait().expect("wait for Apache Kafka") {
+                panic!("Apache Kafka ended with {status}:\n{}", self.logged());
+            }
+            TcpStream::connect(&self.address).ok()
+        });
+    }
+}
+
+impl Drop for ApacheKafka {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Kafka's defaults but for what a single node needs, and no waiting for members that do not come.
+fn own_settings(data: &Path, kafka: u16, controller: u16) -> String {
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}\n\
+         controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={}\n\
+         offsets.topic.replication.factor=1\n\
+         offsets.topic.num.partitions=1\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         group.initial.rebalance.delay.ms=0\n",
+        data.display()
+    )
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
+    listener.local_addr().expect("find a free port").port()
+}
