@@ -1,4 +1,4 @@
-//! Rust's `rdkafka`: every codec and acknowledgement, and groups that rebalance.
+//! Rust's `rdkafka`: every codec and acknowledgement, groups that rebalance, and transactions.
 //!
 //! The same tests pass on Apache Kafka: `XTASK_CLUSTER=host:port cargo test -p tidings-tests --test rust`.
 
@@ -10,6 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 use tidings_tests::{Kafka, LONG, cluster_under_test, until};
 
 const PARTITIONS: i32 = 4;
@@ -42,6 +44,24 @@ fn consumer(kafka: &Kafka, group: &str, settings: &[(&str, &str)]) -> BaseConsum
 fn send(producer: &BaseProducer, topic: &str, partition: i32, value: &str) {
     let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(partition).payload(value);
     producer.send(record).map_err(|(error, _)| error).expect("queue a record");
+}
+
+/// The values of a partition, to the end that a reader with this isolation level sees.
+fn values(kafka: &Kafka, topic: &str, partition: i32, isolation_level: &str) -> Vec<String> {
+    let reader = consumer(kafka, &named("readers"), &[("isolation.level", isolation_level)]);
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("assign a partition");
+    reader.assign(&assignment).expect("assign a partition");
+    let mut found = Vec::new();
+    until("the end of the partition", || match reader.poll(Duration::from_millis(100))? {
+        Ok(message) => {
+            found.push(String::from_utf8_lossy(message.payload().expect("a value")).into_owned());
+            None
+        }
+        Err(KafkaError::PartitionEOF(_)) => Some(()),
+        Err(error) => panic!("read {topic}-{partition}: {error}"),
+    });
+    found
 }
 
 #[test]
@@ -136,4 +156,107 @@ fn poll(members: &[BaseConsumer; 2], seen: &mut [Vec<String>; 2]) {
             Some(Err(error)) => panic!("poll: {error}"),
         }
     }
+}
+
+fn transactional(kafka: &Kafka, id: &str) -> BaseProducer {
+    let made = producer(kafka, &[("transactional.id", id)]);
+    made.init_transactions(LONG).expect("have the transactional id");
+    made
+}
+
+fn send_everywhere(producer: &BaseProducer, topic: &str, value: &str) {
+    (0..PARTITIONS).for_each(|partition| send(producer, topic, partition, value));
+    producer.flush(LONG).expect("have records acknowledged");
+}
+
+#[test]
+fn transactions_are_seen_whole_or_not_at_all() {
+    let (bootstrap, _running) = cluster_under_test();
+    let kafka = Kafka::new(&bootstrap);
+    let topic = named("ledger");
+    kafka.create_topic(&topic, PARTITIONS);
+    let sender = transactional(&kafka, &named("ledger-writer"));
+    let (mut all, mut committed) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        sender.begin_transaction().expect("begin");
+        send_everywhere(&sender, &topic, &number.to_string());
+        all.push(number.to_string());
+        if number % 4 == 2 {
+            sender.abort_transaction(LONG).expect("abort");
+        } else {
+            sender.commit_transaction(LONG).expect("commit");
+            committed.push(number.to_string());
+        }
+    }
+    sender.begin_transaction().expect("begin");
+    send_everywhere(&sender, &topic, "open");
+    all.push("open".to_owned());
+    for partition in 0..PARTITIONS {
+        assert_eq!(values(&kafka, &topic, partition, "read_committed"), committed);
+        assert_eq!(values(&kafka, &topic, partition, "read_uncommitted"), all);
+        // Each of the 20 transactions put a record and a marker into the partition; librdkafka asks for the last stable offset.
+        assert_eq!(kafka.watermarks(&topic, partition), (0, 40));
+    }
+
+    let heir = transactional(&kafka, &named("ledger-writer"));
+    let refused = sender.commit_transaction(LONG).expect_err("the older producer is fenced");
+    assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::Fenced), "{refused}");
+    heir.begin_transaction().expect("begin");
+    send_everywhere(&heir, &topic, "heir");
+    heir.commit_transaction(LONG).expect("commit");
+    committed.push("heir".to_owned());
+    assert_eq!(values(&kafka, &topic, 0, "read_committed"), committed);
+}
+
+#[test]
+fn what_was_read_is_committed_with_what_was_made_of_it() {
+    let (bootstrap, _running) = cluster_under_test();
+    let kafka = Kafka::new(&bootstrap);
+    let (from, to, group) = (named("numbers"), named("doubles"), named("doublers"));
+    kafka.create_topic(&from, 1);
+    kafka.create_topic(&to, 1);
+    let filler = producer(&kafka, &[]);
+    (0..COUNT).for_each(|number| send(&filler, &from, 0, &number.to_string()));
+    filler.flush(LONG).expect("have records acknowledged");
+    let (reader, sender) = (
+        consumer(&kafka, &group, &[("isolation.level", "read_committed")]),
+        transactional(&kafka, &named("doubler")),
+    );
+    reader.subscribe(&[&from]).expect("subscribe");
+    let (mut done, mut attempt) = (0, 0);
+    while done < COUNT {
+        sender.begin_transaction().expect("begin");
+        let records = take(&reader, 20.min(COUNT - done));
+        for number in &records {
+            send(&sender, &to, 0, &(2 * number).to_string());
+        }
+        sender.flush(LONG).expect("have records acknowledged");
+        let metadata = reader.group_metadata().expect("a member");
+        let offsets = reader.position().expect("a position");
+        sender.send_offsets_to_transaction(&offsets, &metadata, LONG).expect("send offsets");
+        if attempt % 3 == 2 {
+            sender.abort_transaction(LONG).expect("abort");
+            let committed = Offset::Offset(kafka.committed(&group, &from)[0].max(0));
+            reader.seek(&from, 0, committed, LONG).expect("seek");
+        } else {
+            sender.commit_transaction(LONG).expect("commit");
+            done += records.len();
+        }
+        attempt += 1;
+    }
+    assert_eq!(kafka.committed(&group, &from), [i64::try_from(COUNT).expect("a small number")]);
+    let expected: Vec<String> = (0..COUNT).map(|number| (2 * number).to_string()).collect();
+    assert_eq!(values(&kafka, &to, 0, "read_committed"), expected);
+}
+
+fn take(reader: &BaseConsumer, count: usize) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    until("records", || {
+        if let Some(Ok(message)) = reader.poll(Duration::from_millis(50)) {
+            let text = String::from_utf8_lossy(message.payload().expect("a value")).into_owned();
+            numbers.push(text.parse().expect("a number"));
+        }
+        (numbers.len() >= count).then_some(())
+    });
+    numbers
 }
