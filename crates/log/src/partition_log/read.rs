@@ -190,7 +190,10 @@ impl PartitionLog {
             return Ok(nothing);
         }
         let stop = match segment.is_old(position) {
-            true => fitting(&segment, &self.storage, &*file, position, stop).map_err(failed)?,
+            true => {
+                self.check_first(&*file, position, end.position, offset).map_err(failed)?;
+                fitting(&segment, &self.storage, &*file, position, stop).map_err(failed)?
+            }
             false => stop,
         };
         // An end of a batch within the limit: the first batch may be larger than what is readable only
@@ -198,6 +201,27 @@ impl PartitionLog {
         self.remember(stop);
         let slice = FileSlice { file: Some(file), position, len: (stop.position - position) as usize };
         Ok((slice, stop.offset))
+    }
+
+    /// Only a compacted log may have nothing at an offset: in others a header before the batch has lied.
+    fn check_first(
+        &self,
+        file: &dyn DiskFile,
+        position: u64,
+        end: u64,
+        offset: i64,
+    ) -> Result<(), SegmentError> {
+        let first = HeaderScan::new(file, position, end).next_header()?;
+        match first.map(|located| located.header.base_offset) {
+            Some(found) if found > offset && !self.may_have_holes() => {
+                Err(BadBatch { position, what: format!("expected offset {offset}, found {found}") }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may_have_holes(&self) -> bool {
+        self.first_dirty_offset().is_some() || self.config().cleanup.compact
     }
 
     /// Whether there is something to read at `offset` below the limit.
@@ -242,7 +266,7 @@ impl PartitionLog {
     fn locate_below(&self, offset: i64, limit: Mark) -> Result<Option<(Arc<Segment>, u64)>, ReadError> {
         let (mut segment, mut position) = self.locate(offset)?;
         while segment.id() != limit.segment && position >= segment.end().position {
-            if !self.config().cleanup.compact && self.first_dirty_offset().is_none() {
+            if !self.may_have_holes() {
                 let what = "no batch of this segment reaches to the offset".to_owned();
                 let bad = BadBatch { position, what };
                 return Err(self.read_error(&segment, offset, SegmentError::Bad(bad)));
