@@ -18,7 +18,7 @@ use crate::{clients, packages, test};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Any 16 bytes in base64: every run is a cluster of its own.
 const CLUSTER_ID: &str = "dGlkaW5ncy1vcmFjbGUwMA";
-const TESTS: [&str; 3] = ["clients", "rust", "sdk"];
+const TESTS: [&str; 4] = ["clients", "rust", "streams", "sdk"];
 
 /// Runs the tests, with `arguments` for `cargo test`; tells whether all passed.
 pub fn run(repository: &Path, arguments: &[String]) -> Result<bool> {
