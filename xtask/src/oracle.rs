@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{clients, packages, test};
 
-const TESTS: [&str; 3] = ["clients", "rust", "sdk"];
+const TESTS: [&str; 4] = ["clients", "rust", "streams", "sdk"];
 
 /// Compares the brokers, with `arguments` for the comparison; tells whether nothing is left unexplained.
 pub fn compat(repository: &Path, arguments: &[String]) -> Result<bool> {
