@@ -147,5 +147,5 @@ final class TransactionAdmin {
         }
     }
 
-    private Transactions() {}
+    private TransactionAdmin() {}
 }
