@@ -30,7 +30,7 @@ async fn a_session_goes_on_from_request_to_request() {
     let broker = TestBroker::start(&dir).await;
     let mut client = broker.client().await;
     client.create_topic("orders", 2).await;
-    let mut full = fetch_request("orders", 0, 0, 0);
+    let mut full = FetchRequest { session_epoch: 0, ..fetch_request("orders", 0, 0, 0) };
     let mut second = full.topics[0].partitions[0].clone();
     second.partition = 1;
     full.topics[0].partitions.push(second);
@@ -67,7 +67,7 @@ async fn a_topic_that_was_made_anew_is_unknown_to_a_session_by_id() {
     let broker = TestBroker::start(&dir).await;
     let mut client = broker.client().await;
     client.create_topic("orders", 1).await;
-    let mut full = fetch_request("", 0, 0, 0);
+    let mut full = FetchRequest { session_epoch: 0, ..fetch_request("", 0, 0, 0) };
     full.topics[0].topic_id = topic_id(&mut client, "orders").await;
     let id = client.call(13, &full).await.session_id;
     let delete = tidings_wire::messages::delete_topics_request::DeleteTopicsRequest {

@@ -39,7 +39,6 @@ fn original(close: bool) -> Original {
     let config = LogConfig { segment_bytes: 1500, index_interval_bytes: 100, ..LogConfig::default() };
     let new = [(topic_partition(), TopicId([1; 16]), config)];
     let log = data_dir.create_logs(&new).expect("create").remove(0);
-    let options = AppendOptions { origin: Origin::Client, leader_epoch: 0, now_ms: START_MS };
     let mut values = BTreeMap::new();
     for index in 0..40i32 {
         let mut batch = BatchBuilder::new().producer(i64::from(index % 3), 0, index / 3);
@@ -48,6 +47,8 @@ fn original(close: bool) -> Original {
         }
         let value = format!("value {index}").repeat(1 + index as usize % 5).into_bytes();
         batch.push(START_MS + i64::from(index), Some(b"key"), Some(&value), &[]);
+        let origin = if index % 3 == 2 { Origin::Transaction } else { Origin::Client };
+        let options = AppendOptions { origin, leader_epoch: 0, now_ms: START_MS };
         let appended = log.append(batch.build(), options).expect("append");
         values.insert(appended.base_offset, value);
         appended.commit.wait_blocking().expect("commit");

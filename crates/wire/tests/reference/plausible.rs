@@ -77,10 +77,22 @@ impl<'a> Plausible<'a> {
         for (tag, field) in tagged {
             self.varint(tag);
             let outer = std::mem::take(&mut self.frame);
-            self.value(&field.kind, contains(field.nullable, self.version));
+            self.tagged_value(&field.kind, contains(field.nullable, self.version));
             let value = std::mem::replace(&mut self.frame, outer);
             self.varint(value.len() as u32);
             self.frame.extend(value);
+        }
+    }
+
+    /// In a tag Kafka marks the absence of a struct by the varint 0, elsewhere by the byte -1.
+    fn tagged_value(&mut self, kind: &Kind, nullable: bool) {
+        match kind {
+            Kind::Struct(_) if nullable && self.one_in(4) => self.varint(0),
+            Kind::Struct(fields) if nullable => {
+                self.varint(1);
+                self.fields(fields);
+            }
+            kind => self.value(kind, nullable),
         }
     }
 

@@ -172,7 +172,7 @@ impl World {
     fn fill(&mut self, mut builder: BatchBuilder, random: &mut Random) -> Bytes {
         for index in 0..1 + random.below(4) {
             self.step += 1;
-            let key = format!("key-{}", random.below(40));
+            let key = format!("key-{}", random.below(18));
             let value = format!("{}-{index}-{}", self.step, "x".repeat(random.below(90)));
             let value = (!random.chance(5)).then_some(value.as_bytes());
             builder.push(
