@@ -64,7 +64,8 @@ impl<'a> Normal<'a> {
         match value {
             Value::Object(map) => {
                 let name = map.get("name").or_else(|| map.get("topicName")).and_then(Value::as_str);
-                let id = map.get("topicId").and_then(Value::as_str).filter(|id| id.trim_matches('0') != "");
+                let id =
+                    map.get("topicId").and_then(Value::as_str).filter(|id| !id.trim_matches('0').is_empty());
                 if let (Some(name), Some(id)) = (name.filter(|name| !name.is_empty()), id) {
                     self.learn_topic(id, name);
                 }

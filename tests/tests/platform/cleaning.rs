@@ -29,7 +29,7 @@ fn noise(seed: usize, len: usize) -> String {
 
 /// Every tenth key is deleted in the last round.
 fn is_deleted(key: usize, round: usize) -> bool {
-    round + 1 == ROUNDS && key % 10 == 0
+    round + 1 == ROUNDS && key.is_multiple_of(10)
 }
 
 /// Writes every key once for each round, in changing codecs, and then records of other keys that close the segment.

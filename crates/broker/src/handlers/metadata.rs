@@ -68,15 +68,17 @@ async fn create_missing(cx: &Cx<'_>, topics: &[MetadataRequestTopic]) {
 }
 
 fn named(cx: &Cx<'_>, asked: &MetadataRequestTopic, with_operations: bool) -> MetadataResponseTopic {
+    // Where there is an id, the name does not count: Java's clients leave it empty instead of null.
+    let name = asked.name.as_ref().filter(|_| asked.topic_id == TopicId::ZERO);
     let error = |error: ErrorCode| MetadataResponseTopic {
         error_code: error.code(),
         // Before version 12 the name cannot be null.
-        name: asked.name.clone().or_else(|| (cx.version < BY_ID).then(String::new)),
+        name: name.cloned().or_else(|| (cx.version < BY_ID).then(String::new)),
         topic_id: asked.topic_id,
         topic_authorized_operations: operations::NOT_ASKED,
         ..MetadataResponseTopic::default()
     };
-    let found = match &asked.name {
+    let found = match name {
         Some(name) => match check_name(name) {
             Ok(()) => cx.shared.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition),
             Err(_) => Err(ErrorCode::InvalidTopicException),

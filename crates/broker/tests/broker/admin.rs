@@ -117,6 +117,8 @@ async fn unknown_topics_are_created_where_that_is_allowed() {
     let by_id = |topic_id| MetadataRequestTopic { topic_id, name: None, ..MetadataRequestTopic::default() };
     assert_eq!(describe(&mut client, by_id(made.topic_id), false).await.name.as_deref(), Some("orders"));
     assert_eq!(describe(&mut client, by_id(TopicId([9; 16])), false).await.error_code, 100);
+    let by_id_and_empty_name = MetadataRequestTopic { name: Some(String::new()), ..by_id(made.topic_id) };
+    assert_eq!(describe(&mut client, by_id_and_empty_name, false).await.name.as_deref(), Some("orders"));
 
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::with_settings(&dir, &[("auto.create.topics.enable", "false")]).await;

@@ -12,7 +12,10 @@ fn incremental(session_id: i32, session_epoch: i32) -> FetchRequest {
     FetchRequest { session_id, session_epoch, topics: Vec::new(), ..fetch_request("", 0, 0, 0) }
 }
 
-fn told(response: &FetchResponse) -> Vec<(i32, i16, Vec<(i64, String)>)> {
+/// Partition, error code, and the records with their offsets.
+type Told = (i32, i16, Vec<(i64, String)>);
+
+fn told(response: &FetchResponse) -> Vec<Told> {
     let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
     partitions.map(|data| (data.partition_index, data.error_code, values(data))).collect()
 }

@@ -16,6 +16,9 @@ mod range;
 mod tests;
 mod uniform;
 
+/// What each member keeps.
+type Kept = BTreeMap<Arc<str>, Assignment>;
+
 /// An assignor that this broker offers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Assignor {
@@ -88,7 +91,7 @@ impl GroupView {
     }
 
     /// What each member may keep, nothing of it twice, and the partitions that nobody keeps.
-    fn keep_current(&self) -> (BTreeMap<Arc<str>, Assignment>, Vec<(TopicId, i32)>) {
+    fn keep_current(&self) -> (Kept, Vec<(TopicId, i32)>) {
         let mut taken = BTreeSet::new();
         let mut kept = BTreeMap::new();
         for (member_id, member) in &self.members {

@@ -22,7 +22,7 @@ pub(super) fn fitting(
 ) -> Result<Mark, SegmentError> {
     let end = segment.end();
     let from = segment.boundary(storage, position)?;
-    let mut scan = HeaderScan::new(file, from, end.position).from_offset(segment.base_offset());
+    let mut scan = HeaderScan::new(file, from, end.position).starting_at(segment.base_offset());
     // Where the newest batch begins: whether it ends where it says is known only from what follows.
     let mut newest = Mark { offset: segment.base_offset(), position: from, ..stop };
     let mut next_offset = segment.base_offset();

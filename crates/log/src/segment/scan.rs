@@ -37,7 +37,7 @@ impl<'a> HeaderScan<'a> {
     }
 
     /// With nothing below this offset.
-    pub fn from_offset(self, next_offset: i64) -> Self {
+    pub fn starting_at(self, next_offset: i64) -> Self {
         Self { next_offset, ..self }
     }
 
