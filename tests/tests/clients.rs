@@ -38,12 +38,14 @@ passes! {
     platformatic_groups: Platformatic("groups");
     platformatic_offsets: Platformatic("offsets");
     platformatic_admin: Platformatic("admin_tasks");
+    platformatic_consumer_protocol: Platformatic("consumer_protocol");
     platformatic_transactions: Platformatic("transactions");
     python_produce: Python("produce");
     python_groups: Python("groups");
     python_admin: Python("admin_tasks");
     python_idempotent: Python("idempotent");
     python_offsets: Python("offsets");
+    python_consumer_protocol: Python("consumer_protocol");
     python_transactions: Python("transactions");
     kafka_python_produce: KafkaPython("produce");
     kafka_python_groups: KafkaPython("groups");
@@ -58,6 +60,7 @@ passes! {
     franz_go_produce: FranzGo("produce");
     franz_go_idempotent: FranzGo("idempotent");
     franz_go_groups: FranzGo("groups");
+    franz_go_consumer_protocol: FranzGo("consumer-protocol");
     franz_go_offsets: FranzGo("offsets");
     franz_go_admin: FranzGo("admin");
     franz_go_transactions: FranzGo("transactions");
@@ -70,6 +73,7 @@ passes! {
     java_produce: Java("Produce");
     java_groups: Java("Groups");
     java_consumer_groups: Java("ConsumerGroups");
+    java_consumer_protocol: Java("ConsumerProtocol");
     java_admin: Java("AdminTasks");
     java_idempotent: Java("Idempotent");
     java_offsets: Java("Offsets");

@@ -7,7 +7,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidings_tests::{Kafka, LONG, Launch, kafka_tool, until};
 
-const DUMP: &str = "kafka.tools.DumpLogSegments";
+const DUMP: &str = "org.apache.kafka.tools.DumpLogSegments";
 pub(crate) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 const RECORDS_PER_CODEC: usize = 2000;
 

@@ -247,7 +247,7 @@ fn kafkas_tools_read_what_transactions_write() {
         let folder = directory.path().join(topic);
         let file = folder.join(format!("{:020}.{extension}", 0)).to_string_lossy().into_owned();
         let arguments = [&["--files", file.as_str()], flags].concat();
-        kafka_tool("kafka.tools.DumpLogSegments", &arguments)
+        kafka_tool("org.apache.kafka.tools.DumpLogSegments", &arguments)
     };
     let states = dump("__transaction_state-0", "log", &["--transaction-log-decoder"]);
     // Empty, Ongoing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort.

@@ -14,7 +14,7 @@ use crate::support::{NOW_MS, append_durably, create, fill, open, timed_batch};
 fn dump(file: &Path) -> String {
     let libs = std::env::var("XTASK_KAFKA_LIBS").expect("XTASK_KAFKA_LIBS names the folder of Kafka's jars");
     let output = Command::new("java")
-        .args(["-Xmx128m", "-cp", &format!("{libs}/*"), "kafka.tools.DumpLogSegments"])
+        .args(["-Xmx128m", "-cp", &format!("{libs}/*"), "org.apache.kafka.tools.DumpLogSegments"])
         .args(["--deep-iteration", "--print-data-log", "--verify-index-only"])
         .args(["--files", &file.display().to_string()])
         .output()
