@@ -1,7 +1,7 @@
 //! Any bytes as record batches from outside: what passes the check is stored, and read back as the same records; nothing
 //! takes more memory than the bytes allow.
 //!
-//! Also the body of a fuzz target, which includes this file by its path and brings its own choices.
+//! The choices are given from outside, so that a seed decides all of them.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,7 +1,7 @@
 //! A data directory with any damage anywhere: a start takes it or refuses it with an error, reads give what was written or
 //! what a consumer's CRC check refuses, and a log that is damaged can be repaired either way, after which a start takes it.
 //!
-//! Also the body of a fuzz target, which includes this file by its path and brings its own choices.
+//! The choices are given from outside, so that a seed decides all of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

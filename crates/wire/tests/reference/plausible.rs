@@ -1,7 +1,7 @@
 //! Messages by the protocol's rules with values that mean something: names that a broker may know, numbers at the ends of
-//! their range, record batches. Whoever uses it brings the choices: a seed, or a fuzzer's bytes.
+//! their range, record batches. Whoever uses it brings the choices.
 //!
-//! Also the start of requests in the broker's tests and in the fuzz targets, which include this file by its path.
+//! Also the start of requests in the broker's tests, which include this file by its path.
 
 use super::{Field, Kind, Schema};
 
