@@ -197,16 +197,20 @@ fn read_committed(kafka: &Kafka, topic: &str) -> Vec<(String, i64)> {
     assignment.add_partition_offset(topic, 0, Offset::Beginning).expect("assign a partition");
     consumer.assign(&assignment).expect("assign a partition");
     let mut updates = Vec::new();
-    until_within(LONG, "the end of the topic", || match consumer.poll(Duration::from_millis(100))? {
-        Ok(message) => {
-            let key = String::from_utf8_lossy(message.key().expect("an update has a key")).into_owned();
-            let value =
-                message.payload().expect("an update has a value").try_into().expect("a value is 8 bytes");
-            updates.push((key, i64::from_be_bytes(value)));
-            None
+    until_within(LONG, "the end of the topic", || {
+        loop {
+            match consumer.poll(Duration::from_millis(100))? {
+                Ok(message) => updates.push(update(&message)),
+                Err(KafkaError::PartitionEOF(_)) => return Some(()),
+                Err(error) => panic!("read {topic}: {error}"),
+            }
         }
-        Err(KafkaError::PartitionEOF(_)) => Some(()),
-        Err(error) => panic!("read {topic}: {error}"),
     });
     updates
+}
+
+fn update(message: &impl Message) -> (String, i64) {
+    let key = String::from_utf8_lossy(message.key().expect("an update has a key")).into_owned();
+    let value = message.payload().expect("an update has a value").try_into().expect("a value is 8 bytes");
+    (key, i64::from_be_bytes(value))
 }
