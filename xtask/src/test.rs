@@ -177,29 +177,20 @@ fn cargo_test(gate: &Gate<'_>, arguments: &[&str]) -> Result<TestResults> {
     let clients = gate.target.join("clients");
     command.env("XTASK_TIDINGS_BIN", gate.target.join("debug/tidings")).env("XTASK_CLIENTS", &clients);
     command.env("XTASK_KAFKA_LIBS", clients.join("java/jars"));
-    counted(command, "run cargo test", test_result)
-}
-
-/// Runs a program, shows what it prints, and adds up what `read` finds in its lines.
-fn counted(
-    mut command: Command,
-    what: &'static str,
-    read: fn(&str) -> Option<TestResults>,
-) -> Result<TestResults> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context(what)?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
     let output = child.stdout.take().expect("the output is piped");
     let mut results = TestResults::default();
     for line in BufReader::new(output).lines() {
-        let line = line.context("read a program's output")?;
+        let line = line.context("read the output of cargo test")?;
         println!("{line}");
-        if let Some(found) = read(&line) {
-            results.tally.add(found.tally);
-            results.ignored += found.ignored;
+        if let Some(of_program) = test_result(&line) {
+            results.tally.add(of_program.tally);
+            results.ignored += of_program.ignored;
         }
     }
-    let status = child.wait().context(what)?;
+    let status = child.wait().context("wait for cargo test")?;
     if !status.success() && results.tally.failed == 0 {
-        // Something other than a test failed: compilation, or a program that crashed.
+        // Something other than a test failed: compilation, or a test program that crashed.
         results.tally.failed = 1;
     }
     Ok(results)

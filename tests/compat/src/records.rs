@@ -22,6 +22,11 @@ pub fn idempotent(producer_id: i64, producer_epoch: i16, base_sequence: i32, val
     value(&plain(values).producer(producer_id, producer_epoch, base_sequence).build())
 }
 
+/// A batch that belongs to a transaction.
+pub fn transactional(producer_id: i64, producer_epoch: i16, base_sequence: i32, values: &[&str]) -> Value {
+    value(&plain(values).producer(producer_id, producer_epoch, base_sequence).transactional().build())
+}
+
 /// A builder that holds these values.
 pub fn plain(values: &[&str]) -> BatchBuilder {
     plain_at(FIRST_TIMESTAMP_MS, values)

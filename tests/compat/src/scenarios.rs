@@ -5,6 +5,7 @@
 
 mod configs;
 mod connection;
+mod consumer_groups;
 mod fetch;
 mod groups;
 mod list_offsets;
@@ -13,6 +14,7 @@ mod offsets;
 mod produce;
 mod producers;
 mod topics;
+mod transactions;
 
 use crate::run::Scenario;
 
@@ -29,6 +31,8 @@ pub fn all() -> Vec<Scenario> {
         producers::ALL,
         groups::ALL,
         offsets::ALL,
+        transactions::ALL,
+        consumer_groups::ALL,
     ]
     .concat()
 }
