@@ -7,6 +7,7 @@
 mod bench;
 mod clients;
 mod codegen;
+mod fuzz;
 mod oracle;
 mod packages;
 mod test;
@@ -29,6 +30,8 @@ usage: cargo xtask <task>
                     a difference that is not on purpose
   oracle [ARGUMENTS]
                     the client programs and the SDK's tests against Apache Kafka itself; ARGUMENTS go to `cargo test`
+  fuzz [TARGET]... [--seconds N] [-- ARGUMENTS]
+                    damaged and random input for everything that reads bytes from outside; ARGUMENTS go to libFuzzer
   codegen [--check] Kafka's messages as Rust, from Kafka's own definitions; --check only compares
   bench [--quick] [--only NAME,...] [--peers NAME,...]
                     Tidings beside its peers on this machine: docs/benchmarks.md; `bench --help` says more";
@@ -53,6 +56,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "tidy" => tidy::run(&repository(), rest),
         "compat" => oracle::compat(&repository(), rest),
         "oracle" => oracle::run(&repository(), rest),
+        "fuzz" => fuzz::run(&repository(), rest),
         "codegen" => codegen::run(rest).map(|()| true),
         "bench" => bench::run(&repository(), rest),
         "help" | "--help" | "-h" => {
