@@ -436,19 +436,15 @@ impl Segment {
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<Located>, SegmentError> {
         let mut scan = HeaderScan::new(file, from, end.position);
-        while let Some(located) = scan.next_header()? {
-            if wanted(&located.header) {
-                let (first, next) = (located.header.base_offset, located.header.next_offset());
-                if first < self.base_offset || next > end.offset {
-                    let (position, base_offset) = (located.position, self.base_offset);
-                    let what = format!("offsets {first}..{next} do not lie in {base_offset}..{}", end.offset);
-                    return Err(BadBatch { position, what }.into());
-                }
-                scan.next_header()?;
-                return Ok(Some(located));
-            }
+        let Some(located) = next_where(&mut scan, wanted)? else { return Ok(None) };
+        let (first, next) = (located.header.base_offset, located.header.next_offset());
+        if first < self.base_offset || next > end.offset {
+            let (position, base_offset) = (located.position, self.base_offset);
+            let what = format!("offsets {first}..{next} do not lie in {base_offset}..{}", end.offset);
+            return Err(BadBatch { position, what }.into());
         }
-        Ok(None)
+        scan.next_header()?;
+        Ok(Some(located))
     }
 }
 
@@ -458,7 +454,14 @@ fn first_where(
     end: SegmentEnd,
     wanted: impl Fn(&BatchHeader) -> bool,
 ) -> Result<Option<Located>, SegmentError> {
-    let mut scan = HeaderScan::new(file, from, end.position);
+    next_where(&mut HeaderScan::new(file, from, end.position), wanted)
+}
+
+/// Hops on to the next batch that is wanted.
+fn next_where(
+    scan: &mut HeaderScan<'_>,
+    wanted: impl Fn(&BatchHeader) -> bool,
+) -> Result<Option<Located>, SegmentError> {
     while let Some(located) = scan.next_header()? {
         if wanted(&located.header) {
             return Ok(Some(located));
