@@ -323,7 +323,7 @@ impl Inner {
             found.iter().flatten().map(|topic| records::remove_topic_record(topic.id)).collect();
         let stored = match records {
             Ok(records) if records.is_empty() => Ok(()),
-            Ok(records) => self.metadata.write(&records).await.map_err(storage),
+            Ok(records) => self.metadata.write_to_make_room(&records).await.map_err(storage),
             Err(error) => Err(storage(error)),
         };
         if let Err(error) = stored {
@@ -399,7 +399,7 @@ impl Inner {
         {
             records.push(records::config_record(name, key, Some(value)).map_err(storage)?);
         }
-        self.metadata.write(&records).await.map_err(storage)?;
+        self.metadata.write_to_make_room(&records).await.map_err(storage)?;
         let config = self.log_config(name, &overrides);
         for log in &topic.partitions {
             log.set_config(config);

@@ -83,6 +83,9 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize>;
     /// Cuts the file or extends it by zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Takes room from `position` on, so that writing there succeeds on a full disk; the length stays. A file system
+    /// that can't is no error.
+    fn reserve(&self, position: u64, bytes: u64) -> io::Result<()>;
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file is empty.

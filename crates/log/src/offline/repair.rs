@@ -240,6 +240,12 @@ impl OfflineDataDir {
     fn plan_bridges(&self, check: &PartitionCheck) -> Result<Vec<RepairStep>, RepairError> {
         let folder = self.folder(&check.topic_partition);
         let mut steps: Vec<RepairStep> = Vec::new();
+        let spans_point =
+            |damage: &&Damage| (damage.first_offset + 1..damage.next_offset).contains(&check.recovery_point);
+        if let Some(damage) = check.damages.iter().find(spans_point) {
+            // A start begins at the batch of its recovery point, which must not lie within the one bridge.
+            steps.push(RepairStep::LowerRecoveryPoint { to: damage.first_offset });
+        }
         for damage in &check.damages {
             let piece = self.piece(check, &folder, damage)?;
             match steps.last_mut() {

@@ -155,6 +155,18 @@ impl PartitionLog {
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, commit, duplicate })
     }
 
+    /// Takes room behind the log's end, so that appends of so many bytes succeed on a full disk. The room is given
+    /// back by whatever cuts the log: reserve anew before each append that counts on it.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<(), AppendError> {
+        let mut writer = self.writer.lock();
+        self.make_ready(&mut writer)?;
+        let (storage, position) = (&self.storage, writer.active.end().position);
+        let reserved = storage.open_files.get(&*storage.disk, &writer.active);
+        reserved
+            .and_then(|file| file.reserve(position, bytes))
+            .map_err(|source| self.storage_error("reserving room in", &writer.active, source))
+    }
+
     fn storage_error(&self, what: &str, segment: &Segment, source: io::Error) -> AppendError {
         AppendError::Storage {
             topic_partition: self.topic_partition.clone(),

@@ -385,6 +385,11 @@ impl DiskFile for SimFile {
         })
     }
 
+    /// Simulated files can't.
+    fn reserve(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.shared.lock().state.inodes[self.inode].data.len() as u64)
     }

@@ -263,6 +263,36 @@ fn a_missing_segment_is_damage() {
     assert_eq!(values(&log(&data_dir, 0)), expected);
 }
 
+/// Where batches on both sides of the recovery point are damaged, one bridge spans it.
+#[test]
+fn a_bridge_over_the_recovery_point() {
+    let disk = SimDisk::new();
+    let start =
+        |disk: &SimDisk| open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default()).0;
+    let data_dir = start(&disk);
+    let orders = create(&data_dir, 0, LogConfig::default());
+    for tag in ["a", "b"] {
+        append_durably(&orders, timed_batch(tag, 2, 100, NOW_MS));
+    }
+    let whole_bytes = orders.size_bytes();
+    data_dir.close().expect("close");
+    let disk = disk.crash(Loss::Nothing);
+    let data_dir = start(&disk);
+    let orders = log(&data_dir, 0);
+    for tag in ["c", "d"] {
+        append_durably(&orders, timed_batch(tag, 2, 100, NOW_MS));
+    }
+    let disk = disk.crash(Loss::Nothing);
+    let batch_bytes = whole_bytes as usize / 2;
+    for damaged in [1, 2] {
+        disk.corrupt(&segment_path(0, "log"), |data| data[damaged * batch_bytes + 30] ^= 1).expect("corrupt");
+    }
+    let steps = repair(&disk, Remedy::DropDamaged);
+    assert!(matches!(steps[0], RepairStep::LowerRecoveryPoint { to: 2 }), "{steps:?}");
+    let data_dir = recover(&disk).expect("recover");
+    assert_eq!(values(&log(&data_dir, 0)).into_keys().collect::<Vec<_>>(), [0, 1, 6, 7]);
+}
+
 /// Random damage to random segments, and a crash at a random moment of the repair: when it is run again, a start
 /// succeeds, what was valid is there, what was reported lost is all that is lost.
 #[test]
