@@ -1,9 +1,9 @@
 //! The Tidings SDK: producing, consuming and handling failures on any Kafka cluster.
 //!
 //! What is here: [`Cluster`] (how to reach it), [`Producer`] (success or failure as a value, never past a
-//! deadline), [`consumer`] (a runtime around a handler that commits only what is done), [`failure`] (the
-//! dead letter topic as an inbox that can be listed, redriven and discarded), [`admin`] (topics and
-//! groups) and [`reader`] (reading a topic without a group).
+//! deadline), [`ResilientProducer`] (the same behind a circuit [`breaker`]), [`consumer`] (a runtime around a handler
+//! that commits only what is done), [`failure`] (the dead letter topic as an inbox that can be listed, redriven and
+//! discarded), [`admin`] (topics and groups) and [`reader`] (reading a topic without a group).
 //!
 //! **Invariant:** nothing here knows which broker is behind the address. **Invariant:** only
 //! [`Producer::send`], [`Producer::send_batch`] and the `async` functions beside them may be called from
@@ -19,12 +19,15 @@ mod native;
 mod record;
 
 pub mod admin;
+pub mod breaker;
 pub mod consumer;
 pub mod failure;
 pub mod producer;
 pub mod reader;
+pub mod resilient;
 
 pub use cluster::{Cluster, ClusterError};
 pub use error::KafkaFault;
 pub use producer::{Delivered, Producer, ProducerMetrics, ProducerOptions, SendError};
 pub use record::{HeaderIter, Headers, ReceivedRecord, Record, now_ms};
+pub use resilient::{ResilientOptions, ResilientProducer};

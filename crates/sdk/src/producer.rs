@@ -8,7 +8,7 @@
 //! first acknowledgement of an idempotent producer takes 500 ms in librdkafka, and records here carry ids by which
 //! the reader recognises a repeated one.
 //!
-//! What is not here: a circuit breaker, a fallback, transactions.
+//! What is not here: a circuit breaker (`resilient`), a fallback, transactions.
 
 mod batch;
 mod metrics;
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError, log_line};
@@ -92,6 +92,14 @@ pub enum SendError {
         /// How long was waited.
         waited: Duration,
     },
+    /// The cluster failed too often in a row, and is left alone for a while. The record was not sent.
+    #[error("{topic}: circuit breaker open for another {} ms", retry_after.as_millis())]
+    BreakerOpen {
+        /// The topic.
+        topic: Arc<str>,
+        /// When the cluster is tried again; zero while it is being tried.
+        retry_after: Duration,
+    },
     /// The cluster, or the client on its behalf, refused the record.
     #[error("{topic}: {fault}")]
     Refused {
@@ -108,7 +116,7 @@ impl SendError {
     pub fn may_be_written(&self) -> bool {
         match self {
             Self::Deadline { .. } => true,
-            Self::QueueFull { .. } => false,
+            Self::QueueFull { .. } | Self::BreakerOpen { .. } => false,
             Self::Refused { fault, .. } => fault.is_transient() && *fault != KafkaFault::QueueFull,
         }
     }
@@ -116,8 +124,16 @@ impl SendError {
     /// Whether sending the same record later may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Deadline { .. } | Self::QueueFull { .. } => true,
+            Self::Deadline { .. } | Self::QueueFull { .. } | Self::BreakerOpen { .. } => true,
             Self::Refused { fault, .. } => fault.is_transient(),
+        }
+    }
+
+    /// Whether it is the cluster that takes nothing now, rather than this record that it does not take.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Refused { fault: KafkaFault::Authentication { .. }, .. } => true,
+            error => error.is_transient(),
         }
     }
 
@@ -126,6 +142,7 @@ impl SendError {
         match self {
             Self::Deadline { .. } => "check that the cluster answers, or allow more time".into(),
             Self::QueueFull { .. } => KafkaFault::QueueFull.hint(),
+            Self::BreakerOpen { .. } => "check that the cluster answers; it is tried again by itself".into(),
             Self::Refused { fault, .. } => fault.hint(),
         }
     }
@@ -165,17 +182,28 @@ impl std::fmt::Debug for Producer {
 impl Producer {
     /// Makes a producer. It connects when the first record is sent, or in [`Producer::connect`].
     pub fn new(cluster: &Cluster, options: ProducerOptions) -> Result<Self, ClusterError> {
-        let mut config = cluster.producer_config()?;
-        config.set("linger.ms", format!("{}", options.linger.as_secs_f64() * 1e3));
-        config.set("max.in.flight", options.max_in_flight.to_string());
-        config.set("message.timeout.ms", options.delivery_timeout.as_millis().to_string());
-        config.set("compression.codec", &options.compression);
+        let config = Self::config(cluster, &options)?;
         let context =
             DeliveryContext { last_fault: Mutex::new(None), bootstrap: cluster.bootstrap().to_string() };
         let client =
             ThreadedProducer::from_config_and_context(&config, context).map_err(ClusterError::from_kafka)?;
         let bootstrap = cluster.bootstrap().to_string();
         Ok(Self { inner: Arc::new(Inner { client, bootstrap, metrics: options.metrics }) })
+    }
+
+    /// Whether a producer can be made of these, as far as it shows without making one.
+    pub(crate) fn check_settings(cluster: &Cluster, options: &ProducerOptions) -> Result<(), ClusterError> {
+        let config = Self::config(cluster, options)?;
+        config.create_native_config().map(drop).map_err(ClusterError::from_kafka)
+    }
+
+    fn config(cluster: &Cluster, options: &ProducerOptions) -> Result<ClientConfig, ClusterError> {
+        let mut config = cluster.producer_config()?;
+        config.set("linger.ms", format!("{}", options.linger.as_secs_f64() * 1e3));
+        config.set("max.in.flight", options.max_in_flight.to_string());
+        config.set("message.timeout.ms", options.delivery_timeout.as_millis().to_string());
+        config.set("compression.codec", &options.compression);
+        Ok(config)
     }
 
     /// Sends one record and waits for its acknowledgement, for at most `timeout`.

@@ -6,4 +6,5 @@ mod admin;
 mod consumer;
 mod failures;
 mod producer;
+mod resilient;
 mod support;

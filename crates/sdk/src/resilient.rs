@@ -1,0 +1,231 @@
+//! A producer for callers that must answer whatever the cluster does.
+//!
+//! [`ResilientProducer`] puts three things around a [`Producer`]: it makes the client with the first record, it answers
+//! every send by a hard deadline, and a circuit breaker answers at once while the cluster is down. **Invariant:** success
+//! or failure is a value, and what to do about a failure is the caller's choice ([`SendError::is_outage`] tells a cluster
+//! that takes nothing from a record that it does not take). **Invariant:** only outages trip the breaker: a record that
+//! is too large, or a topic that is not there, says nothing about the cluster.
+//!
+//! What is not here: a fallback, a spool.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::breaker::{Breaker, BreakerOptions, BreakerState, CallOutcome, Permit};
+use crate::cluster::{Cluster, ClusterError};
+use crate::error::KafkaFault;
+use crate::producer::{Delivered, Producer, ProducerOptions, SendError};
+use crate::record::Record;
+
+/// How a [`ResilientProducer`] behaves.
+#[derive(Debug, Clone)]
+pub struct ResilientOptions {
+    /// How long a send waits for its acknowledgement (2 s). The client gives a record up after the same time, so that
+    /// one whose failure was told is rarely written later.
+    pub timeout: Duration,
+    /// When sends are refused at once.
+    pub breaker: BreakerOptions,
+    /// The client's own settings; its delivery timeout is at most `timeout`.
+    pub producer: ProducerOptions,
+}
+
+impl Default for ResilientOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(2),
+            breaker: BreakerOptions::default(),
+            producer: ProducerOptions::default(),
+        }
+    }
+}
+
+/// Sends records to a cluster that may be down, hang or be slow. Cheap to clone; clones share client and breaker.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tidings::{Cluster, Record, ResilientOptions, ResilientProducer};
+///
+/// let producer = ResilientProducer::new(&Cluster::new("localhost:9092"), ResilientOptions::default())?;
+/// match producer.send(&Record::new("orders").key("customer-7").value("placed")).await {
+///     Ok(delivered) => println!("written at offset {}", delivered.offset),
+///     Err(error) if error.is_outage() => println!("kept elsewhere: {error}"),
+///     Err(error) => println!("this record will not be taken: {error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ResilientProducer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    cluster: Cluster,
+    options: ProducerOptions,
+    timeout: Duration,
+    breaker: Breaker,
+    /// Made with the first record.
+    producer: Mutex<Option<Producer>>,
+}
+
+impl ResilientProducer {
+    /// Checks the settings. Nothing is connected, and no client made, before the first record.
+    pub fn new(cluster: &Cluster, options: ResilientOptions) -> Result<Self, ClusterError> {
+        let ResilientOptions { timeout, breaker, mut producer } = options;
+        producer.delivery_timeout = producer.delivery_timeout.min(timeout).max(Duration::from_millis(1));
+        Producer::check_settings(cluster, &producer)?;
+        let inner = Inner {
+            cluster: cluster.clone(),
+            options: producer,
+            timeout,
+            breaker: Breaker::new(breaker),
+            producer: Mutex::new(None),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Sends one record: answers by the deadline, and at once while the breaker is open.
+    pub async fn send(&self, record: &Record) -> Result<Delivered, SendError> {
+        let mut results = self.send_batch(std::slice::from_ref(record)).await;
+        results.pop().expect("one record has one result")
+    }
+
+    /// Sends records; the results are in their order. For the breaker they are one call: it fails if the cluster did not
+    /// take one of them.
+    pub async fn send_batch(&self, records: &[Record]) -> Vec<Result<Delivered, SendError>> {
+        self.send_batch_within(records, self.inner.timeout).await
+    }
+
+    /// [`ResilientProducer::send_batch`] for a caller that has less time left.
+    pub async fn send_batch_within(
+        &self,
+        records: &[Record],
+        timeout: Duration,
+    ) -> Vec<Result<Delivered, SendError>> {
+        let (permit, producer) = match self.admit(records) {
+            Ok(admitted) => admitted,
+            Err(results) => return results,
+        };
+        let results = producer.send_batch(records, timeout.min(self.inner.timeout)).await;
+        permit.end(outcome(&results), Instant::now());
+        results
+    }
+
+    /// [`ResilientProducer::send_batch`] for threads outside of a runtime.
+    pub fn send_batch_blocking(&self, records: &[Record]) -> Vec<Result<Delivered, SendError>> {
+        let (permit, producer) = match self.admit(records) {
+            Ok(admitted) => admitted,
+            Err(results) => return results,
+        };
+        let results = producer.send_batch_blocking(records, self.inner.timeout);
+        permit.end(outcome(&results), Instant::now());
+        results
+    }
+
+    /// How long a send may take.
+    pub fn timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
+    /// Whether sends go through.
+    pub fn breaker_state(&self) -> BreakerState {
+        self.inner.breaker.state()
+    }
+
+    /// The last failure to reach the cluster, if no record was acknowledged since. Asks nobody.
+    pub fn last_fault(&self) -> Option<KafkaFault> {
+        self.inner.producer.lock().as_ref().and_then(Producer::last_fault)
+    }
+
+    /// The producer below, for what needs no breaker; made now if no record was sent yet.
+    pub fn producer(&self) -> Result<Producer, ClusterError> {
+        let mut producer = self.inner.producer.lock();
+        if let Some(producer) = &*producer {
+            return Ok(producer.clone());
+        }
+        let made = Producer::new(&self.inner.cluster, self.inner.options.clone())?;
+        Ok(producer.insert(made).clone())
+    }
+
+    /// Waits until nothing is in flight, for at most `timeout`. Call it before the process ends.
+    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaFault> {
+        let producer = self.inner.producer.lock().clone();
+        producer.map_or(Ok(()), |producer| producer.flush(timeout))
+    }
+
+    /// Leave to send, or the answer to each record.
+    #[expect(clippy::type_complexity, reason = "either a pair or the answers")]
+    fn admit(&self, records: &[Record]) -> Result<(Permit<'_>, Producer), Vec<Result<Delivered, SendError>>> {
+        let all = |error: &dyn Fn(Arc<str>) -> SendError| {
+            records.iter().map(|record| Err(error(Arc::clone(&record.topic)))).collect::<Vec<_>>()
+        };
+        if records.is_empty() {
+            return Err(Vec::new());
+        }
+        let permit = self
+            .inner
+            .breaker
+            .admit(Instant::now())
+            .map_err(|retry_after| all(&|topic| SendError::BreakerOpen { topic, retry_after }))?;
+        let producer = self.producer().map_err(|error| {
+            let reason = error.to_string();
+            all(&|topic| {
+                let (name, reason) = ("client".to_owned(), reason.clone());
+                SendError::Refused { topic, fault: KafkaFault::Kafka { name, reason, transient: false } }
+            })
+        })?;
+        Ok((permit, producer))
+    }
+}
+
+/// What the results of one call say about the cluster.
+fn outcome(results: &[Result<Delivered, SendError>]) -> CallOutcome {
+    if results.iter().any(|result| result.as_ref().is_err_and(SendError::is_outage)) {
+        CallOutcome::Failure
+    } else if results.iter().any(Result::is_ok) {
+        CallOutcome::Success
+    } else {
+        CallOutcome::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_outages_count_as_failures() {
+        let topic: Arc<str> = "t".into();
+        let refused = |fault| Err(SendError::Refused { topic: Arc::clone(&topic), fault });
+        let delivered = || Ok(Delivered { partition: 0, offset: 1 });
+        let late = || Err(SendError::Deadline { topic: Arc::clone(&topic), waited: Duration::ZERO });
+        let storage =
+            || KafkaFault::Kafka { name: "KafkaStorageError".into(), reason: "disk".into(), transient: true };
+        let denied = || KafkaFault::Authentication { bootstrap: "b".into() };
+        let check = |results: Vec<Result<Delivered, SendError>>, expected| {
+            assert_eq!(outcome(&results), expected, "{results:?}");
+        };
+        check(vec![delivered()], CallOutcome::Success);
+        check(vec![delivered(), refused(KafkaFault::RecordTooLarge)], CallOutcome::Success);
+        check(vec![refused(KafkaFault::RecordTooLarge)], CallOutcome::Unknown);
+        check(vec![refused(KafkaFault::UnknownTopic)], CallOutcome::Unknown);
+        check(vec![delivered(), late()], CallOutcome::Failure);
+        check(vec![refused(storage())], CallOutcome::Failure);
+        check(vec![refused(denied())], CallOutcome::Failure);
+    }
+
+    #[test]
+    fn settings_are_checked_and_nothing_is_made_before_the_first_record() {
+        let cluster = Cluster::new("127.0.0.1:9").set("no.such.setting", "1");
+        assert!(ResilientProducer::new(&cluster, ResilientOptions::default()).is_err());
+        let producer =
+            ResilientProducer::new(&Cluster::new("127.0.0.1:9"), ResilientOptions::default()).unwrap();
+        assert!(producer.send_batch_blocking(&[]).is_empty());
+        assert!(producer.inner.producer.lock().is_none());
+        assert_eq!(producer.last_fault(), None);
+        producer.flush(Duration::ZERO).unwrap();
+    }
+}
