@@ -13,7 +13,7 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidings_http::{Params, Problem};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::ingest::Ingest;
 use crate::limits::{MAX_BODIES_BYTES, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES};
@@ -36,32 +36,25 @@ pub enum Topics {
 pub(crate) struct Api {
     ingest: Ingest,
     store: Arc<dyn Store>,
-    topics: watch::Receiver<Topics>,
     /// In KiB of bodies.
     bodies: Semaphore,
     small_bodies: Semaphore,
     streams: Arc<Semaphore>,
     queries: Semaphore,
     /// Where results wait for callers that do not read them yet.
-    spool_folder: PathBuf,
+    results_folder: PathBuf,
 }
 
 /// The routes. Whoever serves them puts the Host and Origin guard in front.
-pub(crate) fn router(
-    ingest: Ingest,
-    store: Arc<dyn Store>,
-    topics: watch::Receiver<Topics>,
-    spool_folder: PathBuf,
-) -> Router {
+pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, results_folder: PathBuf) -> Router {
     let api = Arc::new(Api {
         ingest,
         store,
-        topics,
         bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
         small_bodies: Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Semaphore::new(MAX_QUERIES),
-        spool_folder,
+        results_folder,
     });
     Router::new()
         .route("/api/v1/activities", get(search::list).post(submit::post).fallback(method_not_allowed))
@@ -73,28 +66,6 @@ async fn method_not_allowed() -> Response {
     let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     Problem::new(status, "method-not-allowed", "Method not allowed", "see the API's description")
         .into_response()
-}
-
-impl Api {
-    /// Waits until the topics exist, but no longer than a send would.
-    async fn topics_ready(&self) -> Result<(), Problem> {
-        if *self.topics.borrow() == Topics::Ready {
-            return Ok(());
-        }
-        let mut topics = self.topics.clone();
-        let waited = tokio::time::timeout(
-            self.ingest.ack_timeout(),
-            topics.wait_for(|topics| *topics == Topics::Ready),
-        );
-        if matches!(waited.await, Ok(Ok(_))) {
-            return Ok(());
-        }
-        let why = match &*self.topics.borrow() {
-            Topics::Pending(Some(why)) => format!("the topics are not there yet: {why}"),
-            _ => "the topics are not there yet".to_owned(),
-        };
-        Err(Problem::unavailable(why, 1))
-    }
 }
 
 /// A POST takes no parameters: one that is ignored would be a filter, a tenant or a flag that does nothing.

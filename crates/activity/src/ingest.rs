@@ -1,31 +1,83 @@
-//! The way into the topic: activities become records, and are accepted when the cluster has acknowledged them.
+//! The way in: activities become records, and are accepted when the topic, or else the fallback, has them durably.
 //!
-//! Invariant: what is reported as accepted was acknowledged with `acks=all`. What was not acknowledged in time may
-//! still be written; since the first write of an id wins, sending it again with the same id is safe.
+//! Invariants: what is reported as accepted was acknowledged with `acks=all`, or synced by the fallback; the answer comes
+//! by the producer's deadline and the fallback's. What the cluster did not acknowledge in time may still be written; since
+//! the first write of an id wins, having it in both places, or sending it again with the same id, is safe.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidings::{Headers, Producer, Record, SendError};
+use tidings::{Headers, KafkaFault, Record, ResilientProducer, SendError};
+use tokio::sync::watch;
 
 use crate::activity::Activity;
+use crate::api::Topics;
 use crate::cloud_event::CloudEvent;
+use crate::fallback::{Fallback, KeepError, Via};
 use crate::metrics::ActivityMetrics;
 
-/// Sends activities to the topic.
+/// Takes activities in.
 #[derive(Debug, Clone)]
 pub struct Ingest {
-    producer: Producer,
+    producer: ResilientProducer,
     topic: Arc<str>,
-    /// How long one request, or one chunk of a stream, waits for its ack.
-    ack_timeout: Duration,
+    topics: watch::Receiver<Topics>,
+    fallback: Fallback,
     metrics: ActivityMetrics,
 }
 
+/// Why the topic does not have an activity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSent {
+    /// The topic is not there yet.
+    #[error("the topics are not there yet{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    NoTopics(Option<String>),
+    /// The send failed.
+    #[error("not acknowledged: {0}")]
+    Failed(SendError),
+}
+
+/// Why an activity was not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotAccepted {
+    /// Neither the topic nor the fallback has it.
+    #[error("{not_sent}; {not_kept}")]
+    Nowhere {
+        /// What the topic's side said.
+        not_sent: NotSent,
+        /// What the fallback said.
+        not_kept: KeepError,
+    },
+    /// The topic refuses this record, whatever the state of the cluster.
+    #[error("not acknowledged: {0}")]
+    Refused(SendError),
+}
+
+impl NotAccepted {
+    /// Whether it may have been written all the same.
+    pub fn may_be_written(&self) -> bool {
+        match self {
+            Self::Nowhere { not_sent: NotSent::Failed(error), not_kept } => {
+                error.may_be_written() || matches!(not_kept, KeepError::Late)
+            }
+            Self::Nowhere { not_sent: NotSent::NoTopics(_), not_kept } => {
+                matches!(not_kept, KeepError::Late)
+            }
+            Self::Refused(error) => error.may_be_written(),
+        }
+    }
+}
+
 impl Ingest {
-    /// An ingest into `topic`.
-    pub fn new(producer: Producer, topic: Arc<str>, ack_timeout: Duration, metrics: ActivityMetrics) -> Self {
-        Self { producer, topic, ack_timeout, metrics }
+    /// An ingest into `topic`, which is sent to only once it exists.
+    pub fn new(
+        producer: ResilientProducer,
+        topic: Arc<str>,
+        topics: watch::Receiver<Topics>,
+        fallback: Fallback,
+        metrics: ActivityMetrics,
+    ) -> Self {
+        Self { producer, topic, topics, fallback, metrics }
     }
 
     /// What is counted.
@@ -33,41 +85,117 @@ impl Ingest {
         &self.metrics
     }
 
-    /// How long a send waits for its ack.
-    pub fn ack_timeout(&self) -> Duration {
-        self.ack_timeout
-    }
-
     /// The record of an activity.
     pub fn record(&self, activity: &Activity<'_>) -> Record {
-        let event = CloudEvent::new(activity);
-        let attributes = event.headers();
-        let bytes = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let mut headers = Headers::with_capacity(attributes.len(), bytes);
-        for (name, value) in attributes {
-            headers.push(name, value.as_bytes());
-        }
-        Record {
-            topic: Arc::clone(&self.topic),
-            partition: None,
-            key: Some(activity.tenant.as_bytes().to_vec()),
-            value: Some(event.to_json()),
-            headers,
-            timestamp_ms: None,
-        }
+        record(&self.topic, activity)
     }
 
-    /// Sends records and answers for each, in order, when it is durable or has failed.
-    pub async fn send(&self, records: &[Record]) -> Vec<Result<(), SendError>> {
+    /// Takes records in and answers for each, in order, when it is durable or has failed.
+    pub async fn accept(&self, records: &[Record]) -> Vec<Result<Via, NotAccepted>> {
         if records.is_empty() {
             return Vec::new();
         }
         let started = Instant::now();
-        let sent = self.producer.send_batch(records, self.ack_timeout).await;
+        let mut results = self.send(records, started).await;
+        if results.iter().any(Result::is_err) {
+            self.fall_back(records, &mut results).await;
+        }
         self.metrics.ack_seconds.observe(started.elapsed().as_secs_f64());
-        let failed = sent.iter().filter(|result| result.is_err()).count() as u64;
+        let results: Vec<_> = results
+            .into_iter()
+            .map(|result| result.map_err(|(not_sent, not_kept)| not_accepted(not_sent, not_kept)))
+            .collect();
+        let failed = results.iter().filter(|result| result.is_err()).count() as u64;
         self.metrics.failed.inc_by(failed);
         self.metrics.accepted.inc_by(records.len() as u64 - failed);
-        sent.into_iter().map(|result| result.map(|_| ())).collect()
+        results
+    }
+
+    async fn send(&self, records: &[Record], started: Instant) -> Vec<Attempt> {
+        if let Err(not_sent) = self.topics_ready().await {
+            return records.iter().map(|_| Err((not_sent.clone(), None))).collect();
+        }
+        // One deadline for both waits.
+        let left = self.producer.timeout().saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        let sent = self.producer.send_batch_within(records, left).await;
+        let attempt = |result: Result<_, _>| match result {
+            Ok(_) => Ok(Via::Stream),
+            Err(error) => Err((NotSent::Failed(error), None)),
+        };
+        sent.into_iter().map(attempt).collect()
+    }
+
+    /// Waits for topics that are being looked for, but not for a cluster that is known not to have any.
+    async fn topics_ready(&self) -> Result<(), NotSent> {
+        let mut topics = self.topics.clone();
+        let known = topics.wait_for(|topics| *topics != Topics::Pending(None));
+        let known = tokio::time::timeout(self.producer.timeout(), known).await;
+        match known {
+            Ok(Ok(topics)) => match &*topics {
+                Topics::Ready => Ok(()),
+                Topics::Pending(why) => Err(NotSent::NoTopics(why.clone())),
+            },
+            Ok(Err(_)) | Err(_) => Err(NotSent::NoTopics(None)),
+        }
+    }
+
+    /// Keeps elsewhere what the cluster did not take.
+    async fn fall_back(&self, records: &[Record], results: &mut [Attempt]) {
+        let failed = |result: &Attempt| matches!(result, Err((not_sent, _)) if !is_refused(not_sent));
+        let pairs = records.iter().zip(results.iter());
+        let events: Vec<Vec<u8>> = pairs
+            .filter(|(_, result)| failed(result))
+            .filter_map(|(record, _)| record.value.clone())
+            .collect();
+        if events.is_empty() {
+            return;
+        }
+        let kept = self.fallback.keep(events).await;
+        for result in results.iter_mut().filter(|result| failed(result)) {
+            match &kept {
+                Ok(via) => *result = Ok(*via),
+                Err(not_kept) => {
+                    if let Err((_, place)) = result {
+                        *place = Some(not_kept.clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What became of a record: the second error is that of the fallback, where it was tried.
+type Attempt = Result<Via, (NotSent, Option<KeepError>)>;
+
+/// The record of an activity.
+pub fn record(topic: &Arc<str>, activity: &Activity<'_>) -> Record {
+    let event = CloudEvent::new(activity);
+    let attributes = event.headers();
+    let bytes = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let mut headers = Headers::with_capacity(attributes.len(), bytes);
+    for (name, value) in attributes {
+        headers.push(name, value.as_bytes());
+    }
+    Record {
+        topic: Arc::clone(topic),
+        partition: None,
+        key: Some(activity.tenant.as_bytes().to_vec()),
+        value: Some(event.to_json()),
+        headers,
+        timestamp_ms: None,
+    }
+}
+
+/// Whether the topic will never take it: kept elsewhere, it would wait for ever.
+fn is_refused(not_sent: &NotSent) -> bool {
+    matches!(not_sent, NotSent::Failed(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
+}
+
+fn not_accepted(not_sent: NotSent, not_kept: Option<KeepError>) -> NotAccepted {
+    match (not_sent, not_kept) {
+        (NotSent::Failed(error), None) => NotAccepted::Refused(error),
+        (not_sent, not_kept) => {
+            NotAccepted::Nowhere { not_sent, not_kept: not_kept.unwrap_or(KeepError::Busy) }
+        }
     }
 }

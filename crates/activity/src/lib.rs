@@ -2,8 +2,9 @@
 //!
 //! Activities come in over HTTP, go durably through a topic as CloudEvents, are stored once each by the group
 //! `activity-writer`, and are found again by query. Owns the model, its rules and its wire form, the way in, the
-//! writer, the stores and the routes. Invariant: what a caller was told is accepted is in the topic, synced; what is
-//! in the topic is stored once, or lies in the failure inbox with the reason. It knows nothing of the broker behind the
+//! writer, the stores and the routes. Invariant: what a caller was told is accepted is in the topic, synced, or, while the
+//! cluster takes nothing, in the store or the spool, from where the topic gets it later; what is in the topic is stored
+//! once, or lies in the failure inbox with the reason. It knows nothing of the broker behind the
 //! address it is given.
 
 mod object;
@@ -13,14 +14,17 @@ mod api;
 pub mod cloud_event;
 pub mod cursor;
 pub mod diagnose;
+pub mod fallback;
 pub mod ingest;
 pub mod limits;
 pub mod lines;
 pub mod metrics;
+pub mod publisher;
 pub mod query;
+mod result_queue;
 pub mod rules;
 pub mod service;
-mod spool;
+pub mod spool;
 pub mod sqlite;
 pub mod store;
 pub mod submission;

@@ -56,6 +56,15 @@ pub const MAX_NDJSON_STREAMS: usize = 16;
 /// How long a stream may stay silent before it is taken for dead.
 pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How long a request waits for the fallback after the cluster did not take it.
+pub const FALLBACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back.
+pub const FALLBACK_WAITING: usize = 128;
+/// No more requests join a transaction of the fallback that has this many activities.
+pub const FALLBACK_BATCH_EVENTS: usize = 2000;
+/// The most activities that are published later in one batch.
+pub const PUBLISH_BATCH: usize = 500;
+
 /// The items of a page unless the caller says otherwise.
 pub const DEFAULT_PAGE_ITEMS: usize = 50;
 /// The most items of a page.

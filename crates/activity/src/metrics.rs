@@ -1,6 +1,7 @@
 //! What the activity stream counts.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -15,15 +16,25 @@ pub struct ActivityMetrics {
     pub accepted: Counter,
     /// Activities refused, because they are wrong.
     pub refused: Counter,
-    /// Activities that were not acknowledged by their deadline.
+    /// Activities that were not accepted, because nothing took them in time.
     pub failed: Counter,
+    /// Activities that the fallback put into the store.
+    pub fallback: Counter,
+    /// Activities that the fallback put into the spool.
+    pub spooled: Counter,
+    /// Activities of the fallback that are on the topic now.
+    pub published: Counter,
+    /// Activities in the store that are not on the topic yet.
+    pub unpublished: Gauge,
+    /// Bytes of the spool that are neither in the store nor on the topic.
+    pub spool_bytes: Gauge,
     /// Rows stored.
     pub stored: Counter,
     /// Records whose activity was stored before.
     pub duplicates: Counter,
     /// Records given to the failure inbox.
     pub dead_letters: Counter,
-    /// From having read a request, or a chunk of a stream, to its durable ack.
+    /// From having read a request, or a chunk of a stream, to its durable ack, by whichever way.
     pub ack_seconds: Histogram,
 }
 
@@ -33,6 +44,11 @@ impl Default for ActivityMetrics {
             accepted: Counter::default(),
             refused: Counter::default(),
             failed: Counter::default(),
+            fallback: Counter::default(),
+            spooled: Counter::default(),
+            published: Counter::default(),
+            unpublished: Gauge::default(),
+            spool_bytes: Gauge::default(),
             stored: Counter::default(),
             duplicates: Counter::default(),
             dead_letters: Counter::default(),
@@ -42,17 +58,24 @@ impl Default for ActivityMetrics {
 }
 
 impl ActivityMetrics {
-    /// Adds `tidings_activity_{accepted,refused,failed,stored,duplicates,dead_letters}_total` and
-    /// `tidings_activity_ack_seconds`.
+    /// Adds `tidings_activity_{accepted,refused,failed,fallback,spooled,published,stored,duplicates,dead_letters}_total`,
+    /// `tidings_activity_unpublished`, `tidings_activity_spool_bytes` and `tidings_activity_ack_seconds`.
     pub fn register(&self, registry: &mut Registry) {
         let mut counter =
             |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         counter("tidings_activity_accepted", "Activities acknowledged as durable", &self.accepted);
         counter("tidings_activity_refused", "Activities refused as invalid", &self.refused);
-        counter("tidings_activity_failed", "Activities not acknowledged by their deadline", &self.failed);
+        counter("tidings_activity_failed", "Activities that nothing took in time", &self.failed);
+        counter("tidings_activity_fallback", "Activities stored past the topic", &self.fallback);
+        counter("tidings_activity_spooled", "Activities put into the spool", &self.spooled);
+        counter("tidings_activity_published", "Activities of the fallback published later", &self.published);
         counter("tidings_activity_stored", "Activities stored", &self.stored);
         counter("tidings_activity_duplicates", "Records whose activity was stored before", &self.duplicates);
         counter("tidings_activity_dead_letters", "Records given to the failure inbox", &self.dead_letters);
+        let unpublished = "Activities in the store that are not on the topic yet";
+        registry.register("tidings_activity_unpublished", unpublished, self.unpublished.clone());
+        let spool = "Bytes in the spool that are neither in the store nor on the topic";
+        registry.register("tidings_activity_spool_bytes", spool, self.spool_bytes.clone());
         registry.register(
             "tidings_activity_ack_seconds",
             "Time from reading a request to its durable acknowledgement",

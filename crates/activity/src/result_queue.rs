@@ -26,10 +26,10 @@ pub const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// The end that bytes are put in at.
-pub struct SpoolWriter(Arc<Shared>);
+pub struct ResultWriter(Arc<Shared>);
 
 /// The end that bytes are taken from.
-pub struct SpoolReader(Arc<Shared>);
+pub struct ResultReader(Arc<Shared>);
 
 struct Shared {
     folder: PathBuf,
@@ -54,11 +54,11 @@ struct Queue {
 }
 
 /// A queue whose file, should it need one, is made in `folder`.
-pub fn spool(folder: &Path) -> (SpoolWriter, SpoolReader) {
+pub fn result_queue(folder: &Path) -> (ResultWriter, ResultReader) {
     with_limit(folder, MAX_FILE_BYTES)
 }
 
-fn with_limit(folder: &Path, max_file_bytes: u64) -> (SpoolWriter, SpoolReader) {
+fn with_limit(folder: &Path, max_file_bytes: u64) -> (ResultWriter, ResultReader) {
     let shared = Arc::new(Shared {
         folder: folder.to_owned(),
         max_file_bytes,
@@ -66,10 +66,10 @@ fn with_limit(folder: &Path, max_file_bytes: u64) -> (SpoolWriter, SpoolReader) 
         filled: Notify::new(),
         drained: Notify::new(),
     });
-    (SpoolWriter(Arc::clone(&shared)), SpoolReader(shared))
+    (ResultWriter(Arc::clone(&shared)), ResultReader(shared))
 }
 
-impl SpoolWriter {
+impl ResultWriter {
     /// Appends; waits only while the file is at its limit. False if nobody takes anything any more.
     pub async fn push(&self, bytes: Bytes) -> io::Result<bool> {
         loop {
@@ -87,21 +87,21 @@ impl SpoolWriter {
     }
 }
 
-impl SpoolWriter {
+impl ResultWriter {
     /// Ends the queue with an error, which the reader gets after all that was put in.
     pub fn fail(self, error: io::Error) {
         self.0.queue.lock().failure = Some(error);
     }
 }
 
-impl Drop for SpoolWriter {
+impl Drop for ResultWriter {
     fn drop(&mut self) {
         self.0.queue.lock().writer_gone = true;
         self.0.filled.notify_one();
     }
 }
 
-impl SpoolReader {
+impl ResultReader {
     /// The next bytes; waits for them. `None` when the writer is gone and all is taken.
     pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
@@ -123,7 +123,7 @@ impl SpoolReader {
     }
 }
 
-impl Drop for SpoolReader {
+impl Drop for ResultReader {
     fn drop(&mut self) {
         self.0.queue.lock().reader_gone = true;
         self.0.drained.notify_one();
@@ -194,7 +194,7 @@ mod tests {
         format!("{number:>4000}").into()
     }
 
-    async fn drain(mut reader: SpoolReader) -> Vec<u8> {
+    async fn drain(mut reader: ResultReader) -> Vec<u8> {
         let mut all = Vec::new();
         while let Some(bytes) = reader.next().await {
             all.extend_from_slice(&bytes.unwrap());
@@ -205,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_order_through_memory_and_file() {
         let folder = tempfile::tempdir().unwrap();
-        let (writer, mut reader) = spool(folder.path());
+        let (writer, mut reader) = result_queue(folder.path());
         let mut expected = Vec::new();
         let mut found = Vec::new();
         for number in 0..500 {

@@ -1,27 +1,31 @@
 //! The activity service: what `tidings up` starts, asks and stops.
 //!
-//! Owns the store, the producer, the writer's consumer and their order of starting: the store first (a locked or
-//! foreign file is an error at once), then, in the background, the topics and the writer. So HTTP answers questions
-//! while the cluster cannot be reached, and takes activities as soon as it can. Invariant: `stop` ends the writer
-//! between two batches, with what is stored committed.
+//! Owns the store, the spool, the producer, the writer's consumer and their order of starting: the store first (a locked
+//! or foreign file is an error at once), then the fallback and its publisher, then, in the background, the topics and the
+//! writer. So HTTP answers questions, and takes activities by the fallback, while the cluster cannot be reached.
+//! Invariant: `stop` ends the writer between two batches, with what is stored committed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tidings::admin::{Admin, AdminError, TopicSpec};
+use tidings::breaker::BreakerOptions;
 use tidings::consumer::{Consumer, ConsumerError, ConsumerMetrics, ConsumerOptions};
 use tidings::failure::FailureTopics;
-use tidings::{Cluster, ClusterError, Producer, ProducerMetrics, ProducerOptions};
+use tidings::{Cluster, ClusterError, ProducerMetrics, ProducerOptions, ResilientOptions, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::api::{self, Topics};
+use crate::fallback::{Fallback, Keeper};
 use crate::ingest::Ingest;
 use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
 use crate::metrics::ActivityMetrics;
+use crate::publisher::{Publisher, Wake};
+use crate::spool::{Spool, SpoolError};
 use crate::sqlite::{OpenError, SqliteStore};
 use crate::store::Store;
 use crate::writer::Writer;
@@ -48,8 +52,12 @@ pub struct ActivityOptions {
     pub partitions: i32,
     /// Partitions of the dead letter topic, if it has to be created.
     pub dlq_partitions: i32,
-    /// How long a request waits for its durable ack before it is answered with 503.
+    /// How long a request waits for the cluster's durable ack before it goes to the fallback.
     pub ack_timeout: Duration,
+    /// When requests go to the fallback at once. Register its metrics once per process.
+    pub breaker: BreakerOptions,
+    /// The file that takes activities when neither the cluster nor the store does, and how long it may become.
+    pub spool: Option<(PathBuf, u64)>,
     /// Where the producer counts; register it once per process.
     pub producer_metrics: ProducerMetrics,
     /// Where the writer's consumer counts; register it once per process.
@@ -66,6 +74,8 @@ impl ActivityOptions {
             partitions: 3,
             dlq_partitions: 1,
             ack_timeout: Duration::from_secs(2),
+            breaker: BreakerOptions::default(),
+            spool: None,
             producer_metrics: ProducerMetrics::default(),
             consumer_metrics: ConsumerMetrics::default(),
         }
@@ -81,8 +91,11 @@ pub enum StartError {
     /// The client of the cluster cannot be made.
     #[error("make a client of the cluster")]
     Cluster(#[from] ClusterError),
-    /// The background thread cannot be started.
-    #[error("start a thread for the activity topics")]
+    /// The spool cannot be opened.
+    #[error("open the spool of activities")]
+    Spool(#[from] SpoolError),
+    /// A background thread cannot be started.
+    #[error("start a thread of the activity service")]
     Thread(#[source] std::io::Error),
     /// Another instance stores the same stream into a store of its own.
     #[error(
@@ -101,8 +114,10 @@ pub enum StartError {
 /// A running service. Dropping it asks the writer to stop without waiting.
 pub struct ActivityService {
     store: Arc<SqliteStore>,
-    producer: Producer,
+    producer: ResilientProducer,
     ingest: Ingest,
+    /// Ends the publisher.
+    wake: Arc<Wake>,
     topics: watch::Receiver<Topics>,
     /// Set by the background thread once the topics are there.
     consumer: Arc<Mutex<WriterState>>,
@@ -120,16 +135,31 @@ impl ActivityService {
     pub fn start(options: ActivityOptions) -> Result<Self, StartError> {
         let store = Arc::new(SqliteStore::open(&options.store_path)?);
         let metrics = ActivityMetrics::default();
-        let producer_options =
-            ProducerOptions { metrics: options.producer_metrics.clone(), ..ProducerOptions::default() };
-        let producer = Producer::new(&options.cluster, producer_options)?;
-        let ingest = Ingest::new(
-            producer.clone(),
-            options.topic.as_str().into(),
-            options.ack_timeout,
-            metrics.clone(),
-        );
+        let producer = producer(&options)?;
+        let spool = match &options.spool {
+            Some((path, max_bytes)) => Some(Spool::open(path, *max_bytes)?),
+            None => None,
+        };
         let (found, topics) = watch::channel(Topics::Pending(None));
+        let (wake, topic) = (Arc::new(Wake::default()), Arc::<str>::from(options.topic.as_str()));
+        let publisher = Publisher {
+            producer: producer.clone(),
+            topic: Arc::clone(&topic),
+            topics: topics.clone(),
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            spool: spool.clone(),
+            wake: Arc::clone(&wake),
+            metrics: metrics.clone(),
+        };
+        publisher.start().map_err(StartError::Thread)?;
+        let keeper = Keeper {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            spool,
+            wake: Arc::clone(&wake),
+            metrics: metrics.clone(),
+        };
+        let fallback = Fallback::start(keeper).map_err(StartError::Thread)?;
+        let ingest = Ingest::new(producer.clone(), topic, topics.clone(), fallback, metrics.clone());
         let consumer = Arc::new(Mutex::new(WriterState::Waiting));
         let background = Background {
             writer: Some(Writer::new(Arc::clone(&store) as Arc<dyn Store>, metrics)),
@@ -143,12 +173,12 @@ impl ActivityService {
             .name("activity topics".to_owned())
             .spawn(move || background.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { store, producer, ingest, topics, consumer })
+        Ok(Self { store, producer, ingest, wake, topics, consumer })
     }
 
     /// The routes under `/api/v1/activities`.
     pub fn router(&self) -> Router {
-        api::router(self.ingest.clone(), self.store(), self.topics.clone(), self.store.folder().to_owned())
+        api::router(self.ingest.clone(), self.store(), self.store.folder().to_owned())
     }
 
     /// Adds the service's own metrics (`tidings_activity_…`); those of producer and consumer are the caller's.
@@ -195,6 +225,9 @@ impl ActivityService {
     /// at most `timeout`; answers what did not end in time.
     pub fn stop(self, timeout: Duration) -> Result<(), String> {
         let writer = std::mem::replace(&mut *self.consumer.lock(), WriterState::Stopped);
+        let deadline = Instant::now() + timeout;
+        self.wake.stop(deadline);
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let flushed = self.producer.flush(timeout).map_err(|fault| fault.to_string());
         if let WriterState::Running(consumer) = writer {
             consumer.stop(timeout).map_err(|error| error.to_string())?;
@@ -211,7 +244,18 @@ impl Drop for ActivityService {
     fn drop(&mut self) {
         // Readiness checks may hold the state for longer: the consumer has to go with the service all the same.
         *self.consumer.lock() = WriterState::Stopped;
+        self.wake.stop(Instant::now());
     }
+}
+
+fn producer(options: &ActivityOptions) -> Result<ResilientProducer, ClusterError> {
+    let metrics = options.producer_metrics.clone();
+    let resilient = ResilientOptions {
+        timeout: options.ack_timeout,
+        breaker: options.breaker.clone(),
+        producer: ProducerOptions { metrics, ..ProducerOptions::default() },
+    };
+    ResilientProducer::new(&options.cluster, resilient)
 }
 
 /// Fails if an instance with another store is a member of the writer's group. For clusters that others can reach;
@@ -233,11 +277,20 @@ pub fn check_only_instance(options: &ActivityOptions) -> Result<(), StartError> 
     }
 }
 
+/// Why the writer does not run.
+#[derive(Debug, thiserror::Error)]
+enum WriterError {
+    #[error("make the writer's producer: {0}")]
+    Producer(#[from] ClusterError),
+    #[error("{0}")]
+    Consumer(#[from] ConsumerError),
+}
+
 /// What is done when the store is open and nobody waits any more.
 struct Background {
     options: ActivityOptions,
     instance_id: String,
-    producer: Producer,
+    producer: ResilientProducer,
     writer: Option<Writer>,
     topics: watch::Sender<Topics>,
     consumer: Arc<Mutex<WriterState>>,
@@ -286,7 +339,7 @@ impl Background {
         }
     }
 
-    fn consume(&self, writer: Writer) -> Result<Consumer, ConsumerError> {
+    fn consume(&self, writer: Writer) -> Result<Consumer, WriterError> {
         let mut options = ConsumerOptions::new(WRITER_GROUP, [&self.options.topic]);
         options.instance_id = Some(self.instance_id.clone());
         options.max_batch_records = WRITER_BATCH_RECORDS;
@@ -294,6 +347,7 @@ impl Background {
         options.max_wait = WRITER_WAIT;
         options.letter_partitions = self.options.dlq_partitions;
         options.metrics = self.options.consumer_metrics.clone();
-        Consumer::start(&self.options.cluster, self.producer.clone(), options, writer)
+        let producer = self.producer.producer()?;
+        Ok(Consumer::start(&self.options.cluster, producer, options, writer)?)
     }
 }

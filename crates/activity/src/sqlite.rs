@@ -15,12 +15,14 @@ use rusqlite::Connection;
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::query::{Page, Query};
-use crate::store::{Inserted, Store, StoreError};
+use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
+use unpublished::Source;
 
 mod id;
 mod links;
 mod read;
 mod schema;
+mod unpublished;
 mod write;
 
 /// Connections that answer queries: as many queries run at once.
@@ -153,7 +155,26 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
-        self.writer.lock().insert_batch(activities).map_err(|source| self.failed("insert a batch", source))
+        let inserted = self.writer.lock().insert_batch(activities, Source::Topic);
+        inserted.map_err(|source| self.failed("insert a batch", source))
+    }
+
+    fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+        let inserted = self.writer.lock().insert_batch(activities, Source::Fallback);
+        inserted.map_err(|source| self.failed("insert an unpublished batch", source))
+    }
+
+    fn unpublished(&self, limit: usize) -> Result<Vec<Arrived>, StoreError> {
+        self.read("find what is unpublished", |connection| unpublished::oldest(connection, limit))
+    }
+
+    fn mark_published(&self, arrivals: &[Arrival]) -> Result<(), StoreError> {
+        let marked = self.writer.lock().mark_published(arrivals);
+        marked.map_err(|source| self.failed("mark as published", source))
+    }
+
+    fn unpublished_count(&self) -> Result<u64, StoreError> {
+        self.read("count what is unpublished", unpublished::count)
     }
 
     fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError> {

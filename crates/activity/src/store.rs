@@ -2,7 +2,7 @@
 //!
 //! Invariants, checked for every store by `testing::store_contract`: an activity is identified by (tenant, id) and the
 //! first write of one wins; what `insert_batch` answered is synced to disk; one tenant's questions never see another's
-//! rows. Calls block, so async code makes them on threads for blocking work.
+//! rows; an activity that came past the topic is marked, in the same transaction, until it is on the topic. Calls block, so async code makes them on threads for blocking work.
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
@@ -12,8 +12,22 @@ use crate::query::{Page, Query};
 pub trait Store: Send + Sync + 'static {
     /// Stores those that are new, all of them or, on an error, none; answers one [`Inserted`] per activity, in order.
     ///
-    /// On return they are durable: a power cut takes nothing back.
+    /// On return they are durable: a power cut takes nothing back. They come from the topic: one that is there already
+    /// and is marked as unpublished loses its mark.
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
+
+    /// [`Store::insert_batch`] for activities that the topic does not have: those that are new are marked as unpublished
+    /// in the same transaction.
+    fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
+
+    /// The oldest activities that are marked as unpublished, in the order of their arrival.
+    fn unpublished(&self, limit: usize) -> Result<Vec<Arrived>, StoreError>;
+
+    /// Takes marks off; those that are not there are no error.
+    fn mark_published(&self, arrivals: &[Arrival]) -> Result<(), StoreError>;
+
+    /// How many activities are marked as unpublished.
+    fn unpublished_count(&self) -> Result<u64, StoreError>;
 
     /// The activity with this id, or `None`.
     fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError>;
@@ -26,6 +40,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// The key for cursors over this store, the same for as long as the store exists.
     fn cursor_key(&self) -> CursorKey;
+}
+
+/// A place in the order in which a store received its activities: later ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival(pub i64);
+
+/// An activity and when it arrived.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrived {
+    /// Its place.
+    pub arrival: Arrival,
+    /// What it is.
+    pub activity: Activity<'static>,
 }
 
 /// What became of one activity of a batch.

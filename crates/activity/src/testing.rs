@@ -17,6 +17,7 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     first_write_wins(&store);
     tenants_are_apart(&store);
     pages_are_stable(&store);
+    what_came_past_the_topic_is_marked(&store);
     let model = Model::fill(&store);
     model.compare(&store);
     let (count, key) = (store.count(None).unwrap(), store.cursor_key());
@@ -118,6 +119,38 @@ fn pages_are_stable(store: &impl Store) {
     let mut expected: Vec<_> = batch.iter().map(|item| item.id.to_string()).collect();
     expected.reverse();
     assert_eq!(seen, expected, "nothing twice, nothing missing");
+}
+
+fn what_came_past_the_topic_is_marked(store: &impl Store) {
+    let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"past","action":"a"}}"#));
+    let marked = |limit| {
+        let found = store.unpublished(limit).unwrap();
+        assert!(found.is_sorted_by_key(|arrived| arrived.arrival));
+        found
+            .into_iter()
+            .map(|arrived| (arrived.activity.id.to_string(), arrived.arrival))
+            .collect::<Vec<_>>()
+    };
+    let ids = |limit| marked(limit).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    use Inserted::{Duplicate, Stored};
+    store.insert_batch(&[with("0")]).unwrap();
+    assert_eq!(store.unpublished_count().unwrap(), 0);
+    // One that the topic has needs no mark; neither does one twice.
+    let batch = [with("1"), with("0"), with("2"), with("1"), with("3")];
+    assert_eq!(store.insert_unpublished(&batch).unwrap(), [Stored, Duplicate, Stored, Duplicate, Stored]);
+    assert_eq!((ids(9), ids(2)), (vec!["1".into(), "2".into(), "3".into()], vec!["1".into(), "2".into()]));
+    assert_eq!(store.unpublished(1).unwrap()[0].activity, with("1"));
+    // The record of one came by the topic after all.
+    assert_eq!(store.insert_batch(&[with("2"), with("4")]).unwrap(), [Duplicate, Stored]);
+    assert_eq!(ids(9), ["1", "3"]);
+    let first = marked(1)[0].1;
+    store.mark_published(&[first, first]).unwrap();
+    assert_eq!((ids(9), store.unpublished_count().unwrap()), (vec!["3".to_owned()], 1));
+    let rest: Vec<_> = marked(9).into_iter().map(|(_, arrival)| arrival).collect();
+    store.mark_published(&rest).unwrap();
+    store.mark_published(&[]).unwrap();
+    assert_eq!(store.unpublished_count().unwrap(), 0);
+    assert_eq!(store.count(Some("past")).unwrap(), 5);
 }
 
 /// Whatever the pages of `query`, their ids in order.

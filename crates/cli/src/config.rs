@@ -63,11 +63,26 @@ pub struct ActivityConfig {
     pub partitions: i32,
     /// Partitions of the topic `activities.dlq`, when it is created.
     pub dlq_partitions: i32,
+    /// How long a request waits for the cluster before its activities go to the fallback.
+    pub ack_timeout_ms: u64,
+    /// Failures in a row after which requests go to the fallback at once.
+    pub breaker_failures: u32,
+    /// How long they do so before one request tries the cluster again.
+    pub breaker_open_ms: u64,
+    /// How long the file may become that takes activities when neither the cluster nor the store does; 0 for no such file.
+    pub spool_max_bytes: u64,
 }
 
 impl Default for ActivityConfig {
     fn default() -> Self {
-        ActivityConfig { partitions: 3, dlq_partitions: 1 }
+        ActivityConfig {
+            partitions: 3,
+            dlq_partitions: 1,
+            ack_timeout_ms: 2000,
+            breaker_failures: 5,
+            breaker_open_ms: 30_000,
+            spool_max_bytes: 0,
+        }
     }
 }
 
@@ -154,6 +169,9 @@ impl Config {
             if count < 1 {
                 bail!("activity.{key}: expected at least 1, found {count}");
             }
+        }
+        if activity.ack_timeout_ms < 1 || activity.breaker_failures < 1 {
+            bail!("activity.ack_timeout_ms and activity.breaker_failures: expected at least 1, found 0");
         }
         if let Some(value) = settings.durability {
             let key = "durability".to_owned();

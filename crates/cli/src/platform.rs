@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use tidings::breaker::BreakerOptions;
 use tidings::consumer::ConsumerMetrics;
 use tidings::{Cluster, ProducerMetrics};
 use tidings_activity::service::check_only_instance;
@@ -29,6 +30,8 @@ use crate::ready::Ready;
 
 /// The store's file within the data directory.
 const STORE_FILE: &str = "activities.db";
+/// The spool's file within the data directory.
+const SPOOL_FILE: &str = "activities.spool";
 
 /// How long a start waits for the topics before it says ready all the same.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
@@ -154,6 +157,12 @@ async fn start_activity(
     let mut options = ActivityOptions::new(cluster.clone(), store_path(config));
     options.partitions = config.activity.partitions;
     options.dlq_partitions = config.activity.dlq_partitions;
+    options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
+    options.breaker = breaker(config);
+    options.breaker.metrics.register(registry);
+    if config.activity.spool_max_bytes > 0 {
+        options.spool = Some((config.data_dir.join(SPOOL_FILE), config.activity.spool_max_bytes));
+    }
     options.producer_metrics = producer_metrics;
     options.consumer_metrics = consumer_metrics;
     let start = move || {
@@ -171,6 +180,14 @@ async fn start_activity(
         tokio::task::spawn_blocking(start).await.context("starting the activity service panicked")??;
     service.register_metrics(registry);
     Ok(service)
+}
+
+fn breaker(config: &Config) -> BreakerOptions {
+    BreakerOptions {
+        failures: config.activity.breaker_failures,
+        open_for: Duration::from_millis(config.activity.breaker_open_ms),
+        ..BreakerOptions::default()
+    }
 }
 
 fn store_path(config: &Config) -> PathBuf {

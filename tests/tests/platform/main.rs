@@ -12,6 +12,7 @@ mod formats;
 mod groups;
 mod hostile;
 mod lifecycle;
+mod outages;
 mod store;
 mod support;
 mod transactions;

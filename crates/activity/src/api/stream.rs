@@ -2,7 +2,7 @@
 //!
 //! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
 //! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, however long the stream and
-//! however late its caller reads the results (they wait in a `spool`); each line that is not blank has one result line;
+//! however late its caller reads the results (they wait in a `result_queue`); each line that is not blank has one result line;
 //! a bad line costs no other.
 
 use std::pin::pin;
@@ -24,7 +24,7 @@ use crate::limits::{
     MAX_ACTIVITY_BYTES, NDJSON_CHUNK_BYTES, NDJSON_CHUNK_LINES, NDJSON_CHUNKS_IN_FLIGHT, NDJSON_IDLE_TIMEOUT,
 };
 use crate::lines::{Line, Lines};
-use crate::spool::{SpoolWriter, spool};
+use crate::result_queue::{ResultWriter, result_queue};
 use crate::submission;
 use crate::timestamp::Timestamp;
 
@@ -56,10 +56,8 @@ pub(super) async fn post(api: Arc<Api>, body: Body) -> Result<Response, Problem>
     let permit = Arc::clone(&api.streams)
         .try_acquire_owned()
         .map_err(|_| Problem::unavailable("as many streams are being read as may be at once", 1))?;
-    // Until the first result is sent the answer can still be a plain 503.
-    api.topics_ready().await?;
     let lines = Lines::new(MAX_ACTIVITY_BYTES);
-    let (writer, results) = spool(&api.spool_folder);
+    let (writer, results) = result_queue(&api.results_folder);
     let reader = Reader { api, body: Some(body.into_data_stream()), lines, _permit: permit };
     tokio::spawn(answer(reader, writer));
     let results =
@@ -71,7 +69,7 @@ pub(super) async fn post(api: Arc<Api>, body: Body) -> Result<Response, Problem>
 }
 
 /// Reads to the end, or until the caller is gone: then nobody knows what was taken, and the rest is not.
-async fn answer(reader: Reader, results: SpoolWriter) {
+async fn answer(reader: Reader, results: ResultWriter) {
     let api = Arc::clone(&reader.api);
     let chunks =
         stream::unfold(reader, async |mut reader| reader.next_chunk().await.map(|chunk| (chunk, reader)));
@@ -82,7 +80,7 @@ async fn answer(reader: Reader, results: SpoolWriter) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                tracing::error!(%error, folder = %api.spool_folder.display(), "results cannot be kept in a file");
+                tracing::error!(%error, folder = %api.results_folder.display(), "results cannot be kept in a file");
                 // An answer that breaks off is seen; one that just ends too early would be believed.
                 return results.fail(error);
             }
@@ -164,14 +162,15 @@ impl Chunk {
 
     /// Sends the records and writes one result line for each line.
     async fn send(self, api: &Api) -> Bytes {
-        let mut sent = api.ingest.send(&self.records).await.into_iter();
+        let mut accepted = api.ingest.accept(&self.records).await.into_iter();
         let mut answer = Vec::with_capacity(self.lines.len() * 80);
         for (line, result) in self.lines {
             let result = match result {
                 // There is one answer for each record.
-                Ok(id) => match sent.next() {
+                Ok(id) => match accepted.next() {
+                    Some(Ok(via)) => Ok(Accepted { line: Some(line), id, via: via.as_str() }),
                     Some(Err(error)) => Err(unavailable(&error)),
-                    _ => Ok(Accepted { line: Some(line), id, via: "stream" }),
+                    None => Err(Problem::internal("the line has no answer")),
                 },
                 Err(problem) => Err(problem),
             };

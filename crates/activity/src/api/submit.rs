@@ -1,8 +1,8 @@
 //! `POST /api/v1/activities`: one object or an array; NDJSON goes on to `stream`.
 //!
-//! 200 `{"results": [{"id": …, "via": "stream"}]}` after the durable ack; 400 for what is not JSON, 413 over a limit,
-//! 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with `Retry-After`
-//! if the cluster does not acknowledge in time.
+//! 200 `{"results": [{"id": …, "via": "stream"}]}` after the durable ack, `via` telling whose; 400 for what is not JSON,
+//! 413 over a limit, 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with
+//! `Retry-After` if neither the cluster nor the fallback takes it in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tidings::SendError;
 use tidings_http::{MediaType, Problem, read_body};
 
 use super::{Api, no_params, stream};
+use crate::ingest::NotAccepted;
 use crate::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, SMALL_BODY_BYTES};
 use crate::submission;
 use crate::timestamp::Timestamp;
@@ -28,7 +28,7 @@ pub(super) struct Accepted {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
     pub id: String,
-    /// How it was made durable: by the topic.
+    /// How it was made durable.
     pub via: &'static str,
 }
 
@@ -59,12 +59,11 @@ async fn post_json(api: &Api, headers: &HeaderMap, body: Body) -> Result<Json<Re
     let body = within(BODY_TIMEOUT, read_body(headers, body, MAX_BODY_BYTES)).await?;
     let (ids, records) = read(api, &body)?;
     drop(body);
-    api.topics_ready().await?;
-    for result in api.ingest.send(&records).await {
-        result.map_err(|error| unavailable(&error))?;
-    }
-    let results = ids.into_iter().map(|id| Accepted { line: None, id, via: "stream" }).collect();
-    Ok(Json(Results { results }))
+    let accepted = ids.into_iter().zip(api.ingest.accept(&records).await).map(|(id, result)| {
+        let via = result.map_err(|error| unavailable(&error))?.as_str();
+        Ok(Accepted { line: None, id, via })
+    });
+    Ok(Json(Results { results: accepted.collect::<Result<_, Problem>>()? }))
 }
 
 fn read(api: &Api, body: &Bytes) -> Result<(Vec<String>, Vec<tidings::Record>), Problem> {
@@ -82,12 +81,12 @@ async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Problem
     })
 }
 
-/// The problem when the cluster does not acknowledge.
-pub(super) fn unavailable(error: &SendError) -> Problem {
+/// The problem when nothing takes it.
+pub(super) fn unavailable(error: &NotAccepted) -> Problem {
     let written = if error.may_be_written() {
         "; it may be written all the same: send it again with the same id"
     } else {
         ""
     };
-    Problem::unavailable(format!("not acknowledged: {error}{written}"), 1)
+    Problem::unavailable(format!("{error}{written}"), 1)
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
-use tidings::{Cluster, Producer, ProducerOptions};
+use tidings::{Cluster, ResilientOptions, ResilientProducer};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
+use crate::fallback::{Fallback, Keeper};
 use crate::metrics::ActivityMetrics;
 use crate::sqlite::SqliteStore;
 use crate::testing::activity;
@@ -17,7 +19,7 @@ struct Served {
     router: Router,
     store: Arc<SqliteStore>,
     topics: watch::Sender<Topics>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Served {
@@ -26,11 +28,26 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&folder.path().join("activities.db")).unwrap());
         let (topics, found) = watch::channel(Topics::Pending(Some("nobody answers".to_owned())));
-        let producer = Producer::new(&Cluster::new("127.0.0.1:1"), ProducerOptions::default()).unwrap();
+        let options = ResilientOptions { timeout: Duration::from_millis(50), ..ResilientOptions::default() };
+        let producer = ResilientProducer::new(&Cluster::new("127.0.0.1:1"), options).unwrap();
         let metrics = ActivityMetrics::default();
-        let ingest = Ingest::new(producer, "activities".into(), Duration::from_millis(50), metrics);
-        let router = router(ingest, Arc::clone(&store) as Arc<dyn Store>, found, folder.path().to_owned());
-        Self { router, store, topics, _folder: folder }
+        let keeper = Keeper {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            spool: None,
+            wake: Arc::default(),
+            metrics: metrics.clone(),
+        };
+        let fallback = Fallback::start(keeper).unwrap();
+        let ingest = Ingest::new(producer, "activities".into(), found, fallback, metrics);
+        let router = router(ingest, Arc::clone(&store) as Arc<dyn Store>, folder.path().to_owned());
+        Self { router, store, topics, folder }
+    }
+
+    /// Another connection holds the store's only place for a writer.
+    fn store_down(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(self.folder.path().join("activities.db")).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        connection
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, String, Value) {
@@ -70,8 +87,6 @@ async fn refuses_bad_bodies_before_it_needs_a_cluster() {
         ("application/json", r#"{"tenant":"t"}"#, 422),
         ("application/json", r#"[{"tenant":"t","action":"a"},{"tenant":""}]"#, 422),
         ("text/plain", r#"{"tenant":"t","action":"a"}"#, 415),
-        ("application/json", r#"{"tenant":"t","action":"a"}"#, 503),
-        ("application/x-ndjson", r#"{"tenant":"t","action":"a"}"#, 503),
     ] {
         let (found, problem) = served.post(kind, body).await;
         assert_eq!(found, status, "{body}");
@@ -88,8 +103,6 @@ async fn refuses_bad_bodies_before_it_needs_a_cluster() {
             {"field": "action", "index": 1, "detail": "is missing"},
         ])
     );
-    let (_, problem) = served.post("application/json", r#"{"tenant":"t","action":"a"}"#).await;
-    assert_eq!(problem["detail"], "the topics are not there yet: nobody answers");
     let request = Request::post("/api/v1/activities?tenant=t").body(Body::empty()).unwrap();
     assert_eq!(served.send(request).await.0, 400);
     let request = Request::delete("/api/v1/activities").body(Body::empty()).unwrap();
@@ -97,9 +110,30 @@ async fn refuses_bad_bodies_before_it_needs_a_cluster() {
 }
 
 #[tokio::test]
+async fn without_a_cluster_the_store_takes_it_and_without_that_nothing_does() {
+    let served = Served::without_cluster();
+    let body = r#"{"id":"1","tenant":"t","action":"a"}"#;
+    for topics in [Topics::Pending(Some("nobody answers".to_owned())), Topics::Ready] {
+        served.topics.send_replace(topics);
+        let (status, answer) = served.post("application/json", body).await;
+        assert_eq!((status.as_u16(), answer), (200, json!({"results": [{"id": "1", "via": "fallback"}]})));
+        let (_, answer) = served.post("application/x-ndjson", body).await;
+        assert_eq!(answer, json!({"line": 1, "id": "1", "via": "fallback"}));
+    }
+    assert_eq!((served.store.count(None).unwrap(), served.store.unpublished_count().unwrap()), (1, 1));
+    let _down = served.store_down();
+    let (status, problem) = served.post("application/json", body).await;
+    assert_eq!(status, 503);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("not acknowledged: activities: "), "{detail}");
+    assert!(detail.contains("the store does not take it either"), "{detail}");
+}
+
+#[tokio::test]
 async fn answers_each_line_of_a_stream() {
     let served = Served::without_cluster();
     served.topics.send_replace(Topics::Ready);
+    let _down = served.store_down();
     let lines = ["{\"tenant\":\"t\",\"action\":\"a\"}", "", "nonsense", "{\"tenant\":\"t\"}"].join("\n");
     let (status, results) = served.post("application/x-ndjson", lines).await;
     assert_eq!(status, 200, "the answer has begun before anything is known");

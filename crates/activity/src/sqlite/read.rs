@@ -16,6 +16,7 @@ use super::links::{self, LinkQuery, Role};
 use crate::activity::{Activity, Context, Entity, Metadata};
 use crate::limits::MAX_SCANNED_ROWS;
 use crate::query::{Filter, Needle, Page, Position, Query};
+use crate::store::{Arrival, Arrived};
 use crate::timestamp::Timestamp;
 
 /// What `row` reads, in this order.
@@ -36,6 +37,23 @@ pub const BY_TIME: &str = concat!(
     "INDEXED BY activity_by_time
 WHERE tenant_id = ?1 AND (occurred_at, id) < (?2, ?3) AND occurred_at >= ?4
 ORDER BY occurred_at DESC, id DESC"
+);
+
+/// What `arrived` reads: a row, its place and its tenant's name.
+macro_rules! arrived_columns {
+    () => {
+        "SELECT occurred_at, id, received_at, action, actor_id, actor_type, actor_name, targets, context, metadata,
+    activity.seq, tenant.name
+FROM "
+    };
+}
+
+/// The oldest marks; a cross join keeps SQLite to this order.
+pub const UNPUBLISHED: &str = concat!(
+    arrived_columns!(),
+    "unpublished CROSS JOIN activity ON activity.seq = unpublished.seq
+CROSS JOIN tenant ON tenant.tenant_id = activity.tenant_id
+ORDER BY unpublished.seq LIMIT ?1"
 );
 
 /// The most links of an entity that are fetched before their rows are looked at.
@@ -256,6 +274,12 @@ fn position(row: &Row<'_>) -> Result<Position, ReadError> {
     let id = row.get::<_, StoredId<'static>>(1)?.into_text().to_string();
     let occurred_at = Timestamp::from_micros(row.get(0)?).unwrap_or(Timestamp::MIN);
     Ok(Position { occurred_at, id })
+}
+
+/// An activity of any tenant with its place.
+pub fn arrived(row: &Row<'_>) -> Result<Arrived, ReadError> {
+    let tenant = row.get_ref(11)?.as_str().map_err(rusqlite::Error::from)?;
+    Ok(Arrived { arrival: Arrival(row.get(10)?), activity: activity(tenant, row)? })
 }
 
 fn activity(tenant: &str, row: &Row<'_>) -> Result<Activity<'static>, ReadError> {

@@ -1,7 +1,7 @@
 //! The tables of the SQLite store, their version, and how connections are set up.
 //!
-//! Invariant: a file that this module has prepared has exactly [`VERSION`]'s tables; any other version is refused, not
-//! guessed at. Texts compare by their bytes (`BINARY`), which is the order that queries promise.
+//! Invariant: a file that this module has prepared has exactly [`VERSION`]'s tables: an older one is brought up in one
+//! transaction, a newer one is refused, not guessed at. Texts compare by their bytes (`BINARY`), which is the order that queries promise.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::OpenError;
 use crate::cursor::CursorKey;
 
 /// The version of the schema, in `PRAGMA user_version`.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// How long a write waits for a lock that someone else holds: whoever retries is the caller, who can be told to stop.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
@@ -30,7 +30,7 @@ const CHECKPOINT_PAGES: i64 = 8192;
 /// What remains of the write-ahead log after that.
 const WAL_LIMIT_BYTES: i64 = 64 * 1024 * 1024;
 
-/// `seq` is the order of arrival. Tenants are numbered because each index repeats them; lists and objects are kept as
+/// The tables of version 1. `seq` is the order of arrival. Tenants are numbered because each index repeats them; lists and objects are kept as
 /// JSON, being read back whole only. Ids have no declared type, being bytes or text (`id`); `link` and `bucket` belong to
 /// `links`.
 const TABLES: &str = "
@@ -65,6 +65,12 @@ CREATE TABLE link (
 CREATE TABLE bucket (bucket INTEGER PRIMARY KEY, earliest INTEGER NOT NULL, latest INTEGER NOT NULL);
 ";
 
+/// What each later version added, from the second on.
+const MIGRATIONS: [&str; 1] = [
+    // Rows that came past the topic and are to be published.
+    "CREATE TABLE unpublished (seq INTEGER PRIMARY KEY);",
+];
+
 /// Sets up the writing connection, and the tables where the file is new.
 pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |operation| move |source| OpenError::Sqlite { path: path.to_owned(), operation, source };
@@ -78,14 +84,25 @@ pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError
     if tables > 0 && application_id != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.to_owned(), found: application_id });
     }
-    if tables > 0 && found != VERSION {
+    if tables > 0 && !(1..=VERSION).contains(&found) {
         return Err(OpenError::OtherVersion { path: path.to_owned(), found, expected: VERSION });
     }
     set_up_writer(connection).map_err(sqlite("set up"))?;
     if tables == 0 {
         create_tables(connection).map_err(sqlite("create the tables"))?;
+    } else if found < VERSION {
+        migrate(connection, found).map_err(sqlite("bring the tables up to date"))?;
     }
     Ok(())
+}
+
+fn migrate(connection: &mut Connection, from: i64) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in &MIGRATIONS[from as usize - 1..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
 }
 
 fn set_up_writer(connection: &Connection) -> Result<(), rusqlite::Error> {
@@ -104,6 +121,9 @@ fn set_up_writer(connection: &Connection) -> Result<(), rusqlite::Error> {
 fn create_tables(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
+    for migration in MIGRATIONS {
+        transaction.execute_batch(migration)?;
+    }
     transaction.execute(
         "INSERT INTO meta (name, value) VALUES ('cursor_key', randomblob(16)),
          ('store_id', lower(hex(randomblob(16))))",

@@ -42,7 +42,27 @@ fn refuses_files_that_are_not_its_own() {
     drop(SqliteStore::open(&path).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = SqliteStore::open(&path).err().unwrap();
-    assert!(matches!(error, OpenError::OtherVersion { found: 99, expected: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::OtherVersion { found: 99, expected: schema::VERSION, .. }), "{error}");
+}
+
+#[test]
+fn brings_files_of_older_versions_up_to_date() {
+    let folder = folder();
+    let path = folder.path().join("activities.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let old = activity(r#"{"id":"old","tenant":"t","action":"a"}"#);
+    store.insert_batch(std::slice::from_ref(&old)).unwrap();
+    let cursor_key = store.cursor_key();
+    drop(store);
+    // What version 1 had: no more than this was added since.
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("DROP TABLE unpublished; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.get("t", "old").unwrap().as_ref(), Some(&old));
+    assert!(store.cursor_key() == cursor_key);
+    store.insert_unpublished(&[activity(r#"{"id":"new","tenant":"t","action":"a"}"#)]).unwrap();
+    assert_eq!(store.unpublished_count().unwrap(), 1);
 }
 
 #[test]
@@ -75,6 +95,14 @@ fn every_query_walks_an_index_in_the_order_of_the_answer() {
         &[
             "SEARCH link USING PRIMARY KEY (bucket=? AND role=? AND tenant_id=? AND entity_id=? AND occurred_at>? \
            AND (occurred_at,id)<(?,?))",
+        ],
+    );
+    check(
+        read::UNPUBLISHED,
+        &[
+            "SCAN unpublished",
+            "SEARCH activity USING INTEGER PRIMARY KEY (rowid=?)",
+            "SEARCH tenant USING INTEGER PRIMARY KEY (rowid=?)",
         ],
     );
     // One short row for every 8,192 activities: reading them all and sorting them is cheap.

@@ -10,8 +10,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 
 use super::id::StoredId;
 use super::links::LinkWriter;
+use super::unpublished::{self, Marks, Source};
 use crate::activity::Activity;
-use crate::store::Inserted;
+use crate::store::{Arrival, Inserted};
 use crate::text::Text;
 
 /// The most tenants whose numbers are remembered; beyond it they are looked up again.
@@ -34,15 +35,26 @@ impl Writer {
         Self { connection, tenants: HashMap::new() }
     }
 
+    /// As `Store::mark_published`.
+    pub fn mark_published(&mut self, arrivals: &[Arrival]) -> Result<(), rusqlite::Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        unpublished::remove(&transaction, arrivals)?;
+        transaction.commit()
+    }
+
     /// As `SqliteStore::checkpoint`.
     pub fn checkpoint(&self) -> Result<(), rusqlite::Error> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
     }
 
-    /// As `Store::insert_batch`.
-    pub fn insert_batch(&mut self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, rusqlite::Error> {
+    /// As `Store::insert_batch`, or as `Store::insert_unpublished`.
+    pub fn insert_batch(
+        &mut self,
+        activities: &[Activity<'_>],
+        source: Source,
+    ) -> Result<Vec<Inserted>, rusqlite::Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = insert_all(&transaction, &mut self.tenants, activities);
+        let result = insert_all(&transaction, &mut self.tenants, activities, source);
         match result.and_then(|inserted| transaction.commit().map(|()| inserted)) {
             Ok(inserted) => Ok(inserted),
             Err(error) => {
@@ -58,8 +70,10 @@ fn insert_all(
     transaction: &Transaction<'_>,
     tenants: &mut HashMap<String, i64>,
     activities: &[Activity<'_>],
+    source: Source,
 ) -> Result<Vec<Inserted>, rusqlite::Error> {
     let mut insert = transaction.prepare_cached(INSERT)?;
+    let mut marks = Marks::new(transaction, source)?;
     let mut links = LinkWriter::new(transaction)?;
     let mut json = Json::default();
     let mut inserted = Vec::with_capacity(activities.len());
@@ -68,7 +82,11 @@ fn insert_all(
         let id = StoredId::new(&activity.id);
         let outcome = insert_one(&mut insert, &mut json, tenant_id, &id, activity)?;
         if outcome == Inserted::Stored {
-            links.add(transaction.last_insert_rowid(), tenant_id, &id, activity)?;
+            let seq = transaction.last_insert_rowid();
+            links.add(seq, tenant_id, &id, activity)?;
+            marks.stored(seq)?;
+        } else {
+            marks.found(tenant_id, &id)?;
         }
         inserted.push(outcome);
     }

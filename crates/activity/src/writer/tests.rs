@@ -7,7 +7,7 @@ use crate::cloud_event::CloudEvent;
 use crate::cursor::CursorKey;
 use crate::query::{Page, Query};
 use crate::sqlite::SqliteStore;
-use crate::store::StoreError;
+use crate::store::{Arrival, Arrived, StoreError};
 use crate::testing::activity;
 
 fn record(offset: i64, value: Option<&[u8]>) -> ReceivedRecord {
@@ -79,6 +79,18 @@ fn a_store_that_fails_keeps_the_batch() {
             Err(failed())
         }
         fn count(&self, _: Option<&str>) -> Result<u64, StoreError> {
+            Err(failed())
+        }
+        fn insert_unpublished(&self, _: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+            Err(failed())
+        }
+        fn unpublished(&self, _: usize) -> Result<Vec<Arrived>, StoreError> {
+            Err(failed())
+        }
+        fn mark_published(&self, _: &[Arrival]) -> Result<(), StoreError> {
+            Err(failed())
+        }
+        fn unpublished_count(&self) -> Result<u64, StoreError> {
             Err(failed())
         }
         fn cursor_key(&self) -> CursorKey {

@@ -23,13 +23,16 @@ fn later_sources_win() {
         "kafka = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:1\"\ndata_dir = \"file\"\n[activity]\npartitions = 5\n";
     let config = load(file, &[], UpArgs::default()).unwrap();
     assert_eq!((config.kafka.port(), config.http.port()), (1, 1));
-    assert_eq!(config.activity, ActivityConfig { partitions: 5, dlq_partitions: 1 });
+    assert_eq!(config.activity, ActivityConfig { partitions: 5, ..ActivityConfig::default() });
 
     let environment =
         [("TIDINGS_HTTP", "127.0.0.1:2"), ("TIDINGS_ACTIVITY_DLQ_PARTITIONS", "2"), ("HOME", "/")];
     let config = load(file, &environment, UpArgs::default()).unwrap();
     assert_eq!((config.kafka.port(), config.http.port()), (1, 2));
-    assert_eq!(config.activity, ActivityConfig { partitions: 5, dlq_partitions: 2 });
+    assert_eq!(
+        config.activity,
+        ActivityConfig { partitions: 5, dlq_partitions: 2, ..ActivityConfig::default() }
+    );
 
     let flags = UpArgs { http: Some("localhost:3".to_owned()), ..UpArgs::default() };
     let config = load(file, &environment, flags).unwrap();
@@ -79,7 +82,8 @@ fn bad_settings_name_their_place() {
     check(
         "[activity]\nsize = 1",
         &[],
-        "FILE: activity.size: no such setting; there are partitions, dlq_partitions",
+        "FILE: activity.size: no such setting; there are partitions, dlq_partitions, ack_timeout_ms, \
+         breaker_failures, breaker_open_ms, spool_max_bytes",
     );
     check(
         "",

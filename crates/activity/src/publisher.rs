@@ -1,0 +1,237 @@
+//! Brings to the topic what was kept past it, once the cluster is back.
+//!
+//! Owns one thread. It empties the spool (into the store if that is back, else onto the topic), then sends what the store
+//! has marked as unpublished, oldest first, and takes the marks off. Invariants: a mark goes only after the
+//! acknowledgement; nothing is sent again in one run of the program because a mark could not be taken off. Should the
+//! program end between the two, records come twice, with the same id: the writer, and whoever reads the topic, know them
+//! by that. While nothing is kept the thread sleeps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tidings::{KafkaFault, Record, ResilientProducer, SendError};
+use tokio::sync::watch;
+
+use crate::api::Topics;
+use crate::fallback;
+use crate::ingest;
+use crate::limits::PUBLISH_BATCH;
+use crate::metrics::ActivityMetrics;
+use crate::spool::{Frame, Spool};
+use crate::store::{Arrival, Store};
+
+/// Between two attempts while the cluster, or the store, takes nothing.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Wakes and ends the publisher.
+#[derive(Debug, Default)]
+pub struct Wake {
+    state: Mutex<WakeState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct WakeState {
+    rung: bool,
+    stopping: bool,
+    ended: bool,
+}
+
+impl Wake {
+    /// There is something to publish.
+    pub fn ring(&self) {
+        self.state.lock().rung = true;
+        self.changed.notify_all();
+    }
+
+    /// Asks the publisher to end, and waits for that until `deadline`.
+    pub fn stop(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        state.stopping = true;
+        self.changed.notify_all();
+        self.changed.wait_while_until(&mut state, |state| !state.ended, deadline);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.state.lock().stopping
+    }
+
+    /// Waits until it is rung, or for `limit`.
+    fn wait(&self, limit: Option<Duration>) {
+        let mut state = self.state.lock();
+        let idle = |state: &mut WakeState| !state.rung && !state.stopping;
+        match limit {
+            // What rings meanwhile can do no more than this wait will.
+            Some(limit) => {
+                self.changed.wait_while_for(&mut state, |state| !state.stopping, limit);
+            }
+            None => self.changed.wait_while(&mut state, idle),
+        }
+        state.rung = false;
+    }
+}
+
+/// What the thread needs.
+pub struct Publisher {
+    /// Sends; its breaker is everybody's, so that this is what finds out that the cluster is back.
+    pub producer: ResilientProducer,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Nothing is sent before the topic exists: sending would create it with other settings.
+    pub topics: watch::Receiver<Topics>,
+    /// What is marked.
+    pub store: Arc<dyn Store>,
+    /// What the store did not take.
+    pub spool: Option<Spool>,
+    /// Wakes and ends it.
+    pub wake: Arc<Wake>,
+    /// Where to count.
+    pub metrics: ActivityMetrics,
+}
+
+enum Step {
+    /// There may be more.
+    Progress,
+    /// Nothing is left.
+    Idle,
+    /// Something does not take anything now.
+    Blocked,
+}
+
+struct Run {
+    publisher: Publisher,
+    /// On the topic, and still marked.
+    published: Vec<Arrival>,
+    /// After a failure one record at a time finds out whether it goes on.
+    failing: bool,
+}
+
+impl Publisher {
+    /// Starts the thread.
+    pub fn start(self) -> std::io::Result<()> {
+        let mut run = Run { publisher: self, published: Vec::new(), failing: false };
+        std::thread::Builder::new()
+            .name("activity publisher".to_owned())
+            .spawn(move || {
+                run.run();
+                let mut state = run.publisher.wake.state.lock();
+                state.ended = true;
+                run.publisher.wake.changed.notify_all();
+            })
+            .map(drop)
+    }
+
+    fn topics_ready(&self) -> bool {
+        *self.topics.borrow() == Topics::Ready
+    }
+}
+
+impl Run {
+    fn run(&mut self) {
+        while !self.publisher.wake.is_stopping() {
+            match self.step() {
+                Step::Progress => {}
+                Step::Idle => self.publisher.wake.wait(None),
+                Step::Blocked => self.publisher.wake.wait(Some(RETRY)),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        let Publisher { store, spool, metrics, .. } = &self.publisher;
+        if !self.published.is_empty() {
+            if let Err(error) = store.mark_published(&self.published) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "marks cannot be taken off yet");
+                return Step::Blocked;
+            }
+            self.published.clear();
+        }
+        if let Some(spool) = spool {
+            metrics.spool_bytes.set(spool.pending_bytes() as i64);
+            match spool.next_frame() {
+                Ok(None) => {}
+                Ok(Some(frame)) => return self.empty_spool(spool, &frame),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be read");
+                    return Step::Blocked;
+                }
+            }
+        }
+        self.publish()
+    }
+
+    fn empty_spool(&self, spool: &Spool, frame: &Frame) -> Step {
+        let Publisher { store, producer, topic, .. } = &self.publisher;
+        let activities = fallback::read(frame.events.iter().map(Vec::as_slice));
+        let mut moved = store.insert_unpublished(&activities).is_ok();
+        if !moved && self.publisher.topics_ready() {
+            let records: Vec<Record> =
+                activities.iter().map(|activity| ingest::record(topic, activity)).collect();
+            moved = producer.send_batch_blocking(&records).iter().all(|result| match result {
+                Ok(_) => true,
+                Err(error) => is_hopeless(error),
+            });
+        }
+        if !moved {
+            return Step::Blocked;
+        }
+        match spool.done(frame) {
+            Ok(()) => Step::Progress,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be emptied");
+                Step::Blocked
+            }
+        }
+    }
+
+    fn publish(&mut self) -> Step {
+        let Publisher { store, producer, topic, metrics, .. } = &self.publisher;
+        let found = store.unpublished_count().and_then(|count| {
+            metrics.unpublished.set(count as i64);
+            store.unpublished(if self.failing { 1 } else { PUBLISH_BATCH })
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what is unpublished cannot be read"
+                );
+                return Step::Blocked;
+            }
+        };
+        if found.is_empty() {
+            return Step::Idle;
+        }
+        if !self.publisher.topics_ready() {
+            return Step::Blocked;
+        }
+        let records: Vec<Record> =
+            found.iter().map(|arrived| ingest::record(topic, &arrived.activity)).collect();
+        let results = producer.send_batch_blocking(&records);
+        self.failing = false;
+        for (arrived, result) in found.iter().zip(results) {
+            match result {
+                Ok(_) => {}
+                Err(error) if is_hopeless(&error) => {
+                    let id = arrived.activity.id.as_str();
+                    tracing::error!(%error, id, "an activity is in the store and will not be on the topic");
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "what was kept cannot be published yet");
+                    self.failing = true;
+                    continue;
+                }
+            }
+            metrics.published.inc();
+            self.published.push(arrived.arrival);
+        }
+        if self.published.is_empty() { Step::Blocked } else { Step::Progress }
+    }
+}
+
+/// Whether the topic will never take this record: it must not hold up the others for ever.
+fn is_hopeless(error: &SendError) -> bool {
+    matches!(error, SendError::Refused { fault: KafkaFault::RecordTooLarge, .. })
+}

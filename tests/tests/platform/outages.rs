@@ -1,0 +1,320 @@
+//! The cluster, the store, or both are away: activities are accepted all the same, each is stored once, and the topic
+//! has them all when the cluster is back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tidings_tests::{Http, Launch, Response, Tidings, until};
+
+use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_stored};
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+/// The services on a cluster that the test stops and starts, with short times.
+fn services(bootstrap: &str, data_dir: &Path) -> Launch {
+    Launch::up_on(bootstrap, data_dir)
+        .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
+        .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "500")
+}
+
+/// Settled: the writer runs, so that nothing of what follows is about its start.
+#[track_caller]
+fn until_streaming(http: &Http) {
+    until("activities go by the stream", || {
+        let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
+        (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
+    });
+}
+
+#[track_caller]
+fn via(answer: &Response) -> String {
+    answer.expect(200)["results"][0]["via"].as_str().expect("an answer says how").to_owned()
+}
+
+/// How often each id of a tenant stands on the topic.
+fn ids_on_topic(kafka: &tidings_tests::Kafka, tenant: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for record in kafka.read_all("activities") {
+        if record.key.as_deref() == Some(tenant.as_bytes()) {
+            *counts.entry(record.header("ce_id").expect("an event has an id")).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+#[track_caller]
+fn until_all_published(http: &Http) {
+    until("all that was kept is published", || {
+        let unpublished = http.metric("tidings_activity_unpublished")?;
+        let spooled = http.metric("tidings_activity_spool_bytes")?;
+        (unpublished == 0.0 && spooled == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_cluster_that_hangs_costs_one_deadline_and_then_nothing() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let platform = services(&broker.bootstrap(), data.path())
+        .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "600000")
+        .start();
+    let http = platform.http();
+    until_streaming(&http);
+    broker.signal(Signal::STOP);
+    let mut slowest = Duration::ZERO;
+    for number in 0..5 {
+        let begun = Instant::now();
+        let answer = http.post(ACTIVITIES, &activity("acme", &format!("slow-{number}"), number));
+        slowest = slowest.max(begun.elapsed());
+        assert_eq!(via(&answer), "fallback");
+    }
+    assert!(slowest < TIMEOUT + Duration::from_millis(1500), "{slowest:?}");
+    assert_eq!(http.metric("tidings_produce_breaker_state"), Some(2.0));
+    let mut took: Vec<Duration> = (0..100)
+        .map(|number| {
+            let begun = Instant::now();
+            let answer = http.post(ACTIVITIES, &activity("acme", &format!("fast-{number}"), number));
+            assert_eq!(via(&answer), "fallback");
+            begun.elapsed()
+        })
+        .collect();
+    took.sort();
+    println!(
+        "hung: slowest {slowest:?}; breaker open, store write included: median {:?}, p99 {:?}",
+        took[50], took[98]
+    );
+    assert!(took[50] < TIMEOUT / 4, "{took:?}");
+    // What the fallback took is found at once.
+    assert_eq!(stored_ids(&http, "acme").len(), 105);
+    assert_eq!(http.metric("tidings_activity_fallback_total"), Some(105.0));
+    broker.signal(Signal::CONT);
+}
+
+#[test]
+fn what_was_kept_is_published_later_and_in_order() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let platform = services(&address, data.path()).start();
+    let http = platform.http();
+    until_streaming(&http);
+    broker.kill_now();
+    // What is sent before the breaker opens may reach the cluster late; what comes then never leaves.
+    until("the breaker is open", || {
+        http.post(ACTIVITIES, &activity("opening", "it", 0)).expect(200);
+        (http.metric("tidings_produce_breaker_state") == Some(2.0)).then_some(())
+    });
+    let batch: Vec<Value> =
+        (0..700).map(|number| activity("acme", &format!("{number:03}"), number)).collect();
+    assert_eq!(via(&http.post(ACTIVITIES, &Value::Array(batch))), "fallback");
+    let lines: Vec<String> =
+        (0..10).map(|number| activity("acme", &format!("line-{number}"), number).to_string()).collect();
+    let results = http.post_ndjson(ACTIVITIES, &lines.join("\n")).ndjson();
+    assert!(results.iter().all(|result| result["via"] == "fallback"), "{results:?}");
+    assert_eq!(stored_ids(&http, "acme").len(), 710);
+    until("the marks are counted", || {
+        (http.metric("tidings_activity_unpublished") >= Some(711.0)).then_some(())
+    });
+
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    until_all_published(&http);
+    let on_topic = ids_on_topic(&broker.kafka(), "acme");
+    assert_eq!((on_topic.len(), on_topic.values().max()), (710, Some(&1)));
+    let order: Vec<String> = broker
+        .kafka()
+        .read_all("activities")
+        .iter()
+        .filter(|record| record.key.as_deref() == Some(b"acme"))
+        .filter_map(|record| record.header("ce_id").filter(|id| !id.starts_with("line")))
+        .collect();
+    assert!(order.is_sorted(), "one tenant's order is kept within the outage");
+    until_streaming(&http);
+    assert!(stored_ids(&http, "acme").values().all(|count| *count == 1));
+}
+
+#[test]
+fn without_cluster_and_store_it_is_503_or_the_spool() {
+    let (engine, data, spooling) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let without = services(&address, data.path()).start();
+    until_streaming(&without.http());
+    let down = StoreDown::begin(data.path());
+    broker.signal(Signal::STOP);
+    let refused = without.http().post(ACTIVITIES, &activity("refused", "refused", 0));
+    refused.expect(503);
+    assert!(refused.header("retry-after").is_some());
+    broker.signal(Signal::CONT);
+    down.end();
+    drop(without);
+
+    let launch =
+        || services(&address, spooling.path()).environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "200000");
+    let platform = launch().start();
+    until_streaming(&platform.http());
+    broker.kill_now();
+    let down = StoreDown::begin(spooling.path());
+    let http = platform.http();
+    for number in 0..20 {
+        let answer = http.post(ACTIVITIES, &activity("acme", &format!("spooled-{number}"), number));
+        assert_eq!(via(&answer), "spool");
+    }
+    assert!(http.metric("tidings_activity_spool_bytes") > Some(0.0));
+    let much: Vec<Value> =
+        (0..1000).map(|number| activity("acme", &format!("much-{number}"), number)).collect();
+    http.post(ACTIVITIES, &Value::Array(much)).expect(503);
+    // The spool outlives a kill; then the store is back, and after that the cluster.
+    platform.kill_now();
+    down.end();
+    let platform = launch().start();
+    assert_eq!(until_stored(&platform.http(), "acme", 20).len(), 20);
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    until_all_published(&platform.http());
+    let on_topic = ids_on_topic(&broker.kafka(), "acme");
+    assert_eq!((on_topic.len(), on_topic.contains_key("spooled-19")), (20, true));
+    assert!(stored_ids(&platform.http(), "acme").values().all(|count| *count == 1));
+}
+
+/// What the load of an outage was answered.
+#[derive(Default)]
+struct Accepted {
+    by_via: BTreeMap<String, BTreeSet<String>>,
+    refused: usize,
+}
+
+impl Accepted {
+    fn ids(&self) -> BTreeSet<&String> {
+        self.by_via.values().flatten().collect()
+    }
+}
+
+/// Posts until `done`, wherever the platform is at the moment.
+fn load(name: usize, platform: &Mutex<Option<Tidings>>, done: &AtomicBool, accepted: &Mutex<Accepted>) {
+    for number in 0.. {
+        if done.load(Ordering::Relaxed) {
+            return;
+        }
+        let http = until("the platform runs", || platform.lock().unwrap().as_ref().map(Tidings::http));
+        let id = format!("{name}-{number}");
+        let body = activity("acme", &id, number).to_string();
+        let headers = [("content-type", "application/json")];
+        // Without a whole answer nobody knows what became of it.
+        let Ok(answer) = http.attempt("POST", ACTIVITIES, &headers, body.as_bytes()) else { continue };
+        let mut accepted = accepted.lock().unwrap();
+        match answer.status {
+            200 => {
+                let via = answer.json()["results"][0]["via"].as_str().unwrap().to_owned();
+                accepted.by_via.entry(via).or_default().insert(id);
+            }
+            503 => accepted.refused += 1,
+            other => panic!("{other}: {}", answer.text()),
+        }
+    }
+}
+
+/// The cluster hangs, is killed and comes back, and the platform is killed in the middle of each, under load.
+#[test]
+fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let start = || {
+        let platform = services(&address, data.path());
+        platform.environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "50000000").start()
+    };
+    let platform = Mutex::new(Some(start()));
+    let (done, accepted) = (AtomicBool::new(false), Mutex::new(Accepted::default()));
+    let http = || platform.lock().unwrap().as_ref().unwrap().http();
+    until_streaming(&http());
+    let until_more = |via: &str, more: usize| {
+        let count = || accepted.lock().unwrap().by_via.get(via).map_or(0, BTreeSet::len);
+        let enough = count() + more;
+        until(&format!("{more} more are accepted by {via}"), || (count() >= enough).then_some(()));
+    };
+    let restart = || {
+        let old = platform.lock().unwrap().take();
+        old.unwrap().kill_now();
+        *platform.lock().unwrap() = Some(start());
+    };
+    let broker = std::thread::scope(|scope| {
+        for name in 0..4 {
+            let (platform, done, accepted) = (&platform, &done, &accepted);
+            scope.spawn(move || load(name, platform, done, accepted));
+        }
+        until_more("stream", 50);
+        broker.signal(Signal::STOP);
+        until_more("fallback", 50);
+        broker.signal(Signal::CONT);
+        until_more("stream", 50);
+        broker.kill_now();
+        until_more("fallback", 50);
+        restart();
+        until_more("fallback", 50);
+        let down = StoreDown::begin(data.path());
+        until_more("spool", 20);
+        let old = platform.lock().unwrap().take();
+        old.unwrap().kill_now();
+        down.end();
+        *platform.lock().unwrap() = Some(start());
+        until_more("fallback", 20);
+        let broker = Launch::broker(engine.path()).at(&address).start();
+        until_more("stream", 50);
+        restart();
+        until_more("stream", 50);
+        done.store(true, Ordering::Relaxed);
+        broker
+    });
+    until_all_published(&http());
+    let accepted = accepted.into_inner().unwrap();
+    let ids = accepted.ids();
+    let stored = until_stored(&http(), "acme", ids.len());
+    let on_topic = ids_on_topic(&broker.kafka(), "acme");
+    let counts: Vec<String> =
+        accepted.by_via.iter().map(|(via, ids)| format!("{via} {}", ids.len())).collect();
+    let lost: Vec<_> = ids.iter().filter(|id| !stored.contains_key(**id)).collect();
+    let not_on_topic: Vec<_> = ids.iter().filter(|id| !on_topic.contains_key(**id)).collect();
+    let doubled = stored.values().filter(|count| **count > 1).count();
+    let repeated: usize = on_topic.values().map(|count| count - 1).sum();
+    println!(
+        "accepted {} ({}), refused {}; stored {}, lost {}, doubled {doubled}; on the topic {}, missing {}, \
+         records that repeat an id {repeated}",
+        ids.len(),
+        counts.join(", "),
+        accepted.refused,
+        stored.len(),
+        lost.len(),
+        on_topic.len(),
+        not_on_topic.len(),
+    );
+    assert_eq!((lost.len(), doubled, not_on_topic.len()), (0, 0, 0), "{lost:?} {not_on_topic:?}");
+    assert_eq!(broker.kafka().read_all("activities.dlq").len(), 0);
+}
+
+/// The control: where the marks are taken away, the topic misses what the fallback took, and the comparison sees it.
+#[test]
+fn the_comparison_sees_what_was_never_published() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let platform = services(&address, data.path()).start();
+    until_streaming(&platform.http());
+    broker.kill_now();
+    let batch: Vec<Value> = (0..30).map(|number| activity("acme", &number.to_string(), number)).collect();
+    assert_eq!(via(&platform.http().post(ACTIVITIES, &Value::Array(batch))), "fallback");
+    platform.kill_now();
+    let store = rusqlite::Connection::open(data.path().join("activities.db")).unwrap();
+    assert_eq!(store.execute("DELETE FROM unpublished", ()).unwrap(), 30);
+    drop(store);
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    let platform = services(&address, data.path()).start();
+    until_streaming(&platform.http());
+    until_all_published(&platform.http());
+    assert_eq!(stored_ids(&platform.http(), "acme").len(), 30);
+    assert_eq!(ids_on_topic(&broker.kafka(), "acme").len(), 0);
+}
