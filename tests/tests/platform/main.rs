@@ -7,6 +7,7 @@ mod cleaning;
 mod crashes;
 mod demo;
 mod disks;
+mod express;
 mod failures;
 mod formats;
 mod groups;
