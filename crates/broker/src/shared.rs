@@ -51,11 +51,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The host and port under which this client finds the broker.
+    /// The host and port under which this client finds the broker. Who is on the same machine needs no name for it.
     pub(crate) fn advertised(&self, client: &Client) -> (String, i32) {
         match &self.advertised {
-            Some((host, port)) => (host.clone(), i32::from(*port)),
-            None => (client.local.ip().to_string(), i32::from(client.local.port())),
+            Some((host, port)) if !client.local.ip().is_loopback() => (host.clone(), i32::from(*port)),
+            _ => (client.local.ip().to_string(), i32::from(client.local.port())),
         }
     }
 

@@ -75,6 +75,7 @@ When it is ready it prints one line beginning with `ready` that names the addres
 tidings.toml, with every key this command knows:
   data_dir = \"./tidings-data\"       # TIDINGS_DATA_DIR
   kafka = \"127.0.0.1:9092\"          # TIDINGS_KAFKA
+  advertised = \"tidings.lan:9092\"   # TIDINGS_ADVERTISED
   http = \"127.0.0.1:8080\"           # TIDINGS_HTTP
   host_names = [\"tidings.lan\"]      # TIDINGS_HOST_NAMES, with commas
   bootstrap = \"kafka-1:9092\"        # TIDINGS_BOOTSTRAP

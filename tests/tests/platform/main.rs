@@ -6,6 +6,7 @@ mod activities;
 mod cleaning;
 mod crashes;
 mod demo;
+mod deploy;
 mod disks;
 mod express;
 mod failures;
