@@ -16,4 +16,5 @@ mod hostile;
 mod lifecycle;
 mod store;
 mod support;
+mod tower;
 mod transactions;
