@@ -179,7 +179,7 @@ impl State {
         let bytes: Vec<u8> = self.pending.iter().flat_map(encode).collect();
         write_all_at(&*file, &mut [IoSlice::new(&bytes)], u64::from(self.written) * ENTRY_LEN as u64)?;
         for entry in bytes.chunks_exact(ENTRY_LEN) {
-            if self.written as usize % BLOCK_ENTRIES == 0 {
+            if (self.written as usize).is_multiple_of(BLOCK_ENTRIES) {
                 self.blocks.push(0);
             }
             let block = self.blocks.last_mut().expect("begun with its first entry");
