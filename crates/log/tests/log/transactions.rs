@@ -281,6 +281,43 @@ fn a_damaged_or_missing_transaction_index_is_rebuilt() {
     }
 }
 
+/// An entry that is not what was written would tell consumers to skip something else, and so show aborted records.
+#[test]
+fn a_transaction_index_that_is_damaged_under_a_running_log_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, _) = open(dir.path());
+    let log = create(&data_dir, 0, LogConfig::default());
+    for sequence in 0..3 {
+        send(&log, (1, 0), sequence, 1);
+        end(&log, (1, 0), ABORT);
+    }
+    data_dir.checkpoint().unwrap();
+    let expected = aborted(&log);
+    let path = dir.path().join("orders-0/00000000000000000000.txnindex");
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 3 * 34);
+    for at in 0..bytes.len() {
+        let mut hurt = bytes.clone();
+        hurt[at] ^= 4;
+        std::fs::write(&path, hurt).unwrap();
+        let error = log.aborted_transactions(0, i64::MAX).expect_err("an entry is damaged");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
+        assert!(error.to_string().contains("00000000000000000000.txnindex"), "{error}");
+    }
+    // What comes later is not taken for harm, and what was written before it is checked still.
+    std::fs::write(&path, &bytes).unwrap();
+    send(&log, (1, 0), 3, 1);
+    end(&log, (1, 0), ABORT);
+    data_dir.checkpoint().unwrap();
+    assert_eq!(aborted(&log)[..3], expected);
+    std::fs::write(&path, [&[1][..], &std::fs::read(&path).unwrap()[1..]].concat()).unwrap();
+    log.aborted_transactions(0, i64::MAX).expect_err("an entry is damaged");
+    drop((log, data_dir));
+    let (data_dir, report) = open(dir.path());
+    assert_eq!(report.rebuilt, [path]);
+    check(&crate::support::log(&data_dir, 0));
+}
+
 /// Power cuts at any moment, with transactions open, ending and ended: what is told of them is what the batches say, and a
 /// transaction whose marker was acknowledged does not open again.
 #[test]
