@@ -11,6 +11,7 @@ use tidings_model::ErrorCode;
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
 use crate::fetch_sessions::FetchSessions;
+use crate::group_configs::GroupConfigs;
 use crate::groups::Groups;
 use crate::handlers::Client;
 use crate::metrics::Metrics;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) may_commit_here: bool,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) group_configs: Arc<GroupConfigs>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) producer_ids: ProducerIds,
     /// For what the storage as a whole has to tell.
