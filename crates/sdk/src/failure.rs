@@ -62,6 +62,11 @@ impl Failure {
         self.causes.push(cause.into());
         self
     }
+
+    /// The error and its causes, separated by colons.
+    pub fn chain(&self) -> String {
+        self.causes.iter().fold(self.error.clone(), |text, cause| format!("{text}: {cause}"))
+    }
 }
 
 /// The topics that belong to the failures of one source topic.
