@@ -83,11 +83,11 @@ pub(crate) fn to_native_headers(headers: &Headers) -> OwnedHeaders {
 /// any member of the group may have committed.
 pub(crate) fn read_metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
     let count = list.count();
+    if count == 0 {
+        return Vec::new();
+    }
     // SAFETY: the list is live, and has `count` elements.
-    let elements = match count {
-        0 => &[],
-        _ => unsafe { slice::from_raw_parts((*list.ptr()).elems, count) },
-    };
+    let elements = unsafe { slice::from_raw_parts((*list.ptr()).elems, count) };
     let bytes = |element: &sys::rd_kafka_topic_partition_t| {
         if element.metadata.is_null() {
             return Vec::new();
