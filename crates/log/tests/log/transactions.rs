@@ -163,6 +163,24 @@ fn what_does_not_belong_to_a_transaction_is_refused_and_changes_nothing() {
     assert_eq!(older.error_code(), ErrorCode::TransactionCoordinatorFenced);
 }
 
+/// A producer may have given up a batch whose answer got lost, aborted its transaction and given the sequence to another
+/// record: that one must not be taken for the first.
+#[test]
+fn a_batch_of_an_ended_transaction_does_not_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, _) = open(dir.path());
+    let log = create(&data_dir, 0, LogConfig::default());
+    for marker in [ABORT, COMMIT] {
+        let (sequence, end_offset) = (log.log_end_offset() as i32 / 2, log.log_end_offset());
+        assert_eq!(send(&log, (1, 0), sequence, 1), end_offset);
+        let again = log.append(batch((1, 0), sequence, 1), options()).expect("a retry");
+        assert!(again.duplicate && again.base_offset == end_offset);
+        end(&log, (1, 0), marker);
+        let error = log.append(batch((1, 0), sequence, 1), verified()).expect_err("another record");
+        assert_eq!(error.error_code(), ErrorCode::OutOfOrderSequenceNumber);
+    }
+}
+
 /// Small segments, so that transactions reach over several.
 fn small_segments() -> LogConfig {
     LogConfig { segment_bytes: 700, index_interval_bytes: 64, ..LogConfig::default() }
