@@ -39,6 +39,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(200);
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 /// How often a flow of records is interrupted for commits and the like.
 const TICK: Duration = Duration::from_millis(5);
+/// How long to wait for room without polling, before partitions are paused: a client that resumes fetches again only after up
+/// to a second, in which fast handlers would run dry. Slow ones have enough until then.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long the last commit may take.
 const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(1_500);
 /// How long a question for the group's commits may take.
@@ -58,6 +61,8 @@ pub(super) struct Runtime {
     /// The source topics subscribed to.
     sources: Vec<Arc<str>>,
     topic_names: Vec<TopicName>,
+    /// Since when too much is in hand.
+    full_since: Option<Instant>,
     next_tick: Instant,
     next_topics: Instant,
     next_refresh: Instant,
@@ -127,6 +132,7 @@ impl Runtime {
             patterns,
             sources: Vec::new(),
             topic_names: Vec::new(),
+            full_since: None,
             next_tick: now,
             next_topics: now,
             next_refresh: now,
@@ -187,7 +193,7 @@ impl Runtime {
                 self.drain()?;
                 return Err(Fatal { reason, is_member: true });
             }
-            let record = self.poll(self.poll_wait())?;
+            let record = if self.waits_for_room() { None } else { self.poll(self.poll_wait())? };
             let is_idle = record.is_none();
             if let Some(record) = record {
                 self.push(record);
@@ -201,6 +207,31 @@ impl Runtime {
             }
         }
         self.drain()
+    }
+
+    /// Waits a little for room where too much is in hand. `false` if polling is in order.
+    fn waits_for_room(&mut self) -> bool {
+        let (is_full, has_room) = {
+            let board = self.board.lock();
+            (board.scheduler.is_full_now(), board.scheduler.has_room())
+        };
+        match self.full_since {
+            None if is_full => self.full_since = Some(Instant::now()),
+            None => return false,
+            Some(_) if has_room => {
+                self.full_since = None;
+                return false;
+            }
+            Some(_) if self.is_stuck() => return false,
+            Some(_) => {}
+        }
+        // Not woken for each result: there may be thousands a second.
+        std::thread::sleep(BUSY_WAIT);
+        true
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.full_since.is_some_and(|since| since.elapsed() > ROOM_WAIT)
     }
 
     /// How long to wait for a record: not beyond what is to be done meanwhile.
@@ -320,7 +351,8 @@ impl Runtime {
 
     /// Pauses what has run too far ahead, and resumes what has room again.
     fn adjust(&mut self) {
-        let (pause, resume) = self.board.lock().scheduler.pauses();
+        let is_stuck = self.is_stuck();
+        let (pause, resume) = self.board.lock().scheduler.pauses(is_stuck);
         // A partition that was taken away meanwhile is refused, and none of our business any more.
         if !pause.is_empty()
             && let Err(error) = self.consumer.pause(&list(&pause))

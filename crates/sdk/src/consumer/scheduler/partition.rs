@@ -128,11 +128,11 @@ impl Scheduler {
         }
     }
 
-    /// Partitions to pause and to resume, so that what is in hand stays bounded.
+    /// Partitions to pause and to resume, so that what is in hand stays bounded. `is_stuck`: too much has been in hand for a while.
     ///
     /// What is paused resumes only when much room is there again: the client then fetches anew.
-    pub(in crate::consumer) fn pauses(&mut self) -> (Vec<PartitionKey>, Vec<PartitionKey>) {
-        let is_full = self.is_full();
+    pub(in crate::consumer) fn pauses(&mut self, is_stuck: bool) -> (Vec<PartitionKey>, Vec<PartitionKey>) {
+        let is_full = is_stuck && self.is_full();
         let has_room = self.in_hand_records <= self.limits.max_buffered_records / 2
             && self.in_hand_bytes <= self.limits.max_buffered_bytes / 2;
         let max_span = self.limits.max_span;
@@ -150,19 +150,25 @@ impl Scheduler {
         (pause, resume)
     }
 
-    /// Whether [`Scheduler::pauses`] would pause this partition: cheap enough to ask for each record.
+    /// Whether the partition is too far ahead: cheap enough to ask for each record.
     pub(in crate::consumer) fn is_over(&self, key: &PartitionKey) -> bool {
         let span = self
             .partitions
             .get(key)
             .and_then(|partition| partition.tracker.as_ref())
             .map_or(0, Tracker::span);
-        self.is_full() || span >= self.limits.max_span
+        span >= self.limits.max_span
     }
 
     /// Whether new partitions begin paused.
     pub(in crate::consumer) fn is_full_now(&self) -> bool {
         self.is_full()
+    }
+
+    /// Whether a good part of what may be in hand is free.
+    pub(in crate::consumer) fn has_room(&self) -> bool {
+        self.in_hand_records <= self.limits.max_buffered_records / 4 * 3
+            && self.in_hand_bytes <= self.limits.max_buffered_bytes / 4 * 3
     }
 
     pub(in crate::consumer) fn has_paused(&self) -> bool {

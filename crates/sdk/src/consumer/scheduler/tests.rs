@@ -203,16 +203,17 @@ fn too_much_in_hand_pauses_and_half_of_it_resumes() {
     for offset in 0..8 {
         scene.push(offset, "");
     }
-    assert!(scene.scheduler.is_over(&key(0)));
-    assert_eq!(scene.scheduler.pauses(), (vec![key(0)], vec![]));
+    assert!(scene.scheduler.is_full_now());
+    assert_eq!(scene.scheduler.pauses(false), (vec![], vec![]), "not for a moment");
+    assert_eq!(scene.scheduler.pauses(true), (vec![key(0)], vec![]));
     for offset in 0..3 {
         let job = scene.take_offsets(&[offset]);
         scene.done(job);
     }
-    assert_eq!(scene.scheduler.pauses(), (vec![], vec![]), "not yet");
+    assert_eq!(scene.scheduler.pauses(true), (vec![], vec![]), "not yet");
     let job = scene.take_offsets(&[3]);
     scene.done(job);
-    assert_eq!(scene.scheduler.pauses(), (vec![], vec![key(0)]));
+    assert_eq!(scene.scheduler.pauses(true), (vec![], vec![key(0)]));
 
     // One record that is never done, and too much done behind it.
     let mut scene = Scene::new(limits(Ordering::Unordered, 1));
@@ -223,5 +224,5 @@ fn too_much_in_hand_pauses_and_half_of_it_resumes() {
         let job = scene.take_offsets(&[offset]);
         scene.done(job);
     }
-    assert_eq!(scene.scheduler.pauses(), (vec![key(0)], vec![]));
+    assert_eq!(scene.scheduler.pauses(true), (vec![key(0)], vec![]));
 }
