@@ -31,7 +31,12 @@ pub struct Launch {
 impl Launch {
     /// The whole platform on free ports, with its data in `data_dir`.
     pub fn up(data_dir: &Path) -> Self {
-        Self::server("up", data_dir).arguments(["--http", "127.0.0.1:0"])
+        Self::up_at("127.0.0.1:0", data_dir)
+    }
+
+    /// The same with its HTTP port at this address.
+    pub fn up_at(http: &str, data_dir: &Path) -> Self {
+        Self::server("up", data_dir).arguments(["--http", http])
     }
 
     /// The broker alone.

@@ -29,7 +29,28 @@ pub fn install(repository: &Path, target: &Path) -> Result<()> {
     for name in ["java-4.4", "java-3.9"] {
         install_java(&programs, name, &installed.join(name))?;
     }
-    install_java_application(&programs.join("streams"), &installed.join("streams"))
+    install_java_application(&programs.join("streams"), &installed.join("streams"))?;
+    install_express(&repository.join("packages/express"), &installed.join("express"))
+}
+
+/// The Express middleware, compiled, with Express beside it: what a user's own application has.
+fn install_express(package: &Path, folder: &Path) -> Result<()> {
+    const FOLDERS: [(&str, &str); 3] = [("src", "ts"), ("test", "mjs"), ("example", "mjs")];
+    let manifests = ["package.json", "package-lock.json", "tsconfig.json"];
+    let mut sources: Vec<PathBuf> = manifests.iter().map(|name| package.join(name)).collect();
+    for (name, extension) in FOLDERS {
+        sources.extend(files_with_extension(&package.join(name), extension)?);
+    }
+    unless_stamped(folder, &sources, || {
+        for source in &sources {
+            let copy = folder.join(source.strip_prefix(package).expect("sources lie in the package"));
+            fs::create_dir_all(copy.parent().expect("a copy lies in the folder"))?;
+            fs::copy(source, copy)?;
+        }
+        let npm = |arguments: &[&str]| run(Command::new("npm").args(arguments).current_dir(folder));
+        npm(&["ci", "--no-audit", "--no-fund", "--loglevel=error"])?;
+        npm(&["run", "--silent", "build"])
+    })
 }
 
 /// `node_modules`, from the committed lock file.

@@ -66,6 +66,8 @@ const SOURCES: &[Source] = &[
             "IncrementalAlterConfigs",
             "OffsetDelete",
             "DescribeCluster",
+            "DescribeLogDirs",
+            "DescribeTopicPartitions",
             "DescribeProducers",
             "DescribeTransactions",
             "ListTransactions",

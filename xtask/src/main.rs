@@ -23,7 +23,7 @@ usage: cargo xtask <task>
 
   test [--only STEP]... [-- ARGUMENTS]
                     everything a change must pass, or only some of its steps: fmt, tidy, clients, codegen,
-                    clippy, build, tests; ARGUMENTS go to `cargo test`
+                    clippy, build, compat, tests; ARGUMENTS go to `cargo test`
   tidy [--update]   layering, module docs, sizes, dependency notes; --update lowers the ratchet to what the code needs
   compat [--only API]...
                     both brokers asked the same, Apache Kafka and ours: a table of APIs, versions and verdicts; fails on

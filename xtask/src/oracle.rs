@@ -13,11 +13,18 @@ use crate::{clients, packages, test};
 
 const TESTS: [&str; 4] = ["clients", "rust", "streams", "sdk"];
 
-/// Compares the brokers, with `arguments` for the comparison; tells whether nothing is left unexplained.
+/// Installs and builds what it needs, then compares the brokers, with `arguments` for the comparison; tells whether nothing
+/// is left unexplained.
 pub fn compat(repository: &Path, arguments: &[String]) -> Result<bool> {
     let target = prepare(repository)?;
+    build(repository)?;
+    compare(repository, &target, arguments)
+}
+
+/// Compares the brokers with what is installed and built already.
+pub fn compare(repository: &Path, target: &Path, arguments: &[String]) -> Result<bool> {
     let table = target.join("compat.md");
-    let mut command = compare(repository, &target)?;
+    let mut command = program(repository, target);
     command.arg("--markdown").arg(&table).args(arguments);
     let passed = command.status().context("run the comparison")?.success();
     println!("the table is in {}", table.display());
@@ -27,23 +34,29 @@ pub fn compat(repository: &Path, arguments: &[String]) -> Result<bool> {
 /// Runs the tests, with `arguments` for `cargo test`; tells whether all passed.
 pub fn run(repository: &Path, arguments: &[String]) -> Result<bool> {
     let target = prepare(repository)?;
-    let mut command = compare(repository, &target)?;
-    command.args(["with-kafka", env!("CARGO"), "test", "--no-fail-fast", "-p", "tidings-tests"]);
+    build(repository)?;
+    let mut command = program(repository, &target);
+    command.args(["with-kafka", env!("CARGO"), "test", "--locked", "--no-fail-fast", "--workspace"]);
     command.args(TESTS.iter().flat_map(|name| ["--test", name])).args(arguments);
     Ok(command.status().context("run the tests")?.success())
 }
 
-/// The program that compares, built with what it compares.
-fn compare(repository: &Path, target: &Path) -> Result<Command> {
+/// Builds both programs as `cargo xtask test` does: another selection of packages would build their dependencies anew.
+fn build(repository: &Path) -> Result<()> {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "tidings-cli", "-p", "tidings-compat"]).current_dir(repository);
+    build.args(["build", "--quiet", "--locked", "--workspace", "--bins"]).current_dir(repository);
     anyhow::ensure!(build.status().context("run cargo build")?.success(), "the programs were not built");
+    Ok(())
+}
+
+/// The program that compares.
+fn program(repository: &Path, target: &Path) -> Command {
     let mut command = Command::new(target.join("debug/tidings-compat"));
     command.current_dir(repository);
     command
         .env("XTASK_TIDINGS_BIN", target.join("debug/tidings"))
         .env("XTASK_CLIENTS", target.join("clients"));
-    Ok(command)
+    command
 }
 
 fn prepare(repository: &Path) -> Result<PathBuf> {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{clients, codegen, packages, tidy};
+use crate::{clients, codegen, oracle, packages, tidy};
 
 /// What a step or the whole run has found.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
@@ -53,6 +53,7 @@ const STEPS: &[Step] = &[
     Step { name: "codegen", run: codegen, needed_by_the_rest: false },
     Step { name: "clippy", run: clippy, needed_by_the_rest: false },
     Step { name: "build", run: build, needed_by_the_rest: true },
+    Step { name: "compat", run: compat, needed_by_the_rest: false },
     Step { name: "tests", run: tests, needed_by_the_rest: false },
 ];
 
@@ -143,6 +144,11 @@ fn build(gate: &Gate<'_>) -> Result<Tally> {
         return Ok(programs);
     }
     cargo_passes(gate, &["test", "--quiet", "--locked", "--workspace", "--no-run"])
+}
+
+/// Both brokers answer alike: Apache Kafka's and ours.
+fn compat(gate: &Gate<'_>) -> Result<Tally> {
+    oracle::compare(gate.repository, &gate.target, &[]).map(Tally::of_one)
 }
 
 /// All tests of all crates, those of `tests/` and their client programs included. Tests that are ignored by default

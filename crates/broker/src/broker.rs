@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::connection::RequestBudget;
 use crate::fetch_sessions::FetchSessions;
 use crate::flushes;
+use crate::group_configs::GroupConfigs;
 use crate::groups::Groups;
 use crate::housekeeping;
 use crate::listener;
@@ -149,8 +150,16 @@ impl Broker {
         let local_addr = listener.local_addr().map_err(refused)?;
         let opening = options.clone();
         let opened = tokio::task::spawn_blocking(move || open(disk, &opening)).await;
-        let Opened { data_dir, recovery, topics, producer_ids, groups, transactions, settings } =
-            opened.map_err(|_| StartError::RuntimeEnded)??;
+        let Opened {
+            data_dir,
+            recovery,
+            topics,
+            producer_ids,
+            groups,
+            group_configs,
+            transactions,
+            settings,
+        } = opened.map_err(|_| StartError::RuntimeEnded)??;
         let clock = options.clock;
         let shared = Arc::new(Shared {
             node_id: settings.int("node.id"),
@@ -169,6 +178,7 @@ impl Broker {
             clock,
             topics,
             groups: groups.clone(),
+            group_configs,
             transactions: transactions.clone(),
             producer_ids,
             data_dir: data_dir.clone(),
@@ -193,6 +203,7 @@ struct Opened {
     topics: TopicRegistry,
     producer_ids: ProducerIds,
     groups: Arc<Groups>,
+    group_configs: Arc<GroupConfigs>,
     transactions: Arc<Transactions>,
     settings: Arc<BrokerSettings>,
 }
@@ -227,8 +238,11 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
     let opened = topics::open::open(&data_dir, &settings)?;
     let metadata = MetadataLog::new(opened.metadata_log, options.clock.clone());
     let producer_ids = ProducerIds::new(metadata.clone(), node_id, opened.next_producer_id);
+    let group_configs = Arc::new(GroupConfigs::new(opened.group_configs, metadata.clone(), settings.clone()));
     let topics = TopicRegistry::new(opened.image, data_dir.clone(), metadata, settings.clone(), node_id);
-    let groups = Arc::new(Groups::new(&settings, Arc::new(topics.clone()), options.clock.clone()));
+    let groups =
+        Groups::new(&settings, Arc::new(topics.clone()), group_configs.clone(), options.clock.clone());
+    let groups = Arc::new(groups);
     if let Some(topic) = topics.by_name(OFFSETS_TOPIC) {
         groups.load(&topic.partitions).map_err(StartError::Groups)?;
     }
@@ -238,7 +252,7 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
         transactions.load(&topic.partitions).map_err(StartError::Transactions)?;
     }
     transactions.abort_orphans(&data_dir.logs());
-    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, transactions, settings })
+    Ok(Opened { data_dir, recovery, topics, producer_ids, groups, group_configs, transactions, settings })
 }
 
 /// Tells what recovery had to do; nothing after a clean end.

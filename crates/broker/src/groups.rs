@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_coordinator::{
-    Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, DeferredResponse, Effects, GroupCoordinator,
-    GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure, TopicDirectory,
-    append_error_to_response,
+    Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, DeferredResponse, Effects, GroupConfigs,
+    GroupCoordinator, GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure,
+    TopicDirectory, append_error_to_response,
 };
 use tidings_log::batch::{BatchBuilder, EndTxnMarker, TransactionResult};
 use tidings_log::{AppendError, AppendOptions, CommitTicket, Origin, PartitionLog};
@@ -33,6 +33,7 @@ const NEVER: i64 = i64::MAX;
 pub(crate) struct Groups {
     settings: GroupSettings,
     topics: Arc<dyn TopicDirectory>,
+    configs: Arc<dyn GroupConfigs>,
     clock: Arc<dyn Clock>,
     /// By partition of the offsets topic; empty until the topic exists.
     shards: RwLock<Arc<[Arc<Shard>]>>,
@@ -64,6 +65,7 @@ impl Groups {
     pub(crate) fn new(
         settings: &BrokerSettings,
         topics: Arc<dyn TopicDirectory>,
+        configs: Arc<dyn GroupConfigs>,
         clock: Arc<dyn Clock>,
     ) -> Groups {
         let usize_of = |name| usize::try_from(settings.int(name)).unwrap_or_default();
@@ -79,6 +81,7 @@ impl Groups {
                 consumer: consumer_settings(settings),
             },
             topics,
+            configs,
             clock,
             shards: RwLock::new(Arc::new([])),
             next_token: AtomicU64::new(0),
@@ -108,8 +111,9 @@ impl Groups {
     }
 
     fn load_shard(&self, log: &Arc<PartitionLog>) -> Result<Arc<Shard>, ReplayLogError> {
-        let mut coordinator =
-            GroupCoordinator::new(self.settings.clone(), random_bits).with_topics(self.topics.clone());
+        let mut coordinator = GroupCoordinator::new(self.settings.clone(), random_bits)
+            .with_topics(self.topics.clone())
+            .with_group_configs(self.configs.clone());
         for_each_batch(log, |batch, records| -> Result<(), ReplayLogError> {
             let producer_id = batch.header.producer_id;
             if let Some(marker) = EndTxnMarker::parse(&batch.bytes) {

@@ -19,7 +19,8 @@ use tidings_wire::messages::{
     delete_groups_request::DeleteGroupsRequest, delete_records_request::DeleteRecordsRequest,
     delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
     describe_configs_request::DescribeConfigsRequest, describe_groups_request::DescribeGroupsRequest,
-    describe_producers_request::DescribeProducersRequest,
+    describe_log_dirs_request::DescribeLogDirsRequest, describe_producers_request::DescribeProducersRequest,
+    describe_topic_partitions_request::DescribeTopicPartitionsRequest,
     describe_transactions_request::DescribeTransactionsRequest, end_txn_request::EndTxnRequest,
     fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
     heartbeat_request::HeartbeatRequest, incremental_alter_configs_request::IncrementalAlterConfigsRequest,
@@ -54,7 +55,9 @@ pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
+pub(crate) mod describe_log_dirs;
 pub(crate) mod describe_producers;
+pub(crate) mod describe_topic_partitions;
 pub(crate) mod describe_transactions;
 pub(crate) mod end_txn;
 pub(crate) mod fetch;
@@ -159,11 +162,11 @@ pub(crate) struct Versions {
 }
 
 macro_rules! served {
-    ($($api:ident $(from $min:literal)? $(up to $max:literal)?: $request:ident => $handler:path;)*) => {
+    ($($api:ident $(from $min:literal)?: $request:ident => $handler:path;)*) => {
         /// Every API that is served besides Produce, Fetch and ApiVersions, whose answers are made differently.
         const PLAIN_APIS: &[(ApiKey, Versions)] = &[$((
             ApiKey::$api,
-            served!(@up_to versions_of::<$request>(<$request>::MIN_VERSION $(.max($min))?) $(, $max)?),
+            versions_of::<$request>(served!(@min $request $(, $min)?)),
         ),)*];
 
         async fn answer_plain(cx: &Cx<'_>, incoming: &mut Incoming) -> Result<Answer, RequestError> {
@@ -177,8 +180,8 @@ macro_rules! served {
             }
         }
     };
-    (@up_to $versions:expr) => { $versions };
-    (@up_to $versions:expr, $max:literal) => { Versions { max: $max, ..$versions } };
+    (@min $request:ident) => { <$request>::MIN_VERSION };
+    (@min $request:ident, $min:literal) => { $min };
 }
 
 const fn versions_of<R: Request>(min: i16) -> Versions {
@@ -205,7 +208,7 @@ served! {
     AddPartitionsToTxn: AddPartitionsToTxnRequest => add_partitions_to_txn::handle;
     AddOffsetsToTxn: AddOffsetsToTxnRequest => add_offsets_to_txn::handle;
     EndTxn: EndTxnRequest => end_txn::handle;
-    WriteTxnMarkers: WriteTxnMarkersRequest => write_txn_markers::handle;
+    WriteTxnMarkers from 1: WriteTxnMarkersRequest => write_txn_markers::handle;
     TxnOffsetCommit: TxnOffsetCommitRequest => txn_offset_commit::handle;
     DescribeConfigs: DescribeConfigsRequest => describe_configs::handle;
     AlterConfigs: AlterConfigsRequest => alter_configs::handle;
@@ -214,9 +217,11 @@ served! {
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => incremental_alter_configs::handle;
     OffsetDelete: OffsetDeleteRequest => offset_delete::handle;
     DescribeCluster: DescribeClusterRequest => describe_cluster::handle;
+    DescribeLogDirs from 1: DescribeLogDirsRequest => describe_log_dirs::handle;
+    DescribeTopicPartitions: DescribeTopicPartitionsRequest => describe_topic_partitions::handle;
     DescribeProducers: DescribeProducersRequest => describe_producers::handle;
     DescribeTransactions: DescribeTransactionsRequest => describe_transactions::handle;
-    ListTransactions up to 1: ListTransactionsRequest => list_transactions::handle;
+    ListTransactions: ListTransactionsRequest => list_transactions::handle;
     ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => consumer_group_heartbeat::handle;
     ConsumerGroupDescribe: ConsumerGroupDescribeRequest => consumer_group_describe::handle;
 }

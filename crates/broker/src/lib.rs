@@ -12,6 +12,7 @@ mod clock;
 mod connection;
 mod fetch_sessions;
 mod flushes;
+mod group_configs;
 mod groups;
 mod handlers;
 mod housekeeping;

@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 
 pub(crate) mod definition;
+pub(crate) mod group;
 pub(crate) mod topic;
 
 pub use definition::SettingError;
 use definition::{Definition, Kind, find};
+use topic::TopicOverrides;
 
 const fn broker(name: &'static str, kind: Kind, default: &'static str) -> Definition {
     Definition { name, kind, default, synonyms: &[] }
@@ -35,12 +37,16 @@ pub(crate) const BROKER_DEFINITIONS: &[Definition] = &[
     broker("fetch.max.bytes", Kind::int(1024), "57671680"),
     broker("group.consumer.assignors", Kind::ListOf(&["uniform", "range"]), "uniform,range"),
     broker("group.consumer.heartbeat.interval.ms", Kind::int(1), "5000"),
+    broker("group.consumer.max.heartbeat.interval.ms", Kind::int(1), "15000"),
+    broker("group.consumer.max.session.timeout.ms", Kind::int(1), "60000"),
     broker("group.consumer.max.size", Kind::int(1), MAX_INT),
     broker(
         "group.consumer.migration.policy",
         Kind::OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]),
         "bidirectional",
     ),
+    broker("group.consumer.min.heartbeat.interval.ms", Kind::int(1), "5000"),
+    broker("group.consumer.min.session.timeout.ms", Kind::int(1), "45000"),
     broker("group.consumer.session.timeout.ms", Kind::int(1), "45000"),
     broker("group.initial.rebalance.delay.ms", Kind::int(0), "0"),
     broker("group.max.session.timeout.ms", Kind::int(1), "1800000"),
@@ -119,6 +125,7 @@ impl BrokerSettings {
                 .ok_or_else(|| SettingError::Unknown { key: key.to_owned(), found: value.to_owned() })?;
             settings.explicit.insert(definition.name, definition.check(value)?);
         }
+        group::check_timeouts(&TopicOverrides::new(), &settings)?;
         Ok(settings)
     }
 

@@ -11,6 +11,7 @@ use tidings_model::ErrorCode;
 use crate::clock::Clock;
 use crate::connection::RequestBudget;
 use crate::fetch_sessions::FetchSessions;
+use crate::group_configs::GroupConfigs;
 use crate::groups::Groups;
 use crate::handlers::Client;
 use crate::metrics::Metrics;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) may_commit_here: bool,
     pub(crate) topics: TopicRegistry,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) group_configs: Arc<GroupConfigs>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) producer_ids: ProducerIds,
     /// For what the storage as a whole has to tell.
@@ -51,11 +53,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The host and port under which this client finds the broker.
+    /// The host and port under which this client finds the broker. Who is on the same machine needs no name for it.
     pub(crate) fn advertised(&self, client: &Client) -> (String, i32) {
         match &self.advertised {
-            Some((host, port)) => (host.clone(), i32::from(*port)),
-            None => (client.local.ip().to_string(), i32::from(client.local.port())),
+            Some((host, port)) if !client.local.ip().is_loopback() => (host.clone(), i32::from(*port)),
+            _ => (client.local.ip().to_string(), i32::from(client.local.port())),
         }
     }
 

@@ -26,12 +26,13 @@ pub(crate) mod records;
 
 use crate::metadata_log::{MetadataLog, WriteError};
 use crate::settings::BrokerSettings;
-use crate::settings::topic::TopicOverrides;
+use crate::settings::topic::{TOPIC_DEFINITIONS, TopicOverrides};
 use error::TopicError;
 use image::{Image, Topic};
 use plan::{
     ConfigChange, MAX_PARTITIONS_PER_REQUEST, NewTopic, PlannedTopic, check_brokers, plan_configs, plan_topic,
 };
+use records::ConfigOwner;
 
 /// Keeps what topics there are; cheap to clone.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ struct Inner {
 /// A topic that a client asked for, as it was made or would be.
 #[derive(Clone, Debug)]
 pub(crate) struct CreatedTopic {
-    /// Zero where the request was only checked.
+    /// Of nothing where the request was only checked.
     pub(crate) id: TopicId,
     pub(crate) partition_count: i32,
     pub(crate) overrides: TopicOverrides,
@@ -198,9 +199,9 @@ impl Inner {
         if total > i64::from(MAX_PARTITIONS_PER_REQUEST) {
             return new.iter().map(|_| Err(TopicError::TooManyPartitions)).collect();
         }
-        let id_of = |_: &PlannedTopic| if validate_only { TopicId::ZERO } else { new_topic_id() };
+        // A topic that is only checked has an id, too, as in Kafka: one that nothing will have.
         let topics: Vec<(PlannedTopic, TopicId)> =
-            planned.iter().flatten().map(|topic| (topic.clone(), id_of(topic))).collect();
+            planned.iter().flatten().map(|topic| (topic.clone(), new_topic_id())).collect();
         let stored = if validate_only || topics.is_empty() { Ok(()) } else { self.store(&topics).await };
         let mut ids = topics.iter().map(|(_, id)| *id);
         let mut results = Vec::with_capacity(planned.len());
@@ -255,7 +256,10 @@ impl Inner {
                 records.push(records::partition_record(*id, partition, self.node_id).map_err(storage)?);
             }
             for (key, value) in &topic.overrides {
-                records.push(records::config_record(&topic.name, key, Some(value)).map_err(storage)?);
+                records.push(
+                    records::config_record((ConfigOwner::Topic, &topic.name), key, Some(value))
+                        .map_err(storage)?,
+                );
             }
         }
         let logs = self.create_logs(logs).await?;
@@ -387,17 +391,18 @@ impl Inner {
     ) -> Result<(), TopicError> {
         let topic = self.image.read().by_name(name).cloned().ok_or(TopicError::UnknownName)?;
         let current = if replace { TopicOverrides::new() } else { topic.overrides.clone() };
-        let overrides = plan_configs(&current, changes, &self.settings)?;
+        let overrides = plan_configs(TOPIC_DEFINITIONS, &current, changes, &self.settings)?;
         if validate_only || overrides == topic.overrides {
             return Ok(());
         }
         let mut records = Vec::new();
         for key in topic.overrides.keys().filter(|key| !overrides.contains_key(*key)) {
-            records.push(records::config_record(name, key, None).map_err(storage)?);
+            records.push(records::config_record((ConfigOwner::Topic, name), key, None).map_err(storage)?);
         }
         for (key, value) in overrides.iter().filter(|(key, value)| topic.overrides.get(*key) != Some(*value))
         {
-            records.push(records::config_record(name, key, Some(value)).map_err(storage)?);
+            records
+                .push(records::config_record((ConfigOwner::Topic, name), key, Some(value)).map_err(storage)?);
         }
         self.metadata.write_to_make_room(&records).await.map_err(storage)?;
         let config = self.log_config(name, &overrides);

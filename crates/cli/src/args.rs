@@ -75,6 +75,7 @@ When it is ready it prints one line beginning with `ready` that names the addres
 tidings.toml, with every key this command knows:
   data_dir = \"./tidings-data\"       # TIDINGS_DATA_DIR
   kafka = \"127.0.0.1:9092\"          # TIDINGS_KAFKA
+  advertised = \"tidings.lan:9092\"   # TIDINGS_ADVERTISED
   http = \"127.0.0.1:8080\"           # TIDINGS_HTTP
   host_names = [\"tidings.lan\"]      # TIDINGS_HOST_NAMES, with commas
   bootstrap = \"kafka-1:9092\"        # TIDINGS_BOOTSTRAP
@@ -86,7 +87,11 @@ tidings.toml, with every key this command knows:
   num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
   [activity]
   partitions = 3                    # TIDINGS_ACTIVITY_PARTITIONS
-  dlq_partitions = 1                # TIDINGS_ACTIVITY_DLQ_PARTITIONS";
+  dlq_partitions = 1                # TIDINGS_ACTIVITY_DLQ_PARTITIONS
+  ack_timeout_ms = 2000             # TIDINGS_ACTIVITY_ACK_TIMEOUT_MS: then the fallback takes what was sent
+  breaker_failures = 5              # TIDINGS_ACTIVITY_BREAKER_FAILURES: in a row, then nobody waits any more
+  breaker_open_ms = 30000           # TIDINGS_ACTIVITY_BREAKER_OPEN_MS: until one request tries again
+  spool_max_bytes = 0               # TIDINGS_ACTIVITY_SPOOL_MAX_BYTES: a file for when the store is away too";
 
 const BROKER_EXAMPLES: &str = "\
 Examples:

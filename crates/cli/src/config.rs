@@ -26,6 +26,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the broker listens.
     pub kafka: SocketAddr,
+    /// The host and port that Kafka clients on other machines are told.
+    pub advertised: Option<(String, u16)>,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
     /// Names besides loopback by which HTTP is addressed; requests to other names are refused.
@@ -92,6 +94,7 @@ impl Default for ActivityConfig {
 struct Settings {
     data_dir: PathBuf,
     kafka: String,
+    advertised: Option<String>,
     http: String,
     host_names: Vec<String>,
     bootstrap: Option<String>,
@@ -108,6 +111,7 @@ impl Default for Settings {
         Settings {
             data_dir: PathBuf::from("./tidings-data"),
             kafka: "127.0.0.1:9092".to_owned(),
+            advertised: None,
             http: "127.0.0.1:8080".to_owned(),
             host_names: Vec::new(),
             bootstrap: None,
@@ -180,6 +184,7 @@ impl Config {
         }
         Ok(Config {
             kafka: listen_address("kafka", &settings.kafka, settings.insecure)?,
+            advertised: settings.advertised.as_deref().map(advertised_address).transpose()?,
             http: listen_address("http", &settings.http, settings.insecure)?,
             data_dir: settings.data_dir,
             host_names: settings.host_names,
@@ -217,6 +222,18 @@ fn listen_address(key: &str, text: &str, insecure: bool) -> anyhow::Result<Socke
         );
     }
     Ok(address)
+}
+
+/// Reads a host and a port that others connect to; the host is their business to resolve.
+fn advertised_address(text: &str) -> anyhow::Result<(String, u16)> {
+    let expected = || format!("advertised: expected HOST:PORT such as tidings.lan:9092, found {text:?}");
+    let (host, port) = text.rsplit_once(':').with_context(expected)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().ok().filter(|port| *port > 0).with_context(expected)?;
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
+        bail!(expected());
+    }
+    Ok((host.to_owned(), port))
 }
 
 /// The broker's settings as text, each with its source.

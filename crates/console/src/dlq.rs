@@ -220,6 +220,8 @@ fn problem(error: InboxError) -> Problem {
         InboxError::TimedOut { .. }
         | InboxError::Read(_)
         | InboxError::Admin(_)
+        | InboxError::Transaction { .. }
+        | InboxError::Overtaken { .. }
         | InboxError::Send { .. } => Problem::unavailable(detail, 1),
     }
 }

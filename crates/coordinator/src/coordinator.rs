@@ -13,13 +13,15 @@ use crate::classic::state::GroupState;
 use crate::consumer::group::ConsumerGroup;
 use crate::effects::append_error_to_response;
 use crate::expiry;
+use crate::group_configs::NoGroupConfigs;
 use crate::offsets::{Offsets, Topics};
 use crate::pending::PendingOffsets;
 use crate::timers::{Timer, Timers};
 use crate::topic_directory::NoTopics;
 use crate::{
-    CommittedOffset, ConsumerGroupTimeouts, CoordinatorRecord, DeferredResponse, Effects, GroupSettings,
-    JoinGroupResponse, Release, Reply, ReplyToken, StorageFailure, SyncGroupResponse, TopicDirectory,
+    CommittedOffset, ConsumerGroupTimeouts, CoordinatorRecord, DeferredResponse, Effects, GroupConfigs,
+    GroupSettings, JoinGroupResponse, Release, Reply, ReplyToken, StorageFailure, SyncGroupResponse,
+    TopicDirectory,
 };
 
 /// A round of expiry ends with the group that reaches this many records, and goes on a moment later: one batch
@@ -55,6 +57,7 @@ pub(crate) enum InFlight {
 /// What all groups of the shard share.
 pub(crate) struct Shard {
     pub(crate) settings: GroupSettings,
+    group_configs: Arc<dyn GroupConfigs>,
     pub(crate) timers: Timers,
     pub(crate) in_flight: VecDeque<(Arc<str>, InFlight)>,
     member_ids: MemberIds,
@@ -97,6 +100,7 @@ impl GroupCoordinator {
             pending: PendingOffsets::default(),
             shard: Shard {
                 settings,
+                group_configs: Arc::new(NoGroupConfigs),
                 timers: Timers::default(),
                 in_flight: VecDeque::new(),
                 member_ids: Box::new(member_ids),
@@ -110,6 +114,13 @@ impl GroupCoordinator {
     #[must_use]
     pub fn with_topics(mut self, topics: Arc<dyn TopicDirectory>) -> Self {
         self.topics = topics;
+        self
+    }
+
+    /// Tells the coordinator where to look the configs of groups up. Without it they have none of their own.
+    #[must_use]
+    pub fn with_group_configs(mut self, group_configs: Arc<dyn GroupConfigs>) -> Self {
+        self.shard.group_configs = group_configs;
         self
     }
 
@@ -133,11 +144,6 @@ impl GroupCoordinator {
         }
         cx.shard.schedule_expiry(now_ms);
         assert_eq!(effects, Effects::default(), "loading has nobody to answer and nothing to write");
-    }
-
-    /// The timeouts of a consumer group: those it was given, or those of the settings.
-    pub(crate) fn consumer_timeouts(&self, _group_id: &str) -> ConsumerGroupTimeouts {
-        self.shard.settings.consumer.timeouts
     }
 
     /// When [`Self::on_deadline`] has something to do; may change with every call.
@@ -281,6 +287,11 @@ fn flatten<'a>(
 }
 
 impl Shard {
+    /// The timeouts of a consumer group: those it was given, or those of the settings.
+    pub(crate) fn consumer_timeouts(&self, group_id: &str) -> ConsumerGroupTimeouts {
+        self.group_configs.consumer_timeouts(group_id).or(self.settings.consumer.timeouts)
+    }
+
     /// Begins a call.
     pub(crate) fn context<'a>(&'a mut self, now_ms: i64, effects: &'a mut Effects) -> Context<'a> {
         self.assert_replayed();

@@ -43,6 +43,7 @@ mod consumer;
 mod coordinator;
 mod effects;
 mod expiry;
+mod group_configs;
 mod offsets;
 mod pending;
 mod records;
@@ -76,6 +77,7 @@ pub use effects::{
     CoordinatorRecord, DeferredResponse, Effects, Outcome, Release, Reply, ReplyToken, StorageFailure,
     append_error_to_response,
 };
+pub use group_configs::{GroupConfigs, GroupTimeouts};
 pub use offsets::CommittedOffset;
 pub use replay::ReplayError;
 pub use settings::{ConsumerGroupSettings, ConsumerGroupTimeouts, GroupSettings};
@@ -84,5 +86,5 @@ pub use transactions::{
     AddPartitionsRequest, Answer, Completion, DescribedTransaction, EndTxnRequest, EndTxnResponse,
     InitProducerIdRequest, InitProducerIdResponse, ListTransactionsFilter, ListedTransaction,
     TRANSACTION_VERSION_2, Transaction, TransactionCoordinator, TransactionPartitions,
-    TransactionReplayError, TransactionSettings, TransactionState,
+    TransactionReplayError, TransactionSettings, TransactionState, TransactionalIdPattern,
 };

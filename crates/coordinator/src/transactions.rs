@@ -30,7 +30,7 @@ use crate::{CoordinatorRecord, Effects, Outcome, Release, StorageFailure};
 
 pub use add_partitions::AddPartitionsRequest;
 pub use complete::Completion;
-pub use describe::{DescribedTransaction, ListTransactionsFilter, ListedTransaction};
+pub use describe::{DescribedTransaction, ListTransactionsFilter, ListedTransaction, TransactionalIdPattern};
 pub use end_txn::{EndTxnRequest, EndTxnResponse};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use state::{Transaction, TransactionPartitions, TransactionState};

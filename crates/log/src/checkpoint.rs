@@ -48,6 +48,22 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<HashMap<To
     })
 }
 
+/// Where holes end that compaction may have left in a log's offsets; behind it every offset must be there. The cleaner
+/// stays below the recovery point and writes down how far it came; but a point may have been lost, or lowered since.
+/// `first_dirty_offsets` is none where the file is damaged.
+pub(crate) fn holes_end(
+    topic_partition: &TopicPartition,
+    recovery_points: &HashMap<TopicPartition, i64>,
+    first_dirty_offsets: Option<&HashMap<TopicPartition, i64>>,
+) -> i64 {
+    let recovery_point = recovery_points.get(topic_partition).copied();
+    match (recovery_point, first_dirty_offsets.map(|offsets| offsets.get(topic_partition).copied())) {
+        (Some(recovery_point), Some(Some(first_dirty_offset))) => recovery_point.max(first_dirty_offset),
+        (recovery_point, Some(None)) => recovery_point.unwrap_or(0),
+        (None, Some(Some(_))) | (_, None) => i64::MAX,
+    }
+}
+
 fn decode(text: &str) -> Option<HashMap<TopicPartition, i64>> {
     let mut lines = text.lines();
     if lines.next()? != "0" {

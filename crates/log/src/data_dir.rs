@@ -21,7 +21,7 @@ use tidings_model::{TopicId, TopicPartition};
 use crate::checkpoint;
 use crate::commit::CommitTicket;
 use crate::config::{DataDirOptions, LogConfig};
-use crate::disk::{Disk, DiskLock, OpenMode, read_file, replace_file, write_file};
+use crate::disk::{Disk, DiskLock, DiskSpace, OpenMode, read_file, replace_file, write_file};
 use crate::health::StorageState;
 use crate::leader_epochs::LeaderEpochs;
 use crate::partition_log::{PartitionLog, Recovered};
@@ -180,6 +180,11 @@ impl DataDir {
     /// Free bytes as found last.
     pub fn available_bytes(&self) -> u64 {
         self.storage.space.available_bytes()
+    }
+
+    /// The room on the file system now.
+    pub fn space(&self) -> io::Result<DiskSpace> {
+        self.storage.disk.space(&self.storage.root)
     }
 
     /// All logs, in no order.

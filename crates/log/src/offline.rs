@@ -42,6 +42,8 @@ pub struct OfflineDataDir {
     root: PathBuf,
     recovery_points: HashMap<TopicPartition, i64>,
     log_start_offsets: HashMap<TopicPartition, i64>,
+    /// Where the cleaner goes on in the logs that it has cleaned; none where the file is damaged.
+    cleaner_offsets: Option<HashMap<TopicPartition, i64>>,
     faults: Vec<SideFault>,
     lock: Option<Box<dyn DiskLock>>,
 }
@@ -62,18 +64,19 @@ impl OfflineDataDir {
             }
         };
         let mut faults = Vec::new();
-        let mut offsets = |name: &str| -> Result<HashMap<TopicPartition, i64>, OpenError> {
+        let mut offsets = |name: &str| -> Result<Option<HashMap<TopicPartition, i64>>, OpenError> {
             let path = root.join(name);
             let read = checkpoint::read(&*disk, &path).map_err(failed)?;
             if read.is_none() {
                 faults.push(SideFault::new(path, "is damaged".to_owned()));
             }
-            Ok(read.unwrap_or_default())
+            Ok(read)
         };
-        let recovery_points = offsets(checkpoint::RECOVERY_POINTS)?;
-        let log_start_offsets = offsets(checkpoint::LOG_START_OFFSETS)?;
+        let recovery_points = offsets(checkpoint::RECOVERY_POINTS)?.unwrap_or_default();
+        let log_start_offsets = offsets(checkpoint::LOG_START_OFFSETS)?.unwrap_or_default();
+        let cleaner_offsets = offsets(checkpoint::CLEANER_OFFSETS)?;
         offsets(checkpoint::HIGH_WATERMARKS)?;
-        Ok(Self { disk, root, recovery_points, log_start_offsets, faults, lock })
+        Ok(Self { disk, root, recovery_points, log_start_offsets, cleaner_offsets, faults, lock })
     }
 
     /// The directory.
@@ -93,6 +96,11 @@ impl OfflineDataDir {
         let mut found: Vec<TopicPartition> = folders.filter_map(|entry| entry.name.parse().ok()).collect();
         found.sort();
         Ok(found)
+    }
+
+    /// Where holes end that compaction may have left in a log's offsets.
+    fn holes_end(&self, topic_partition: &TopicPartition) -> i64 {
+        checkpoint::holes_end(topic_partition, &self.recovery_points, self.cleaner_offsets.as_ref())
     }
 
     fn folder(&self, topic_partition: &TopicPartition) -> PathBuf {

@@ -41,7 +41,7 @@ use fetch_waiter::FetchWaiters;
 use flush::Unflushed;
 use transactions::UnstableOffsets;
 
-/// A partition's log. All methods may be called from any thread; none waits for a sync.
+/// A partition's log. All methods may be called from any thread; none waits for a sync, but an append whose write fails.
 #[derive(Debug)]
 pub struct PartitionLog {
     topic_partition: TopicPartition,
@@ -89,7 +89,7 @@ enum Condition {
     Ready,
     /// Recovered but not written to since: the active segment's indexes are not loaded.
     Unprepared,
-    /// A failed write left bytes behind this position that could not be cut back yet.
+    /// A failed write left bytes behind this position that could not be cut back durably yet.
     Ragged {
         position: u64,
     },

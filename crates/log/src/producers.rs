@@ -174,8 +174,17 @@ impl Producers {
         if producer.epoch != header.producer_epoch || header.base_sequence < 0 {
             return None;
         }
+        // A producer ends a transaction after it knows what became of each batch, and never sends one of them again. A
+        // sequence of an ended transaction that comes again was given to another record: librdkafka does so with those
+        // of records it has given up in an abort, which may be here all the same. Refused, it is sent anew.
+        let first_offset = match header.is_transactional() {
+            true => producer.txn_first_offset.unwrap_or(i64::MAX),
+            false => 0,
+        };
         let same = |mark: &&BatchMark| {
-            mark.base_sequence() == header.base_sequence && mark.last_sequence == header.last_sequence()
+            mark.base_sequence() == header.base_sequence
+                && mark.last_sequence == header.last_sequence()
+                && mark.last_offset >= first_offset
         };
         producer.batches.iter().find(same).copied()
     }

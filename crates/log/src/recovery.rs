@@ -162,6 +162,7 @@ pub(crate) fn recover_logs(
                 Some(cleaned) => cleaned.get(topic_partition).copied(),
                 None => Some(0),
             },
+            holes_end: checkpoint::holes_end(topic_partition, &points, cleaned.as_ref()),
         };
         recover_partition(storage, topic_partition, checkpoints)
     })?;

@@ -1,38 +1,49 @@
-//! The consumer runtime: a handler for batches, and around it everything that keeps records from being lost or stuck.
+//! The consumer runtime: a handler, and around it everything that keeps records from being lost or stuck.
 //!
-//! One dedicated thread polls, calls the handler and commits. What it guarantees:
+//! One thread polls and commits, others call the handler. What it guarantees:
 //!
 //! - **At least once.** An offset is committed only after the handler is done with every record before it, and after
 //!   each record it rejected lies durably in the failure inbox. A crash means redelivery, never loss.
-//! - **A transient failure keeps the batch.** The handler returns [`HandlerError`]; the partitions are paused, the
-//!   member stays in its group, and the same batch comes again after a backoff. Nothing is dead-lettered for it.
-//! - **A bad record blocks nobody.** The handler returns [`Outcome::Reject`] for it; it goes to `<topic>.dlq` with its
-//!   context, and the batch goes on. Redriven records come back through `<topic>.<group>.retry`, which the runtime
-//!   subscribes to as well.
-//! - **Revoked partitions are let go**: what was done is committed, what was not is dropped from the kept batch.
+//! - **Order where it is asked for** ([`Ordering`]): by key, by partition, or none; with up to
+//!   [`ConsumerOptions::max_concurrency`] calls at the same time. What is done out of order survives a restart in the
+//!   metadata of the committed offset, and does not come again.
+//! - **A transient failure blocks nobody else.** [`Outcome::Retry`] brings a record again after a wait, and later ones of
+//!   its key (or partition) behind it. [`HandlerError`] does so with a whole batch.
+//! - **A bad record blocks nobody.** [`Outcome::Reject`] sends it to `<topic>.dlq` with its context, and the rest goes on.
+//!   Redriven records come back through `<topic>.<group>.retry`, which the runtime subscribes to as well.
+//! - **A slow handler costs no membership.** The polling thread goes on, with partitions paused where enough is fetched.
+//! - **Revoked partitions are let go**: what is with the handler may end for a while, what was done is committed, the rest
+//!   is dropped.
 //!
-//! What is not here: per-key ordering with concurrency, delayed retries, transactions.
+//! What is not here: delayed retry topics, transactions.
 
+mod board;
 mod committer;
 mod failures;
 mod handler;
 mod membership;
 mod metrics;
 mod options;
+mod random;
 mod runtime;
+mod scheduler;
 mod state;
+mod tracker;
+mod worker;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::producer::Producer;
-pub use handler::{BatchHandler, HandlerError, Outcome};
+use handler::Handler;
+pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, SharedBatchHandler, async_handler};
 pub use metrics::ConsumerMetrics;
-pub use options::{Backoff, ConsumerOptions, StartAt};
+pub use options::{Backoff, ConsumerOptions, GroupProtocol, Ordering, StartAt};
 use runtime::Runtime;
 pub use state::{ConsumerMonitor, ConsumerState, PartitionState, Phase};
 
@@ -48,6 +59,14 @@ pub enum ConsumerError {
         /// The group.
         group: String,
     },
+    /// A pattern for topics is no regular expression, or too large.
+    #[error("topic pattern {pattern}: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The thread could not be started.
     #[error("group {group}: cannot start a thread")]
     Thread {
@@ -62,7 +81,7 @@ pub enum ConsumerError {
 /// Why a consumer did not stop as asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StopError {
-    /// It is still finishing its batch, or the cluster does not answer. It goes on stopping.
+    /// Its handler is still working, or the cluster does not answer. It goes on stopping.
     #[error("group {group}: not stopped within {} ms", waited.as_millis())]
     TimedOut {
         /// The group.
@@ -117,6 +136,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// Has batches handled, one at a time. A failed batch keeps everything waiting.
+    ///
     /// Starts the thread and returns at once: connecting, waiting for the topics and joining happen there, and are
     /// seen in [`Consumer::state`]. `producer` writes dead letters.
     pub fn start(
@@ -125,12 +146,58 @@ impl Consumer {
         options: ConsumerOptions,
         handler: impl BatchHandler + 'static,
     ) -> Result<Self, ConsumerError> {
+        Self::run(cluster, producer, options, Handler::Batch(Mutex::new(Box::new(handler))))
+    }
+
+    /// Has each record handled, many at a time, as [`ConsumerOptions::ordering`] and
+    /// [`ConsumerOptions::max_concurrency`] say. Otherwise as [`Consumer::start`].
+    ///
+    /// ```no_run
+    /// use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
+    /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let options = ConsumerOptions::new("billing", ["orders"]).ordering(Ordering::Key).max_concurrency(100);
+    /// let consumer = Consumer::for_each(&cluster, producer, options, |record: &ReceivedRecord| {
+    ///     println!("{}", record.position());
+    ///     Outcome::Done
+    /// })?;
+    /// # drop(consumer);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn for_each(
+        cluster: &Cluster,
+        producer: Producer,
+        options: ConsumerOptions,
+        handler: impl RecordHandler + 'static,
+    ) -> Result<Self, ConsumerError> {
+        Self::run(cluster, producer, options, Handler::Record(Box::new(handler)))
+    }
+
+    /// Has batches handled, many at a time, as [`ConsumerOptions::ordering`] and
+    /// [`ConsumerOptions::max_concurrency`] say. Otherwise as [`Consumer::start`].
+    pub fn for_each_batch(
+        cluster: &Cluster,
+        producer: Producer,
+        options: ConsumerOptions,
+        handler: impl SharedBatchHandler + 'static,
+    ) -> Result<Self, ConsumerError> {
+        Self::run(cluster, producer, options, Handler::SharedBatch(Box::new(handler)))
+    }
+
+    fn run(
+        cluster: &Cluster,
+        producer: Producer,
+        options: ConsumerOptions,
+        handler: Handler,
+    ) -> Result<Self, ConsumerError> {
         let group = options.group.clone();
         if options.topics.is_empty() {
             return Err(ConsumerError::NoTopics { group });
         }
         let monitor = ConsumerMonitor::new(&group);
-        let runtime = Runtime::new(cluster, producer, options, Box::new(handler), monitor.clone())?;
+        let runtime = Runtime::new(cluster, producer, options, handler, monitor.clone())?;
         let thread = std::thread::Builder::new()
             .name(format!("consumer {group}"))
             .spawn(move || runtime.run())
@@ -153,9 +220,9 @@ impl Consumer {
         self.monitor.request_stop();
     }
 
-    /// Finishes the batch in hand, commits, leaves the group and ends the thread; waits for at most `timeout`.
+    /// Finishes what is with the handler, commits, leaves the group and ends the thread; waits for at most `timeout`.
     ///
-    /// A batch that waits for a retry is not finished: it will be delivered again. A static member does not leave, so
+    /// What waits for a retry is not finished: it will be delivered again. A static member does not leave, so
     /// that its partitions are still its own when it comes back.
     pub fn stop(mut self, timeout: Duration) -> Result<(), StopError> {
         let group = Arc::clone(self.monitor.group());

@@ -8,9 +8,10 @@
 //! **Invariant:** a letter is never changed or removed by this module: its status is. **Invariant:** memory is
 //! bounded: 16 bytes for each letter that was ever redriven or discarded, and one page of letters.
 //!
-//! **Not promised (yet):** produce and status are two writes. A crash between them leaves a redriven letter parked, so
-//! it may be redriven twice; so may two processes that redrive the same letter in the same instant. Handlers
-//! recognise repeated records by their ids.
+//! **Invariant:** a letter counts as redriven if and only if its original was written: both are one transaction, and of
+//! two processes that decide at the same time one fails and does nothing.
+//!
+//! What is not here: parking later records of a key behind a failed one.
 
 mod context;
 mod inbox;
@@ -61,6 +62,11 @@ impl Failure {
     pub fn caused_by(mut self, cause: impl Into<String>) -> Self {
         self.causes.push(cause.into());
         self
+    }
+
+    /// The error and its causes, separated by colons.
+    pub fn chain(&self) -> String {
+        self.causes.iter().fold(self.error.clone(), |text, cause| format!("{text}: {cause}"))
     }
 }
 

@@ -79,6 +79,25 @@ pub(crate) fn to_native_headers(headers: &Headers) -> OwnedHeaders {
     owned
 }
 
+/// The metadata of each element, in the order of the list, as bytes: `rdkafka` panics on metadata that is not UTF-8, which
+/// any member of the group may have committed.
+pub(crate) fn read_metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
+    let count = list.count();
+    if count == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the list is live, and has `count` elements.
+    let elements = unsafe { slice::from_raw_parts((*list.ptr()).elems, count) };
+    let bytes = |element: &sys::rd_kafka_topic_partition_t| {
+        if element.metadata.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: librdkafka keeps `metadata_size` bytes there for as long as the list lives.
+        unsafe { slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) }.to_vec()
+    };
+    elements.iter().map(bytes).collect()
+}
+
 /// The last high watermark a fetch brought for a partition: no request is sent. `None` before the first fetch.
 pub(crate) fn cached_high_watermark<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

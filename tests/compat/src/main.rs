@@ -53,6 +53,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Kafka computes a group's assignment a second after the last one, and in another thread, so what a member is told would
+/// depend on the time.
+const KAFKA_SETTINGS: &str =
+    "group.consumer.assignment.interval.ms=0\ngroup.consumer.assignor.offload.enable=false\n";
+
 /// What to compare and where to write.
 #[derive(Debug, Default)]
 struct Options {
@@ -102,7 +107,7 @@ fn compare_brokers(options: &Options) -> Result<bool> {
         scenarios::all().into_iter().filter(|scenario| options.wants(scenario.api)).collect();
     // Both are started by this thread, which outlives them.
     let tidings_node = Launch::broker(&scratch.path().join("tidings")).start();
-    let kafka_node = ApacheKafka::start(&jars, "");
+    let kafka_node = ApacheKafka::start(&jars, KAFKA_SETTINGS);
     let kafka = Broker::meet(kafka_node.address(), &definitions).context("meet Apache Kafka")?;
     let tidings = Broker::meet(&tidings_node.bootstrap(), &definitions).context("meet Tidings")?;
     let started = Instant::now();

@@ -5,6 +5,9 @@
 //! - a broker's own port and cluster id become `<port>` and `<cluster>`;
 //! - the id of a topic that the scenario made becomes `<id of NAME>`, a producer id that was given out `<producer N>`;
 //! - member ids that the broker has made (they end with a UUID) end with `<uuid>`;
+//! - the folder of a broker's logs and the size of its disk become `<folder>` and `<bytes>`;
+//! - what an answer to Fetch tells of one topic in several places stands in one: Kafka tells errors first;
+//! - the id of a fetch session becomes `<session>`;
 //! - moments of the run become `<now>`; times that a scenario has chosen stay;
 //! - a text for people (an error's message) becomes `<text>`, so only whether there is one is compared;
 //! - arrays of structs and of texts are sorted, as clients look up what they asked for by its name: Kafka's own order is
@@ -38,6 +41,11 @@ impl<'a> Normal<'a> {
         Self { broker, suffix, topics: HashMap::new(), producers: HashMap::new() }
     }
 
+    /// A name of the scenario without what makes it its own.
+    pub fn name(&self, name: &str) -> String {
+        name.replace(&self.suffix, "")
+    }
+
     /// A topic's id.
     pub fn learn_topic(&mut self, id: &str, name: &str) {
         self.topics.insert(id.to_owned(), name.to_owned());
@@ -55,6 +63,9 @@ impl<'a> Normal<'a> {
             self.learn_producer(id);
         }
         self.learn_topics(&answer);
+        if let ("Fetch", Some(topics)) = (api, answer["responses"].as_array_mut()) {
+            join_topics(topics);
+        }
         self.value("", &mut answer);
         answer
     }
@@ -103,14 +114,17 @@ impl<'a> Normal<'a> {
         if TEXTS.contains(&field) && !text.is_empty() {
             return Some("<text>".to_owned());
         }
+        if field == "logDir" {
+            return Some("<folder>".to_owned());
+        }
         if text == self.broker.cluster_id {
             return Some("<cluster>".to_owned());
         }
         if let Some(name) = self.topics.get(text) {
-            return Some(format!("<id of {}>", name.replace(&self.suffix, "")));
+            return Some(format!("<id of {}>", self.name(name)));
         }
         if text.contains(&self.suffix) {
-            return Some(text.replace(&self.suffix, ""));
+            return Some(self.name(text));
         }
         let start = text.len().checked_sub(UUID_LEN)?;
         let ends_with_uuid = text.is_char_boundary(start) && is_uuid(&text[start..]);
@@ -124,8 +138,31 @@ impl<'a> Normal<'a> {
         if field == "producerId" {
             return Some(format!("<producer {}>", self.producers.get(&number)?));
         }
+        if matches!(field, "totalBytes" | "usableBytes") && number > 0 {
+            return Some("<bytes>".to_owned());
+        }
+        if field == "sessionId" && number != 0 {
+            return Some("<session>".to_owned());
+        }
         NOW_MS.contains(&number).then(|| "<now>".to_owned())
     }
+}
+
+/// Moves the partitions of a topic that is named more than once to where it is named first.
+fn join_topics(topics: &mut Vec<Value>) {
+    let mut joined: Vec<Value> = Vec::new();
+    for mut topic in topics.drain(..) {
+        let is_same =
+            |known: &&mut Value| known["topic"] == topic["topic"] && known["topicId"] == topic["topicId"];
+        match joined.iter_mut().find(is_same) {
+            Some(known) => {
+                let partitions = topic["partitions"].as_array_mut().map(std::mem::take).unwrap_or_default();
+                known["partitions"].as_array_mut().expect("an array of partitions").extend(partitions);
+            }
+            None => joined.push(topic),
+        }
+    }
+    *topics = joined;
 }
 
 const UUID_LEN: usize = 36;

@@ -7,6 +7,7 @@ mod configs;
 mod connection;
 mod consumer_groups;
 mod fetch;
+mod fetch_sessions;
 mod groups;
 mod list_offsets;
 mod metadata;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Scenario> {
         configs::ALL,
         produce::ALL,
         fetch::ALL,
+        fetch_sessions::ALL,
         list_offsets::ALL,
         producers::ALL,
         groups::ALL,

@@ -10,6 +10,8 @@ mod load;
 pub mod power;
 pub mod resources;
 pub mod tails;
+pub mod transactions;
+pub mod txn_flips;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,6 +116,11 @@ pub const CASES: &[Case] = &[
     resources::FILES,
     resources::READ_ONLY,
     clock::CLOCK,
+    transactions::KILL,
+    transactions::KILL_POINTS,
+    transactions::POWER,
+    transactions::POWER_POINTS,
+    txn_flips::FLIPS,
 ];
 
 /// The case of this name.

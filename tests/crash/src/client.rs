@@ -4,12 +4,13 @@
 //! Owns the socket and the few requests that a laboratory needs. Invariants: an error leaves the connection
 //! useless, and its user makes a new one. Retries nothing.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_log::batch::Batches;
+use tidings_log::batch::{BatchLimits, Batches, EndTxnMarker, TransactionResult};
 use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
 use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
@@ -152,6 +153,18 @@ impl Client {
         Ok(answer.producer_id)
     }
 
+    /// Begins anew with a transactional id, which ends what its producer has left open; the answer's error code.
+    pub fn fence(&mut self, transactional_id: &str) -> io::Result<i16> {
+        let request = InitProducerIdRequest {
+            transactional_id: Some(transactional_id.to_owned()),
+            transaction_timeout_ms: 60_000,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..InitProducerIdRequest::default()
+        };
+        Ok(self.call(4, &request)?.error_code)
+    }
+
     /// Produces a batch to one partition; the answer for it.
     pub fn produce(
         &mut self,
@@ -186,7 +199,19 @@ impl Client {
         offset: i64,
         max_wait_ms: i32,
     ) -> io::Result<PartitionData> {
+        self.fetch_as(Isolation::ReadUncommitted, topic, partition, offset, max_wait_ms)
+    }
+
+    fn fetch_as(
+        &mut self,
+        isolation: Isolation,
+        topic: &str,
+        partition: Partition,
+        offset: i64,
+        max_wait_ms: i32,
+    ) -> io::Result<PartitionData> {
         let request = FetchRequest {
+            isolation_level: isolation as i8,
             max_wait_ms,
             min_bytes: 1,
             max_bytes: FETCH_BYTES,
@@ -235,6 +260,60 @@ impl Client {
                 return Ok(placed);
             }
         }
+    }
+
+    /// Everything of a topic that a reader is given who looks at transactions like this.
+    pub fn contents_as(
+        &mut self,
+        isolation: Isolation,
+        eyes: Eyes,
+        topic: &str,
+        partitions: i32,
+    ) -> io::Result<Contents> {
+        let mut contents = Contents::new();
+        for partition in 0..partitions {
+            let records = self.read_as(isolation, eyes, topic, partition, 0)?;
+            contents.insert(partition, records.into_iter().collect());
+        }
+        Ok(contents)
+    }
+
+    /// The same of one partition, from an offset on.
+    pub fn read_as(
+        &mut self,
+        isolation: Isolation,
+        eyes: Eyes,
+        topic: &str,
+        partition: Partition,
+        from: i64,
+    ) -> io::Result<Vec<Placed>> {
+        let mut placed = Vec::new();
+        let mut offset = from;
+        loop {
+            let data = self.fetch_as(isolation, topic, partition, offset, 0)?;
+            if data.error_code != NONE {
+                return Err(refused(&format!("fetch {topic}-{partition} offset {offset}"), data.error_code));
+            }
+            let (next, records) = transactional_records_of(partition, &data, offset, eyes)?;
+            placed.extend(records);
+            if next == offset {
+                return Ok(placed);
+            }
+            offset = next;
+        }
+    }
+
+    /// How far each partition can be read, and how far by those who wait for transactions to end.
+    pub fn ends(&mut self, topic: &str, partitions: i32) -> io::Result<Vec<(i64, i64)>> {
+        let mut ends = Vec::new();
+        for partition in 0..partitions {
+            let data = self.fetch_as(Isolation::ReadCommitted, topic, partition, 0, 0)?;
+            if data.error_code != NONE {
+                return Err(refused(&format!("fetch {topic}-{partition}"), data.error_code));
+            }
+            ends.push((data.high_watermark, data.last_stable_offset));
+        }
+        Ok(ends)
     }
 
     /// Everything that can be read from the round's topic.
@@ -317,6 +396,61 @@ impl Client {
         let topic = answer.topics.pop().ok_or_else(|| broken("an answer without the topic"))?;
         topic.partitions.into_iter().next().ok_or_else(|| broken("an answer without the partition"))
     }
+}
+
+/// What a fetch asks for, by Kafka's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Everything that is durable.
+    ReadUncommitted = 0,
+    /// What lies before the first open transaction.
+    ReadCommitted = 1,
+}
+
+/// Whether a reader leaves out what the answer says was aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eyes {
+    /// As every client that reads `read_committed`.
+    Open,
+    /// As none should: a control.
+    Shut,
+}
+
+/// The records of an answer to a `read_committed` fetch, after the check of the CRCs and without those of the transactions
+/// that the answer says were aborted; and the offset behind all of its batches.
+fn transactional_records_of(
+    partition: Partition,
+    data: &PartitionData,
+    offset: i64,
+    eyes: Eyes,
+) -> io::Result<(i64, Vec<Placed>)> {
+    let bytes = data.records.as_ref().and_then(Records::bytes).cloned().unwrap_or_default();
+    let limits = BatchLimits { control_allowed: true, ..BatchLimits::default() };
+    if !bytes.is_empty() {
+        tidings_log::batch::validate(&bytes, &limits).map_err(broken)?;
+    }
+    let mut aborted = data.aborted_transactions.clone().unwrap_or_default();
+    aborted.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
+    let mut aborting = HashSet::new();
+    let (mut next, mut placed) = (offset, Vec::new());
+    for batch in Batches::new(bytes) {
+        let batch = batch.map_err(broken)?;
+        let header = batch.header;
+        next = header.next_offset();
+        while let Some(begun) = aborted.pop_if(|begun| begun.first_offset <= header.last_offset()) {
+            aborting.insert(begun.producer_id);
+        }
+        if header.is_control() {
+            let is_abort = |marker: EndTxnMarker| marker.result == TransactionResult::Abort;
+            if EndTxnMarker::parse(&batch.bytes).is_some_and(is_abort) {
+                aborting.remove(&header.producer_id);
+            }
+        } else if eyes == Eyes::Shut || !header.is_transactional() || !aborting.contains(&header.producer_id)
+        {
+            placed.extend(unchecked_records_of(partition, batch.bytes.clone(), offset)?);
+        }
+    }
+    Ok((next, placed))
 }
 
 /// The records of an answer from `offset` on, after the check of the CRCs that every client makes.

@@ -13,12 +13,14 @@
 
 mod check;
 mod ledger;
+mod made;
 mod record;
 #[cfg(test)]
 mod tests;
 
 pub use check::{Findings, check};
 pub use ledger::{Ledger, Outcome, Transaction};
+pub use made::check_made;
 pub use record::{Record, Unreadable};
 
 use std::collections::{BTreeMap, HashMap};
@@ -148,6 +150,11 @@ impl History {
     /// machine without power, so what it says from here on promises nothing.
     pub fn power_is_cut(&self) {
         self.lock().dark = true;
+    }
+
+    /// Whether nobody can hear the machine.
+    pub fn is_dark(&self) -> bool {
+        self.lock().dark
     }
 
     /// The power is back.

@@ -15,4 +15,5 @@ pub mod reader;
 pub mod run;
 pub mod server;
 pub mod supervisor;
+pub mod transactional;
 pub mod volume;

@@ -26,7 +26,7 @@ const OUTSTANDING: u64 = 2_000;
 const COMMIT_EVERY: usize = 50;
 
 /// What all of them have in common.
-fn config(run: &Run) -> ClientConfig {
+pub(crate) fn config(run: &Run) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", run.address());
     config.set("reconnect.backoff.ms", "5").set("reconnect.backoff.max.ms", "50");

@@ -44,6 +44,11 @@ short! {
     no_descriptors: "files";
     a_read_only_file_system: "read-only";
     a_jumping_clock: "clock";
+    kills_and_transactions: "txn-kill";
+    kills_at_file_operations_and_transactions: "txn-kill-points";
+    power_cuts_and_transactions: "txn-power";
+    power_cuts_at_file_operations_and_transactions: "txn-power-points";
+    flipped_bits_and_transactions: "txn-flips";
 }
 
 /// A case that is not in the list above would hold up nothing.

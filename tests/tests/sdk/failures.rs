@@ -1,11 +1,14 @@
 //! What a handler rejects waits in the inbox until somebody decides, and comes back only to its own group.
 
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tidings::Record;
 use tidings::consumer::Consumer;
-use tidings::failure::{InboxError, Letter, LetterId, ResolutionKind, Selection, StatusFilter};
-use tidings_tests::until;
+use tidings::failure::{FailureInbox, InboxError, Letter, LetterId, ResolutionKind, Selection, StatusFilter};
+use tidings::reader::{ReadFrom, TopicReader};
+use tidings::{Cluster, Producer, ProducerOptions, Record};
+use tidings_tests::{Kafka, until};
 
 use crate::support::{PATIENCE, Remembering, Scene};
 
@@ -137,4 +140,105 @@ fn letters_of_other_tools_are_shown_but_not_redriven() {
     let summary = inbox.redrive(&Selection::All, "ann", false).unwrap();
     assert_eq!((summary.done, summary.skipped), (0, 1));
     assert_eq!(inbox.discard(&Selection::All, "ann", false).unwrap().done, 1);
+}
+
+/// A group that has rejected so many records and stopped.
+fn letters_of_a_stopped_group(scene: &Scene, count: usize) {
+    let handler = Remembering::default();
+    handler.with(|memory| memory.rejects = Some(|_| true));
+    scene.produce((0..count).map(|index| format!("value-{index}")));
+    let consumer = scene.consume(scene.options(), &handler);
+    until("all are parked", || (consumer.state().rejected == count as u64).then_some(()));
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+/// How often each value stands in the group's retry topic, for readers of committed records.
+fn redriven(scene: &Scene) -> BTreeMap<String, u32> {
+    let retry = scene.inbox().topics().retry(&scene.group);
+    let mut reader = TopicReader::open(&scene.cluster, &retry, ReadFrom::Earliest, PATIENCE).unwrap();
+    let mut counts = BTreeMap::new();
+    while let Some(record) = reader.next_until_end(PATIENCE).unwrap() {
+        *counts.entry(String::from_utf8(record.value.unwrap()).unwrap()).or_default() += 1;
+    }
+    assert!(reader.is_at_end());
+    counts
+}
+
+/// The process that is killed while it redrives. Not a test by itself.
+#[test]
+#[ignore = "a process that another test starts and kills"]
+fn redrive_process() {
+    let argument = |name: &str| std::env::var(format!("XTASK_REDRIVE_{name}")).unwrap();
+    let cluster = Cluster::new(argument("BOOTSTRAP"));
+    let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+    let inbox = FailureInbox::new(&cluster, producer, &argument("TOPIC")).timeout(PATIENCE);
+    inbox.redrive(&Selection::All, "the killed one", false).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_redrive_that_is_killed_has_redriven_each_letter_once_or_not_at_all() {
+    const COUNT: usize = 3_000;
+    let scene = Scene::new();
+    letters_of_a_stopped_group(&scene, COUNT);
+    let retry = scene.inbox().topics().retry(&scene.group);
+    let kafka = Kafka::new(scene.cluster.bootstrap());
+    let mut interrupted_count = 0;
+    for round in 0..3 {
+        if scene.inbox().parked_count().unwrap() == 0 {
+            break;
+        }
+        let begun = kafka.watermarks(&retry, 0).1;
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "failures::redrive_process", "--ignored", "--nocapture"])
+            .env("XTASK_REDRIVE_BOOTSTRAP", scene.cluster.bootstrap())
+            .env("XTASK_REDRIVE_TOPIC", &scene.topic)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // In the middle of a transaction, most times: something of it is written.
+        until("the redrive writes", || (kafka.watermarks(&retry, 0).1 > begun + 1).then_some(()));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        // A dry run changes nothing, so what the kill left open stays open; readers of committed records do not see it.
+        let parked = usize::try_from(scene.inbox().parked_count().unwrap()).unwrap();
+        let seen = redriven(&scene);
+        assert!(seen.values().all(|times| *times == 1), "round {round}: a letter was redriven twice");
+        // Committed or not, as of two moments: what is decided is written, and nothing else is.
+        interrupted_count += usize::from(parked > 0);
+        println!("round {round}: {} of {COUNT} redriven, {parked} parked", seen.len());
+    }
+    assert!(interrupted_count > 0, "no kill came before the end: this showed nothing");
+    let summary = scene.inbox().redrive(&Selection::All, "ann", false).unwrap();
+    let seen = redriven(&scene);
+    assert_eq!((seen.len(), scene.inbox().parked_count().unwrap()), (COUNT, 0));
+    assert!(seen.values().all(|times| *times == 1), "a letter was redriven twice");
+    println!("{} were left for the last redrive", summary.done);
+}
+
+#[test]
+fn processes_that_redrive_at_the_same_time_redrive_each_letter_once() {
+    const COUNT: usize = 600;
+    let scene = Scene::new();
+    letters_of_a_stopped_group(&scene, COUNT);
+    let (inboxes, topic) = ([scene.inbox(), scene.inbox(), scene.inbox()], &scene.topic);
+    std::thread::scope(|scope| {
+        for inbox in &inboxes {
+            scope.spawn(move || {
+                loop {
+                    match inbox.redrive(&Selection::All, "somebody", false) {
+                        Ok(_) => return,
+                        Err(InboxError::Overtaken { source_topic, .. }) => assert_eq!(&source_topic, topic),
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    let seen = redriven(&scene);
+    assert_eq!((seen.len(), scene.inbox().parked_count().unwrap()), (COUNT, 0));
+    assert!(seen.values().all(|times| *times == 1), "a letter was redriven twice");
 }

@@ -3,6 +3,7 @@
 //! The same tests pass on Apache Kafka: `XTASK_CLUSTER=host:port cargo test -p tidings-tests --test sdk`.
 
 mod admin;
+mod concurrency;
 mod consumer;
 mod failures;
 mod producer;

@@ -29,6 +29,8 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("tidings-http", Only(&[])),
     ("tidings-activity", Only(&["tidings", "tidings-http"])),
     ("tidings-console", Only(&["tidings", "tidings-http"])),
+    // For other people's services: knows the platform's HTTP API only.
+    ("tidings-tower", Only(&[])),
     // What wires, tests and measures it all.
     ("tidings-cli", Anything),
     ("tidings-tests", Anything),

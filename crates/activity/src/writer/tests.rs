@@ -45,6 +45,9 @@ fn stores_the_good_and_rejects_the_bad() {
         .iter()
         .map(|outcome| match outcome {
             Outcome::Done => String::new(),
+            Outcome::Retry { failure, .. } => {
+                panic!("the writer fails batches, not records: {}", failure.error)
+            }
             Outcome::Reject(failure) => format!("{}: {}", failure.error, failure.causes.join(": ")),
         })
         .collect();

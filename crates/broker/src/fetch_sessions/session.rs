@@ -85,8 +85,9 @@ impl Session {
         self.partitions.len() + self.topics_weight
     }
 
-    /// Takes a request's changes in.
+    /// Takes a request's changes in: what it both wants and forgets is forgotten.
     pub(super) fn update(&mut self, request: &FetchRequest) {
+        request.topics.iter().for_each(|topic| self.want(topic));
         for topic in &request.forgotten_topics_data {
             let Some(index) = self.index_of(&topic.topic, topic.topic_id) else { continue };
             for partition in &topic.partitions {
@@ -95,7 +96,6 @@ impl Session {
                 }
             }
         }
-        request.topics.iter().for_each(|topic| self.want(topic));
     }
 
     fn want(&mut self, topic: &FetchTopic) {

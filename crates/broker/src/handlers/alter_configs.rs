@@ -1,4 +1,4 @@
-//! AlterConfigs, versions 0 to 2: all configs of a topic replaced at once; what is not named falls back to its default.
+//! AlterConfigs, versions 0 to 2: all configs of a topic or group replaced at once; what is not named falls back to its default.
 //!
 //! Deprecated by IncrementalAlterConfigs (KIP-339), but older admin clients (KafkaJS) know nothing else.
 
@@ -7,14 +7,20 @@ use tidings_wire::messages::alter_configs_request::{AlterConfigsRequest, AlterCo
 use tidings_wire::messages::alter_configs_response::{AlterConfigsResourceResponse, AlterConfigsResponse};
 
 use crate::handlers::Cx;
-use crate::handlers::incremental_alter_configs::{Refused, only_topics};
+use crate::handlers::incremental_alter_configs::{Refused, apply, no_config_twice, only_once, repeated};
 use crate::topics::plan::ConfigChange;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = request.resources.iter().map(|resource| (resource.resource_type, &*resource.resource_name));
+    let repeated = repeated(named);
     for resource in request.resources {
         let (resource_type, resource_name) = (resource.resource_type, resource.resource_name.clone());
-        let (error, error_message) = match alter(cx, resource, request.validate_only).await {
+        let altered = match only_once(&repeated, resource_type, &resource_name) {
+            Ok(()) => alter(cx, resource, request.validate_only).await,
+            Err(refused) => Err(refused),
+        };
+        let (error, error_message) = match altered {
             Ok(()) => (ErrorCode::None, None),
             Err((error, message)) => (error, Some(message)),
         };
@@ -30,7 +36,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: AlterConfigsRequest) -> AlterCo
 }
 
 async fn alter(cx: &Cx<'_>, resource: AlterConfigsResource, validate_only: bool) -> Result<(), Refused> {
-    only_topics(resource.resource_type)?;
+    no_config_twice(resource.configs.iter().map(|config| &*config.name))?;
     let mut changes = Vec::with_capacity(resource.configs.len());
     for config in resource.configs {
         let name = config.name;
@@ -39,6 +45,5 @@ async fn alter(cx: &Cx<'_>, resource: AlterConfigsResource, validate_only: bool)
         })?;
         changes.push((name, ConfigChange::Set(value)));
     }
-    let altered = cx.shared.topics.alter(resource.resource_name, changes, true, validate_only).await;
-    altered.map_err(|error| (error.code(), error.to_string()))
+    apply(cx, (resource.resource_type, resource.resource_name), changes, true, validate_only).await
 }

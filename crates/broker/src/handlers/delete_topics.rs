@@ -3,7 +3,7 @@
 //! The answer leaves when the deletion is durable. Version 5 has messages, 6 names topics by id too (KIP-516). Internal
 //! topics cannot be deleted.
 
-use tidings_model::TopicId;
+use tidings_model::{ErrorCode, TopicId};
 use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
 use tidings_wire::messages::delete_topics_response::{DeletableTopicResult, DeleteTopicsResponse};
 
@@ -12,25 +12,58 @@ use crate::topics::TopicRef;
 use crate::topics::error::TopicError;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let named = request.topic_names.into_iter().map(TopicRef::Name);
-    let either = request.topics.into_iter().map(|topic| match topic.name {
-        Some(name) => TopicRef::Name(name),
-        None => TopicRef::Id(topic.topic_id),
-    });
-    let mut asked: Vec<TopicRef> = Vec::new();
-    for topic in named.chain(either) {
-        if !asked.iter().any(|known| is_same(known, &topic)) {
-            asked.push(topic);
+    let mut responses = Vec::new();
+    let mut named: Vec<TopicRef> = request.topic_names.into_iter().map(TopicRef::Name).collect();
+    for topic in request.topics {
+        match (topic.name, topic.topic_id) {
+            (Some(name), TopicId::ZERO) => named.push(TopicRef::Name(name)),
+            (None, id) if id != TopicId::ZERO => named.push(TopicRef::Id(id)),
+            (name, id) => {
+                let why = if name.is_some() { BOTH } else { NEITHER };
+                responses.push(DeletableTopicResult { name, ..refused(id, why) });
+            }
         }
     }
+    let mut asked: Vec<TopicRef> = Vec::new();
+    let mut repeated: Vec<TopicRef> = Vec::new();
+    for topic in named {
+        if repeated.iter().any(|known| is_same(known, &topic)) {
+            continue;
+        }
+        match asked.iter().position(|known| is_same(known, &topic)) {
+            Some(position) => repeated.push(asked.swap_remove(position)),
+            None => asked.push(topic),
+        }
+    }
+    responses.extend(repeated.into_iter().map(|topic| match topic {
+        TopicRef::Name(name) => DeletableTopicResult { name: Some(name), ..refused(TopicId::ZERO, REPEATED) },
+        TopicRef::Id(id) => refused(id, REPEATED),
+    }));
     let results = cx.shared.topics.delete(asked.clone()).await;
     let gone: Vec<&str> = results.iter().flatten().map(|(name, _)| &**name).collect();
     if !gone.is_empty() {
         cx.shared.groups.on_topics_deleted(&gone);
         cx.shared.metrics.topics_deleted(&gone);
     }
-    let responses = asked.into_iter().zip(results).map(|(topic, result)| answer(topic, result)).collect();
+    responses.extend(asked.into_iter().zip(results).map(|(topic, result)| answer(topic, result)));
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+const BOTH: &str = "You may not specify both topic name and topic id.";
+const NEITHER: &str = "Neither topic name nor id were specified.";
+const REPEATED: &str = "Duplicate topic name or id.";
+
+/// What is wrong with how a topic is named.
+fn refused(topic_id: TopicId, why: &str) -> DeletableTopicResult {
+    let error_message = Some(why.to_owned());
+    let error_code = ErrorCode::InvalidRequest.code();
+    DeletableTopicResult {
+        name: None,
+        topic_id,
+        error_code,
+        error_message,
+        ..DeletableTopicResult::default()
+    }
 }
 
 fn is_same(a: &TopicRef, b: &TopicRef) -> bool {

@@ -1,7 +1,7 @@
-//! DescribeConfigs, versions 0 to 4: the configs of topics and of the broker, where they come from, and their defaults.
+//! DescribeConfigs, versions 0 to 4: the configs of topics, groups and the broker, where they come from, and their defaults.
 //!
 //! Version 1 has sources and synonyms (KIP-226), 3 the type (KIP-569); documentation is not kept. Broker configs are
-//! read-only: they are set at start. Other resources (loggers, client metrics, groups) are refused.
+//! read-only: they are set at start. Other resources (loggers, client metrics) are refused.
 
 use tidings_model::ErrorCode;
 use tidings_wire::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
@@ -11,6 +11,7 @@ use tidings_wire::messages::describe_configs_response::{
 
 use crate::handlers::Cx;
 use crate::settings::definition::{Definition, find};
+use crate::settings::group::GROUP_DEFINITIONS;
 use crate::settings::topic::{ConfigSource, TOPIC_DEFINITIONS, TopicOverrides, effective};
 use crate::settings::{BROKER_DEFINITIONS, BrokerSettings};
 use crate::topics::names::check_name;
@@ -19,6 +20,8 @@ use crate::topics::names::check_name;
 pub(crate) const TOPIC: i8 = 2;
 /// The number of a broker in requests about configs.
 pub(crate) const BROKER: i8 = 4;
+/// The number of a group in requests about configs.
+pub(crate) const GROUP: i8 = 32;
 
 /// The only version that tells a default by a flag; the others tell the source.
 const DEFAULT_FLAG: i16 = 0;
@@ -35,6 +38,7 @@ fn describe(cx: &Cx<'_>, resource: DescribeConfigsResource, with_synonyms: bool)
     let described = match resource_type {
         TOPIC => topic(cx, &resource_name, with_synonyms),
         BROKER => broker(cx, &resource_name, with_synonyms),
+        GROUP => group(cx, &resource_name, with_synonyms),
         other => Err((ErrorCode::InvalidRequest, format!("configs of resource type {other} are not served"))),
     };
     let result = DescribeConfigsResult { resource_type, resource_name, ..DescribeConfigsResult::default() };
@@ -58,27 +62,66 @@ fn topic(cx: &Cx<'_>, name: &str, with_synonyms: bool) -> Described {
     check_name(name).map_err(|message| (ErrorCode::InvalidTopicException, message))?;
     let unknown = || (ErrorCode::UnknownTopicOrPartition, format!("topic {name} does not exist"));
     let topic = cx.shared.topics.by_name(name).ok_or_else(unknown)?;
-    let settings = &cx.shared.settings;
-    let config = |definition: &'static Definition| {
-        let (value, source) = effective(definition, &topic.overrides, settings);
-        let synonyms =
-            if with_synonyms { topic_synonyms(definition, &topic.overrides, settings) } else { Vec::new() };
-        DescribeConfigsResourceResult {
-            name: definition.name.to_owned(),
-            value: Some(value.into_owned()),
-            is_default: cx.version == DEFAULT_FLAG && source == ConfigSource::Default,
-            config_source: source.code(),
-            synonyms,
-            config_type: definition.kind.code(),
-            documentation: None,
-            ..DescribeConfigsResourceResult::default()
-        }
-    };
-    Ok(TOPIC_DEFINITIONS.iter().map(config).collect())
+    let configs = Overridable { overrides: &topic.overrides, own: ConfigSource::Topic };
+    Ok(configs.describe(cx, TOPIC_DEFINITIONS, with_synonyms))
+}
+
+/// A group need not exist to have configs.
+fn group(cx: &Cx<'_>, name: &str, with_synonyms: bool) -> Described {
+    if name.is_empty() {
+        return Err((ErrorCode::InvalidRequest, "Group name must not be empty".to_owned()));
+    }
+    let overrides = cx.shared.group_configs.of(name);
+    let configs = Overridable { overrides: &overrides, own: ConfigSource::Group };
+    Ok(configs.describe(cx, GROUP_DEFINITIONS, with_synonyms))
+}
+
+/// What a topic or group has of its own, above the broker's settings.
+struct Overridable<'a> {
+    overrides: &'a TopicOverrides,
+    /// Where the overrides come from.
+    own: ConfigSource,
+}
+
+impl Overridable<'_> {
+    fn describe(
+        &self,
+        cx: &Cx<'_>,
+        definitions: &'static [Definition],
+        with_synonyms: bool,
+    ) -> Vec<DescribeConfigsResourceResult> {
+        let settings = &cx.shared.settings;
+        let config = |definition: &'static Definition| {
+            let (value, source) = effective(definition, self.overrides, settings);
+            let source = if source == ConfigSource::Topic { self.own } else { source };
+            DescribeConfigsResourceResult {
+                name: definition.name.to_owned(),
+                value: Some(value.into_owned()),
+                is_default: cx.version == DEFAULT_FLAG && source == ConfigSource::Default,
+                config_source: source.code(),
+                synonyms: if with_synonyms { self.synonyms(definition, settings) } else { Vec::new() },
+                config_type: definition.kind.code(),
+                documentation: None,
+                ..DescribeConfigsResourceResult::default()
+            }
+        };
+        definitions.iter().map(config).collect()
+    }
+
+    fn synonyms(&self, definition: &Definition, settings: &BrokerSettings) -> Vec<DescribeConfigsSynonym> {
+        let own = self.overrides.get(definition.name).map(|value| synonym(definition.name, value, self.own));
+        let first = definition.synonyms.first();
+        let of_broker = first.map(|(first, _)| settings_from(first, definition.synonyms, settings));
+        own.into_iter().chain(of_broker.unwrap_or_default()).collect()
+    }
 }
 
 fn broker(cx: &Cx<'_>, name: &str, with_synonyms: bool) -> Described {
-    if !name.is_empty() && name.parse() != Ok(cx.shared.node_id) {
+    if name.is_empty() {
+        // What all brokers were given while they run: nothing can be.
+        return Ok(Vec::new());
+    }
+    if name.parse() != Ok(cx.shared.node_id) {
         let message = format!("expected broker {}, found {name}", cx.shared.node_id);
         return Err((ErrorCode::InvalidRequest, message));
     }
@@ -106,27 +149,28 @@ fn broker_source(name: &str, settings: &BrokerSettings) -> ConfigSource {
     if settings.explicit(name).is_some() { ConfigSource::StaticBroker } else { ConfigSource::Default }
 }
 
-fn topic_synonyms(
-    definition: &Definition,
-    overrides: &TopicOverrides,
-    settings: &BrokerSettings,
-) -> Vec<DescribeConfigsSynonym> {
-    let own =
-        overrides.get(definition.name).map(|value| synonym(definition.name, value, ConfigSource::Topic));
-    let of_broker = definition
-        .synonyms
-        .iter()
-        .filter_map(|(name, _)| find(BROKER_DEFINITIONS, name))
-        .flat_map(|definition| broker_synonyms(definition, settings));
-    own.into_iter().chain(of_broker).collect()
+fn broker_synonyms(definition: &Definition, settings: &BrokerSettings) -> Vec<DescribeConfigsSynonym> {
+    let mut groups = TOPIC_DEFINITIONS.iter().map(|topic| topic.synonyms);
+    let group = groups.find(|group| group.iter().any(|(name, _)| *name == definition.name));
+    settings_from(definition.name, group.unwrap_or(&[(definition.name, 1)]), settings)
 }
 
-fn broker_synonyms(definition: &Definition, settings: &BrokerSettings) -> Vec<DescribeConfigsSynonym> {
-    let explicit = settings.explicit(definition.name);
-    let explicit = explicit.map(|value| synonym(definition.name, value, ConfigSource::StaticBroker));
-    let default = Some(definition.default).filter(|default| !default.is_empty());
-    let default = default.map(|value| synonym(definition.name, value, ConfigSource::Default));
-    explicit.into_iter().chain(default).collect()
+/// Settings that stand for one another: those that are set, then the defaults, but none before the first that is called
+/// `from`, as in Kafka. So `log.retention.hours` is no synonym of `retention.ms` while `log.retention.ms`, which has no
+/// default, is not set.
+fn settings_from(
+    from: &str,
+    group: &[(&'static str, i64)],
+    settings: &BrokerSettings,
+) -> Vec<DescribeConfigsSynonym> {
+    let set = group.iter().filter_map(|(name, _)| {
+        settings.explicit(name).map(|value| synonym(name, value, ConfigSource::StaticBroker))
+    });
+    let defaults = group.iter().filter_map(|(name, _)| {
+        let default = find(BROKER_DEFINITIONS, name)?.default;
+        (!default.is_empty()).then(|| synonym(name, default, ConfigSource::Default))
+    });
+    set.chain(defaults).skip_while(|synonym| synonym.name != from).collect()
 }
 
 fn synonym(name: &str, value: &str, source: ConfigSource) -> DescribeConfigsSynonym {

@@ -7,6 +7,7 @@ use tidings_wire::messages::describe_producers_response::{
 };
 
 use crate::handlers::Cx;
+use crate::topics::names::check_name;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| describe(cx, topic)).collect();
@@ -17,7 +18,11 @@ fn describe(cx: &Cx<'_>, topic: TopicRequest) -> TopicResponse {
     let known = cx.shared.topics.by_name(&topic.name);
     let partition = |partition_index: i32| {
         let log = known.as_ref().and_then(|known| known.partition(partition_index));
-        let error = if log.is_some() { ErrorCode::None } else { ErrorCode::UnknownTopicOrPartition };
+        let error = match log {
+            Some(_) => ErrorCode::None,
+            None if check_name(&topic.name).is_err() => ErrorCode::InvalidTopicException,
+            None => ErrorCode::UnknownTopicOrPartition,
+        };
         PartitionResponse {
             partition_index,
             error_code: error.code(),

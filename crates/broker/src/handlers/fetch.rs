@@ -28,6 +28,7 @@ use crate::lazy_timer::LazyTimer;
 pub(crate) const MIN_VERSION: i16 = 4;
 
 const BY_TOPIC_ID: i16 = 13;
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 const LEADER_EPOCH: i32 = 0;
 
@@ -39,6 +40,9 @@ pub(crate) async fn handle(
     request: FetchRequest,
     timer: &mut LazyTimer,
 ) -> (FetchResponse, Vec<FileSlice>) {
+    if !matches!(request.isolation_level, READ_UNCOMMITTED | READ_COMMITTED) {
+        return (unknown_isolation_level(request, cx.version), Vec::new());
+    }
     let (sessions, by_id) = (&cx.shared.fetch_sessions, cx.version >= BY_TOPIC_ID);
     let context = match sessions.begin(&request, by_id, cx.shared.clock.steady_ms()) {
         Ok(context) => context,
@@ -82,6 +86,19 @@ pub(crate) async fn handle(
 /// What is wrong with the session concerns the request as a whole; the client begins anew.
 fn refused(error: ErrorCode) -> (FetchResponse, Vec<FileSlice>) {
     (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new())
+}
+
+/// Kafka trips over a level that it does not know, and says so for each partition where a client may look for it there.
+fn unknown_isolation_level(request: FetchRequest, version: i16) -> FetchResponse {
+    let error = ErrorCode::UnknownServerError;
+    let topics = if version >= BY_TOPIC_ID { Vec::new() } else { request.topics };
+    let answer = |topic: FetchTopic| FetchableTopicResponse {
+        partitions: topic.partitions.iter().map(|wanted| not_looked_up(wanted.partition, error)).collect(),
+        topic: topic.topic,
+        ..FetchableTopicResponse::default()
+    };
+    let responses = topics.into_iter().map(answer).collect();
+    FetchResponse { error_code: error.code(), responses, ..FetchResponse::default() }
 }
 
 /// A request with its topics looked up once.
@@ -144,12 +161,11 @@ impl Fetch {
             for (wanted, log) in &topic.partitions {
                 let data = match log {
                     Ok(log) => self.read_partition(wanted, log, &mut found),
-                    Err(error) => Err(*error),
+                    Err(error) => Ok(not_looked_up(wanted.partition, *error)),
                 };
-                partitions.push(data.unwrap_or_else(|error| {
-                    found.has_error = true;
-                    failed(wanted.partition, error)
-                }));
+                let data = data.unwrap_or_else(|error| failed(wanted.partition, error));
+                found.has_error |= data.error_code != ErrorCode::None.code();
+                partitions.push(data);
             }
             found.topics.push(FetchableTopicResponse { partitions, ..topic.answer.clone() });
         }
@@ -162,7 +178,8 @@ impl Fetch {
         log: &PartitionLog,
         found: &mut Found,
     ) -> Result<PartitionData, ErrorCode> {
-        check_leader_epoch(wanted.current_leader_epoch)?;
+        // Any negative epoch is none here.
+        check_leader_epoch(wanted.current_leader_epoch.max(-1))?;
         let remaining = self.max_bytes.saturating_sub(found.bytes);
         let limit = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(remaining);
         let fetched = log
@@ -252,6 +269,11 @@ fn code(error: &ReadError) -> ErrorCode {
         tracing::error!(%error, "read failed");
     }
     code
+}
+
+/// An error of a partition that was not even looked for in a log.
+fn not_looked_up(partition_index: i32, error: ErrorCode) -> PartitionData {
+    PartitionData { aborted_transactions: Some(Vec::new()), ..failed(partition_index, error) }
 }
 
 fn failed(partition_index: i32, error: ErrorCode) -> PartitionData {

@@ -27,6 +27,7 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 const LEADER_EPOCH: i32 = 0;
 
@@ -39,7 +40,12 @@ const SPECIAL_SINCE: [(i64, i16); 4] =
     [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9), (EARLIEST_PENDING_UPLOAD, 11)];
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let read_committed = request.isolation_level == READ_COMMITTED;
+    // Kafka trips over a level that it does not know.
+    let read_committed = match request.isolation_level {
+        READ_UNCOMMITTED => Ok(false),
+        READ_COMMITTED => Ok(true),
+        _ => Err(ErrorCode::UnknownServerError),
+    };
     let repeated = repeated_partitions(&request);
     let answer = |topic| answer_topic(cx, topic, &repeated, read_committed);
     // A topic of which nothing is asked is not answered.
@@ -66,7 +72,7 @@ fn answer_topic(
     cx: &Cx<'_>,
     topic: ListOffsetsTopic,
     repeated: &HashSet<(String, i32)>,
-    read_committed: bool,
+    read_committed: Result<bool, ErrorCode>,
 ) -> ListOffsetsTopicResponse {
     let known = cx.shared.topics.by_name(&topic.name);
     let answer = |wanted: ListOffsetsPartition| {
@@ -75,7 +81,7 @@ fn answer_topic(
         let is_repeated =
             !repeated.is_empty() && repeated.contains(&(topic.name.clone(), wanted.partition_index));
         let log = if is_repeated { Err(ErrorCode::InvalidRequest) } else { log };
-        let found = log.and_then(|log| find(cx, &wanted, log, read_committed));
+        let found = read_committed.and_then(|read_committed| find(cx, &wanted, log?, read_committed));
         match found {
             Ok(found) => show(&wanted, found, cx.version),
             Err(error) => ListOffsetsPartitionResponse {

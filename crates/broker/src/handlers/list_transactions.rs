@@ -1,9 +1,9 @@
-//! ListTransactions, versions 0 and 1: which transactional ids there are (KIP-664).
+//! ListTransactions, versions 0 to 2: which transactional ids there are (KIP-664).
 //!
-//! Filters by state and producer id, from version 1 on by how long the transaction has been going on (KIP-994). Version 2
-//! filters by a pattern (KIP-1152) and is not served.
+//! Filters by state and producer id, from version 1 on by how long the transaction has been going on (KIP-994), from 2 on by
+//! an expression that the transactional id matches as a whole (KIP-1152).
 
-use tidings_coordinator::{ListTransactionsFilter, TransactionState as State};
+use tidings_coordinator::{ListTransactionsFilter, TransactionState as State, TransactionalIdPattern};
 use tidings_wire::messages::list_transactions_request::ListTransactionsRequest;
 use tidings_wire::messages::list_transactions_response::{ListTransactionsResponse, TransactionState};
 
@@ -21,6 +21,16 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: ListTransactionsRequest) -> Lis
             None => unknown_state_filters.push(name.clone()),
         }
     }
+    let pattern = request.transactional_id_pattern.filter(|pattern| !pattern.is_empty());
+    let id_pattern = match pattern.map(|pattern| TransactionalIdPattern::parse(&pattern)).transpose() {
+        Ok(id_pattern) => id_pattern,
+        Err(error) => {
+            return ListTransactionsResponse {
+                error_code: error.code(),
+                ..ListTransactionsResponse::default()
+            };
+        }
+    };
     let answer = |transaction_states| ListTransactionsResponse {
         unknown_state_filters,
         transaction_states,
@@ -34,6 +44,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: ListTransactionsRequest) -> Lis
         states,
         producer_ids: request.producer_id_filters,
         longer_than_ms: request.duration_filter,
+        id_pattern,
     };
     let listed = cx.shared.transactions.look_all(|txns, now_ms| txns.list(now_ms, &filter));
     answer(

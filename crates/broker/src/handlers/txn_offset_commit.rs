@@ -95,6 +95,9 @@ async fn commit(
     request: TxnOffsetCommitRequest,
     topics: Vec<coordinator::CommitTopic>,
 ) -> Result<coordinator::OffsetCommitResponse, ErrorCode> {
+    if request.group_id.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
+    }
     cx.shared.groups_ready().await?;
     cx.shared.transactions_ready().await?;
     let groups = &cx.shared.groups;

@@ -32,11 +32,22 @@ pub enum SettingError {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Boolean,
-    Int { min: i32, max: i32 },
-    Long { min: i64, max: i64 },
-    Double { min: f64, max: f64 },
+    Int {
+        min: i32,
+        max: i32,
+    },
+    Long {
+        min: i64,
+        max: i64,
+    },
+    Double {
+        min: f64,
+        max: f64,
+    },
     OneOf(&'static [&'static str]),
     ListOf(&'static [&'static str]),
+    /// A list that may be empty.
+    AnyOf(&'static [&'static str]),
 }
 
 impl Kind {
@@ -58,7 +69,7 @@ impl Kind {
             Kind::Int { .. } => 3,
             Kind::Long { .. } => 5,
             Kind::Double { .. } => 6,
-            Kind::ListOf(_) => 7,
+            Kind::ListOf(_) | Kind::AnyOf(_) => 7,
         }
     }
 
@@ -69,7 +80,10 @@ impl Kind {
             Kind::Long { min, max } => value.parse::<i64>().is_ok_and(|v| (min..=max).contains(&v)),
             Kind::Double { min, max } => value.parse::<f64>().is_ok_and(|v| (min..=max).contains(&v)),
             Kind::OneOf(allowed) => allowed.contains(&value),
-            Kind::ListOf(allowed) => value.split(',').all(|item| allowed.contains(&item.trim())),
+            Kind::AnyOf(_) if value.is_empty() => true,
+            Kind::ListOf(allowed) | Kind::AnyOf(allowed) => {
+                value.split(',').all(|item| allowed.contains(&item.trim()))
+            }
         }
     }
 
@@ -87,7 +101,9 @@ impl Kind {
             Kind::Long { min, max } => range(min.to_string(), max.to_string(), max == i64::MAX),
             Kind::Double { min, max } => format!("a number from {min} to {max}"),
             Kind::OneOf(allowed) => format!("one of {}", allowed.join(", ")),
-            Kind::ListOf(allowed) => format!("a list, separated by commas, of {}", allowed.join(", ")),
+            Kind::ListOf(allowed) | Kind::AnyOf(allowed) => {
+                format!("a list, separated by commas, of {}", allowed.join(", "))
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ const MAX_LONG: &str = "9223372036854775807";
 
 /// Every topic config the broker knows, by name.
 pub(crate) const TOPIC_DEFINITIONS: &[Definition] = &[
-    topic("cleanup.policy", Kind::ListOf(&["delete", "compact"]), "delete", &[("log.cleanup.policy", 1)]),
+    topic("cleanup.policy", Kind::AnyOf(&["delete", "compact"]), "delete", &[("log.cleanup.policy", 1)]),
     topic(
         "compression.type",
         Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
@@ -91,6 +91,7 @@ pub(crate) const TOPIC_DEFINITIONS: &[Definition] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigSource {
     Topic,
+    Group,
     StaticBroker,
     Default,
 }
@@ -100,6 +101,7 @@ impl ConfigSource {
     pub(crate) fn code(self) -> i8 {
         match self {
             ConfigSource::Topic => 1,
+            ConfigSource::Group => 8,
             ConfigSource::StaticBroker => 4,
             ConfigSource::Default => 5,
         }

@@ -4,6 +4,7 @@
 //! name, is an error that names it. A folder that no topic owns is removed when it is left over (its topic was deleted, or
 //! it is empty because its creation was never recorded); otherwise it is left alone and reported.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -12,6 +13,7 @@ use tidings_model::{TopicId, TopicPartition};
 
 use crate::replay::{ReplayLogError, for_each_record};
 use crate::settings::BrokerSettings;
+use crate::settings::topic::TopicOverrides;
 use crate::topics::image::{Image, Topic};
 use crate::topics::records::{MetadataError, ReplayedMetadata, ReplayedTopic};
 use crate::topics::{log_config, names};
@@ -55,6 +57,7 @@ pub enum OpenTopicsError {
 pub(crate) struct Opened {
     pub(crate) metadata_log: Arc<PartitionLog>,
     pub(crate) image: Image,
+    pub(crate) group_configs: BTreeMap<String, TopicOverrides>,
     pub(crate) next_producer_id: i64,
 }
 
@@ -71,7 +74,8 @@ pub(crate) fn open(data_dir: &DataDir, settings: &BrokerSettings) -> Result<Open
         image.put(open_topic(data_dir, settings, *id, topic)?);
     }
     remove_left_overs(data_dir, &image, &replayed);
-    Ok(Opened { metadata_log, image, next_producer_id: replayed.next_producer_id })
+    let ReplayedMetadata { group_configs, next_producer_id, .. } = replayed;
+    Ok(Opened { metadata_log, image, group_configs, next_producer_id })
 }
 
 fn open_metadata_log(data_dir: &DataDir) -> Result<Arc<PartitionLog>, CreateError> {

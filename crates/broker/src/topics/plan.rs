@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use crate::settings::BrokerSettings;
-use crate::settings::definition::find;
-use crate::settings::topic::{TOPIC_DEFINITIONS, TopicOverrides, check_topic_config};
+use crate::settings::definition::{Definition, find};
+use crate::settings::topic::{TopicOverrides, check_topic_config};
 use crate::settings::{SettingError, topic};
 use crate::topics::error::TopicError;
 use crate::topics::image::Image;
@@ -161,22 +161,25 @@ pub(crate) enum ConfigChange {
     Subtract(String),
 }
 
-/// Applies changes to a topic's overrides; the result is what the topic will carry.
+/// Applies changes to the overrides of a topic or group; the result is what it will carry.
 pub(crate) fn plan_configs(
+    definitions: &'static [Definition],
     current: &TopicOverrides,
     changes: &[(String, ConfigChange)],
     settings: &BrokerSettings,
 ) -> Result<TopicOverrides, TopicError> {
     let mut overrides = current.clone();
     for (key, change) in changes {
-        let definition = find(TOPIC_DEFINITIONS, key).ok_or_else(|| {
+        if *change == ConfigChange::Delete {
+            // What there is not can be taken away.
+            overrides.remove(key);
+            continue;
+        }
+        let definition = find(definitions, key).ok_or_else(|| {
             TopicError::Config(SettingError::Unknown { key: key.clone(), found: format!("{change:?}") })
         })?;
         let value = match change {
-            ConfigChange::Delete => {
-                overrides.remove(key);
-                continue;
-            }
+            ConfigChange::Delete => continue,
             ConfigChange::Set(value) => value.clone(),
             ConfigChange::Append(items) | ConfigChange::Subtract(items) => {
                 if definition.kind.code() != LIST_CODE {
@@ -214,6 +217,7 @@ fn merge_list(current: &str, items: &str, append: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::topic::TOPIC_DEFINITIONS;
 
     fn plan(change: impl FnOnce(&mut NewTopic)) -> Result<PlannedTopic, i16> {
         let mut new = NewTopic::with_defaults("orders");
@@ -252,7 +256,9 @@ mod tests {
     fn configs_change_one_by_one() {
         let settings = BrokerSettings::default();
         let current = TopicOverrides::from([("retention.ms".into(), "5".into())]);
-        let plan = |key: &str, change| plan_configs(&current, &[(key.to_owned(), change)], &settings);
+        let plan = |key: &str, change| {
+            plan_configs(TOPIC_DEFINITIONS, &current, &[(key.to_owned(), change)], &settings)
+        };
         assert_eq!(plan("retention.ms", ConfigChange::Delete).unwrap(), TopicOverrides::new());
         assert_eq!(
             plan("cleanup.policy", ConfigChange::Append("compact".into())).unwrap()["cleanup.policy"],

@@ -19,8 +19,12 @@ use tidings_wire::{
 
 use crate::settings::topic::TopicOverrides;
 
-/// ConfigRecord's number for configs of a topic.
-const TOPIC_RESOURCE: i8 = 2;
+/// Whose configs a ConfigRecord is about, by Kafka's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConfigOwner {
+    Topic = 2,
+    Group = 32,
+}
 
 /// Why the metadata log cannot be replayed.
 #[derive(Debug, Error)]
@@ -81,6 +85,8 @@ pub(crate) struct ReplayedTopic {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ReplayedMetadata {
     pub(crate) topics: BTreeMap<TopicId, ReplayedTopic>,
+    /// By group; none is empty.
+    pub(crate) group_configs: BTreeMap<String, TopicOverrides>,
     /// Ids whose topic was deleted; their folders may still be there after a crash.
     pub(crate) removed: HashSet<TopicId>,
     /// The first producer id that no block holds.
@@ -136,16 +142,34 @@ impl ReplayedMetadata {
     }
 
     fn change_config(&mut self, offset: i64, record: ConfigRecord) -> Result<(), MetadataError> {
+        if record.resource_type == ConfigOwner::Group as i8 {
+            self.change_group_config(record);
+            return Ok(());
+        }
         let topic = self
             .topics
             .values_mut()
-            .find(|topic| record.resource_type == TOPIC_RESOURCE && topic.name == record.resource_name)
+            .find(|topic| {
+                record.resource_type == ConfigOwner::Topic as i8 && topic.name == record.resource_name
+            })
             .ok_or_else(|| MetadataError::UnknownTopic { offset, topic: record.resource_name.clone() })?;
         match record.value {
             Some(value) => topic.overrides.insert(record.name, value),
             None => topic.overrides.remove(&record.name),
         };
         Ok(())
+    }
+
+    fn change_group_config(&mut self, record: ConfigRecord) {
+        let name = record.resource_name;
+        let configs = self.group_configs.entry(name.clone()).or_default();
+        match record.value {
+            Some(value) => configs.insert(record.name, value),
+            None => configs.remove(&record.name),
+        };
+        if configs.is_empty() {
+            self.group_configs.remove(&name);
+        }
     }
 }
 
@@ -167,11 +191,15 @@ pub(crate) fn partition_record(id: TopicId, partition: i32, node_id: i32) -> Res
     encode_metadata_record(&record, 0)
 }
 
-/// The record that sets a topic config, or removes it.
-pub(crate) fn config_record(topic: &str, key: &str, value: Option<&str>) -> Result<Bytes, EncodeError> {
+/// The record that sets a config of a topic or group, or removes it.
+pub(crate) fn config_record(
+    (owner, name): (ConfigOwner, &str),
+    key: &str,
+    value: Option<&str>,
+) -> Result<Bytes, EncodeError> {
     let record = ConfigRecord {
-        resource_type: TOPIC_RESOURCE,
-        resource_name: topic.to_owned(),
+        resource_type: owner as i8,
+        resource_name: name.to_owned(),
         name: key.to_owned(),
         value: value.map(str::to_owned),
         ..ConfigRecord::default()
@@ -211,13 +239,14 @@ mod tests {
 
     #[test]
     fn a_topic_comes_back_with_partitions_and_configs() {
+        let orders = (ConfigOwner::Topic, "orders");
         let replayed = replay(vec![
             topic_record("orders", ID),
             partition_record(ID, 0, 1),
             partition_record(ID, 1, 1),
-            config_record("orders", "retention.ms", Some("5")),
-            config_record("orders", "cleanup.policy", Some("compact")),
-            config_record("orders", "retention.ms", None),
+            config_record(orders, "retention.ms", Some("5")),
+            config_record(orders, "cleanup.policy", Some("compact")),
+            config_record(orders, "retention.ms", None),
             producer_ids_record(1, 1000),
         ])
         .unwrap();
@@ -225,6 +254,19 @@ mod tests {
         assert_eq!((topic.name.as_str(), topic.partition_count), ("orders", 2));
         assert_eq!(topic.overrides, TopicOverrides::from([("cleanup.policy".into(), "compact".into())]));
         assert_eq!(replayed.next_producer_id, 1000);
+    }
+
+    #[test]
+    fn a_group_comes_back_with_its_configs() {
+        let (readers, others) = ((ConfigOwner::Group, "readers"), (ConfigOwner::Group, "others"));
+        let replayed = replay(vec![
+            config_record(readers, "consumer.session.timeout.ms", Some("50000")),
+            config_record(others, "consumer.session.timeout.ms", Some("50000")),
+            config_record(others, "consumer.session.timeout.ms", None),
+        ])
+        .unwrap();
+        let configs = TopicOverrides::from([("consumer.session.timeout.ms".into(), "50000".into())]);
+        assert_eq!(replayed.group_configs, BTreeMap::from([("readers".to_owned(), configs)]));
     }
 
     #[test]
@@ -243,7 +285,10 @@ mod tests {
             error(vec![topic_record("orders", ID), partition_record(ID, 1, 1)]),
             "__cluster_metadata-0: record at offset 1 adds partition 1 of topic orders, expected 0"
         );
-        assert!(error(vec![config_record("gone", "a", None)]).contains("topic gone, which does not exist"));
+        assert!(
+            error(vec![config_record((ConfigOwner::Topic, "gone"), "a", None)])
+                .contains("topic gone, which does not exist")
+        );
         assert!(
             error(vec![Ok(Bytes::from_static(&[1, 99, 0]))]).contains("unknown record type 99 at offset 0")
         );

@@ -1,6 +1,7 @@
 //! Topics made, changed and deleted; configs.
 
 use tidings_model::TopicId;
+use tidings_wire::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use tidings_wire::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
 };
@@ -9,6 +10,7 @@ use tidings_wire::messages::create_topics_request::{
 };
 use tidings_wire::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use tidings_wire::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
+use tidings_wire::messages::describe_log_dirs_request::DescribeLogDirsRequest;
 use tidings_wire::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -224,7 +226,7 @@ async fn configs_change_take_effect_and_survive() {
     };
     assert_eq!(code(alter(2, "max.message.bytes", Some("100"), 0)).await, 0);
     assert_eq!(code(alter(2, "max.message.bytes", Some("many"), 0)).await, 40);
-    assert_eq!(code(alter(2, "max.message.bytes", None, 0)).await, 40);
+    assert_eq!(code(alter(2, "max.message.bytes", None, 0)).await, 42);
     assert_eq!(code(alter(2, "max.message.bytes", Some("1"), 9)).await, 42);
     assert_eq!(code(alter(4, "num.partitions", Some("3"), 0)).await, 42);
     assert_eq!(client.produce("orders", 0, batch(&[&"x".repeat(200)])).await.error_code, 10);
@@ -251,4 +253,73 @@ async fn configs_change_take_effect_and_survive() {
     assert_eq!(synonyms, [("max.message.bytes", 1), ("message.max.bytes", 5)]);
     assert_eq!(client.call(1, &alter(2, "max.message.bytes", None, 1)).await.responses[0].error_code, 0);
     assert_eq!(client.produce("orders", 0, batch(&[&"x".repeat(200)])).await.error_code, 0);
+}
+
+#[tokio::test]
+async fn configs_of_a_group_count_and_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let alter = |name: &str, value: &str| IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 32,
+            resource_name: "readers".to_owned(),
+            configs: vec![AlterableConfig {
+                name: name.to_owned(),
+                value: Some(value.to_owned()),
+                ..AlterableConfig::default()
+            }],
+            ..AlterConfigsResource::default()
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    for (name, value, expected) in [
+        ("consumer.heartbeat.interval.ms", "7000", 0),
+        ("consumer.heartbeat.interval.ms", "15001", 40),
+        ("consumer.session.timeout.ms", "44999", 40),
+        ("consumer.no.such.config", "1", 40),
+    ] {
+        let answer = client.call(1, &alter(name, value)).await;
+        assert_eq!(answer.responses[0].error_code, expected, "{name} = {value}");
+    }
+    drop(client);
+    broker.handle.crash().await;
+
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    for (group, expected_ms) in [("readers", 7000), ("others", 5000)] {
+        let join = ConsumerGroupHeartbeatRequest {
+            group_id: group.to_owned(),
+            member_id: "a-member".to_owned(),
+            rebalance_timeout_ms: 30_000,
+            subscribed_topic_names: Some(vec!["orders".to_owned()]),
+            topic_partitions: Some(Vec::new()),
+            ..ConsumerGroupHeartbeatRequest::default()
+        };
+        let answer = client.call(1, &join).await;
+        assert_eq!((answer.error_code, answer.heartbeat_interval_ms), (0, expected_ms), "{group}");
+    }
+}
+
+#[tokio::test]
+async fn log_dirs_tell_what_partitions_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    let records = batch(&["a", "b"]);
+    let bytes = i64::try_from(records.len()).unwrap();
+    assert_eq!(client.produce("orders", 0, records).await.error_code, 0);
+    let described = client.call(5, &DescribeLogDirsRequest { topics: None, ..Default::default() }).await;
+    let [log_dir] = &described.results[..] else { panic!("expected one directory: {described:?}") };
+    assert_eq!(log_dir.log_dir, dir.path().display().to_string());
+    assert!(0 < log_dir.usable_bytes && log_dir.usable_bytes <= log_dir.total_bytes, "{log_dir:?}");
+    let [topic] = &log_dir.topics[..] else { panic!("expected one topic: {log_dir:?}") };
+    let sizes: Vec<(i32, i64)> = topic
+        .partitions
+        .iter()
+        .map(|partition| (partition.partition_index, partition.partition_size))
+        .collect();
+    assert_eq!((topic.name.as_str(), sizes), ("orders", vec![(0, bytes), (1, 0)]));
 }

@@ -233,6 +233,7 @@ async fn configs_in_every_version() {
             },
             DescribeConfigsResource {
                 resource_type: 4,
+                resource_name: "1".to_owned(),
                 configuration_keys: None,
                 ..DescribeConfigsResource::default()
             },

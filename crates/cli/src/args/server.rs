@@ -19,6 +19,11 @@ pub struct ServerArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<String>,
 
+    /// Where clients on other machines find the broker; by default at the address by which they reached it
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<String>,
+
     /// File to write the addresses to, as JSON, when ready
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -75,7 +75,7 @@ fn bad_settings_name_their_place() {
         let error = load(file, environment, UpArgs::default()).unwrap_err();
         assert_eq!(format!("{error:#}"), expect);
     };
-    let known = "no such setting; there are `data_dir`, `kafka`, `http`, `host_names`, `bootstrap`, `ready_file`, `durability`, \
+    let known = "no such setting; there are `data_dir`, `kafka`, `advertised`, `http`, `host_names`, `bootstrap`, `ready_file`, `durability`, \
                  `insecure`, `log`, `broker`, `activity`";
     check("kafak = 1", &[], &format!("FILE: kafak: {}", known.replace('`', "")));
     check("", &[("TIDINGS_KAFAK", "1")], &format!("TIDINGS_KAFAK: {}", known.replace('`', "")));
@@ -108,6 +108,20 @@ fn bad_settings_name_their_place() {
         &[],
         "http: 0.0.0.0:80 can be reached from other machines, and nothing asks who is there: add --insecure to allow it",
     );
+}
+
+#[test]
+fn an_advertised_address_is_a_host_and_a_port() {
+    let advertised = |text: &str| {
+        load(&format!("advertised = {text:?}"), &[], UpArgs::default()).map(|config| config.advertised)
+    };
+    assert_eq!(advertised("tidings.lan:9092").unwrap(), Some(("tidings.lan".to_owned(), 9092)));
+    assert_eq!(advertised("[fd00::5]:9092").unwrap(), Some(("fd00::5".to_owned(), 9092)));
+    for bad in ["tidings.lan", "tidings.lan:0", ":9092", "PLAINTEXT://tidings.lan:9092", "a b:1"] {
+        let error = advertised(bad).unwrap_err();
+        let expect = format!("advertised: expected HOST:PORT such as tidings.lan:9092, found {bad:?}");
+        assert_eq!(error.to_string(), expect);
+    }
 }
 
 #[test]

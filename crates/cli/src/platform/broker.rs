@@ -12,7 +12,7 @@ pub async fn start_broker(config: &Config) -> anyhow::Result<BrokerHandle> {
     let options = BrokerOptions {
         listen: config.kafka,
         insecure: config.insecure,
-        advertised: None,
+        advertised: config.advertised.clone(),
         data_dir: config.data_dir.clone(),
         settings: settings(&config.broker)?,
         clock: Arc::new(SystemClock::new()),

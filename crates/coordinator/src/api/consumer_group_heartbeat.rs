@@ -129,7 +129,7 @@ impl GroupCoordinator {
         update.bump_epoch_if_needed(reads_other);
         update.retarget();
         let after = update.reconcile(&before.id, owned.as_ref())?;
-        let timeouts = self.consumer_timeouts(&request.group_id);
+        let timeouts = self.shard.consumer_timeouts(&request.group_id);
         update.draft.schedule(Timer::Session(after.id.clone()), i64::from(timeouts.session_timeout_ms));
 
         let tells_all = request.rebalance_timeout_ms != -1

@@ -4,10 +4,10 @@ use crate::classic::subscription::CONSUMER_PROTOCOL_TYPE;
 use crate::{GroupCoordinator, GroupState};
 
 /// The type of every group of the classic protocol, as ListGroups tells it.
-pub const GROUP_TYPE_CLASSIC: &str = "Classic";
+pub const GROUP_TYPE_CLASSIC: &str = "classic";
 
 /// The type of every group of the consumer protocol.
-pub const GROUP_TYPE_CONSUMER: &str = "Consumer";
+pub const GROUP_TYPE_CONSUMER: &str = "consumer";
 
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -125,9 +125,10 @@ impl ConsumerGroup {
 
     /// Starts the clocks of all members: the log has just been read.
     pub(crate) fn start_timers(&self, cx: &mut Context<'_>) {
+        let timeouts = cx.shard.consumer_timeouts(&self.id);
         for member in self.members.values() {
             let of_classic = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
-            let session_timeout_ms = of_classic.unwrap_or(cx.settings().consumer.timeouts.session_timeout_ms);
+            let session_timeout_ms = of_classic.unwrap_or(timeouts.session_timeout_ms);
             cx.schedule(&self.id, Timer::Session(member.id.clone()), i64::from(session_timeout_ms));
             if member.state == MemberState::UnrevokedPartitions && !member.uses_classic_protocol() {
                 let delay_ms = i64::from(member.rebalance_timeout_ms);

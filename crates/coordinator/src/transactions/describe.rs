@@ -1,6 +1,9 @@
 //! DescribeTransactions and ListTransactions (KIP-664): what operators ask.
 
+use regex::bytes::Regex;
 use tidings_model::ErrorCode;
+
+use crate::consumer::subscription;
 
 use super::{Transaction, TransactionCoordinator, TransactionPartitions, TransactionState};
 
@@ -21,8 +24,19 @@ pub struct DescribedTransaction {
     pub partitions: TransactionPartitions,
 }
 
+/// An expression that a transactional id matches as a whole, in the syntax of consumer groups' subscriptions.
+#[derive(Debug, Clone)]
+pub struct TransactionalIdPattern(Regex);
+
+impl TransactionalIdPattern {
+    /// Reads an expression; INVALID_REGULAR_EXPRESSION where it is none.
+    pub fn parse(text: &str) -> Result<Self, ErrorCode> {
+        subscription::compile(text).map(Self).map_err(|error| error.code())
+    }
+}
+
 /// Which transactions to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct ListTransactionsFilter {
     /// These states; all where empty.
     pub states: Vec<TransactionState>,
@@ -30,6 +44,8 @@ pub struct ListTransactionsFilter {
     pub producer_ids: Vec<i64>,
     /// Going on for longer than this; negative for all.
     pub longer_than_ms: i64,
+    /// Ids of this form; all without.
+    pub id_pattern: Option<TransactionalIdPattern>,
 }
 
 /// One transactional id in short.
@@ -69,7 +85,10 @@ impl TransactionCoordinator {
                     || (!transaction.state.is_idle()
                         && now_ms.saturating_sub(transaction.start_ms) > filter.longer_than_ms))
         };
-        let wanted = self.transactions.iter().filter(|(_, transaction)| is_wanted(transaction));
+        let has_wanted_id =
+            |id: &str| filter.id_pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(id.as_bytes()));
+        let wanted =
+            self.transactions.iter().filter(|(id, transaction)| is_wanted(transaction) && has_wanted_id(id));
         wanted
             .map(|(id, transaction)| ListedTransaction {
                 transactional_id: id.to_string(),

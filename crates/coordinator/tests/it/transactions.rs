@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tidings_coordinator::{
     AddPartitionsRequest, Answer, CoordinatorRecord, EndTxnRequest, EndTxnResponse, InitProducerIdRequest,
     InitProducerIdResponse, ListTransactionsFilter, Outcome, TransactionCoordinator, TransactionSettings,
-    TransactionState,
+    TransactionState, TransactionalIdPattern,
 };
 use tidings_model::ErrorCode;
 
@@ -361,7 +361,13 @@ fn lists_are_filtered() {
     assert_eq!(count(ListTransactionsFilter { producer_ids: vec![producer.0], ..all.clone() }), 1);
     assert_eq!(count(ListTransactionsFilter { producer_ids: vec![producer.0 + 1], ..all.clone() }), 0);
     assert_eq!(count(ListTransactionsFilter { states: vec![TransactionState::Ongoing], ..all.clone() }), 1);
-    assert_eq!(count(ListTransactionsFilter { states: vec![TransactionState::Empty], ..all }), 0);
+    assert_eq!(count(ListTransactionsFilter { states: vec![TransactionState::Empty], ..all.clone() }), 0);
+    let like = |pattern: &str| {
+        let id_pattern = Some(TransactionalIdPattern::parse(pattern).unwrap());
+        count(ListTransactionsFilter { id_pattern, ..all.clone() })
+    };
+    assert_eq!((like(ID), like(&format!("{}.*", &ID[..1])), like(&ID[1..])), (1, 1, 0));
+    assert!(TransactionalIdPattern::parse("(").is_err());
 }
 
 #[test]

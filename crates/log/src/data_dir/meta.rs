@@ -54,7 +54,7 @@ impl Meta {
                 let cluster_id = options.cluster_id.clone().unwrap_or_else(random_id);
                 let meta = Self { cluster_id, directory_id: random_id() };
                 replace_file(disk, &path, meta.encode(options.node_id).as_bytes()).map_err(failed)?;
-                sync_name(disk, dir).map_err(failed)?;
+                sync_names(disk, dir).map_err(failed)?;
                 Ok(meta)
             }
         }
@@ -102,18 +102,17 @@ pub(crate) fn check_version(text: &str, dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Makes the name of a directory durable that may be new. Where its parent may not be read, someone else
-/// made it.
-fn sync_name(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let parent = match dir.parent() {
-        None => return Ok(()),
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-    };
-    match disk.sync_dir(parent) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        result => result,
+/// Makes the names of a directory and of those above it durable, which may all be new. Where one may not be opened,
+/// someone else made it and what is below.
+fn sync_names(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for parent in dir.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match disk.sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            result => result?,
+        }
     }
+    Ok(())
 }
 
 /// A random id. The standard library seeds its hash maps with randomness of the system, which is all

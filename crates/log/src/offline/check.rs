@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tidings_model::TopicPartition;
 
-use super::side_files::{IndexReaders, check_folder};
+use super::side_files::{IndexReaders, check_folder, check_txn_indexes};
 use super::walk::{Bounds, DamagedBytes, Found, Walk};
 use super::{OfflineDataDir, SideFault};
 use crate::disk::OpenMode;
@@ -95,6 +95,7 @@ struct Checker<'a> {
     dir: &'a OfflineDataDir,
     folder: Arc<Path>,
     check: PartitionCheck,
+    holes_end: i64,
     valid_bytes: u64,
     progress: &'a dyn Fn(u64),
 }
@@ -124,9 +125,11 @@ impl OfflineDataDir {
             torn_tail: None,
             side_faults: Vec::new(),
         };
-        let mut checker = Checker { dir: self, folder: folder.into(), check, valid_bytes: 0, progress };
+        let holes_end = self.holes_end(topic_partition);
+        let mut checker =
+            Checker { dir: self, folder: folder.into(), check, holes_end, valid_bytes: 0, progress };
         checker.segments(&segments)?;
-        checker.finish(&names)
+        checker.finish(&segments, &names)
     }
 
     /// Bytes of all log files, for a progress bar.
@@ -184,8 +187,9 @@ impl Checker<'_> {
         let segment = Segment::existing(self.folder.clone(), found.base_offset, end);
         let file = disk.open(&segment.log_path(), OpenMode::Read)?;
         let mut indexes = IndexReaders::open(disk, &segment)?;
-        let recovery_point = self.check.recovery_point;
-        let bounds = Bounds { len: found.len, next_offset: found.base_offset, recovery_point, limit };
+        let (recovery_point, holes_end) = (self.check.recovery_point, self.holes_end);
+        let bounds =
+            Bounds { len: found.len, next_offset: found.base_offset, recovery_point, holes_end, limit };
         let mut walk = Walk::new(&*file, bounds);
         let damages_count = self.check.damages.len();
         while let Some(next) = walk.next_found()? {
@@ -246,7 +250,7 @@ impl Checker<'_> {
         });
     }
 
-    fn finish(mut self, names: &[String]) -> io::Result<PartitionCheck> {
+    fn finish(mut self, segments: &[SegmentFile], names: &[String]) -> io::Result<PartitionCheck> {
         let (batches_count, valid_bytes) = (self.check.batches_count, self.valid_bytes);
         for damage in &mut self.check.damages {
             damage.valid_batches_behind = batches_count - damage.valid_batches_behind;
@@ -254,7 +258,9 @@ impl Checker<'_> {
         }
         let recovery_point = self.check.recovery_point;
         let needs_snapshot = (recovery_point > self.check.log_start_offset).then_some(recovery_point);
-        let faults = check_folder(&*self.dir.disk, &self.folder, names, needs_snapshot)?;
+        let mut faults = check_folder(&*self.dir.disk, &self.folder, names, needs_snapshot)?;
+        let is_there = |base_offset: i64| segments.iter().any(|file| file.base_offset == base_offset);
+        faults.extend(check_txn_indexes(&*self.dir.disk, &self.folder, recovery_point, is_there)?);
         // One name, one line.
         let mut seen = HashSet::new();
         self.check.side_faults.extend(faults);

@@ -44,7 +44,10 @@ pub fn read_segment<E: From<io::Error>>(
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     // A file under another name may begin with any offset.
     let next_offset = name.get(..20).and_then(|digits| digits.parse().ok()).unwrap_or(0);
-    let mut walk = Walk::new(&*file, Bounds { len, next_offset, recovery_point: i64::MAX, limit: None });
+    let mut walk = Walk::new(
+        &*file,
+        Bounds { len, next_offset, recovery_point: i64::MAX, holes_end: i64::MAX, limit: None },
+    );
     while let Some(found) = walk.next_found()? {
         handle(match found {
             Found::Batch(located) => {

@@ -224,7 +224,7 @@ impl OfflineDataDir {
     /// The end of the last batch that lies wholly below `offset`: its position, and the offset behind it.
     fn end_below(&self, folder: &Path, base_offset: i64, len: u64, offset: i64) -> io::Result<(u64, i64)> {
         let file = self.disk.open(&folder.join(file_name(base_offset, "log")), OpenMode::Read)?;
-        let mut judge = Judge::new(&*file, len, false);
+        let mut judge = Judge::new(&*file, len, i64::MIN);
         let (mut position, mut end_offset) = (0, base_offset);
         while let Some(header) = judge.header(position)? {
             let below = header.base_offset >= end_offset && header.next_offset() <= offset;
@@ -323,7 +323,8 @@ impl OfflineDataDir {
                 self.remove_indexes(file)?;
                 let file = disk.open(file, OpenMode::Write)?;
                 file.set_len(*position)?;
-                file.sync_data()
+                file.sync_data()?;
+                disk.sync_dir(&folder)
             }
             RepairStep::Bridge { file, pieces } => self.bridge(&folder, file, pieces),
         }

@@ -1,7 +1,7 @@
 //! The files beside the logs, which can be made again from them.
 //!
-//! Owns their checks: indexes entry by entry against the batches of their segment, snapshots and leader epochs as a
-//! whole. Invariants: a fault here never counts as lost data; memory is bounded whatever a file's length.
+//! Owns their checks: indexes entry by entry against the batches of their segment, transaction indexes against the
+//! snapshot that says what they hold, snapshots and leader epochs as a whole. Invariants: a fault here never counts as lost data; memory is bounded whatever a file's length.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::index::{IndexEntry, OffsetEntry, TimeEntry};
 use crate::leader_epochs::LeaderEpochs;
 use crate::partition_log::LEADER_EPOCHS;
 use crate::producers::Snapshot;
-use crate::segment::{Located, Segment, file_name, parse_file_name};
+use crate::segment::{Located, Segment, TxnIndex, file_name, parse_file_name};
 
 use tidings_model::TopicId;
 
@@ -211,6 +211,27 @@ pub(super) fn check_folder(
             folder.join(PARTITION_METADATA),
             "is missing or names no topic id".to_owned(),
         ));
+    }
+    Ok(faults)
+}
+
+/// Transaction indexes, against the snapshot at the recovery point, as a start holds them. Without that snapshot a start
+/// makes all of them anew.
+pub(super) fn check_txn_indexes(
+    disk: &dyn Disk,
+    folder: &Path,
+    recovery_point: i64,
+    is_there: impl Fn(i64) -> bool,
+) -> io::Result<Vec<SideFault>> {
+    let mut faults = Vec::new();
+    let snapshot = read_file(disk, &folder.join(file_name(recovery_point, "snapshot")))?;
+    let Some(Ok(snapshot)) = snapshot.map(|bytes| Snapshot::decode(&bytes)) else { return Ok(faults) };
+    for (base_offset, summary) in snapshot.txn_indexes {
+        let path = folder.join(file_name(base_offset, "txnindex"));
+        if is_there(base_offset) && !TxnIndex::is_as_expected(disk, &path, summary)? {
+            let what = format!("does not hold the {} entries of the producer snapshot", summary.count);
+            faults.push(SideFault::new(path, what));
+        }
     }
     Ok(faults)
 }

@@ -39,9 +39,11 @@ pub(super) struct Bounds {
     pub len: u64,
     /// The offset expected first.
     pub next_offset: i64,
+    /// From here on recovery checks, and cuts what looks like a torn write.
+    pub recovery_point: i64,
     /// Below it offsets may be missing between valid batches, as a compaction leaves them; from here on recovery
     /// demands every one.
-    pub recovery_point: i64,
+    pub holes_end: i64,
     /// The next segment's base offset; nothing in this segment may reach behind it.
     pub limit: Option<i64>,
 }
@@ -56,7 +58,7 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(file: &'a dyn DiskFile, bounds: Bounds) -> Self {
         Self {
-            judge: Judge::new(file, bounds.len, false),
+            judge: Judge::new(file, bounds.len, i64::MIN),
             bounds,
             position: 0,
             next_offset: bounds.next_offset,
@@ -98,7 +100,7 @@ impl<'a> Walk<'a> {
     fn expected_at(&mut self, position: u64) -> io::Result<i64> {
         let next_offset = self.next_offset;
         let Some(header) = self.judge.header(position)? else { return Ok(next_offset) };
-        let end = self.bounds.limit.unwrap_or(self.bounds.recovery_point).min(self.bounds.recovery_point);
+        let end = self.bounds.limit.unwrap_or(self.bounds.holes_end).min(self.bounds.holes_end);
         if header.base_offset <= next_offset || header.next_offset() > end {
             return Ok(next_offset);
         }

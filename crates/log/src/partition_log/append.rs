@@ -2,7 +2,7 @@
 //!
 //! Owns the rules of an append. Invariants: what fails leaves the log as it was; the payload is not
 //! copied unless the broker sets the timestamps; offsets are assigned in the order of the file. Does not
-//! wait for durability: the ticket does.
+//! wait for durability: the ticket does. Only what a failed write has left is removed durably at once.
 
 mod error;
 mod prepare;
@@ -76,7 +76,7 @@ pub struct Appended {
 
 impl PartitionLog {
     /// Appends one or more whole batches. On return they are in the page cache, in order, but not yet
-    /// durable and not yet visible to consumers: wait for the ticket. Never waits for a sync.
+    /// durable and not yet visible to consumers: wait for the ticket. Waits for a sync only after a write has failed.
     pub fn append(self: &Arc<Self>, records: Bytes, options: AppendOptions) -> Result<Appended, AppendError> {
         self.append_and(records, options, false)
     }
@@ -199,24 +199,29 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Removes what a failed write left. Until that has succeeded, nothing may be written behind it.
-    fn cut_back(self: &Arc<Self>, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
+    /// Removes what a failed write left, durably. Until that has succeeded nothing is written in its place and no segment
+    /// follows: after a crash the rest would show again, below a recovery point that was checkpointed meanwhile, as the
+    /// end of a closed segment, or mixed with what came after it.
+    fn cut_back(&self, writer: &mut Writer, position: u64) -> Result<(), AppendError> {
+        writer.condition = Condition::Ragged { position };
         let storage = &self.storage;
-        let file = storage.open_files.get(&*storage.disk, &writer.active);
-        match file.and_then(|file| file.set_len(position).map(|()| file)) {
-            Ok(file) => {
-                // The next round makes the cut durable, before anything behind it is acknowledged: the segment may be
-                // closed by then, and its file's length is what a start goes by.
-                if storage.options.durability == Durability::Power {
-                    drop(self.submit(&writer.active, file, true));
-                }
-                Ok(())
-            }
-            Err(source) => {
-                writer.condition = Condition::Ragged { position };
-                Err(self.storage_error("cutting back", &writer.active, source))
+        let failed = |source| self.storage_error("cutting back", &writer.active, source);
+        let file = storage.open_files.get(&*storage.disk, &writer.active).map_err(failed)?;
+        // On a full disk most failed writes have written nothing.
+        if file.len().map_err(failed)? != position {
+            file.set_len(position).map_err(failed)?;
+            if let Err(error) = file.sync_data() {
+                let path = writer.active.log_path();
+                let why = format!("syncing {} after a failed write failed: {error}", path.display());
+                let why = storage.health.fail(why);
+                return Err(AppendError::StorageFailed {
+                    topic_partition: self.topic_partition.clone(),
+                    why,
+                });
             }
         }
+        writer.condition = Condition::Ready;
+        Ok(())
     }
 
     fn answer_duplicate(

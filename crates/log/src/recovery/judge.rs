@@ -28,14 +28,14 @@ pub(crate) enum Verdict {
 pub(crate) struct Judge<'a> {
     file: &'a dyn DiskFile,
     len: u64,
-    /// Whether offsets may be missing between batches: the cleaner leaves such holes.
-    may_have_holes: bool,
+    /// Below it offsets may be missing between batches: the cleaner leaves such holes.
+    holes_end: i64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Judge<'a> {
-    pub fn new(file: &'a dyn DiskFile, len: u64, may_have_holes: bool) -> Self {
-        Self { file, len, may_have_holes, buffer: vec![0; CHUNK_BYTES] }
+    pub fn new(file: &'a dyn DiskFile, len: u64, holes_end: i64) -> Self {
+        Self { file, len, holes_end, buffer: vec![0; CHUNK_BYTES] }
     }
 
     /// The header at `position`, whatever it says; none where the file has no room for one.
@@ -66,7 +66,7 @@ impl<'a> Judge<'a> {
         if header.batch_length < smallest || header.size_bytes() as u64 > left {
             return invalid(format!("length {} does not fit in {left} bytes", header.batch_length));
         }
-        let hole = self.may_have_holes && header.base_offset > next_offset;
+        let hole = header.base_offset > next_offset && header.next_offset() <= self.holes_end;
         if header.base_offset != next_offset && !hole || header.last_offset_delta < 0 {
             return invalid(format!("expected offset {next_offset}, found {}", header.base_offset));
         }

@@ -39,7 +39,7 @@ struct Recovery<'a> {
     producers: Producers,
     /// From here on batches are not in `producers` yet.
     replay_from: i64,
-    may_have_holes: bool,
+    holes_end: i64,
     epochs: LeaderEpochs,
     /// What the snapshot says about the segments' transaction indexes, where it counts.
     txn_indexes: BTreeMap<i64, TxnIndexSummary>,
@@ -56,6 +56,8 @@ pub(super) struct Checkpoints {
     pub log_start_offset: Option<i64>,
     /// Of logs that were compacted; their offsets have holes within segments.
     pub first_dirty_offset: Option<i64>,
+    /// Where these holes end.
+    pub holes_end: i64,
 }
 
 /// Where a segment's file is on disk.
@@ -70,7 +72,8 @@ pub(super) fn recover_partition(
     topic_partition: &TopicPartition,
     checkpoints: Checkpoints,
 ) -> Result<PartitionOutcome, RecoverError> {
-    let Checkpoints { recovery_point, log_start_offset: log_start, first_dirty_offset } = checkpoints;
+    let Checkpoints { recovery_point, log_start_offset: log_start, first_dirty_offset, holes_end } =
+        checkpoints;
     let dir: Arc<Path> = storage.root.join(topic_partition.to_string()).into();
     let mut recovery = Recovery {
         storage,
@@ -78,7 +81,7 @@ pub(super) fn recover_partition(
         dir: dir.clone(),
         producers: Producers::default(),
         replay_from: 0,
-        may_have_holes: first_dirty_offset.is_some(),
+        holes_end,
         epochs: LeaderEpochs::default(),
         txn_indexes: BTreeMap::new(),
         checked_bytes: 0,
@@ -452,7 +455,7 @@ impl Recovery<'_> {
         let file = self.open(segment)?;
         let point = recovery_point.max(found.base_offset);
         let from = self.position_of(segment, &*file, found, point)?;
-        let mut judge = Judge::new(&*file, found.len, self.may_have_holes);
+        let mut judge = Judge::new(&*file, found.len, self.holes_end);
         let mut end = SegmentEnd { offset: point, position: from };
         while end.position < found.len {
             match judge.check(end.position, end.offset).map_err(self.io_error(segment))? {

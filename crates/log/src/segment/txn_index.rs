@@ -1,9 +1,10 @@
 //! The transactions that were aborted in a segment (`.txnindex`, KIP-98).
 //!
-//! Owns the entries of one segment: those in the file, of which only number and checksum are kept in memory, and those
+//! Owns the entries of one segment: those in the file, of which only number and checksums are kept in memory, and those
 //! that are still to be written. Invariants: entries ascend by their marker's offset; an entry is there before the last
 //! stable offset passes its marker. Kafka's format has no checksum: a start holds the file against what the producer
-//! snapshot says about it, and makes the entries anew from the log where the two differ. Does not sync.
+//! snapshot says about it, and makes the entries anew from the log where the two differ; each read holds it against the
+//! checksums in memory, because an entry that was damaged meanwhile would show aborted records. Does not sync.
 //!
 //! ```text
 //! entry  version i16 = 0   producer id i64   first offset i64   last offset (the marker) i64
@@ -16,7 +17,7 @@ use std::path::Path;
 use bytes::{Buf, BufMut};
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, OpenMode, read_exact_at, write_all_at};
+use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at, write_all_at};
 
 /// A transaction whose records `read_committed` consumers skip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub(crate) struct TxnIndex {
 struct State {
     /// Entries in the file.
     written: u32,
+    /// A checksum for each [`BLOCK_ENTRIES`] of them.
+    blocks: Vec<u32>,
     pending: Vec<AbortedTransaction>,
     /// Of all entries.
     crc: u32,
@@ -59,8 +62,8 @@ const ENTRY_LEN: usize = 34;
 /// Entries that gather in memory before they are written.
 const FLUSH_ENTRIES: usize = 256;
 
-/// Entries read at a time.
-const READ_ENTRIES: usize = 1024;
+/// Entries read, and checked, at a time.
+const BLOCK_ENTRIES: usize = 1024;
 
 impl TxnIndex {
     /// An index with the entries that the file begins with; none when they are not those of `expected`. What the file
@@ -70,33 +73,27 @@ impl TxnIndex {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
+        let Some(blocks) = checksums(&*file, expected)? else { return Ok(None) };
         let len = u64::from(expected.count) * ENTRY_LEN as u64;
-        if file.len()? < len {
-            return Ok(None);
-        }
-        let mut crc = 0;
-        let mut chunk = vec![0; READ_ENTRIES * ENTRY_LEN];
-        let mut at = 0;
-        while at < len {
-            let bytes = &mut chunk[..(READ_ENTRIES * ENTRY_LEN).min((len - at) as usize)];
-            read_exact_at(&*file, bytes, at)?;
-            crc = crc32c::crc32c_append(crc, bytes);
-            at += bytes.len() as u64;
-        }
-        if crc != expected.crc {
-            return Ok(None);
-        }
         if file.len()? > len {
             file.set_len(len)?;
         }
-        let state = State { written: expected.count, pending: Vec::new(), crc };
+        let state = State { written: expected.count, blocks, pending: Vec::new(), crc: expected.crc };
         Ok(Some(Self { state: Mutex::new(state) }))
+    }
+
+    /// Whether [`TxnIndex::adopt`] would take the file. Changes nothing.
+    pub fn is_as_expected(disk: &dyn Disk, path: &Path, expected: TxnIndexSummary) -> io::Result<bool> {
+        match disk.open(path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            opened => Ok(checksums(&*opened?, expected)?.is_some()),
+        }
     }
 
     /// An index with these entries, which are still to be written.
     pub fn of(entries: Vec<AbortedTransaction>) -> Self {
         let crc = entries.iter().fold(0, |crc, entry| crc32c::crc32c_append(crc, &encode(entry)));
-        Self { state: Mutex::new(State { written: 0, pending: entries, crc }) }
+        Self { state: Mutex::new(State { written: 0, blocks: Vec::new(), pending: entries, crc }) }
     }
 
     /// Takes over another index's entries.
@@ -147,12 +144,19 @@ impl TxnIndex {
         if state.written > 0 {
             let file = disk.open(path, OpenMode::Read)?;
             let len = state.written as usize * ENTRY_LEN;
-            let mut chunk = vec![0; (READ_ENTRIES * ENTRY_LEN).min(len)];
-            let mut at = 0;
-            while at < len {
-                let bytes = &mut chunk[..(READ_ENTRIES * ENTRY_LEN).min(len - at)];
+            let mut block = vec![0; (BLOCK_ENTRIES * ENTRY_LEN).min(len)];
+            for (at, expected) in (0..len).step_by(BLOCK_ENTRIES * ENTRY_LEN).zip(&state.blocks) {
+                let bytes = &mut block[..(BLOCK_ENTRIES * ENTRY_LEN).min(len - at)];
                 read_exact_at(&*file, bytes, at as u64)?;
-                at += bytes.len();
+                let found = crc32c::crc32c(bytes);
+                if found != *expected {
+                    let what = format!(
+                        "{} is damaged (expected CRC {expected:#010x} from byte {at} on, found {found:#010x}); a restart \
+                         makes it anew",
+                        path.display()
+                    );
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
                 for entry in bytes.chunks_exact(ENTRY_LEN) {
                     if !take(&decode(entry)?) {
                         return Ok(false);
@@ -174,10 +178,37 @@ impl State {
         let file = disk.open(path, mode)?;
         let bytes: Vec<u8> = self.pending.iter().flat_map(encode).collect();
         write_all_at(&*file, &mut [IoSlice::new(&bytes)], u64::from(self.written) * ENTRY_LEN as u64)?;
-        self.written += self.pending.len() as u32;
+        for entry in bytes.chunks_exact(ENTRY_LEN) {
+            if (self.written as usize).is_multiple_of(BLOCK_ENTRIES) {
+                self.blocks.push(0);
+            }
+            let block = self.blocks.last_mut().expect("begun with its first entry");
+            *block = crc32c::crc32c_append(*block, entry);
+            self.written += 1;
+        }
         self.pending.clear();
         Ok(())
     }
+}
+
+/// The checksums of the blocks of entries that the file begins with; none when they are not those of `expected`.
+fn checksums(file: &dyn DiskFile, expected: TxnIndexSummary) -> io::Result<Option<Vec<u32>>> {
+    let len = u64::from(expected.count) * ENTRY_LEN as u64;
+    if file.len()? < len {
+        return Ok(None);
+    }
+    let mut crc = 0;
+    let mut blocks = Vec::new();
+    let mut block = vec![0; BLOCK_ENTRIES * ENTRY_LEN];
+    let mut at = 0;
+    while at < len {
+        let bytes = &mut block[..(BLOCK_ENTRIES * ENTRY_LEN).min((len - at) as usize)];
+        read_exact_at(file, bytes, at)?;
+        crc = crc32c::crc32c_append(crc, bytes);
+        blocks.push(crc32c::crc32c(bytes));
+        at += bytes.len() as u64;
+    }
+    Ok((crc == expected.crc).then_some(blocks))
 }
 
 fn encode(entry: &AbortedTransaction) -> [u8; ENTRY_LEN] {

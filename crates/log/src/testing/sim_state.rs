@@ -229,6 +229,17 @@ impl State {
             let kept = random.below(self.pending_names.len() + 1);
             self.pending_names[..kept].iter().for_each(|change| change.apply(&mut names));
         }
+        // Without its directory a name is nothing; only the root needs none.
+        let reachable = |path: &Path| {
+            path.ancestors()
+                .skip(1)
+                .all(|above| above.parent().is_none() || names.get(above) == Some(&Node::Dir))
+        };
+        let names: Names = names
+            .iter()
+            .filter(|(path, _)| reachable(path))
+            .map(|(path, node)| (path.clone(), *node))
+            .collect();
         let contents = |inode: &Inode| {
             let data = inode.after(random.as_mut());
             Inode { durable: data.clone(), data, pending: Vec::new(), errors_count: 0 }

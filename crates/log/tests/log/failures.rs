@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tidings_log::batch::BatchBuilder;
 use tidings_log::testing::{Loss, Operation, Random, SimDisk};
@@ -135,11 +136,33 @@ fn a_disk_that_fills_is_noticed_before_it_is_full() {
     assert!(low.available_bytes > 8 << 20, "{low:?}");
 }
 
+/// What a failed write left, and could not be cut back at first, is gone before anything follows it: a checkpoint has
+/// made it durable, a new segment begins where it began, and a crash comes at any moment in between.
+#[test]
+fn the_rest_of_a_failed_write_never_ends_up_in_a_closed_segment() {
+    for (at, seed) in (0..12).flat_map(|at| (0..24).map(move |seed| (at, seed))) {
+        let (disk, data_dir) = start();
+        let orders = create(&data_dir, 0, LogConfig { segment_bytes: 1200, ..LogConfig::default() });
+        append_durably(&orders, batch("a", 1, 800));
+        disk.fail(Operation::Write, "0.log", 0, 1, EIO);
+        disk.fail(Operation::SetLen, "0.log", 0, 1, EIO);
+        orders.append(batch("lost", 1, 100), options()).expect_err("the disk fails");
+        data_dir.checkpoint().expect("checkpoint");
+        disk.capture_at(disk.operations_count() + at, Loss::Random(seed), Arc::default());
+        append_durably(&orders, batch("b", 1, 800));
+        assert_eq!(orders.segment_count(), 2);
+        let Some(captured) = disk.captured() else { continue };
+        let recovered = open_on(Arc::new(captured.disk), Path::new(ROOT), DataDirOptions::default());
+        let found = tags(&log(&recovered.0, 0), UpTo::HighWatermark);
+        assert!(found == ["a/0/"] || found == ["a/0/", "b/0/"], "moment {at}, seed {seed}: {found:?}");
+    }
+}
+
 /// Any operation fails with any of the errors that disks give, again and again: what was acknowledged is there after a
-/// power cut, once and in order.
+/// power cut at any moment, once and in order.
 #[test]
 fn no_failure_makes_a_false_acknowledgement() {
-    for seed in 0..200 {
+    for seed in 0..400 {
         let mut random = Random::new(seed);
         let disk = SimDisk::new();
         let syncfs_from_files = if random.chance(2) { 1 } else { 100 };
@@ -147,46 +170,61 @@ fn no_failure_makes_a_false_acknowledgement() {
         let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
         let logs = [0, 1]
             .map(|index| create(&data_dir, index, LogConfig { segment_bytes: 2000, ..LogConfig::default() }));
-        let mut acknowledged: [Vec<String>; 2] = Default::default();
+        let mut acknowledged: Vec<(usize, String)> = Vec::new();
+        let acknowledged_count = Arc::new(AtomicU64::new(0));
+        let loss = if random.chance(2) { Loss::Unsynced } else { Loss::Random(seed) };
+        let moment = disk.operations_count() + random.below(300) as u64;
+        disk.capture_at(moment, loss, acknowledged_count.clone());
         for index in 0..60 {
             if random.chance(4) {
-                let operations = [
-                    Operation::Write,
-                    Operation::Open,
-                    Operation::SetLen,
-                    Operation::Rename,
-                    // Seldom, because it is the end of all writes.
-                    if random.chance(8) { Operation::Sync } else { Operation::Write },
-                ];
-                let errnos = [EIO, ENOSPC, EMFILE, EROFS];
-                let (operation, errno) = (operations[random.below(5)], errnos[random.below(4)]);
-                disk.fail(operation, "", random.below(4), 1 + random.below(3), errno);
+                fail_somewhere(&disk, &mut random);
             }
             let which = random.below(2);
-            let tag = format!("{seed}-{index}");
-            let Ok(appended) = logs[which].append(batch(&tag, 1, 100 + random.below(400)), options()) else {
-                continue;
-            };
+            let batches: Vec<_> = (0..1 + random.below(3)).map(|at| format!("{seed}-{index}-{at}")).collect();
+            let records: Vec<_> = batches.iter().map(|tag| batch(tag, 1, 100 + random.below(400))).collect();
+            let Ok(appended) = logs[which].append(records.concat().into(), options()) else { continue };
             if random.chance(10) {
                 let _ = data_dir.checkpoint();
             }
             if appended.commit.wait_blocking().is_ok() {
-                acknowledged[which].push(format!("{tag}/0/"));
+                acknowledged.extend(batches.iter().map(|tag| (which, format!("{tag}/0/"))));
+                acknowledged_count.store(acknowledged.len() as u64, SeqCst);
             }
         }
-        let loss = if random.chance(2) { Loss::Unsynced } else { Loss::Random(seed) };
-        let disk = disk.crash(loss);
-        let (data_dir, _) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
-        for (index, acknowledged) in acknowledged.iter().enumerate() {
+        let disk = match disk.captured() {
+            Some(captured) => {
+                acknowledged.truncate(captured.note as usize);
+                captured.disk
+            }
+            None => disk.crash(loss),
+        };
+        let unrecovered = DataDir::open(Arc::new(disk), ROOT, DataDirOptions::default()).expect("open");
+        let (data_dir, _) = unrecovered.recover().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        for index in 0..2 {
             let found = tags(&log(&data_dir, index as i32), UpTo::HighWatermark);
             let mut rest = found.iter();
-            let missing = acknowledged.iter().find(|tag| !rest.any(|found| found == *tag));
+            let mut expected = acknowledged.iter().filter(|(which, _)| *which == index).map(|(_, tag)| tag);
+            let missing = expected.find(|tag| !rest.any(|found| found == *tag));
             assert_eq!(
                 missing, None,
                 "seed {seed}, orders-{index}: acknowledged, but lost, twice or out of order"
             );
         }
     }
+}
+
+fn fail_somewhere(disk: &SimDisk, random: &mut Random) {
+    let operations = [
+        Operation::Write,
+        Operation::Open,
+        Operation::SetLen,
+        Operation::Rename,
+        // Seldom, because it is the end of all writes.
+        if random.chance(8) { Operation::Sync } else { Operation::Write },
+    ];
+    let errnos = [EIO, ENOSPC, EMFILE, EROFS];
+    let (operation, errno) = (operations[random.below(5)], errnos[random.below(4)]);
+    disk.fail(operation, "", random.below(4), 1 + random.below(3), errno);
 }
 
 #[test]
@@ -258,6 +296,18 @@ fn creation_is_all_or_nothing() {
     found.sort_unstable();
     assert_eq!(found, [0, 2]);
     assert_eq!(log(&data_dir, 0).topic_id(), TopicId([1; 16]));
+}
+
+/// A new data directory may lie below directories that are new as well.
+#[test]
+fn a_new_directory_is_found_again_after_a_power_cut() {
+    for path in ["/data", "/srv/platform/data"] {
+        let disk = SimDisk::new();
+        let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(path), DataDirOptions::default());
+        let after = disk.crash(Loss::Unsynced);
+        let (again, _) = open_on(Arc::new(after), Path::new(path), DataDirOptions::default());
+        assert_eq!(again.directory_id(), data_dir.directory_id());
+    }
 }
 
 #[test]

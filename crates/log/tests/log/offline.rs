@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use tidings_log::batch::Batches;
+use tidings_log::batch::{BatchBuilder, Batches, EndTxnMarker, TransactionResult};
 use tidings_log::offline::{Access, OfflineDataDir, PartitionCheck, Remedy, RepairError, RepairStep};
 use tidings_log::testing::{Loss, Random, SimDisk};
-use tidings_log::{DataDir, DataDirOptions, Disk, LogConfig, OpenError, PartitionLog, RecoverError, UpTo};
+use tidings_log::{
+    AppendOptions, Chores, CleanupPolicy, DataDir, DataDirOptions, Disk, LogConfig, OpenError, Origin,
+    PartitionLog, RecoverError, UpTo,
+};
 
-use crate::support::{NOW_MS, append_durably, batch, create, log, open_on, partition, timed_batch};
+use crate::support::{NOW_MS, append_durably, batch, create, log, open_on, options, partition, timed_batch};
 
 const ROOT: &str = "/data";
 
@@ -234,6 +237,11 @@ fn cutting_ends_the_log_before_the_damage() {
         let before = bytes(disk);
         repair(disk, Remedy::TruncateAt(hurt.first));
         assert_eq!(bytes(disk), before, "every byte is in the log or in a side file");
+        // Also after a power cut: what was kept is there, and what belongs to the log before is not.
+        let disk = &disk.crash(Loss::Unsynced);
+        assert_eq!(bytes(disk), before);
+        let files = disk.files(&Path::new(ROOT).join("orders-0"));
+        assert!(!files.contains(&segment_path(hurt.segment, "index")), "{files:?}");
         let data_dir = recover(disk).expect("start");
         let orders = log(&data_dir, 0);
         let mut expected = written.values.clone();
@@ -334,5 +342,103 @@ fn random_damage_is_repaired_also_across_crashes() {
             let data_dir = recover(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             assert_eq!(values(&log(&data_dir, 0)), expected, "seed {seed}");
         }
+    }
+}
+
+/// A compacted log whose recovery point lies below its holes, as after a repair or without the checkpoint.
+fn compacted_log(lowered: bool) -> SimDisk {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let config = LogConfig {
+        cleanup: CleanupPolicy::COMPACT,
+        segment_bytes: 700,
+        min_cleanable_dirty_ratio: 0.0,
+        ..LogConfig::default()
+    };
+    let orders = create(&data_dir, 0, config);
+    for index in 0..40 {
+        let key = format!("key-{}", index % 7);
+        let builder = BatchBuilder::new().record(NOW_MS, Some(key.as_bytes()), Some(b"value"), &[]);
+        append_durably(&orders, builder.build());
+    }
+    data_dir.checkpoint().expect("checkpoint");
+    let report = data_dir.keep(NOW_MS, Chores { cleaning: true, ..Chores::default() });
+    assert!(report.cleaned_passes == 1 && report.cleaned_written_bytes < report.cleaned_read_bytes);
+    data_dir.close().expect("close");
+    let disk = disk.crash(Loss::Nothing);
+    let points = Path::new(ROOT).join("recovery-point-offset-checkpoint");
+    match lowered {
+        true => disk.corrupt(&points, |text| *text = b"0\n1\norders 0 0\n".to_vec()).expect("it is there"),
+        false => disk.remove_file(&points).expect("it is there"),
+    }
+    disk
+}
+
+/// A start knows which logs the cleaner has been in, and so does a check.
+#[test]
+fn holes_of_a_compaction_are_no_damage_wherever_the_recovery_point_is() {
+    for lowered in [true, false] {
+        let disk = compacted_log(lowered);
+        let (_, check) = look(&disk, Access::ReadOnly);
+        assert!(check.is_whole() && check.torn_tail.is_none(), "{check:?}");
+        assert!((check.records_count as i64) < check.log_end_offset);
+        let data_dir = recover(&disk).expect("a start takes it");
+        assert_eq!(values(&log(&data_dir, 0)).len() as u64, check.records_count);
+        drop(data_dir);
+
+        // A log that nobody has cleaned has no holes.
+        let disk = compacted_log(lowered);
+        disk.remove_file(&Path::new(ROOT).join("cleaner-offset-checkpoint")).expect("it is there");
+        let (_, check) = look(&disk, Access::ReadOnly);
+        assert!(!check.is_whole() || check.torn_tail.is_some(), "{check:?}");
+    }
+    // Where the cleaner has not been, a missing offset is a lost one, in such a log as well.
+    let disk = compacted_log(true);
+    let dirty = b"0\n1\norders 0 10\n".to_vec();
+    disk.corrupt(&Path::new(ROOT).join("cleaner-offset-checkpoint"), |text| *text = dirty).expect("corrupt");
+    let (_, check) = look(&disk, Access::ReadOnly);
+    assert!(!check.is_whole() || check.torn_tail.is_some(), "{check:?}");
+}
+
+/// A check finds the transaction indexes that a start makes anew, and writes nothing.
+#[test]
+fn transaction_indexes_are_held_against_the_snapshot() {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let orders = create(&data_dir, 0, LogConfig { segment_bytes: 700, ..LogConfig::default() });
+    let coordinator = AppendOptions { origin: Origin::Coordinator, ..options() };
+    let abort = EndTxnMarker { result: TransactionResult::Abort, coordinator_epoch: 0 };
+    for sequence in 0..12 {
+        let builder = BatchBuilder::new().producer(1, 0, sequence).transactional();
+        let records = builder.record(NOW_MS, None, Some(b"value"), &[]).build();
+        let verified = AppendOptions { origin: Origin::Transaction, ..options() };
+        let _sent = orders.append(records, verified).expect("append");
+        let marker = orders.append_marker((1, 0), abort, false, coordinator).expect("append a marker");
+        marker.commit.wait_blocking().expect("commit");
+    }
+    data_dir.close().expect("close");
+    let disk = disk.crash(Loss::Nothing);
+    let aborted = orders.aborted_transactions(0, i64::MAX).expect("read");
+    let (_, check) = look(&disk, Access::ReadOnly);
+    assert!(check.is_whole() && check.side_faults.is_empty(), "{check:?}");
+    let files = disk.files(&Path::new(ROOT).join("orders-0"));
+    let indexes: Vec<_> =
+        files.iter().filter(|path| path.extension().is_some_and(|end| end == "txnindex")).collect();
+    assert!(indexes.len() > 2);
+    for (index, path) in indexes.into_iter().enumerate() {
+        let hurt = disk.crash(Loss::Nothing);
+        match index % 3 {
+            0 => hurt.corrupt(path, |bytes| bytes[20] ^= 1).expect("corrupt"),
+            1 => hurt.remove_file(path).expect("remove"),
+            _ => hurt.corrupt(path, |bytes| bytes.truncate(bytes.len() - 1)).expect("corrupt"),
+        }
+        let (_, check) = look(&hurt, Access::ReadOnly);
+        assert!(check.is_whole(), "{check:?}");
+        let [fault] = &check.side_faults[..] else { panic!("{check:?}") };
+        assert_eq!(&fault.file, path);
+        let data_dir = recover(&hurt).expect("start");
+        assert_eq!(log(&data_dir, 0).aborted_transactions(0, i64::MAX).expect("read"), aborted);
+        drop(data_dir);
+        assert!(look(&hurt, Access::ReadOnly).1.side_faults.is_empty());
     }
 }

@@ -163,6 +163,24 @@ fn what_does_not_belong_to_a_transaction_is_refused_and_changes_nothing() {
     assert_eq!(older.error_code(), ErrorCode::TransactionCoordinatorFenced);
 }
 
+/// A producer may have given up a batch whose answer got lost, aborted its transaction and given the sequence to another
+/// record: that one must not be taken for the first.
+#[test]
+fn a_batch_of_an_ended_transaction_does_not_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, _) = open(dir.path());
+    let log = create(&data_dir, 0, LogConfig::default());
+    for marker in [ABORT, COMMIT] {
+        let (sequence, end_offset) = (log.log_end_offset() as i32 / 2, log.log_end_offset());
+        assert_eq!(send(&log, (1, 0), sequence, 1), end_offset);
+        let again = log.append(batch((1, 0), sequence, 1), options()).expect("a retry");
+        assert!(again.duplicate && again.base_offset == end_offset);
+        end(&log, (1, 0), marker);
+        let error = log.append(batch((1, 0), sequence, 1), verified()).expect_err("another record");
+        assert_eq!(error.error_code(), ErrorCode::OutOfOrderSequenceNumber);
+    }
+}
+
 /// Small segments, so that transactions reach over several.
 fn small_segments() -> LogConfig {
     LogConfig { segment_bytes: 700, index_interval_bytes: 64, ..LogConfig::default() }
@@ -279,6 +297,43 @@ fn a_damaged_or_missing_transaction_index_is_rebuilt() {
         let now: Vec<_> = index_files().iter().map(|path| std::fs::read(path).unwrap()).collect();
         assert_eq!(now, original, "damage {which}");
     }
+}
+
+/// An entry that is not what was written would tell consumers to skip something else, and so show aborted records.
+#[test]
+fn a_transaction_index_that_is_damaged_under_a_running_log_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, _) = open(dir.path());
+    let log = create(&data_dir, 0, LogConfig::default());
+    for sequence in 0..3 {
+        send(&log, (1, 0), sequence, 1);
+        end(&log, (1, 0), ABORT);
+    }
+    data_dir.checkpoint().unwrap();
+    let expected = aborted(&log);
+    let path = dir.path().join("orders-0/00000000000000000000.txnindex");
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 3 * 34);
+    for at in 0..bytes.len() {
+        let mut hurt = bytes.clone();
+        hurt[at] ^= 4;
+        std::fs::write(&path, hurt).unwrap();
+        let error = log.aborted_transactions(0, i64::MAX).expect_err("an entry is damaged");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
+        assert!(error.to_string().contains("00000000000000000000.txnindex"), "{error}");
+    }
+    // What comes later is not taken for harm, and what was written before it is checked still.
+    std::fs::write(&path, &bytes).unwrap();
+    send(&log, (1, 0), 3, 1);
+    end(&log, (1, 0), ABORT);
+    data_dir.checkpoint().unwrap();
+    assert_eq!(aborted(&log)[..3], expected);
+    std::fs::write(&path, [&[1][..], &std::fs::read(&path).unwrap()[1..]].concat()).unwrap();
+    log.aborted_transactions(0, i64::MAX).expect_err("an entry is damaged");
+    drop((log, data_dir));
+    let (data_dir, report) = open(dir.path());
+    assert_eq!(report.rebuilt, [path]);
+    check(&crate::support::log(&data_dir, 0));
 }
 
 /// Power cuts at any moment, with transactions open, ending and ended: what is told of them is what the batches say, and a

@@ -1,6 +1,5 @@
 //! Offset commits: one in flight at a time, so that a retried older one can never overtake a newer one.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
@@ -8,17 +7,15 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::scheduler::Due;
 use crate::native::CommitQueue;
 
 /// How long a refused commit waits for the next attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// A partition and the next offset the group should read there.
-pub(super) type NextOffset = ((Arc<str>, i32), i64);
-
 pub(super) struct Committer {
     queue: CommitQueue,
-    in_flight: Option<Vec<NextOffset>>,
+    in_flight: Option<Vec<Due>>,
     /// Not before this time, unless it is the last one.
     next_at: Instant,
     interval: Duration,
@@ -26,7 +23,7 @@ pub(super) struct Committer {
 
 /// The answer to a commit: what it held and whether the group has it now.
 pub(super) struct Answered {
-    pub(super) offsets: Vec<NextOffset>,
+    pub(super) offsets: Vec<Due>,
     pub(super) result: KafkaResult<()>,
 }
 
@@ -48,12 +45,16 @@ impl Committer {
     pub(super) fn send<C: ConsumerContext>(
         &mut self,
         client: &Client<C>,
-        offsets: Vec<NextOffset>,
+        offsets: Vec<Due>,
     ) -> KafkaResult<()> {
         assert!(self.in_flight.is_none(), "one commit at a time");
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for ((topic, partition), next_offset) in &offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*next_offset))?;
+        for Due { key: (topic, partition), next_offset, metadata, .. } in &offsets {
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(*next_offset))?;
+            if !metadata.is_empty() {
+                element.set_metadata(metadata);
+            }
         }
         self.next_at = Instant::now() + self.interval;
         self.queue.commit(client, &list)?;

@@ -1,58 +1,69 @@
-//! Parking: rejected records become letters before their offsets are committed.
+//! Parking: rejected records become letters before their offsets are committed. And the topics that this takes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::membership::PartitionKey;
+use parking_lot::RwLock;
+
+use crate::admin::{Admin, AdminError};
+use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureTopics, Origin, letter_record};
-use crate::producer::{Producer, SendError};
+use crate::producer::{Delivered, Producer, SendError};
 use crate::record::{ReceivedRecord, Record, now_ms};
 
 /// How long letters wait for their acknowledgement before the attempt counts as failed.
 const PARK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take to look for topics, and to create them.
+pub(super) const TOPICS_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Parking {
+    cluster: Cluster,
     producer: Producer,
     group: String,
-    retry_topics: Vec<Arc<str>>,
-}
-
-/// A letter on its way, and the partition whose offset waits for it.
-pub(super) struct PendingLetter {
-    pub(super) partition: PartitionKey,
-    letter: Record,
+    letter_partitions: i32,
+    /// The source of each retry topic.
+    sources: RwLock<HashMap<Arc<str>, FailureTopics>>,
 }
 
 impl Parking {
-    pub(super) fn new(producer: Producer, group: &str, topics: &[FailureTopics]) -> Self {
-        let retry_topics = topics.iter().map(|topics| topics.retry(group)).collect();
-        Self { producer, group: group.to_string(), retry_topics }
+    pub(super) fn new(cluster: &Cluster, producer: Producer, group: &str, letter_partitions: i32) -> Self {
+        let (cluster, group) = (cluster.clone(), group.to_string());
+        Self { cluster, producer, group, letter_partitions, sources: RwLock::default() }
     }
 
-    pub(super) fn letter(
-        &self,
-        record: &ReceivedRecord,
-        failure: &Failure,
-        deliveries: u32,
-    ) -> PendingLetter {
-        let origin = Origin::of(record, self.retry_topics.contains(&record.topic));
-        let letter = letter_record(record, &origin, failure, &self.group, deliveries, now_ms());
-        PendingLetter { partition: (Arc::clone(&record.topic), record.partition), letter }
+    /// Takes note of the source topics, and answers their retry topics.
+    pub(super) fn set_sources(&self, topics: &[Arc<str>]) -> Vec<Arc<str>> {
+        let sources = topics.iter().map(|topic| FailureTopics::of(topic));
+        let by_retry: HashMap<_, _> = sources.map(|topics| (topics.retry(&self.group), topics)).collect();
+        let retry_topics = by_retry.keys().cloned().collect();
+        *self.sources.write() = by_retry;
+        retry_topics
     }
 
-    /// Sends letters and answers those that were not acknowledged, with the first reason.
-    pub(super) fn park(&self, pending: Vec<PendingLetter>) -> Result<(), (Vec<PendingLetter>, SendError)> {
-        let (partitions, letters): (Vec<_>, Vec<_>) =
-            pending.into_iter().map(|pending| (pending.partition, pending.letter)).unzip();
-        let results = self.producer.send_batch_blocking(&letters, PARK_TIMEOUT);
-        let mut first_error = None;
-        let mut unsent = Vec::new();
-        for ((partition, letter), result) in partitions.into_iter().zip(letters).zip(results) {
-            if let Err(error) = result {
-                first_error.get_or_insert(error);
-                unsent.push(PendingLetter { partition, letter });
-            }
+    /// The topic in which a record of this topic was first read.
+    pub(super) fn source_of(&self, topic: &Arc<str>) -> Arc<str> {
+        self.sources.read().get(topic).map_or_else(|| Arc::clone(topic), |topics| Arc::clone(&topics.source))
+    }
+
+    /// Creates the topics of the failure inboxes that are missing.
+    pub(super) fn ensure_topics(&self) -> Result<(), AdminError> {
+        let mut specs = Vec::new();
+        for topics in self.sources.read().values() {
+            specs.extend(topics.specs(self.letter_partitions));
+            specs.push(topics.retry_spec(&self.group));
         }
-        first_error.map_or(Ok(()), |error| Err((unsent, error)))
+        Admin::new(&self.cluster, TOPICS_TIMEOUT)?.ensure_topics(&specs)?;
+        Ok(())
+    }
+
+    pub(super) fn letter(&self, record: &ReceivedRecord, failure: &Failure, deliveries: u32) -> Record {
+        let origin = Origin::of(record, self.sources.read().contains_key(&record.topic));
+        letter_record(record, &origin, failure, &self.group, deliveries, now_ms())
+    }
+
+    /// Sends letters and answers what became of each.
+    pub(super) fn park(&self, letters: &[Record]) -> Vec<Result<Delivered, SendError>> {
+        self.producer.send_batch_blocking(letters, PARK_TIMEOUT)
     }
 }

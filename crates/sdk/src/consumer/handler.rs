@@ -1,14 +1,46 @@
-//! What an application writes: a handler for batches.
+//! What an application writes: a handler for records or for batches, and what it answers.
 
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::failure::Failure;
 use crate::record::ReceivedRecord;
 
-/// Works on batches of records. Called on the consumer's own thread, one batch at a time.
+/// Works on one record. Called by many threads at once, in the order that [`super::Ordering`] promises.
 ///
-/// A batch holds records of any of the subscribed topics and partitions, in the order of each partition. A call
-/// should take well under five minutes (`max.poll.interval.ms`), or the group takes the partitions away.
+/// Closures are handlers. For `async` code see [`super::async_handler`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::ReceivedRecord;
+/// use tidings::consumer::{Outcome, RecordHandler};
+/// use tidings::failure::Failure;
+///
+/// fn is_handler(_: &impl RecordHandler) {}
+///
+/// let charge = |record: &ReceivedRecord| match record.value.as_deref() {
+///     None => Outcome::Reject(Failure::new("no value")),
+///     Some(b"busy") => Outcome::retry_after(Duration::from_secs(5), Failure::new("the bank asks for patience")),
+///     Some(_) => Outcome::Done,
+/// };
+/// is_handler(&charge);
+/// ```
+pub trait RecordHandler: Send + Sync {
+    /// Works on a record, durably: its offset is committed after it returns.
+    fn handle(&self, record: &ReceivedRecord) -> Outcome;
+}
+
+impl<F: Fn(&ReceivedRecord) -> Outcome + Send + Sync> RecordHandler for F {
+    fn handle(&self, record: &ReceivedRecord) -> Outcome {
+        self(record)
+    }
+}
+
+/// Works on batches of records, one batch at a time.
+///
+/// A batch holds records of any of the subscribed topics and partitions, in the order of each partition.
 pub trait BatchHandler: Send {
     /// Works on a batch, durably: offsets are committed after it returns.
     ///
@@ -17,13 +49,46 @@ pub trait BatchHandler: Send {
     fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError>;
 }
 
+/// Works on batches of records, several at the same time.
+///
+/// Batches that are worked on at the same time have no key (or no partition) in common, as [`super::Ordering`] says.
+pub trait SharedBatchHandler: Send + Sync {
+    /// As [`BatchHandler::handle`]. An error keeps the records of this batch; others go on.
+    fn handle(&self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError>;
+}
+
 /// What became of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is worked on, or needs no work.
     Done,
+    /// Not now: it comes again, and later records of its key (or partition) behind it. Others go on.
+    Retry {
+        /// Why.
+        failure: Failure,
+        /// How long to wait; `None` for the consumer's backoff.
+        after: Option<Duration>,
+    },
     /// It can never be worked on as it is: into the failure inbox with it.
     Reject(Failure),
+}
+
+impl Outcome {
+    /// Again, after the consumer's backoff.
+    pub fn retry(failure: Failure) -> Self {
+        Self::Retry { failure, after: None }
+    }
+
+    /// Again, after this time.
+    pub fn retry_after(after: Duration, failure: Failure) -> Self {
+        Self::Retry { failure, after: Some(after) }
+    }
+}
+
+impl From<HandlerError> for Outcome {
+    fn from(error: HandlerError) -> Self {
+        Self::retry(error.failure)
+    }
 }
 
 /// A failure that waiting may heal, such as a store that is down. For a bad record use [`Outcome::Reject`].
@@ -35,7 +100,7 @@ pub enum Outcome {
 /// assert_eq!(error.to_string(), "store unavailable: connection refused");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{}", self.text())]
+#[error("{}", self.failure.chain())]
 pub struct HandlerError {
     failure: Failure,
 }
@@ -57,8 +122,72 @@ impl HandlerError {
         self
     }
 
-    fn text(&self) -> String {
-        let causes = self.failure.causes.iter();
-        causes.fold(self.failure.error.clone(), |text, cause| format!("{text}: {cause}"))
+    pub(super) fn into_failure(self) -> Failure {
+        self.failure
     }
+}
+
+/// A handler of any kind.
+pub(super) enum Handler {
+    Record(Box<dyn RecordHandler>),
+    /// Locked while it works; there is one worker.
+    Batch(Mutex<Box<dyn BatchHandler>>),
+    SharedBatch(Box<dyn SharedBatchHandler>),
+}
+
+impl Handler {
+    /// One outcome for each record, or why the batch failed as a whole.
+    pub(super) fn handle(&self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+        let outcomes = match self {
+            Self::Record(handler) => return Ok(batch.iter().map(|record| handler.handle(record)).collect()),
+            Self::Batch(handler) => handler.lock().handle(batch)?,
+            Self::SharedBatch(handler) => handler.handle(batch)?,
+        };
+        if outcomes.is_empty() {
+            return Ok(vec![Outcome::Done; batch.len()]);
+        }
+        if outcomes.len() != batch.len() {
+            let (found, expected) = (outcomes.len(), batch.len());
+            return Err(HandlerError::transient(format!(
+                "the handler answered {found} outcomes for {expected} records"
+            )));
+        }
+        Ok(outcomes)
+    }
+
+    pub(super) fn takes_batches(&self) -> bool {
+        !matches!(self, Self::Record(_))
+    }
+
+    /// Whether a failed batch is a reason to give nothing else out.
+    pub(super) fn is_exclusive(&self) -> bool {
+        matches!(self, Self::Batch(_))
+    }
+}
+
+/// A handler of `async` code: each record's future is driven by the worker it was given to, on this runtime.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings::consumer::{Consumer, ConsumerOptions, Outcome, async_handler};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let handler = async_handler(tokio::runtime::Handle::current(), |record| async move {
+///     tokio::time::sleep(Duration::from_millis(record.offset as u64 % 3)).await;
+///     Outcome::Done
+/// });
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let consumer = Consumer::for_each(&cluster, producer, ConsumerOptions::new("billing", ["orders"]), handler)?;
+/// # drop(consumer);
+/// # Ok(())
+/// # }
+/// ```
+pub fn async_handler<F, W>(runtime: tokio::runtime::Handle, work: F) -> impl RecordHandler
+where
+    F: Fn(ReceivedRecord) -> W + Send + Sync,
+    W: Future<Output = Outcome>,
+{
+    move |record: &ReceivedRecord| runtime.block_on(work(record.clone()))
 }

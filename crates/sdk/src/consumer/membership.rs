@@ -3,7 +3,6 @@
 //! **Invariant:** an offset is committed only for a partition owned at that moment, and only up to the first record
 //! that is not done. **Invariant:** the lock is never held while the consumer is polled: rebalances run inside a poll.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use super::committer::{Answered, Committer, NextOffset};
+use super::board::Board;
+use super::committer::{Answered, Committer};
+use super::scheduler::{Due, Progress};
 use crate::cluster::log_line;
 use crate::error::KafkaFault;
 
@@ -26,78 +27,40 @@ const ANSWER_CHECK: Duration = Duration::from_millis(20);
 
 pub(super) type PartitionKey = (Arc<str>, i32);
 
-/// How far the member is in a partition.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Progress {
-    /// The next offset to work on: everything before it is done.
-    pub(super) next_offset: Option<i64>,
-    /// The offset which the group is known to have.
-    pub(super) committed_offset: Option<i64>,
-    /// The end of the partition, as far as known.
-    pub(super) high_watermark: Option<i64>,
-}
-
 /// The consumer's context: librdkafka calls it from within a poll.
 pub(super) struct Membership {
+    /// What is owned, and how far it is. Locked after `inner`, never before.
+    board: Arc<Board>,
     inner: Mutex<Inner>,
     bootstrap: String,
+    revoke_wait: Duration,
 }
 
 #[derive(Default)]
 struct Inner {
-    owned: BTreeMap<PartitionKey, Progress>,
     /// Taken away since the runtime last asked.
     revoked: Vec<PartitionKey>,
-    /// New partitions begin paused while a batch is kept.
-    paused: bool,
     committer: Option<Committer>,
     fault: Option<KafkaFault>,
     commits_count: u64,
 }
 
 impl Membership {
-    pub(super) fn new(bootstrap: &str) -> Self {
-        Self { inner: Mutex::default(), bootstrap: bootstrap.to_string() }
+    pub(super) fn new(board: Arc<Board>, bootstrap: &str, revoke_wait: Duration) -> Self {
+        Self { board, inner: Mutex::default(), bootstrap: bootstrap.to_string(), revoke_wait }
     }
 
     pub(super) fn set_committer(&self, committer: Option<Committer>) {
         self.inner.lock().committer = committer;
     }
 
-    /// The partitions taken away since the last call. Records of theirs must be forgotten.
+    /// The partitions taken away since the last call.
     pub(super) fn take_revoked(&self) -> Vec<PartitionKey> {
         std::mem::take(&mut self.inner.lock().revoked)
     }
 
     pub(super) fn owned(&self) -> Vec<(PartitionKey, Progress)> {
-        self.inner.lock().owned.iter().map(|(key, progress)| (key.clone(), *progress)).collect()
-    }
-
-    /// All records of the partition before this offset are done.
-    pub(super) fn done_before(&self, key: &PartitionKey, next_offset: i64) {
-        if let Some(progress) = self.inner.lock().owned.get_mut(key) {
-            progress.next_offset = progress.next_offset.max(Some(next_offset));
-        }
-    }
-
-    /// What the cluster says about partitions still owned: offsets the member has found out itself stay.
-    pub(super) fn learn(
-        &self,
-        key: &PartitionKey,
-        committed_offset: Option<i64>,
-        high_watermark: Option<i64>,
-    ) {
-        if let Some(progress) = self.inner.lock().owned.get_mut(key) {
-            if progress.next_offset.is_none() {
-                progress.next_offset = committed_offset;
-                progress.committed_offset = committed_offset;
-            }
-            progress.high_watermark = progress.high_watermark.max(high_watermark);
-        }
-    }
-
-    pub(super) fn set_paused(&self, paused: bool) -> bool {
-        std::mem::replace(&mut self.inner.lock().paused, paused)
+        self.board.lock().scheduler.owned()
     }
 
     pub(super) fn fault(&self) -> Option<KafkaFault> {
@@ -116,32 +79,30 @@ impl Membership {
     /// Takes the answer of a commit in flight, and sends what is done since. Never waits. Answers when to call again.
     pub(super) fn commit_due(&self, client: &Client<Self>) -> Option<Instant> {
         let mut inner = self.inner.lock();
-        inner.take_answer(Duration::ZERO, &self.bootstrap);
-        let due = inner.uncommitted();
-        let committer = inner.committer.as_mut()?;
-        if due.is_empty() && !committer.is_in_flight() {
+        inner.take_answer(Duration::ZERO, &self.board, &self.bootstrap);
+        let committer = inner.committer.as_ref()?;
+        if committer.is_in_flight() {
+            return Some(Instant::now() + ANSWER_CHECK);
+        }
+        if Instant::now() < committer.next_at() {
+            return Some(committer.next_at());
+        }
+        let due = self.board.lock().scheduler.uncommitted();
+        if due.is_empty() {
             return None;
         }
-        if !due.is_empty() && !committer.is_in_flight() && Instant::now() >= committer.next_at() {
-            inner.send(client, due);
-        }
-        let committer = inner.committer.as_ref()?;
-        Some(if committer.is_in_flight() { Instant::now() + ANSWER_CHECK } else { committer.next_at() })
+        inner.send(client, due);
+        Some(Instant::now() + ANSWER_CHECK)
     }
 
     /// Commits everything that is done and waits for the answer until the deadline. Whether all is committed.
     pub(super) fn commit_all(&self, client: &Client<Self>, deadline: Instant) -> bool {
-        self.inner.lock().commit_all(client, deadline, &self.bootstrap)
+        self.inner.lock().commit_all(client, deadline, &self.board, &self.bootstrap)
     }
 }
 
 impl Inner {
-    fn uncommitted(&self) -> Vec<NextOffset> {
-        let due = self.owned.iter().filter(|(_, progress)| progress.next_offset != progress.committed_offset);
-        due.filter_map(|(key, progress)| Some((key.clone(), progress.next_offset?))).collect()
-    }
-
-    fn send(&mut self, client: &Client<Membership>, offsets: Vec<NextOffset>) {
+    fn send(&mut self, client: &Client<Membership>, offsets: Vec<Due>) {
         if let Some(committer) = &mut self.committer
             && let Err(error) = committer.send(client, offsets)
         {
@@ -149,7 +110,7 @@ impl Inner {
         }
     }
 
-    fn take_answer(&mut self, wait: Duration, bootstrap: &str) {
+    fn take_answer(&mut self, wait: Duration, board: &Board, bootstrap: &str) {
         let Some(Answered { offsets, result }) = self.committer.as_mut().and_then(|c| c.poll(wait)) else {
             return;
         };
@@ -157,15 +118,22 @@ impl Inner {
             Ok(()) => {
                 self.fault = None;
                 self.commits_count += 1;
-                for (key, next_offset) in offsets {
-                    if let Some(progress) = self.owned.get_mut(&key) {
-                        progress.committed_offset = Some(next_offset);
-                    }
-                }
+                let mut board = board.lock();
+                offsets.into_iter().for_each(|due| board.scheduler.committed(due));
             }
             // The group is moving on: a rebalance follows, and decides who commits.
             Err(error) if is_rebalance(&error) => {
                 tracing::debug!(%error, "offset commit overtaken by a rebalance")
+            }
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::OffsetMetadataTooLarge)) => {
+                let mut board = board.lock();
+                let max_bytes = &mut board.scheduler.limits.metadata_max_bytes;
+                *max_bytes /= 2;
+                tracing::warn!(
+                    max_bytes,
+                    "offset metadata refused as too large; less of what is done out of order is remembered: \
+                     set offset_metadata_max_bytes to the cluster's offset.metadata.max.bytes"
+                );
             }
             Err(error) => {
                 tracing::warn!(%error, "offset commit refused; it will be tried again");
@@ -174,17 +142,23 @@ impl Inner {
         }
     }
 
-    fn commit_all(&mut self, client: &Client<Membership>, deadline: Instant, bootstrap: &str) -> bool {
+    fn commit_all(
+        &mut self,
+        client: &Client<Membership>,
+        deadline: Instant,
+        board: &Board,
+        bootstrap: &str,
+    ) -> bool {
         let mut sent_count = 0;
         loop {
             if self.committer.as_ref().is_some_and(Committer::is_in_flight) {
                 let left = deadline.saturating_duration_since(Instant::now());
-                self.take_answer(left, bootstrap);
+                self.take_answer(left, board, bootstrap);
                 if self.committer.as_ref().is_some_and(Committer::is_in_flight) {
                     return false;
                 }
             }
-            let due = self.uncommitted();
+            let due = board.lock().scheduler.uncommitted();
             if due.is_empty() {
                 return true;
             }
@@ -228,28 +202,31 @@ impl ClientContext for Membership {
 impl ConsumerContext for Membership {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
+            let keys = keys(list);
             let mut inner = self.inner.lock();
             // Lost partitions have another owner already, whose offsets ours would overwrite.
             if !consumer.assignment_lost() {
-                inner.commit_all(consumer.client(), Instant::now() + REVOKE_COMMIT_WAIT, &self.bootstrap);
+                if !self.board.settle(&keys, self.revoke_wait) {
+                    tracing::warn!("partitions given up with records in work, which come again elsewhere");
+                }
+                let deadline = Instant::now() + REVOKE_COMMIT_WAIT;
+                inner.commit_all(consumer.client(), deadline, &self.board, &self.bootstrap);
             }
-            for key in keys(list) {
-                inner.owned.remove(&key);
-                inner.revoked.push(key);
-            }
+            self.board.lock().scheduler.revoke(&keys);
+            inner.revoked.extend(keys);
         }
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
-            let mut inner = self.inner.lock();
-            if inner.paused
-                && let Err(error) = consumer.pause(list)
-            {
+            let mut board = self.board.lock();
+            let mut is_paused = board.scheduler.is_full_now();
+            if is_paused && let Err(error) = consumer.pause(list) {
                 tracing::warn!(%error, "new partitions not paused");
+                is_paused = false;
             }
             for key in keys(list) {
-                inner.owned.insert(key, Progress::default());
+                board.scheduler.assign(key, is_paused);
             }
         }
     }

@@ -3,6 +3,12 @@
 use std::time::Duration;
 
 use super::ConsumerMetrics;
+use super::handler::Handler;
+use super::scheduler::Limits;
+use super::tracker;
+
+/// How far records may be done ahead of one that is not, where nothing of it is remembered.
+const SPAN_WITHOUT_METADATA: i64 = 20_000;
 
 /// Where a group begins in a partition that it has no offset for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +25,41 @@ impl StartAt {
         match self {
             Self::Earliest => "earliest",
             Self::Latest => "latest",
+        }
+    }
+}
+
+/// Which records are worked on one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ordering {
+    /// Those of one key of a topic; records without a key have no order. A key's redriven records keep theirs, too.
+    Key,
+    /// Those of one partition.
+    #[default]
+    Partition,
+    /// None.
+    Unordered,
+}
+
+/// How the group shares its partitions out. All members of a group use the same, or, while they are restarted one by
+/// one, an old and a new one that Kafka lets live together (`Eager` and `Cooperative` do not).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// Everybody lets go of everything, then the leader assigns: `range` and `roundrobin`.
+    #[default]
+    Eager,
+    /// Only what moves is let go of (KIP-429): `cooperative-sticky`.
+    Cooperative,
+    /// The broker assigns, and members move one by one (KIP-848).
+    Consumer,
+}
+
+impl GroupProtocol {
+    pub(super) fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Eager => &[("partition.assignment.strategy", "range,roundrobin")],
+            Self::Cooperative => &[("partition.assignment.strategy", "cooperative-sticky")],
+            Self::Consumer => &[("group.protocol", "consumer")],
         }
     }
 }
@@ -71,8 +112,21 @@ impl Backoff {
 pub struct ConsumerOptions {
     /// The group.
     pub group: String,
-    /// Source topics. Their retry topics are subscribed to as well.
+    /// Source topics. Their retry topics are subscribed to as well. A name that begins with `^` is a regular expression
+    /// for the whole of a name; it matches no topics of failure inboxes (`.dlq`, `.dlq.status`, `.retry`) and none that
+    /// begin with two underscores.
     pub topics: Vec<String>,
+    /// How often topics that match a pattern are looked for.
+    pub topics_refresh: Duration,
+    /// How partitions are shared out.
+    pub protocol: GroupProtocol,
+    /// Which records are worked on one after the other. [`super::Consumer::start`] takes one batch at a time whatever
+    /// this says.
+    pub ordering: Ordering,
+    /// Calls of the handler at the same time, at most. Each takes a thread, started when it is first needed.
+    pub max_concurrency: usize,
+    /// Attempts after which a record that is to be retried goes to the failure inbox instead; `None` retries for ever.
+    pub max_attempts: Option<u32>,
     /// Makes the member static (KIP-345): a restart within the session timeout resumes at once. Each running member
     /// needs its own.
     pub instance_id: Option<String>,
@@ -84,6 +138,15 @@ pub struct ConsumerOptions {
     pub max_batch_bytes: usize,
     /// How long a batch waits for more records after its first. Zero takes what is there.
     pub max_wait: Duration,
+    /// Records fetched and not done at most, about: partitions are paused beyond.
+    pub max_buffered_records: usize,
+    /// Bytes of them at most, about.
+    pub max_buffered_bytes: usize,
+    /// The cluster's `offset.metadata.max.bytes`: what is done out of order is remembered there. 0 writes none; then a
+    /// restart repeats what was done behind the first record that was not.
+    pub offset_metadata_max_bytes: usize,
+    /// How long a rebalance waits for records of partitions that are taken away and are with the handler.
+    pub revoke_wait: Duration,
     /// Waits between attempts after a transient failure.
     pub backoff: Backoff,
     /// Shortest time between two commits while records flow; the end of a flow is committed as well.
@@ -100,15 +163,53 @@ impl ConsumerOptions {
         Self {
             group: group.into(),
             topics: topics.into_iter().map(Into::into).collect(),
+            topics_refresh: Duration::from_secs(10),
+            protocol: GroupProtocol::default(),
+            ordering: Ordering::default(),
+            max_concurrency: 16,
+            max_attempts: None,
             instance_id: None,
             start_at: StartAt::default(),
             max_batch_records: 500,
             max_batch_bytes: 1024 * 1024,
             max_wait: Duration::from_millis(5),
+            max_buffered_records: 5_000,
+            max_buffered_bytes: 4 * 1024 * 1024,
+            offset_metadata_max_bytes: 4096,
+            revoke_wait: Duration::from_secs(2),
             backoff: Backoff::default(),
             commit_interval: Duration::from_millis(50),
             letter_partitions: 1,
             metrics: ConsumerMetrics::default(),
         }
+    }
+    pub(super) fn limits(&self, handler: &Handler) -> Limits {
+        let capacity = tracker::capacity(self.offset_metadata_max_bytes);
+        let (max_batch_records, max_wait) = match handler.takes_batches() {
+            true => (self.max_batch_records.max(1), self.max_wait),
+            false => (1, Duration::ZERO),
+        };
+        Limits {
+            ordering: if handler.is_exclusive() { Ordering::Partition } else { self.ordering },
+            max_batch_records,
+            max_batch_bytes: self.max_batch_bytes,
+            max_wait,
+            max_buffered_records: self.max_buffered_records.max(max_batch_records),
+            max_buffered_bytes: self.max_buffered_bytes.max(self.max_batch_bytes),
+            metadata_max_bytes: self.offset_metadata_max_bytes,
+            max_span: if capacity == 0 { SPAN_WITHOUT_METADATA } else { capacity },
+        }
+    }
+
+    /// Sets which records are worked on one after the other.
+    pub fn ordering(mut self, ordering: Ordering) -> Self {
+        self.ordering = ordering;
+        self
+    }
+
+    /// Sets how many calls of the handler there may be at the same time.
+    pub fn max_concurrency(mut self, max_concurrency: usize) -> Self {
+        self.max_concurrency = max_concurrency;
+        self
     }
 }

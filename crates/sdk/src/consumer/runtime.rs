@@ -1,92 +1,140 @@
-//! The consumer's thread: prepare, poll, handle, park, commit, until asked to stop.
+//! The consumer's polling thread: prepare, poll, hand over, commit, until asked to stop.
+//!
+//! It never works on records itself, so the group always hears from it: workers do (`worker`), and what is fetched ahead of
+//! them is bounded by pausing partitions.
 
 mod prepare;
 mod watch;
 
-use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use regex::Regex;
 
+use super::ConsumerError;
+use super::board::Board;
 use super::committer::Committer;
-use super::failures::{Parking, PendingLetter};
-use super::handler::{BatchHandler, HandlerError, Outcome};
+use super::failures::Parking;
+use super::handler::Handler;
 use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
 use super::options::ConsumerOptions;
 use super::state::{ConsumerMonitor, Phase};
+use super::worker::Workshop;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
-use crate::failure::FailureTopics;
 use crate::native;
-use crate::producer::{Producer, SendError};
-use crate::record::{ReceivedRecord, now_ms};
+use crate::producer::Producer;
+use crate::record::ReceivedRecord;
 
 /// How long an idle poll lasts: bounds the time until a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
+/// How long a poll lasts while workers have something: bounds the time until a commit or a resume.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+/// How often a flow of records is interrupted for commits and the like.
+const TICK: Duration = Duration::from_millis(5);
+/// How long to wait for room without polling, before partitions are paused: a client that resumes fetches again only after up
+/// to a second, in which fast handlers would run dry. Slow ones have enough until then.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long the last commit may take.
 const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(1_500);
+/// How long a question for the group's commits may take.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Runtime {
     cluster: Cluster,
     options: ConsumerOptions,
-    handler: Box<dyn BatchHandler>,
     monitor: ConsumerMonitor,
-    metrics: GroupMetrics,
-    parking: Parking,
-    failure_topics: Vec<FailureTopics>,
+    metrics: Arc<GroupMetrics>,
+    board: Arc<Board>,
+    workshop: Arc<Workshop>,
+    workers: Vec<JoinHandle<()>>,
+    max_workers: usize,
     consumer: BaseConsumer<Membership>,
-    /// Records that arrived while a batch was kept.
-    ahead: VecDeque<ReceivedRecord>,
-    topic_names: Vec<Arc<str>>,
+    patterns: Vec<Regex>,
+    /// The source topics subscribed to.
+    sources: Vec<Arc<str>>,
+    topic_names: Vec<TopicName>,
+    /// Since when too much is in hand.
+    full_since: Option<Instant>,
+    next_tick: Instant,
+    next_topics: Instant,
     next_refresh: Instant,
     next_probe: Instant,
     /// When the cluster last showed that it is there.
     heard_at: Instant,
 }
 
+/// A topic, and the one in which its keys have their order.
+struct TopicName {
+    topic: Arc<str>,
+    source: Arc<str>,
+}
+
 /// The consumer cannot go on; waiting does not heal it.
-struct Fatal(String);
+struct Fatal {
+    reason: String,
+    /// Whether it is still a member, and may commit what is done.
+    is_member: bool,
+}
 
 impl Runtime {
     pub(super) fn new(
         cluster: &Cluster,
         producer: Producer,
         options: ConsumerOptions,
-        handler: Box<dyn BatchHandler>,
+        handler: Handler,
         monitor: ConsumerMonitor,
-    ) -> Result<Self, ClusterError> {
+    ) -> Result<Self, ConsumerError> {
+        let patterns = prepare::patterns(&options.topics)?;
         let mut config = cluster.consumer_config(&options.group)?;
         config.set("auto.offset.reset", options.start_at.setting());
+        for (name, value) in options.protocol.settings() {
+            config.set(*name, *value);
+        }
         if let Some(instance_id) = &options.instance_id {
             config.set("group.instance.id", instance_id);
         }
-        let membership = Membership::new(cluster.bootstrap());
+        let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
+        let board = Arc::new(Board::new(options.limits(&handler)));
+        let membership = Membership::new(Arc::clone(&board), cluster.bootstrap(), options.revoke_wait);
         let consumer: BaseConsumer<Membership> =
             config.create_with_context(membership).map_err(ClusterError::from_kafka)?;
         let committer = Committer::new(consumer.client(), options.commit_interval);
         consumer.context().set_committer(Some(committer));
-        let failure_topics: Vec<_> = options.topics.iter().map(|topic| FailureTopics::of(topic)).collect();
-        let parking = Parking::new(producer, &options.group, &failure_topics);
-        let metrics = options.metrics.of_group(&options.group);
+        let metrics = Arc::new(options.metrics.of_group(&options.group));
+        let workshop = Workshop {
+            board: Arc::clone(&board),
+            handler,
+            parking: Parking::new(cluster, producer, &options.group, options.letter_partitions),
+            monitor: monitor.clone(),
+            metrics: Arc::clone(&metrics),
+            backoff: options.backoff,
+            max_attempts: options.max_attempts,
+        };
         let now = Instant::now();
         Ok(Self {
             cluster: cluster.clone(),
             options,
-            handler,
             monitor,
             metrics,
-            parking,
-            failure_topics,
+            board,
+            workshop: Arc::new(workshop),
+            workers: Vec::new(),
+            max_workers,
             consumer,
-            ahead: VecDeque::new(),
+            patterns,
+            sources: Vec::new(),
             topic_names: Vec::new(),
+            full_since: None,
+            next_tick: now,
+            next_topics: now,
             next_refresh: now,
             next_probe: now,
             heard_at: now,
@@ -96,8 +144,15 @@ impl Runtime {
     pub(super) fn run(mut self) {
         let monitor = self.monitor.clone();
         let work = AssertUnwindSafe(|| self.work());
-        let end = catch_unwind(work).unwrap_or_else(|_| Err(Fatal("the handler panicked".into())));
-        if end.is_ok() {
+        let end = catch_unwind(work).unwrap_or_else(|_| {
+            Err(Fatal { reason: "the consumer's thread panicked".into(), is_member: false })
+        });
+        self.board.stop();
+        for worker in self.workers.drain(..) {
+            // What a handler panicked with was said by the worker.
+            let _ = worker.join();
+        }
+        if end.as_ref().map_or_else(|fatal| fatal.is_member, |()| true) {
             let deadline = Instant::now() + FINAL_COMMIT_WAIT;
             if !self.membership().commit_all(self.consumer.client(), deadline) {
                 tracing::warn!(group = %monitor.group(), "last offsets not committed; their records will come again");
@@ -107,12 +162,14 @@ impl Runtime {
             self.metrics.forget_lag(&key.0, key.1);
         }
         self.metrics.paused.set(0);
+        self.metrics.in_flight.set(0);
+        self.metrics.buffered.set(0);
         // The queue of commits must go before its client, and leaving the group must not commit again.
         self.membership().set_committer(None);
         drop(self);
         let phase = match end {
             Ok(()) => Phase::Stopped,
-            Err(Fatal(reason)) => {
+            Err(Fatal { reason, .. }) => {
                 tracing::error!(group = %monitor.group(), reason, "consumer failed");
                 Phase::Failed { reason }
             }
@@ -129,68 +186,97 @@ impl Runtime {
         if !self.prepare_topics() {
             return Ok(());
         }
-        let retry_topics = self.failure_topics.iter().map(|topics| topics.retry(&self.options.group));
-        let topics: Vec<Arc<str>> =
-            self.options.topics.iter().map(|topic| topic.as_str().into()).chain(retry_topics).collect();
-        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-        self.consumer.subscribe(&names).map_err(|error| Fatal(format!("cannot subscribe: {error}")))?;
+        self.subscribe()?;
         self.monitor.update(|state| state.phase = Phase::Running);
         while !self.monitor.is_stop_requested() {
-            let batch = self.gather()?;
-            if !batch.is_empty() {
-                self.process(batch)?;
+            if let Some(reason) = self.board.fatal() {
+                self.drain()?;
+                return Err(Fatal { reason, is_member: true });
             }
-            self.refresh();
+            let record = if self.waits_for_room() { None } else { self.poll(self.poll_wait())? };
+            let is_idle = record.is_none();
+            if let Some(record) = record {
+                self.push(record);
+            }
+            if is_idle || Instant::now() >= self.next_tick {
+                self.next_tick = Instant::now() + TICK;
+                self.resume_commits();
+                self.adjust();
+                self.refresh();
+                self.look_for_topics()?;
+            }
         }
-        Ok(())
+        self.drain()
     }
 
-    /// Collects the next batch: waits for a first record, then a little for others.
-    fn gather(&mut self) -> Result<Vec<ReceivedRecord>, Fatal> {
-        let mut batch: Vec<_> = std::mem::take(&mut self.ahead).into();
-        let mut bytes: usize = batch.iter().map(ReceivedRecord::size_bytes).sum();
-        let mut deadline = (!batch.is_empty()).then(Instant::now);
-        while batch.len() < self.options.max_batch_records && bytes < self.options.max_batch_bytes {
-            let wait = match deadline {
-                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-                None => self.idle_wait(),
-            };
-            let Some(record) = self.poll(wait, &mut batch)? else { break };
-            bytes += record.size_bytes();
-            batch.push(record);
-            deadline.get_or_insert_with(|| Instant::now() + self.options.max_wait);
+    /// Waits a little for room where too much is in hand. `false` if polling is in order.
+    fn waits_for_room(&mut self) -> bool {
+        let (is_full, has_room) = {
+            let board = self.board.lock();
+            (board.scheduler.is_full_now(), board.scheduler.has_room())
+        };
+        match self.full_since {
+            None if is_full => self.full_since = Some(Instant::now()),
+            None => return false,
+            Some(_) if has_room => {
+                self.full_since = None;
+                return false;
+            }
+            Some(_) if self.is_stuck() => return false,
+            Some(_) => {}
         }
-        Ok(batch)
+        // Not woken for each result: there may be thousands a second.
+        std::thread::sleep(BUSY_WAIT);
+        true
     }
 
-    /// How long to wait for a first record: not beyond a commit that is due.
-    fn idle_wait(&self) -> Duration {
+    fn is_stuck(&self) -> bool {
+        self.full_since.is_some_and(|since| since.elapsed() > ROOM_WAIT)
+    }
+
+    /// How long to wait for a record: not beyond what is to be done meanwhile.
+    fn poll_wait(&self) -> Duration {
+        let (in_hand, running) = self.board.lock().scheduler.in_hand_counts();
+        if in_hand > 0 || running > 0 {
+            return BUSY_WAIT;
+        }
         let next_commit = self.membership().commit_due(self.consumer.client());
         let wait = next_commit.map_or(IDLE_WAIT, |at| at.saturating_duration_since(Instant::now()));
         wait.clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
-    /// Polls once. Rebalances happen inside: records in hand of partitions taken away are dropped at once.
-    fn poll(
-        &mut self,
-        wait: Duration,
-        in_hand: &mut Vec<ReceivedRecord>,
-    ) -> Result<Option<ReceivedRecord>, Fatal> {
+    /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun.
+    fn drain(&mut self) -> Result<(), Fatal> {
+        self.board.stop();
+        if let Err(error) = self.consumer.pause(&list(&self.owned_keys())) {
+            tracing::debug!(%error, "partitions not paused while stopping");
+        }
+        while self.board.lock().scheduler.in_hand_counts().1 > 0 {
+            self.poll(BUSY_WAIT)?;
+            self.membership().commit_due(self.consumer.client());
+        }
+        Ok(())
+    }
+
+    /// Polls once. Rebalances happen inside.
+    fn poll(&mut self, wait: Duration) -> Result<Option<ReceivedRecord>, Fatal> {
         let polled = match self.consumer.poll(wait) {
             Some(Ok(message)) => {
                 self.heard_at = Instant::now();
-                let topic = interned(&mut self.topic_names, message.topic());
+                let topic = interned(&mut self.topic_names, message.topic(), &self.workshop.parking);
                 Ok(Some(native::to_received(&message, topic)))
             }
             Some(Err(error)) => Err(error),
             None => Ok(None),
         };
-        self.drop_revoked(in_hand);
+        for (topic, partition) in self.membership().take_revoked() {
+            self.metrics.forget_lag(&topic, partition);
+        }
         match polled {
             Ok(record) => Ok(record),
             Err(KafkaError::MessageConsumptionFatal(code)) => {
                 let fault = KafkaFault::from_code(code, self.cluster.bootstrap(), wait);
-                Err(Fatal(format!("{fault}; {}", fault.hint())))
+                Err(Fatal { reason: format!("{fault}; {}", fault.hint()), is_member: false })
             }
             Err(error) => {
                 let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), wait);
@@ -201,214 +287,107 @@ impl Runtime {
         }
     }
 
-    fn drop_revoked(&mut self, in_hand: &mut Vec<ReceivedRecord>) {
-        let revoked = self.membership().take_revoked();
-        if revoked.is_empty() {
+    fn push(&mut self, record: ReceivedRecord) {
+        let source = self.topic_names.iter().find(|name| Arc::ptr_eq(&name.topic, &record.topic));
+        let source = Arc::clone(source.map_or(&record.topic, |name| &name.source));
+        let (is_over, wants_worker) = self.board.push(source, record);
+        if is_over {
+            self.adjust();
+        }
+        if wants_worker {
+            self.hire();
+        }
+    }
+
+    fn hire(&mut self) {
+        if self.workers.len() >= self.max_workers {
             return;
         }
-        let is_kept = |record: &ReceivedRecord| {
-            !revoked.iter().any(|(topic, partition)| *topic == record.topic && *partition == record.partition)
-        };
-        in_hand.retain(is_kept);
-        self.ahead.retain(is_kept);
-        for (topic, partition) in &revoked {
-            self.metrics.forget_lag(topic, *partition);
+        let workshop = Arc::clone(&self.workshop);
+        let name = format!("handler {} {}", self.options.group, self.workers.len());
+        match std::thread::Builder::new().name(name).spawn(move || workshop.work()) {
+            Ok(worker) => self.workers.push(worker),
+            Err(error) if self.workers.is_empty() => {
+                self.board.fail(format!("cannot start a thread: {error}"))
+            }
+            Err(error) => {
+                tracing::warn!(%error, workers = self.workers.len(), "no further handler thread; going on with these");
+                self.max_workers = self.workers.len();
+            }
         }
     }
 
-    /// Has a batch handled and its rejected records parked, however long that takes. Returns early if asked to stop;
-    /// then nothing of the batch is marked done.
-    fn process(&mut self, mut batch: Vec<ReceivedRecord>) -> Result<(), Fatal> {
-        let mut failed_attempts = 0;
-        let mut letters = loop {
-            if batch.is_empty() {
-                self.resume();
-                return Ok(());
-            }
-            match self.handle(&batch) {
-                Ok(outcomes) => break self.letters(&batch, outcomes, failed_attempts + 1),
-                Err(error) => {
-                    failed_attempts += 1;
-                    if !self.back_off(&mut batch, failed_attempts, error.to_string())? {
-                        return Ok(());
+    /// Reads what the group has committed in newly assigned partitions; their records wait for it.
+    fn resume_commits(&mut self) {
+        let unresumed = self.board.lock().scheduler.unresumed();
+        if unresumed.is_empty() {
+            return;
+        }
+        match self.consumer.committed_offsets(list(&unresumed), COMMITTED_TIMEOUT) {
+            Ok(committed) => {
+                let metadata = native::read_metadata(&committed);
+                for (element, metadata) in committed.elements().iter().zip(metadata) {
+                    if let Err(error) = element.error() {
+                        tracing::debug!(%error, "committed offset not known yet");
+                        continue;
                     }
+                    let offset = match element.offset() {
+                        Offset::Offset(offset) => Some(offset),
+                        _ => None,
+                    };
+                    self.board.resume(&(element.topic().into(), element.partition()), offset, &metadata);
                 }
             }
-        };
-        let rejected_count = letters.len() as u64;
-        while !letters.is_empty() {
-            let Err((unsent, error)) = self.parking.park(letters) else { break };
-            failed_attempts += 1;
-            if matches!(&error, SendError::Refused { fault: KafkaFault::UnknownTopic, .. })
-                && let Err(error) = self.try_prepare_topics()
-            {
-                tracing::warn!(%error, "dead letter topic missing and not created");
-            }
-            let reason = format!("cannot park a rejected record: {error}; {}", error.hint());
-            if !self.back_off(&mut batch, failed_attempts, reason)? {
-                return Ok(());
-            }
-            letters = unsent;
-            letters.retain(|letter| batch.iter().any(|record| is_of(record, &letter.partition)));
-        }
-        self.mark_done(&batch, rejected_count);
-        self.resume();
-        Ok(())
-    }
-
-    fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
-        let outcomes = self.handler.handle(batch)?;
-        if !outcomes.is_empty() && outcomes.len() != batch.len() {
-            let (found, expected) = (outcomes.len(), batch.len());
-            return Err(HandlerError::transient(format!(
-                "the handler answered {found} outcomes for {expected} records"
-            )));
-        }
-        Ok(outcomes)
-    }
-
-    fn letters(
-        &self,
-        batch: &[ReceivedRecord],
-        outcomes: Vec<Outcome>,
-        deliveries: u32,
-    ) -> Vec<PendingLetter> {
-        let letter = |(record, outcome): (&ReceivedRecord, Outcome)| match outcome {
-            Outcome::Done => None,
-            Outcome::Reject(failure) => {
-                tracing::warn!(at = record.position(), error = failure.error, "record rejected");
-                Some(self.parking.letter(record, &failure, deliveries))
-            }
-        };
-        batch.iter().zip(outcomes).filter_map(letter).collect()
-    }
-
-    fn mark_done(&mut self, batch: &[ReceivedRecord], rejected_count: u64) {
-        let mut last: Option<(PartitionKey, i64)> = None;
-        for record in batch {
-            match &mut last {
-                Some((key, next_offset)) if is_of(record, key) => *next_offset = record.offset + 1,
-                _ => {
-                    if let Some((key, next_offset)) = &last {
-                        self.membership().done_before(key, *next_offset);
-                    }
-                    last = Some(((Arc::clone(&record.topic), record.partition), record.offset + 1));
-                }
+            Err(error) => {
+                let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), COMMITTED_TIMEOUT);
+                tracing::debug!(group = %self.options.group, %fault, "committed offsets not read; asking again");
+                self.membership().set_fault(Some(fault));
             }
         }
-        if let Some((key, next_offset)) = &last {
-            self.membership().done_before(key, *next_offset);
-        }
-        let processed_count = batch.len() as u64;
-        self.metrics.processed.inc_by(processed_count);
-        self.metrics.dead_letters.inc_by(rejected_count);
-        self.monitor.update(|state| {
-            state.processed += processed_count;
-            state.rejected += rejected_count;
-        });
-        self.membership().commit_due(self.consumer.client());
-    }
-
-    /// Keeps a batch for a while: partitions paused, the member alive. `false` if asked to stop.
-    fn back_off(
-        &mut self,
-        batch: &mut Vec<ReceivedRecord>,
-        failed_attempts: u32,
-        reason: String,
-    ) -> Result<bool, Fatal> {
-        let wait = self.options.backoff.wait(failed_attempts, jitter());
-        tracing::warn!(group = %self.options.group, failed_attempts, wait_ms = wait.as_millis() as u64, reason,
-            "batch kept after a transient failure");
-        self.pause();
-        self.metrics.retries.inc();
-        self.monitor.update(|state| {
-            state.retries += 1;
-            let since_ms = match &state.phase {
-                Phase::Paused { since_ms, .. } => *since_ms,
-                _ => now_ms(),
-            };
-            state.phase = Phase::Paused { reason, attempts: failed_attempts, since_ms };
-        });
-        let until = Instant::now() + wait;
-        while !self.monitor.is_stop_requested() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(true);
-            }
-            let arrived = self.poll(left.min(self.idle_wait()), batch)?;
-            self.ahead.extend(arrived);
-            self.refresh();
-        }
-        Ok(false)
-    }
-
-    fn pause(&mut self) {
-        if !self.membership().set_paused(true) {
-            self.metrics.paused.set(1);
-            let owned = self.owned_list();
-            if let Err(error) = self.consumer.pause(&owned) {
-                tracing::warn!(%error, "partitions not paused");
-            }
+        if self.board.lock().wants_worker() {
+            self.hire();
         }
     }
 
-    fn resume(&mut self) {
-        if self.membership().set_paused(false) {
-            self.metrics.paused.set(0);
-            self.monitor.update(|state| state.phase = Phase::Running);
-            let owned = self.owned_list();
-            if let Err(error) = self.consumer.resume(&owned) {
-                tracing::warn!(%error, "partitions not resumed");
-            }
+    /// Pauses what has run too far ahead, and resumes what has room again.
+    fn adjust(&mut self) {
+        let is_stuck = self.is_stuck();
+        let (pause, resume) = self.board.lock().scheduler.pauses(is_stuck);
+        // A partition that was taken away meanwhile is refused, and none of our business any more.
+        if !pause.is_empty()
+            && let Err(error) = self.consumer.pause(&list(&pause))
+        {
+            tracing::debug!(%error, "partitions not paused");
+        }
+        if !resume.is_empty()
+            && let Err(error) = self.consumer.resume(&list(&resume))
+        {
+            tracing::debug!(%error, "partitions not resumed");
+        }
+        if self.board.lock().wants_worker() {
+            self.hire();
         }
     }
 
-    fn owned_list(&self) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for ((topic, partition), _) in self.membership().owned() {
-            list.add_partition(&topic, partition);
-        }
-        list
+    fn owned_keys(&self) -> Vec<PartitionKey> {
+        self.membership().owned().into_iter().map(|(key, _)| key).collect()
     }
 }
 
-fn is_of(record: &ReceivedRecord, key: &PartitionKey) -> bool {
-    record.partition == key.1 && record.topic == key.0
+fn list(keys: &[PartitionKey]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(keys.len());
+    for (topic, partition) in keys {
+        list.add_partition(topic, *partition);
+    }
+    list
 }
 
 /// One `Arc` for each topic instead of one for each record.
-fn interned(names: &mut Vec<Arc<str>>, topic: &str) -> Arc<str> {
-    if let Some(name) = names.iter().find(|name| ***name == *topic) {
-        return Arc::clone(name);
+fn interned(names: &mut Vec<TopicName>, topic: &str, parking: &Parking) -> Arc<str> {
+    if let Some(name) = names.iter().find(|name| *name.topic == *topic) {
+        return Arc::clone(&name.topic);
     }
-    let name: Arc<str> = topic.into();
-    names.push(Arc::clone(&name));
-    name
-}
-
-/// A number from 0 to 1, different in every process and call, so that members do not retry in step.
-fn jitter() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    (random >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jitter_is_a_fraction_and_varies() {
-        let values: Vec<f64> = (0..32).map(|_| jitter()).collect();
-        assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
-        assert!(values.iter().any(|value| *value != values[0]));
-    }
-
-    #[test]
-    fn topics_are_interned_once() {
-        let mut names = Vec::new();
-        let first = interned(&mut names, "orders");
-        assert!(Arc::ptr_eq(&first, &interned(&mut names, "orders")));
-        interned(&mut names, "invoices");
-        assert_eq!(names.len(), 2);
-    }
+    let topic: Arc<str> = topic.into();
+    names.push(TopicName { topic: Arc::clone(&topic), source: parking.source_of(&topic) });
+    topic
 }

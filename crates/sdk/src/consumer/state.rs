@@ -18,7 +18,7 @@ pub enum Phase {
     },
     /// It is a member of its group, or joining.
     Running,
-    /// It keeps a batch after a transient failure.
+    /// It keeps records after a transient failure of their batch, or because they cannot be parked.
     Paused {
         /// Why.
         reason: String,
@@ -47,6 +47,9 @@ pub struct PartitionState {
     pub next_offset: Option<i64>,
     /// The end of the partition, if known.
     pub high_watermark: Option<i64>,
+    /// The age of the first record that is not done, by its timestamp, in milliseconds; 0 if all are done. `None` while
+    /// unknown. While that record is not fetched yet, the age of the last one done stands for it.
+    pub lag_ms: Option<i64>,
 }
 
 impl PartitionState {
@@ -69,6 +72,12 @@ pub struct ConsumerState {
     pub rejected: u64,
     /// Attempts after transient failures.
     pub retries: u64,
+    /// Records that are with the handler now.
+    pub in_flight: usize,
+    /// Records fetched and not done, those with the handler included.
+    pub buffered: usize,
+    /// Keys (or partitions) whose first record waits for its next attempt now.
+    pub retrying: usize,
     /// The last trouble with the cluster, if it has not answered since.
     pub fault: Option<KafkaFault>,
 }
@@ -118,6 +127,9 @@ impl ConsumerMonitor {
             processed: 0,
             rejected: 0,
             retries: 0,
+            in_flight: 0,
+            buffered: 0,
+            retrying: 0,
             fault: None,
         };
         let shared = Shared {
@@ -185,6 +197,7 @@ mod tests {
             partition: 0,
             next_offset,
             high_watermark,
+            lag_ms: None,
         };
         let mut state = ConsumerMonitor::new("g").state();
         assert_eq!(state.lag(), Some(0));

@@ -2,6 +2,7 @@
 
 mod resolve;
 mod scan;
+mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,14 +16,18 @@ use super::status::StatusBook;
 use super::{Failure, FailureTopics, Letter, LetterId, LetterIdError, ResolutionKind, StatusFilter};
 use crate::admin::{Admin, AdminError};
 use crate::cluster::Cluster;
+use crate::error::KafkaFault;
 use crate::producer::{Delivered, Producer, SendError};
 use crate::reader::{Bounds, ReadError, ReadFrom, TopicReader};
 use crate::record::{ReceivedRecord, Record, now_ms};
 use resolve::Work;
 use scan::Scan;
+use transaction::{TransactionError, Transactions};
 
 /// Letters on one page at most.
 const MAX_PAGE_LETTERS: usize = 500;
+/// Named letters that one transaction holds: each is an original and a decision.
+const MAX_SELECTED_PAGE: usize = 16;
 /// Letters that one call may name.
 const MAX_SELECTED_IDS: usize = 10_000;
 /// Bytes kept of the name of who decided.
@@ -72,6 +77,24 @@ pub enum InboxError {
     /// Creating the topics failed.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The transaction failed that writes letters' originals and decisions. What was done before stays done; of the rest,
+    /// nothing or all of one page may be, and listing tells.
+    #[error("stopped after {done} letters: {fault}")]
+    Transaction {
+        /// Letters finished before.
+        done: u64,
+        /// Why it failed.
+        #[source]
+        fault: KafkaFault,
+    },
+    /// Another process decides about letters of the same inbox. What was done before stays done.
+    #[error("stopped after {done} letters: another process redrives or discards letters of {source_topic}")]
+    Overtaken {
+        /// Letters finished before.
+        done: u64,
+        /// The source topic.
+        source_topic: String,
+    },
     /// Writing failed. What was done before stays done.
     #[error("stopped after {done} letters: {error}")]
     Send {
@@ -147,6 +170,8 @@ pub struct FailureInbox {
     /// Held during a whole redrive or discard, so that two calls in this process cannot both take a letter.
     book: Mutex<StatusBook>,
     ready_groups: Mutex<BTreeSet<String>>,
+    /// Made with the first decision, and anew after a failure. Locked after `book`.
+    transactions: Mutex<Option<Transactions>>,
 }
 
 impl FailureInbox {
@@ -159,6 +184,7 @@ impl FailureInbox {
             timeout: Duration::from_secs(10),
             book: Mutex::default(),
             ready_groups: Mutex::default(),
+            transactions: Mutex::default(),
         }
     }
 
@@ -219,7 +245,9 @@ impl FailureInbox {
         Ok(scan.bounds.iter().map(parked).sum())
     }
 
-    /// Writes the originals of parked letters to the retry topics of their groups, and marks the letters.
+    /// Writes the originals of parked letters to the retry topics of their groups, and marks the letters: each page of
+    /// letters in one transaction, so that a letter is marked if and only if its original was written. Handlers that read
+    /// committed records (all consumers here do) see each redrive once, whatever crashes.
     ///
     /// Letters already decided about, letters of other tools and letters redriven ten times are skipped.
     /// `by` says who does it.
@@ -239,23 +267,51 @@ impl FailureInbox {
         by: &str,
         dry_run: bool,
     ) -> Result<Summary, InboxError> {
-        let by = cut_at_character(by, MAX_BY_BYTES);
+        if let Selection::Ids(ids) = selection
+            && ids.len() > MAX_SELECTED_IDS
+        {
+            return Err(InboxError::TooManyIds { found: ids.len(), limit: MAX_SELECTED_IDS });
+        }
+        let by: Arc<str> = cut_at_character(by, MAX_BY_BYTES).into();
         let mut book = self.book.lock();
-        let mut scan = self.scan(&mut book)?;
-        let mut summary = Summary { dry_run, ..Summary::default() };
-        let mut work = Work { inbox: self, book: &mut book, kind, by: by.into(), summary: &mut summary };
-        match selection {
-            Selection::Ids(ids) if ids.len() > MAX_SELECTED_IDS => {
-                return Err(InboxError::TooManyIds { found: ids.len(), limit: MAX_SELECTED_IDS });
+        match self.try_resolve(&mut book, kind, selection, &by, dry_run) {
+            // A process that decided since our last time took the id over; with a new start we take it back.
+            Err(InboxError::Overtaken { done: 0, .. }) => {
+                self.try_resolve(&mut book, kind, selection, &by, dry_run)
             }
+            resolved => resolved,
+        }
+    }
+
+    fn try_resolve(
+        &self,
+        book: &mut StatusBook,
+        kind: ResolutionKind,
+        selection: &Selection,
+        by: &Arc<str>,
+        dry_run: bool,
+    ) -> Result<Summary, InboxError> {
+        if !dry_run {
+            // Before anything is read: from here on nobody else decides unnoticed.
+            self.open_transactions()?;
+        }
+        let mut scan = self.scan(book)?;
+        let mut summary = Summary { dry_run, ..Summary::default() };
+        let mut work = Work { inbox: self, book, kind, by: Arc::clone(by), summary: &mut summary };
+        match selection {
             Selection::Ids(ids) => {
+                let mut letters = Vec::new();
                 for id in ids.iter().copied().collect::<BTreeSet<_>>() {
                     match scan.letter(work.book, id) {
-                        Ok(letter) => work.take(vec![letter])?,
+                        Ok(letter) => letters.push(letter),
                         Err(InboxError::UnknownLetter { .. }) => work.skip(id, "no such letter"),
                         Err(error) => return Err(error),
                     }
+                    if letters.len() == MAX_SELECTED_PAGE {
+                        work.take(std::mem::take(&mut letters))?;
+                    }
                 }
+                work.take(letters)?;
             }
             // The ends were read before: letters that come back while this runs wait for the next call.
             Selection::All => {
@@ -269,6 +325,37 @@ impl FailureInbox {
             }
         }
         Ok(summary)
+    }
+
+    fn open_transactions(&self) -> Result<(), InboxError> {
+        let mut transactions = self.transactions.lock();
+        if transactions.is_none() {
+            let opened = Transactions::open(&self.cluster, &self.topics.source, self.timeout);
+            *transactions = Some(opened.map_err(|error| self.not_written(error, 0))?);
+        }
+        Ok(())
+    }
+
+    /// Writes records in one transaction. After a failure the next call starts with a new producer.
+    fn write(&self, records: &[Record], done: u64) -> Result<(), InboxError> {
+        let mut transactions = self.transactions.lock();
+        // Opened before the letters were read; only that keeps others from deciding about them meanwhile.
+        let written =
+            transactions.as_ref().map_or(Err(TransactionError::Overtaken), |open| open.write(records));
+        if written.is_err() {
+            *transactions = None;
+        }
+        written.map_err(|error| self.not_written(error, done))
+    }
+
+    fn not_written(&self, error: TransactionError, done: u64) -> InboxError {
+        match error {
+            TransactionError::Cluster(error) => AdminError::from(error).into(),
+            TransactionError::Overtaken => {
+                InboxError::Overtaken { done, source_topic: self.topics.source.to_string() }
+            }
+            TransactionError::Kafka(fault) => InboxError::Transaction { done, fault },
+        }
     }
 
     /// Brings the status up to date and opens the dead letter topic.

@@ -1947,6 +1947,187 @@ pub const SCHEMAS: &[Schema] = &[
         recode: recode::<m::DescribeClusterResponse>,
     },
     Schema {
+        name: "DescribeLogDirsRequest",
+        versions: (0, 5),
+        flexible: (2, 32767),
+        fields: &[Field {
+            kind: Kind::Array(&Kind::Struct(&[
+                Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                Field {
+                    kind: Kind::Array(&Kind::Fixed(4)),
+                    versions: (0, 32767),
+                    nullable: (1, 0),
+                    tag: None,
+                },
+            ])),
+            versions: (0, 32767),
+            nullable: (0, 32767),
+            tag: None,
+        }],
+        recode: recode::<m::DescribeLogDirsRequest>,
+    },
+    Schema {
+        name: "DescribeLogDirsResponse",
+        versions: (0, 5),
+        flexible: (2, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field { kind: Kind::Fixed(2), versions: (3, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::Array(&Kind::Struct(&[
+                                    Field {
+                                        kind: Kind::Fixed(4),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(8),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Fixed(8),
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                    Field {
+                                        kind: Kind::Bool,
+                                        versions: (0, 32767),
+                                        nullable: (1, 0),
+                                        tag: None,
+                                    },
+                                ])),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                    Field { kind: Kind::Fixed(8), versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(8), versions: (4, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Bool, versions: (5, 32767), nullable: (1, 0), tag: None },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::DescribeLogDirsResponse>,
+    },
+    Schema {
+        name: "DescribeTopicPartitionsRequest",
+        versions: (0, 0),
+        flexible: (0, 32767),
+        fields: &[
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[Field {
+                    kind: Kind::String,
+                    versions: (0, 32767),
+                    nullable: (1, 0),
+                    tag: None,
+                }])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                ]),
+                versions: (0, 32767),
+                nullable: (0, 32767),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::DescribeTopicPartitionsRequest>,
+    },
+    Schema {
+        name: "DescribeTopicPartitionsResponse",
+        versions: (0, 0),
+        flexible: (0, 32767),
+        fields: &[
+            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+            Field {
+                kind: Kind::Array(&Kind::Struct(&[
+                    Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (0, 32767), tag: None },
+                    Field { kind: Kind::Fixed(16), versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Bool, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field {
+                        kind: Kind::Array(&Kind::Struct(&[
+                            Field { kind: Kind::Fixed(2), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (0, 32767),
+                                tag: None,
+                            },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (0, 32767),
+                                tag: None,
+                            },
+                            Field {
+                                kind: Kind::Array(&Kind::Fixed(4)),
+                                versions: (0, 32767),
+                                nullable: (1, 0),
+                                tag: None,
+                            },
+                        ])),
+                        versions: (0, 32767),
+                        nullable: (1, 0),
+                        tag: None,
+                    },
+                    Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                ])),
+                versions: (0, 32767),
+                nullable: (1, 0),
+                tag: None,
+            },
+            Field {
+                kind: Kind::Struct(&[
+                    Field { kind: Kind::String, versions: (0, 32767), nullable: (1, 0), tag: None },
+                    Field { kind: Kind::Fixed(4), versions: (0, 32767), nullable: (1, 0), tag: None },
+                ]),
+                versions: (0, 32767),
+                nullable: (0, 32767),
+                tag: None,
+            },
+        ],
+        recode: recode::<m::DescribeTopicPartitionsResponse>,
+    },
+    Schema {
         name: "DescribeProducersRequest",
         versions: (0, 0),
         flexible: (0, 32767),

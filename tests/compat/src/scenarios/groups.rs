@@ -209,9 +209,12 @@ fn wrong_joins(run: &mut Run<'_>) {
     case("a member that nobody knows", "memberId", json!("nobody"));
     case("no type of protocol", "protocolType", json!(""));
     case("no protocols", "protocols", json!([]));
-    let mut body = join(&group);
-    body["protocols"] = json!([body["protocols"][0], body["protocols"][0]]);
-    run.ask("a protocol twice", body);
+    // A member that has no id yet would be one at once, and Kafka would never answer it.
+    if run.version >= ID_FIRST {
+        let mut body = join(&group);
+        body["protocols"] = json!([body["protocols"][0], body["protocols"][0]]);
+        run.ask("a protocol twice", body);
+    }
     run.ask_other("no group came of it", "DescribeGroups", json!({"groups": [group]}));
 }
 

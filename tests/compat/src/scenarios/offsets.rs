@@ -121,7 +121,8 @@ fn fetch(run: &mut Run<'_>) {
     run.ask("one committed, one not", question(&group, &topic));
     let unknown = Topic { name: run.name("unknown"), id: "0".repeat(31) + "7" };
     run.ask("an unknown topic", question(&group, &unknown));
-    run.ask("an unknown group", question("nobody", &topic));
+    let nobody = run.name("nobody");
+    run.ask("an unknown group", question(&nobody, &topic));
     run.ask("a group without a name", question("", &topic));
     let mut body = question(&group, &topic);
     body["topics"] = json!([]);
@@ -131,8 +132,8 @@ fn fetch(run: &mut Run<'_>) {
         body["topics"] = Value::Null;
         body["groups"][0]["topics"] = Value::Null;
         run.ask("all topics", body.clone());
-        body["groupId"] = "nobody".into();
-        body["groups"][0]["groupId"] = "nobody".into();
+        body["groupId"] = nobody.as_str().into();
+        body["groups"][0]["groupId"] = nobody.as_str().into();
         run.ask("all topics of an unknown group", body.clone());
     }
     if run.version >= 7 {
@@ -141,7 +142,7 @@ fn fetch(run: &mut Run<'_>) {
         run.ask("only what is stable", body);
     }
     if run.version >= GROUPS {
-        let (mut body, other) = (question(&group, &topic), question("nobody", &topic));
+        let (mut body, other) = (question(&group, &topic), question(&nobody, &topic));
         body["groups"] = json!([body["groups"][0], other["groups"][0]]);
         run.ask("two groups", body.clone());
         body["groups"] = json!([body["groups"][0], body["groups"][0]]);

@@ -112,28 +112,21 @@ impl Laboratory {
         let live = random.chance(3);
         let server = prepared.server.with_data(copy.path());
         let flip = Flip::choose(file, region, random)?;
-        let outcome = one_flip(prepared, &server, &flip, live, *eyes);
+        let outcome = one_flip(&server, &flip, live, |address| {
+            let mut questions = Questions { prepared, eyes: *eyes, told: 0 };
+            questions.ask(address).map(|()| questions.told)
+        });
         let outcome = outcome.with_context(|| format!("round {round}: {flip:?}, live: {live}"))?;
-        tally.count(region, 1);
-        match outcome {
-            Seen::Nothing => tally.count("… of these right all the same", 1),
-            Seen::AtStart => tally.count("… refused at the start, naming the file", 1),
-            Seen::Cut => tally.count("… cut as a torn tail, naming the file", 1),
-            Seen::Told(times) => {
-                tally.count("… answered with an error", 1);
-                tally.count("error answers", times);
-            }
-            Seen::Wrong(what) => {
-                tally.findings.invented += 1;
-                tally.findings.described.push(format!("{region}: {flip:?}, live: {live}: {what}"));
-            }
+        if let Some(what) = outcome.count(region, tally) {
+            tally.findings.invented += 1;
+            tally.findings.described.push(format!("{region}: {flip:?}, live: {live}: {what}"));
         }
         Ok(())
     }
 }
 
 /// What became of a flip.
-enum Seen {
+pub(super) enum Seen {
     Nothing,
     AtStart,
     /// Taken for a torn write at the end of a log that was not closed, cut, and said so.
@@ -143,16 +136,34 @@ enum Seen {
     Wrong(String),
 }
 
+impl Seen {
+    /// Counts it; the answer, where it was a wrong one.
+    pub(super) fn count(self, region: &'static str, tally: &mut Tally) -> Option<String> {
+        tally.count(region, 1);
+        match self {
+            Self::Nothing => tally.count("… of these right all the same", 1),
+            Self::AtStart => tally.count("… refused at the start, naming the file", 1),
+            Self::Cut => tally.count("… cut as a torn tail, naming the file", 1),
+            Self::Told(times) => {
+                tally.count("… answered with an error", 1);
+                tally.count("error answers", times);
+            }
+            Self::Wrong(what) => return Some(what),
+        }
+        None
+    }
+}
+
 /// A bit of a file.
 #[derive(Debug)]
-struct Flip {
+pub(super) struct Flip {
     file: PathBuf,
     byte: u64,
     bit: u8,
 }
 
 impl Flip {
-    fn choose(file: &Path, region: &str, random: &mut Random) -> Result<Self> {
+    pub(super) fn choose(file: &Path, region: &str, random: &mut Random) -> Result<Self> {
         let len = std::fs::metadata(file)?.len();
         let mut byte = random.below(usize::try_from(len)?) as u64;
         // Most of a log's bytes are values; what the broker itself believes are the headers.
@@ -193,7 +204,13 @@ pub(super) fn batch_before(log: &Path, byte: u64) -> Result<u64> {
     }
 }
 
-fn one_flip(prepared: &Prepared, server: &Server, flip: &Flip, live: bool, eyes: Eyes) -> Result<Seen> {
+/// Flips the bit between two brokers or under a running one, and asks; `ask` answers how many errors it was given.
+pub(super) fn one_flip(
+    server: &Server,
+    flip: &Flip,
+    live: bool,
+    ask: impl FnOnce(&str) -> Result<u64, Wrong>,
+) -> Result<Seen> {
     let broker = if live {
         let broker = server.start();
         // The start may have removed or replaced the file.
@@ -208,10 +225,9 @@ fn one_flip(prepared: &Prepared, server: &Server, flip: &Flip, live: bool, eyes:
             None => return Ok(Seen::AtStart),
         }
     };
-    let mut questions = Questions { prepared, eyes, told: 0 };
-    let seen = match questions.ask(server.address()) {
-        Ok(()) if questions.told == 0 => Seen::Nothing,
-        Ok(()) => Seen::Told(questions.told),
+    let seen = match ask(server.address()) {
+        Ok(0) => Seen::Nothing,
+        Ok(told) => Seen::Told(told),
         Err(Wrong(_)) if says_cut(&broker.logged(), flip) => Seen::Cut,
         Err(Wrong(what)) => Seen::Wrong(what),
     };
@@ -246,7 +262,8 @@ fn started(server: &Server, flip: &Flip) -> Result<Option<Tidings>> {
     Ok(None)
 }
 
-struct Wrong(String);
+/// A wrong answer, in words.
+pub(super) struct Wrong(pub String);
 
 /// Asks a broker everything, and counts the errors it answers with.
 struct Questions<'a> {
@@ -391,7 +408,7 @@ impl Questions<'_> {
     }
 }
 
-fn connect(address: &str) -> Client {
+pub(super) fn connect(address: &str) -> Client {
     until("the broker accepts", || Client::connect(address).ok())
 }
 
@@ -466,7 +483,7 @@ pub(super) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The files with contents, by what they are for.
-fn files_by_region(root: &Path) -> Result<BTreeMap<&'static str, Vec<PathBuf>>> {
+pub(super) fn files_by_region(root: &Path) -> Result<BTreeMap<&'static str, Vec<PathBuf>>> {
     let mut regions: BTreeMap<&'static str, Vec<PathBuf>> = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -487,6 +504,8 @@ fn region(path: &Path) -> &'static str {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("log") if folder.starts_with("__consumer_offsets") => "offsets log",
         Some("log") if folder.starts_with("__cluster_metadata") => "metadata log",
+        Some("log") if folder.starts_with("__transaction_state") => "transactions' log",
+        Some("txnindex") => "transaction index",
         Some("log") => "log",
         Some("index") => "index",
         Some("timeindex") => "time index",

@@ -1,13 +1,43 @@
 //! What has to be there before a consumer can join: the cluster, its source topics and the topics of the failure inbox.
+//! And the topics that join later, because they match a pattern.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::{IDLE_WAIT, Runtime, jitter};
-use crate::admin::{Admin, AdminError};
+use rdkafka::consumer::Consumer;
+use regex::{Regex, RegexBuilder};
+
+use super::{Fatal, IDLE_WAIT, Runtime};
+use crate::admin::AdminError;
+use crate::consumer::ConsumerError;
+use crate::consumer::failures::TOPICS_TIMEOUT;
+use crate::consumer::random::jitter;
 use crate::consumer::state::Phase;
+use crate::error::KafkaFault;
 
-/// How long each attempt may take.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a compiled pattern may weigh.
+const MAX_PATTERN_BYTES: usize = 1024 * 1024;
+/// Ends of the names of topics that belong to failure inboxes.
+const FAILURE_SUFFIXES: [&str; 3] = [".dlq", ".dlq.status", ".retry"];
+
+/// The patterns among names of topics, each for the whole of a name.
+pub(super) fn patterns(topics: &[String]) -> Result<Vec<Regex>, ConsumerError> {
+    let patterns = topics.iter().filter(|topic| is_pattern(topic));
+    let compile = |pattern: &String| {
+        let whole = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_PATTERN_BYTES).build();
+        whole.map_err(|error| ConsumerError::Pattern { pattern: pattern.clone(), reason: error.to_string() })
+    };
+    patterns.map(compile).collect()
+}
+
+fn is_pattern(topic: &str) -> bool {
+    topic.starts_with('^')
+}
+
+/// Whether a pattern may match a topic at all: a consumer must not work on the letters it writes.
+fn is_for_patterns(topic: &str) -> bool {
+    !topic.starts_with("__") && !FAILURE_SUFFIXES.iter().any(|suffix| topic.ends_with(suffix))
+}
 
 impl Runtime {
     /// Waits until the source topics exist, and creates those of the failure inbox. `false` if asked to stop.
@@ -35,19 +65,95 @@ impl Runtime {
         false
     }
 
-    pub(super) fn try_prepare_topics(&self) -> Result<(), AdminError> {
-        let admin = Admin::new(&self.cluster, PREPARE_TIMEOUT)?;
-        let existing = admin.list_topics()?;
-        let is_missing = |topic: &&String| !existing.iter().any(|found| found.name == **topic);
-        if let Some(topic) = self.options.topics.iter().find(is_missing) {
-            return Err(AdminError::UnknownTopic { topic: topic.clone() });
-        }
-        let mut specs = Vec::new();
-        for topics in &self.failure_topics {
-            specs.extend(topics.specs(self.options.letter_partitions));
-            specs.push(topics.retry_spec(&self.options.group));
-        }
-        admin.ensure_topics(&specs)?;
+    fn try_prepare_topics(&mut self) -> Result<(), AdminError> {
+        let sources = self.find_sources()?;
+        self.workshop.parking.set_sources(&sources);
+        self.workshop.parking.ensure_topics()?;
+        self.sources = sources;
         Ok(())
+    }
+
+    /// The topics given by name, all of which must exist, and those that match a pattern: at least one altogether.
+    fn find_sources(&self) -> Result<Vec<Arc<str>>, AdminError> {
+        let fault = |fault| AdminError::Kafka { operation: "list topics".into(), fault };
+        let metadata = self.consumer.fetch_metadata(None, TOPICS_TIMEOUT).map_err(|error| {
+            fault(KafkaFault::from_kafka(&error, self.cluster.bootstrap(), TOPICS_TIMEOUT))
+        })?;
+        let existing: Vec<&str> = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.error().is_none())
+            .map(|topic| topic.name())
+            .collect();
+        let names: Vec<&str> =
+            self.options.topics.iter().map(String::as_str).filter(|topic| !is_pattern(topic)).collect();
+        if let Some(missing) = names.iter().find(|topic| !existing.contains(topic)) {
+            return Err(AdminError::UnknownTopic { topic: (*missing).to_string() });
+        }
+        let is_matched = |topic: &&str| {
+            is_for_patterns(topic)
+                && !names.contains(topic)
+                && self.patterns.iter().any(|pattern| pattern.is_match(topic))
+        };
+        let mut matched: Vec<&str> = existing.iter().copied().filter(is_matched).collect();
+        matched.sort_unstable();
+        let sources: Vec<Arc<str>> = names.iter().copied().chain(matched).map(Arc::from).collect();
+        match sources.is_empty() {
+            true => Err(AdminError::UnknownTopic { topic: self.options.topics.join(" or ") }),
+            false => Ok(sources),
+        }
+    }
+
+    /// Subscribes to the sources and their retry topics.
+    pub(super) fn subscribe(&mut self) -> Result<(), Fatal> {
+        let retry_topics = self.workshop.parking.set_sources(&self.sources);
+        let names: Vec<&str> = self.sources.iter().chain(&retry_topics).map(|topic| &**topic).collect();
+        self.next_topics = Instant::now() + self.options.topics_refresh;
+        let subscribed = self.consumer.subscribe(&names);
+        subscribed.map_err(|error| Fatal { reason: format!("cannot subscribe: {error}"), is_member: false })
+    }
+
+    /// Subscribes to topics that match a pattern since, if it is time to look.
+    pub(super) fn look_for_topics(&mut self) -> Result<(), Fatal> {
+        if self.patterns.is_empty() || Instant::now() < self.next_topics {
+            return Ok(());
+        }
+        self.next_topics = Instant::now() + self.options.topics_refresh;
+        let before = self.sources.clone();
+        match self.try_prepare_topics() {
+            Ok(()) if self.sources != before => self.subscribe(),
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::debug!(group = %self.options.group, %error, "topics not looked for");
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names_and_no_failure_topics() {
+        let patterns = patterns(&["orders".into(), "^eu-.*".into(), "^a|b".into()]).unwrap();
+        let is_matched =
+            |topic| is_for_patterns(topic) && patterns.iter().any(|pattern| pattern.is_match(topic));
+        for topic in ["eu-orders", "a", "b"] {
+            assert!(is_matched(topic), "{topic}");
+        }
+        for topic in
+            ["orders", "not-eu-orders", "eu-orders.dlq", "eu-orders.dlq.status", "eu-orders.g.retry", "ab"]
+        {
+            assert!(!is_matched(topic), "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_bad_pattern_is_named() {
+        let error = patterns(&["^(".into()]).unwrap_err();
+        assert!(error.to_string().contains("^("), "{error}");
+        assert!(patterns(&["^(a{1000}){1000}".into()]).is_err(), "too large to compile");
     }
 }

@@ -7,12 +7,14 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Runtime;
-use crate::consumer::membership::{PartitionKey, Progress};
+use crate::consumer::membership::PartitionKey;
 use crate::consumer::options::StartAt;
+use crate::consumer::scheduler::Progress;
 use crate::consumer::state::{PartitionState, Phase};
 use crate::error::KafkaFault;
 use crate::native;
 use crate::reader::offsets_at;
+use crate::record::now_ms;
 
 /// How often the state that others see is brought up to date while records flow.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
@@ -31,24 +33,38 @@ impl Runtime {
             return;
         }
         self.next_refresh = Instant::now() + REFRESH_INTERVAL;
-        for ((topic, partition), _) in self.membership().owned() {
-            let high_watermark = native::cached_high_watermark(&self.consumer, &topic, partition);
-            self.membership().learn(&(topic, partition), None, high_watermark);
+        for (key, _) in self.membership().owned() {
+            let high_watermark = native::cached_high_watermark(&self.consumer, &key.0, key.1);
+            self.board.lock().scheduler.learn(&key, None, high_watermark);
         }
         self.probe();
         self.metrics.commits.inc_by(self.membership().take_commits_count());
+        let now_ms = now_ms();
         let partition_state = |((topic, partition), progress): (PartitionKey, Progress)| {
-            let (next_offset, high_watermark) = (progress.next_offset, progress.high_watermark);
-            PartitionState { topic, partition, next_offset, high_watermark }
+            let Progress { next_offset, high_watermark, timestamp_ms } = progress;
+            let mut state = PartitionState { topic, partition, next_offset, high_watermark, lag_ms: None };
+            state.lag_ms = match state.lag() {
+                Some(0) => Some(0),
+                _ => timestamp_ms.map(|timestamp_ms| (now_ms - timestamp_ms).max(0)),
+            };
+            state
         };
         let partitions: Vec<_> = self.membership().owned().into_iter().map(partition_state).collect();
         for partition in &partitions {
             self.metrics.set_lag(partition);
         }
         let fault = self.membership().fault();
+        let (buffered, in_flight, retrying) = {
+            let board = self.board.lock();
+            let (buffered, in_flight) = board.scheduler.in_hand_counts();
+            (buffered, in_flight, board.scheduler.retrying_count())
+        };
+        self.metrics.buffered.set(buffered as i64);
+        self.metrics.in_flight.set(in_flight as i64);
         self.monitor.update(|state| {
             state.partitions = partitions;
             state.fault = fault;
+            (state.buffered, state.in_flight, state.retrying) = (buffered, in_flight, retrying);
         });
     }
 
@@ -57,7 +73,8 @@ impl Runtime {
     fn probe(&mut self) {
         let owned = self.membership().owned();
         let is_unknown = owned.iter().any(|(_, p)| p.next_offset.is_none() || p.high_watermark.is_none());
-        let is_paused = matches!(self.monitor.state().phase, Phase::Paused { .. });
+        let is_paused = matches!(self.monitor.state().phase, Phase::Paused { .. })
+            || self.board.lock().scheduler.has_paused();
         let is_urgent = is_unknown || is_paused || self.membership().fault().is_some();
         let since_heard = self.heard_at.elapsed();
         if Instant::now() < self.next_probe || !(is_urgent || since_heard > ALIVE_INTERVAL) {
@@ -80,7 +97,7 @@ impl Runtime {
         };
         if owned.is_empty() {
             // Nothing to ask about; any answer proves that the cluster is there.
-            return self.consumer.fetch_metadata(Some(&self.options.topics[0]), PROBE_TIMEOUT).map(drop);
+            return self.consumer.fetch_metadata(Some(&self.sources[0]), PROBE_TIMEOUT).map(drop);
         }
         let ends = offsets_at(&self.consumer, &at(Offset::End)?, PROBE_TIMEOUT)?;
         let starts = match self.options.start_at {
@@ -94,7 +111,8 @@ impl Runtime {
                 Offset::Offset(offset) => Some(offset),
                 _ => starts.get(&name).copied(),
             };
-            self.membership().learn(&(name.0.as_str().into(), name.1), begin, ends.get(&name).copied());
+            let end = ends.get(&name).copied();
+            self.board.lock().scheduler.learn(&(name.0.into(), name.1), begin, end);
         }
         Ok(())
     }

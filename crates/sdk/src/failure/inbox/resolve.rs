@@ -1,4 +1,4 @@
-//! Redriving and discarding: the original goes to the retry topic, then the status makes it durable that it did.
+//! Redriving and discarding: the original goes to the retry topic, and the decision to the status topic with it.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Work<'_> {
             }
         }
         if !self.summary.dry_run && !ids.is_empty() {
-            self.make_durable(&originals, &ids)?;
+            self.make_durable(originals, &ids)?;
         }
         self.summary.done += ids.len() as u64;
         Ok(())
@@ -62,13 +62,11 @@ impl Work<'_> {
         Ok(Some(redriven_record(letter.id, letter.key, letter.value, &letter.headers, &context, retry)))
     }
 
-    fn make_durable(&mut self, originals: &[Record], ids: &[LetterId]) -> Result<(), InboxError> {
-        let done = self.summary.done;
-        self.inbox.send(originals, done)?;
+    fn make_durable(&mut self, originals: Vec<Record>, ids: &[LetterId]) -> Result<(), InboxError> {
         let resolution = Resolution { kind: self.kind, by: Arc::clone(&self.by), at_ms: now_ms() };
         let status = |id: &LetterId| status_record(Arc::clone(&self.inbox.topics.status), *id, &resolution);
-        let statuses: Vec<_> = ids.iter().map(status).collect();
-        self.inbox.send(&statuses, done)?;
+        let records: Vec<_> = originals.into_iter().chain(ids.iter().map(status)).collect();
+        self.inbox.write(&records, self.summary.done)?;
         for id in ids {
             self.book.insert(*id, &resolution);
         }

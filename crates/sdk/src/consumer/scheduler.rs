@@ -1,0 +1,409 @@
+//! Which record may be worked on now: lanes that keep order, and what each partition has done.
+//!
+//! Every record waits in a lane: its key's, its partition's or one of its own. A lane is with one worker at a time, so
+//! its records are worked on in order; lanes wait for nothing but their own records.
+//!
+//! **Invariant:** a result counts only for the assignment its record was delivered under: what a partition's former
+//! life finishes late changes nothing. **Invariant:** no I/O, no threads; the time is told.
+
+mod lane;
+mod partition;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::membership::PartitionKey;
+use super::options::Ordering;
+use super::tracker::{Delivery, Tracker};
+use crate::failure::Failure;
+use crate::record::ReceivedRecord;
+use lane::{Entry, Lane, LaneKey};
+use partition::Partition;
+pub(super) use partition::{Due, Progress};
+
+/// The bounds of a scheduler, from the consumer's options.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    pub(super) ordering: Ordering,
+    pub(super) max_batch_records: usize,
+    pub(super) max_batch_bytes: usize,
+    /// How long a batch waits for more records.
+    pub(super) max_wait: Duration,
+    pub(super) max_buffered_records: usize,
+    pub(super) max_buffered_bytes: usize,
+    pub(super) metadata_max_bytes: usize,
+    /// Offsets between the one to commit and the last one delivered, in a partition.
+    pub(super) max_span: i64,
+}
+
+/// Records for one call of the handler.
+#[derive(Debug, Default)]
+pub(super) struct Job {
+    pub(super) records: Vec<ReceivedRecord>,
+    pub(super) notes: Vec<Note>,
+    lanes: Vec<Arc<LaneKey>>,
+}
+
+/// What is known of a record in a job.
+#[derive(Debug)]
+pub(super) struct Note {
+    lane_index: usize,
+    epoch: u64,
+    /// How often it was handed to the handler before.
+    pub(super) attempts: u32,
+    /// It was rejected, and could not be parked yet.
+    pub(super) rejected: Option<Failure>,
+}
+
+/// What became of a record in a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is done, parked ones included.
+    Done,
+    /// It comes again, not before this time, and the rest of its lane behind it.
+    Again(Instant),
+}
+
+/// What a worker is to do.
+#[derive(Debug)]
+pub(super) enum Next {
+    Work(Job),
+    /// Nothing is there; something may be due at this time.
+    Wait(Option<Instant>),
+    /// A batch could be made now, and becomes larger by waiting until then.
+    Gather(Instant),
+}
+
+pub(super) struct Scheduler {
+    pub(super) limits: Limits,
+    partitions: BTreeMap<PartitionKey, Partition>,
+    lanes: HashMap<Arc<LaneKey>, Lane>,
+    ready: VecDeque<Arc<LaneKey>>,
+    ready_records: usize,
+    ready_since: Option<Instant>,
+    /// Lanes whose first record waits for its next attempt. The number keeps equal times apart.
+    waiting: BTreeMap<(Instant, u64), Arc<LaneKey>>,
+    /// Nothing is given out before: what the handler needs is down.
+    held_until: Option<Instant>,
+    /// Records given to us and neither done nor dropped, and their bytes.
+    in_hand_records: usize,
+    in_hand_bytes: usize,
+    running_records: usize,
+    last_number: u64,
+}
+
+impl Scheduler {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            partitions: BTreeMap::new(),
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            ready_records: 0,
+            ready_since: None,
+            waiting: BTreeMap::new(),
+            held_until: None,
+            in_hand_records: 0,
+            in_hand_bytes: 0,
+            running_records: 0,
+            last_number: 0,
+        }
+    }
+
+    /// A partition is ours now; its records are held until [`Scheduler::resume`] says what was done before.
+    pub(super) fn assign(&mut self, key: PartitionKey, is_paused: bool) {
+        let epoch = self.number();
+        self.partitions.insert(key, Partition::new(epoch, is_paused));
+    }
+
+    /// Partitions that [`Scheduler::resume`] was not called for yet.
+    pub(super) fn unresumed(&self) -> Vec<PartitionKey> {
+        let unresumed = self.partitions.iter().filter(|(_, partition)| partition.tracker.is_none());
+        unresumed.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Goes on from what the group has committed, and takes the records held so far.
+    pub(super) fn resume(
+        &mut self,
+        key: &PartitionKey,
+        committed_offset: Option<i64>,
+        metadata: &[u8],
+        now: Instant,
+    ) {
+        let Some(partition) = self.partitions.get_mut(key) else { return };
+        if partition.tracker.is_some() {
+            return;
+        }
+        partition.tracker = Some(Tracker::resume(committed_offset, metadata));
+        partition.committed =
+            committed_offset.map(|offset| (offset, String::from_utf8_lossy(metadata).into_owned()));
+        for (source, record) in std::mem::take(&mut partition.held) {
+            self.let_go([record.size_bytes()]);
+            self.push(source, record, now);
+        }
+    }
+
+    /// Forgets a partition and its records. Running ones go on, and count no more.
+    pub(super) fn revoke(&mut self, keys: &[PartitionKey]) {
+        for key in keys {
+            if let Some(partition) = self.partitions.remove(key) {
+                self.let_go(partition.held.iter().map(|(_, record)| record.size_bytes()));
+            }
+        }
+        self.drop_stale();
+    }
+
+    /// No further record of these partitions is given out.
+    pub(super) fn stop_partitions(&mut self, keys: &[PartitionKey]) {
+        for key in keys {
+            if let Some(partition) = self.partitions.get_mut(key) {
+                partition.is_stopping = true;
+            }
+        }
+        self.drop_stale();
+    }
+
+    pub(super) fn is_running(&self, keys: &[PartitionKey]) -> bool {
+        keys.iter().any(|key| self.partitions.get(key).is_some_and(|partition| partition.running_records > 0))
+    }
+
+    /// Takes a record that was polled. `source` is its topic, or for a retry topic the one it was first read from.
+    pub(super) fn push(&mut self, source: Arc<str>, record: ReceivedRecord, now: Instant) {
+        let key = (Arc::clone(&record.topic), record.partition);
+        let Some(partition) = self.partitions.get_mut(&key).filter(|partition| !partition.is_stopping) else {
+            return;
+        };
+        let size_bytes = record.size_bytes();
+        let Some(tracker) = &mut partition.tracker else {
+            self.in_hand_records += 1;
+            self.in_hand_bytes += size_bytes;
+            partition.held.push((source, record));
+            return;
+        };
+        match tracker.deliver(record.offset, record.timestamp_ms) {
+            Delivery::New => {}
+            Delivery::AlreadyDone => return,
+            Delivery::WentBack => {
+                tracing::warn!(
+                    at = record.position(),
+                    "the partition went back: its log was cut or made anew"
+                );
+                self.last_number += 1;
+                partition.epoch = self.last_number;
+                partition.running_records = 0;
+                self.drop_stale();
+            }
+        }
+        self.in_hand_records += 1;
+        self.in_hand_bytes += size_bytes;
+        let epoch = self.partitions[&key].epoch;
+        let lane_key = LaneKey::of(self.limits.ordering, source, &record);
+        self.enqueue(lane_key, Entry { record, epoch, attempts: 0, rejected: None }, now);
+    }
+
+    fn enqueue(&mut self, key: LaneKey, entry: Entry, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.queue.push_back(entry);
+            self.ready_records += usize::from(lane.is_ready);
+            return;
+        }
+        let key = Arc::new(key);
+        self.lanes.insert(Arc::clone(&key), Lane::with(entry));
+        self.make_ready(key, now);
+    }
+
+    fn make_ready(&mut self, key: Arc<LaneKey>, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.is_ready = true;
+            self.ready_records += lane.queue.len();
+            self.ready_since.get_or_insert(now);
+            self.ready.push_back(key);
+        }
+    }
+
+    /// What a worker is to do now.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        while let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= now) {
+            let key = entry.remove();
+            self.make_ready(key, now);
+        }
+        if let Some(until) = self.held_until.filter(|until| now < *until) {
+            return Next::Wait(Some(until));
+        }
+        self.held_until = None;
+        if self.ready.is_empty() {
+            return Next::Wait(self.waiting.first_key_value().map(|((at, _), _)| *at));
+        }
+        let gather_until = self.ready_since.unwrap_or(now) + self.limits.max_wait;
+        if !self.has_full_batch() && now < gather_until {
+            return Next::Gather(gather_until);
+        }
+        Next::Work(self.fill())
+    }
+
+    /// Whether a batch would gain nothing by waiting.
+    pub(super) fn has_full_batch(&self) -> bool {
+        self.ready_records >= self.limits.max_batch_records || self.is_full()
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || self.held_until.is_some()
+    }
+
+    /// Takes records of ready lanes until the batch is full. A lane whose rest does not fit stays busy with its beginning.
+    fn fill(&mut self) -> Job {
+        let mut job = Job::default();
+        let mut bytes = 0;
+        while let Some(key) = self.ready.pop_front() {
+            let lane = self.lanes.get_mut(&key).expect("a ready lane exists");
+            let lane_index = job.lanes.len();
+            let before = job.records.len();
+            let mut is_full = false;
+            while let Some(entry) = lane.queue.front() {
+                let size_bytes = entry.record.size_bytes();
+                let too_large = !job.records.is_empty() && bytes + size_bytes > self.limits.max_batch_bytes;
+                is_full = too_large || job.records.len() >= self.limits.max_batch_records;
+                if is_full {
+                    break;
+                }
+                bytes += size_bytes;
+                let Entry { record, epoch, attempts, rejected } =
+                    lane.queue.pop_front().expect("looked at above");
+                let partition = self.partitions.get_mut(&(Arc::clone(&record.topic), record.partition));
+                partition.expect("stale records are dropped at once").running_records += 1;
+                job.records.push(record);
+                job.notes.push(Note { lane_index, epoch, attempts, rejected });
+            }
+            if job.records.len() == before {
+                self.ready.push_front(key);
+                break;
+            }
+            lane.is_ready = false;
+            lane.is_busy = true;
+            self.ready_records -= job.records.len() - before + lane.queue.len();
+            job.lanes.push(key);
+            if is_full {
+                break;
+            }
+        }
+        if self.ready.is_empty() {
+            self.ready_since = None;
+        }
+        self.running_records += job.records.len();
+        job
+    }
+
+    /// Takes a job back. Answers how many of its records are done.
+    pub(super) fn finish(&mut self, job: Job, fates: &[Fate], now: Instant) -> usize {
+        assert_eq!(job.records.len(), fates.len(), "one fate for each record");
+        self.running_records -= job.records.len();
+        let mut done_count = 0;
+        let mut wake_at: Vec<Option<Instant>> = vec![None; job.lanes.len()];
+        // Backwards, so that what comes again stands before what was not taken, in its order.
+        for ((record, note), fate) in job.records.into_iter().zip(job.notes).zip(fates).rev() {
+            let key = (Arc::clone(&record.topic), record.partition);
+            let partition = self.partitions.get_mut(&key).filter(|partition| partition.epoch == note.epoch);
+            let Some(partition) = partition else {
+                self.let_go([record.size_bytes()]);
+                continue;
+            };
+            partition.running_records -= 1;
+            match fate {
+                Fate::Done => {
+                    partition.complete(&record);
+                    done_count += 1;
+                    self.let_go([record.size_bytes()]);
+                }
+                Fate::Again(_) if partition.is_stopping => self.let_go([record.size_bytes()]),
+                Fate::Again(at) => {
+                    let wake = &mut wake_at[note.lane_index];
+                    *wake = (*wake).max(Some(*at));
+                    let lane = self.lanes.get_mut(&job.lanes[note.lane_index]).expect("a busy lane exists");
+                    let Note { epoch, attempts, rejected, .. } = note;
+                    lane.queue.push_front(Entry { record, epoch, attempts, rejected });
+                }
+            }
+        }
+        for (key, wake_at) in job.lanes.into_iter().zip(wake_at) {
+            let lane = self.lanes.get_mut(&key).expect("a busy lane exists");
+            lane.is_busy = false;
+            if lane.queue.is_empty() {
+                self.lanes.remove(&key);
+            } else if let Some(at) = wake_at {
+                let number = self.number();
+                self.waiting.insert((at, number), key);
+            } else {
+                self.make_ready(key, now);
+            }
+        }
+        done_count
+    }
+
+    /// Gives nothing out before this time.
+    pub(super) fn hold(&mut self, until: Instant) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
+    /// Drops queued records whose partition is gone, stopping, or in a later life.
+    fn drop_stale(&mut self) {
+        let partitions = &self.partitions;
+        let is_current = |entry: &Entry| {
+            let key = (Arc::clone(&entry.record.topic), entry.record.partition);
+            partitions.get(&key).is_some_and(|found| found.epoch == entry.epoch && !found.is_stopping)
+        };
+        let mut dropped = Vec::new();
+        for lane in self.lanes.values_mut() {
+            lane.queue.retain(|entry| {
+                let is_kept = is_current(entry);
+                if !is_kept {
+                    dropped.push(entry.record.size_bytes());
+                }
+                is_kept
+            });
+        }
+        self.let_go(dropped);
+        self.lanes.retain(|_, lane| lane.is_busy || !lane.queue.is_empty());
+        let lanes = &self.lanes;
+        self.ready.retain(|key| lanes.contains_key(key));
+        self.waiting.retain(|_, key| lanes.contains_key(key));
+        self.ready_records = self.ready.iter().map(|key| self.lanes[key].queue.len()).sum();
+        if self.ready.is_empty() {
+            self.ready_since = None;
+        }
+    }
+
+    fn let_go(&mut self, sizes: impl IntoIterator<Item = usize>) {
+        for size_bytes in sizes {
+            self.in_hand_records -= 1;
+            self.in_hand_bytes -= size_bytes;
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Records given to us and not done yet; those that are with a handler now.
+    pub(super) fn in_hand_counts(&self) -> (usize, usize) {
+        (self.in_hand_records, self.running_records)
+    }
+
+    /// Records that wait for another attempt, at least: one for each lane that waits.
+    pub(super) fn retrying_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_hand_records >= self.limits.max_buffered_records
+            || self.in_hand_bytes >= self.limits.max_buffered_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! A lane: records that must be worked on one after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::consumer::options::Ordering;
+use crate::failure::Failure;
+use crate::record::ReceivedRecord;
+
+/// What keeps records in order among each other.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct LaneKey {
+    topic: Arc<str>,
+    part: Part,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Key(Vec<u8>),
+    Partition(i32),
+    Record(i32, i64),
+}
+
+impl LaneKey {
+    /// The lane of a record. `source` is the topic in which its key has an order: for a retry topic the original one.
+    pub(super) fn of(ordering: Ordering, source: Arc<str>, record: &ReceivedRecord) -> Self {
+        let topic = Arc::clone(&record.topic);
+        match (ordering, &record.key) {
+            (Ordering::Key, Some(key)) => Self { topic: source, part: Part::Key(key.clone()) },
+            (Ordering::Partition, _) => Self { topic, part: Part::Partition(record.partition) },
+            (Ordering::Key, None) | (Ordering::Unordered, _) => {
+                Self { topic, part: Part::Record(record.partition, record.offset) }
+            }
+        }
+    }
+}
+
+/// Records of one lane. It is ready (in the queue of lanes), busy (with a worker) or neither (waiting for its time).
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) queue: VecDeque<Entry>,
+    pub(super) is_ready: bool,
+    pub(super) is_busy: bool,
+}
+
+impl Lane {
+    pub(super) fn with(entry: Entry) -> Self {
+        Self { queue: VecDeque::from([entry]), is_ready: false, is_busy: false }
+    }
+}
+
+/// A record in a lane.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) record: ReceivedRecord,
+    /// The assignment of its partition under which it was delivered.
+    pub(super) epoch: u64,
+    pub(super) attempts: u32,
+    pub(super) rejected: Option<Failure>,
+}

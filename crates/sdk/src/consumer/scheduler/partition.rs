@@ -1,0 +1,177 @@
+//! What the scheduler knows of each partition: what is done, what is committed, and whether it is paused.
+
+use std::sync::Arc;
+
+use super::Scheduler;
+use crate::consumer::membership::PartitionKey;
+use crate::consumer::tracker::Tracker;
+use crate::record::ReceivedRecord;
+
+/// How far the member is in a partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::consumer) struct Progress {
+    /// The next offset to commit: everything before it is done.
+    pub(in crate::consumer) next_offset: Option<i64>,
+    /// The end of the partition, as far as known.
+    pub(in crate::consumer) high_watermark: Option<i64>,
+    /// The timestamp of the first record that is not done; of the last one that is, if none is in hand.
+    pub(in crate::consumer) timestamp_ms: Option<i64>,
+}
+
+/// Something to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::consumer) struct Due {
+    pub(in crate::consumer) key: PartitionKey,
+    pub(in crate::consumer) epoch: u64,
+    pub(in crate::consumer) next_offset: i64,
+    pub(in crate::consumer) metadata: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) epoch: u64,
+    /// `None` until the group's commit was read.
+    pub(super) tracker: Option<Tracker>,
+    /// Records that arrived before that, with the topic of their order.
+    pub(super) held: Vec<(Arc<str>, ReceivedRecord)>,
+    pub(super) running_records: usize,
+    pub(super) is_stopping: bool,
+    /// What the group is known to have.
+    pub(super) committed: Option<(i64, String)>,
+    /// Where a partition without commit begins.
+    begin_offset: Option<i64>,
+    high_watermark: Option<i64>,
+    last_done_ms: Option<i64>,
+    is_paused: bool,
+    /// Something was done since the last look for commits.
+    is_changed: bool,
+}
+
+impl Partition {
+    pub(super) fn new(epoch: u64, is_paused: bool) -> Self {
+        Self {
+            epoch,
+            tracker: None,
+            held: Vec::new(),
+            running_records: 0,
+            is_stopping: false,
+            committed: None,
+            begin_offset: None,
+            high_watermark: None,
+            last_done_ms: None,
+            is_paused,
+            is_changed: false,
+        }
+    }
+
+    pub(super) fn complete(&mut self, record: &ReceivedRecord) {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.complete(record.offset);
+        }
+        self.last_done_ms = record.timestamp_ms.max(self.last_done_ms);
+        self.is_changed = true;
+    }
+
+    fn progress(&self) -> Progress {
+        let tracker = self.tracker.as_ref();
+        Progress {
+            next_offset: tracker.and_then(Tracker::next_offset).or(self.begin_offset),
+            high_watermark: self.high_watermark,
+            timestamp_ms: tracker.and_then(Tracker::oldest_timestamp_ms).or(self.last_done_ms),
+        }
+    }
+
+    fn due(&self, key: &PartitionKey, metadata_max_bytes: usize) -> Option<Due> {
+        let tracker = self.tracker.as_ref().filter(|tracker| tracker.has_done_some())?;
+        let (next_offset, metadata) = tracker.snapshot(metadata_max_bytes)?;
+        let is_committed =
+            self.committed.as_ref().is_some_and(|(offset, has)| *offset == next_offset && *has == metadata);
+        (!is_committed).then(|| Due { key: key.clone(), epoch: self.epoch, next_offset, metadata })
+    }
+}
+
+impl Scheduler {
+    pub(in crate::consumer) fn owned(&self) -> Vec<(PartitionKey, Progress)> {
+        self.partitions.iter().map(|(key, partition)| (key.clone(), partition.progress())).collect()
+    }
+
+    /// What the cluster says about a partition.
+    pub(in crate::consumer) fn learn(
+        &mut self,
+        key: &PartitionKey,
+        begin_offset: Option<i64>,
+        high_watermark: Option<i64>,
+    ) {
+        if let Some(partition) = self.partitions.get_mut(key) {
+            partition.begin_offset = partition.begin_offset.or(begin_offset);
+            partition.high_watermark = partition.high_watermark.max(high_watermark);
+        }
+    }
+
+    /// What is done and not committed.
+    pub(in crate::consumer) fn uncommitted(&mut self) -> Vec<Due> {
+        let metadata_max_bytes = self.limits.metadata_max_bytes;
+        let changed = self.partitions.iter_mut().filter(|(_, partition)| partition.is_changed);
+        let due = changed.filter_map(|(key, partition)| {
+            let due = partition.due(key, metadata_max_bytes);
+            partition.is_changed = due.is_some();
+            due
+        });
+        due.collect()
+    }
+
+    /// The group has this now.
+    pub(in crate::consumer) fn committed(&mut self, due: Due) {
+        let found = self.partitions.get_mut(&due.key).filter(|partition| partition.epoch == due.epoch);
+        if let Some(partition) = found {
+            partition.committed = Some((due.next_offset, due.metadata));
+        }
+    }
+
+    /// Partitions to pause and to resume, so that what is in hand stays bounded. `is_stuck`: too much has been in hand for a while.
+    ///
+    /// What is paused resumes only when much room is there again: the client then fetches anew.
+    pub(in crate::consumer) fn pauses(&mut self, is_stuck: bool) -> (Vec<PartitionKey>, Vec<PartitionKey>) {
+        let is_full = is_stuck && self.is_full();
+        let has_room = self.in_hand_records <= self.limits.max_buffered_records / 2
+            && self.in_hand_bytes <= self.limits.max_buffered_bytes / 2;
+        let max_span = self.limits.max_span;
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (key, partition) in &mut self.partitions {
+            let span = partition.tracker.as_ref().map_or(0, Tracker::span);
+            if !partition.is_paused && (is_full || span >= max_span) {
+                partition.is_paused = true;
+                pause.push(key.clone());
+            } else if partition.is_paused && has_room && span <= max_span / 2 {
+                partition.is_paused = false;
+                resume.push(key.clone());
+            }
+        }
+        (pause, resume)
+    }
+
+    /// Whether the partition is too far ahead: cheap enough to ask for each record.
+    pub(in crate::consumer) fn is_over(&self, key: &PartitionKey) -> bool {
+        let span = self
+            .partitions
+            .get(key)
+            .and_then(|partition| partition.tracker.as_ref())
+            .map_or(0, Tracker::span);
+        span >= self.limits.max_span
+    }
+
+    /// Whether new partitions begin paused.
+    pub(in crate::consumer) fn is_full_now(&self) -> bool {
+        self.is_full()
+    }
+
+    /// Whether a good part of what may be in hand is free.
+    pub(in crate::consumer) fn has_room(&self) -> bool {
+        self.in_hand_records <= self.limits.max_buffered_records / 4 * 3
+            && self.in_hand_bytes <= self.limits.max_buffered_bytes / 4 * 3
+    }
+
+    pub(in crate::consumer) fn has_paused(&self) -> bool {
+        self.partitions.values().any(|partition| partition.is_paused)
+    }
+}

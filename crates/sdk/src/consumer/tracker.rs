@@ -1,0 +1,135 @@
+//! What of a partition is done, when records are done in any order.
+//!
+//! **Invariant:** the offset to commit has nothing undone before it. What is done behind it survives a restart in the
+//! commit's metadata (`encoding`), and is not handed out again.
+//!
+//! The tracker is told which offsets were delivered, so the holes that compaction and transactions leave between them
+//! count as done. It does no I/O and knows no time.
+
+mod encoding;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+pub(super) use encoding::capacity;
+
+/// What to do with a record that was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// Work on it.
+    New,
+    /// It was done before a restart.
+    AlreadyDone,
+    /// The partition went back: what was known of it counts no more, and neither do records in hand. Work on this one.
+    WentBack,
+}
+
+/// The state of one partition since it was assigned.
+#[derive(Debug, Default)]
+pub(super) struct Tracker {
+    /// The first offset that may be delivered; `None` until the first one is, where the group had committed nothing.
+    start_offset: Option<i64>,
+    /// Behind the last record delivered.
+    end_offset: Option<i64>,
+    /// Delivered and not done, with their timestamps.
+    outstanding: BTreeMap<i64, Option<i64>>,
+    /// Done before the restart, behind `start_offset`: sorted, disjoint, not empty.
+    done_before: Vec<Range<i64>>,
+    has_done_some: bool,
+}
+
+impl Tracker {
+    /// Goes on from what the group has committed. Metadata that is none of ours says nothing.
+    pub(super) fn resume(committed_offset: Option<i64>, metadata: &[u8]) -> Self {
+        let done_before =
+            committed_offset.map(|offset| encoding::decode(offset, metadata)).unwrap_or_default();
+        Self { start_offset: committed_offset, done_before, ..Self::default() }
+    }
+
+    /// Takes note of a delivered record.
+    pub(super) fn deliver(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Delivery {
+        // Offsets of a partition only rise, unless the log was cut or made anew: then nothing known of it holds.
+        let went_back = self.end_offset.is_some_and(|end_offset| offset < end_offset)
+            || self.end_offset.is_none()
+                && self.start_offset.is_some_and(|start_offset| offset < start_offset);
+        if went_back {
+            *self = Self { has_done_some: true, ..Self::default() };
+        }
+        self.start_offset.get_or_insert(offset);
+        self.end_offset = Some(offset + 1);
+        if self.done_range(offset).is_some() {
+            return Delivery::AlreadyDone;
+        }
+        self.outstanding.insert(offset, timestamp_ms);
+        if went_back { Delivery::WentBack } else { Delivery::New }
+    }
+
+    /// Marks a delivered record as done. Answers whether it was outstanding.
+    pub(super) fn complete(&mut self, offset: i64) -> bool {
+        let was_outstanding = self.outstanding.remove(&offset).is_some();
+        self.has_done_some |= was_outstanding;
+        was_outstanding
+    }
+
+    /// The offset to commit: everything before it is done. `None` if nothing is known yet.
+    pub(super) fn next_offset(&self) -> Option<i64> {
+        if let Some((first, _)) = self.outstanding.first_key_value() {
+            return Some(*first);
+        }
+        let position = self.end_offset.or(self.start_offset)?;
+        Some(self.done_range(position).map_or(position, |range| range.end))
+    }
+
+    /// What to commit: the offset, and the metadata that says what is done behind it, in at most `max_bytes`.
+    pub(super) fn snapshot(&self, max_bytes: usize) -> Option<(i64, String)> {
+        let next_offset = self.next_offset()?;
+        Some((next_offset, encoding::encode(next_offset, &self.done_behind(next_offset), max_bytes)))
+    }
+
+    /// Whether anything was done since the partition was assigned.
+    pub(super) fn has_done_some(&self) -> bool {
+        self.has_done_some
+    }
+
+    /// Offsets from the one to commit to the last one delivered: what the metadata has to describe.
+    pub(super) fn span(&self) -> i64 {
+        match (self.end_offset, self.next_offset()) {
+            (Some(end_offset), Some(next_offset)) => (end_offset - next_offset).max(0),
+            _ => 0,
+        }
+    }
+
+    /// The timestamp of the first record that is not done, among those delivered.
+    pub(super) fn oldest_timestamp_ms(&self) -> Option<i64> {
+        self.outstanding.first_key_value().and_then(|(_, timestamp_ms)| *timestamp_ms)
+    }
+
+    /// Ranges done behind `next_offset`, sorted.
+    fn done_behind(&self, next_offset: i64) -> Vec<Range<i64>> {
+        let mut ranges: Vec<Range<i64>> = Vec::new();
+        let mut push = |range: Range<i64>| match ranges.last_mut() {
+            _ if range.is_empty() => {}
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => ranges.push(range),
+        };
+        let mut from = next_offset;
+        for offset in self.outstanding.keys() {
+            push(from..*offset);
+            from = offset + 1;
+        }
+        let position = self.end_offset.or(self.start_offset).unwrap_or(next_offset);
+        push(from..position);
+        for range in &self.done_before {
+            push(range.start.max(position).max(next_offset)..range.end);
+        }
+        ranges
+    }
+
+    fn done_range(&self, offset: i64) -> Option<&Range<i64>> {
+        let index = self.done_before.partition_point(|range| range.end <= offset);
+        self.done_before.get(index).filter(|range| range.contains(&offset))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! A small shop whose requests become activities: `cargo run -p tidings-tower --example orders`, beside `tidings up`.
+//!
+//! ```text
+//! curl -X POST -H 'x-user: ada' 'localhost:3000/orders/17/pay?token=secret'
+//! curl 'localhost:8080/api/v1/activities?tenant=acme'
+//! ```
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::MatchedPath;
+use axum::routing::post;
+use tidings_tower::{Activity, ActivityLayer, Recorder, RecorderOptions, RequestHead};
+
+fn describe(request: RequestHead<'_>) -> Option<Activity> {
+    let route = request.extensions.get::<MatchedPath>()?.as_str();
+    let activity = Activity::new("acme", &format!("{} {route}", request.method));
+    let user = request.headers.get("x-user").and_then(|user| user.to_str().ok());
+    Some(match user {
+        Some(user) => activity.actor("user", user),
+        None => activity,
+    })
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let recorder = Recorder::start("http://127.0.0.1:8080", RecorderOptions::default())?;
+    let app = Router::new()
+        .route("/orders/{order}/pay", post(|| async { "paid\n" }))
+        .layer(ActivityLayer::new(recorder.clone(), describe));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let ended = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    axum::serve(listener, app).with_graceful_shutdown(ended).await?;
+    let left = recorder.close(Duration::from_secs(10)).await;
+    println!("{:?}, {left} left behind", recorder.counts());
+    Ok(())
+}
