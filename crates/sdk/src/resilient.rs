@@ -157,7 +157,6 @@ impl ResilientProducer {
     }
 
     /// Leave to send, or the answer to each record.
-    #[expect(clippy::type_complexity, reason = "either a pair or the answers")]
     fn admit(&self, records: &[Record]) -> Result<(Permit<'_>, Producer), Vec<Result<Delivered, SendError>>> {
         let all = |error: &dyn Fn(Arc<str>) -> SendError| {
             records.iter().map(|record| Err(error(Arc::clone(&record.topic)))).collect::<Vec<_>>()
