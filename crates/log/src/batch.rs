@@ -25,7 +25,7 @@ pub(crate) use header::{CRC_FROM, increment_sequence};
 pub(crate) use marker::MAX_MARKER_BYTES;
 pub(crate) use rebuild::{Rebuild, rebuild, recompress};
 pub(crate) use records::check_records;
-pub(crate) use stamp::stamp;
+pub(crate) use stamp::{stamp, unstamp};
 
 use bytes::Bytes;
 

@@ -75,8 +75,11 @@ fn write_one(
     let known = cx.shared.topics.by_name(topic);
     let log = known.as_ref().and_then(|known| known.partition(index));
     let log = log.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if producer.0 < 0 || producer.1 < 0 {
+    if producer.0 < 0 {
         return Err(ErrorCode::InvalidRequest);
+    }
+    if producer.1 < 0 {
+        return Err(ErrorCode::InvalidProducerEpoch);
     }
     let written = if topic == OFFSETS_TOPIC {
         cx.shared.groups.end_transaction(index, producer, end, is_epoch_bumped)

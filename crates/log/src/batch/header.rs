@@ -221,6 +221,10 @@ impl BatchHeader {
         self.attributes |= TIMESTAMP_TYPE_BIT;
         self.max_timestamp = now_ms;
     }
+
+    pub(crate) fn set_create_time(&mut self) {
+        self.attributes &= !TIMESTAMP_TYPE_BIT;
+    }
 }
 
 /// The sequence `delta` records later; it wraps around to 0 behind `i32::MAX`.

@@ -132,6 +132,19 @@ fn the_brokers_time_replaces_the_producers() {
 }
 
 #[test]
+fn a_producer_cannot_claim_the_brokers_time() {
+    let mut headers = validate(&good(), &BatchLimits::default()).expect("valid");
+    let unclaimed = good();
+    let same = unstamp(unclaimed.clone(), &mut headers);
+    assert_eq!(same.as_ptr(), unclaimed.as_ptr(), "what claims nothing is not copied");
+    let claimed = stamp(&good(), &mut headers, 5000);
+    let plain = unstamp(claimed, &mut headers);
+    assert_eq!(validate(&plain, &BatchLimits::default()).expect("the CRC is right"), headers);
+    let batch = Batches::new(plain).next().expect("one").expect("whole");
+    assert_eq!(batch.header.timestamp_type(), TimestampType::CreateTime);
+}
+
+#[test]
 fn compressed_batches_stay_opaque() {
     let compressed = changed(|bytes| bytes[22] |= 4);
     let batch = Batches::new(compressed.clone()).next().expect("one").expect("whole");

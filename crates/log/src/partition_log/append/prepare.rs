@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::{AppendOptions, Origin};
 use crate::batch::{
     Batch, BatchError, BatchHeader, BatchLimits, Batches, Compression, TimestampType, check_records,
-    decompress, recompress, stamp, validate,
+    decompress, recompress, stamp, unstamp, validate,
 };
 use crate::config::LogConfig;
 
@@ -34,6 +34,8 @@ pub(super) fn prepare(
     }
     if config.timestamp_type == TimestampType::LogAppendTime {
         records = stamp(&records, &mut headers, options.now_ms);
+    } else if options.origin != Origin::Coordinator {
+        records = unstamp(records, &mut headers);
     }
     Ok((records, headers))
 }
