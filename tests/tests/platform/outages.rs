@@ -271,10 +271,16 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
         broker
     });
     until_all_published(&http());
-    let accepted = accepted.into_inner().unwrap();
+    compare(&http(), &broker.kafka(), &accepted.into_inner().unwrap());
+    assert_eq!(broker.kafka().read_all("activities.dlq").len(), 0);
+}
+
+/// What was accepted is stored once and on the topic.
+#[track_caller]
+fn compare(http: &Http, kafka: &tidings_tests::Kafka, accepted: &Accepted) {
     let ids = accepted.ids();
-    let stored = until_stored(&http(), "acme", ids.len());
-    let on_topic = ids_on_topic(&broker.kafka(), "acme");
+    let stored = until_stored(http, "acme", ids.len());
+    let on_topic = ids_on_topic(kafka, "acme");
     let counts: Vec<String> =
         accepted.by_via.iter().map(|(via, ids)| format!("{via} {}", ids.len())).collect();
     let lost: Vec<_> = ids.iter().filter(|id| !stored.contains_key(**id)).collect();
@@ -293,7 +299,6 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
         not_on_topic.len(),
     );
     assert_eq!((lost.len(), doubled, not_on_topic.len()), (0, 0, 0), "{lost:?} {not_on_topic:?}");
-    assert_eq!(broker.kafka().read_all("activities.dlq").len(), 0);
 }
 
 /// The control: where the marks are taken away, the topic misses what the fallback took, and the comparison sees it.
