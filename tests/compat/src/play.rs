@@ -30,15 +30,27 @@ pub fn play(
     let mut played = Vec::new();
     for (number, scenario) in scenarios.iter().enumerate() {
         for version in versions_of_both(scenario.api, broker, other) {
-            let mut run = Run::new(scenario, number, version, broker, other, definitions);
-            let ended = catch_unwind(AssertUnwindSafe(|| (scenario.body)(&mut run)));
-            if let Err(panic) = ended {
-                run.broke(&message(&*panic));
-            }
-            played.push(Played { scenario: *scenario, version, exchanges: run.finish() });
+            played.push(play_one(scenario, number, version, broker, other, definitions));
         }
     }
     played
+}
+
+/// Plays one scenario in one version; `number` makes its names its own.
+pub fn play_one(
+    scenario: &Scenario,
+    number: usize,
+    version: i16,
+    broker: &Broker,
+    other: &Broker,
+    definitions: &Definitions,
+) -> Played {
+    let mut run = Run::new(scenario, number, version, broker, other, definitions);
+    let ended = catch_unwind(AssertUnwindSafe(|| (scenario.body)(&mut run)));
+    if let Err(panic) = ended {
+        run.broke(&message(&*panic));
+    }
+    Played { scenario: *scenario, version, exchanges: run.finish() }
 }
 
 /// The versions of an API that both serve.

@@ -341,13 +341,20 @@ impl<'a> Run<'a> {
         const NOT_YET: std::ops::RangeInclusive<i64> = 14..=16;
         let body = json!({"key": key, "keyType": kind});
         let stranger = json!({"groupId": key, "generationId": 1, "memberId": "a stranger"});
+        // The protocols look at different things to see whether they have loaded.
+        let new_stranger =
+            json!({"groupId": key, "memberId": "a stranger", "memberEpoch": 1, "rebalanceTimeoutMs": -1});
         until_within(SETTLE_LIMIT, "there is a coordinator", || {
             let mut settled = |api: &str, version: i16, body: &Value| {
                 let answer = self.quietly(api, version, body).ok()?;
                 answer["errorCode"].as_i64().filter(|code| !NOT_YET.contains(code))
             };
             settled("FindCoordinator", 3, &body)?;
-            if kind == 0 { settled("Heartbeat", 3, &stranger).map(drop) } else { Some(()) }
+            if kind == 0 {
+                settled("Heartbeat", 3, &stranger)?;
+                settled("ConsumerGroupHeartbeat", 0, &new_stranger)?;
+            }
+            Some(())
         });
     }
 

@@ -69,6 +69,8 @@ pub struct Judgement {
     pub rows: BTreeMap<Row, Judged>,
     /// In the order of the scenarios.
     pub unexplained: Vec<Unexplained>,
+    /// Which of what was played they were found in.
+    pub doubtful: Vec<usize>,
 }
 
 impl Judged {
@@ -111,8 +113,12 @@ pub fn judge(
         };
         judged.reason = reason.map(str::to_owned);
     }
-    for (kafka, tidings) in kafka.1.iter().zip(tidings.1) {
+    for (index, (kafka, tidings)) in kafka.1.iter().zip(tidings.1).enumerate() {
+        let before = judgement.unexplained.len();
         judgement.compare(kafka, tidings, purpose);
+        if judgement.unexplained.len() > before {
+            judgement.doubtful.push(index);
+        }
     }
     judgement
 }

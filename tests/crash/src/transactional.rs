@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -172,7 +173,7 @@ impl Member {
     /// Reads and makes until the run is stopped.
     pub fn run(&mut self, run: &Run, history: &History) {
         while let Some(producer) = open(run, self.instance) {
-            let consumer = self.consumer(run);
+            let (producer, consumer) = (Arc::new(producer), self.consumer(run));
             while !run.is_stopped() && self.transaction(&consumer, &producer, run, history) {}
         }
     }
@@ -193,7 +194,7 @@ impl Member {
     fn transaction(
         &mut self,
         consumer: &BaseConsumer<Rebalances>,
-        producer: &TransactionalProducer,
+        producer: &Arc<TransactionalProducer>,
         run: &Run,
         history: &History,
     ) -> bool {
@@ -301,19 +302,37 @@ fn abort(producer: &TransactionalProducer, run: &Run) -> Ended {
 /// False when the transaction has to be aborted.
 fn add_offsets(
     consumer: &BaseConsumer<Rebalances>,
-    producer: &TransactionalProducer,
+    producer: &Arc<TransactionalProducer>,
     next: &BTreeMap<Partition, i64>,
     run: &Run,
 ) -> bool {
     let Some(metadata) = consumer.group_metadata() else { return false };
+    let metadata = Arc::new(metadata);
     while !run.is_stopped() {
-        match producer.send_offsets_to_transaction(&list(next), &metadata, PATIENCE) {
-            Ok(()) => return true,
-            Err(error) if !requires_abort(&error) && is_retriable(&error) => {}
-            Err(_) => return false,
+        let (answer, answered) = channel();
+        let (producer, metadata, offsets) = (Arc::clone(producer), Arc::clone(&metadata), list(next));
+        std::thread::spawn(move || {
+            let _ = answer.send(producer.send_offsets_to_transaction(&offsets, &metadata, PATIENCE));
+        });
+        match unless_stopped(&answered, run) {
+            Some(Ok(())) => return true,
+            Some(Err(error)) if !requires_abort(&error) && is_retriable(&error) => {}
+            Some(Err(_)) | None => return false,
         }
     }
     false
+}
+
+/// The answer of a call; none where the run was stopped and it does not come. librdkafka 2.12 may wait for ever for a broker
+/// that is gone, whatever its timeout: then the call is left behind with its producer, whose name the next one takes over.
+fn unless_stopped<T>(answered: &Receiver<T>, run: &Run) -> Option<T> {
+    loop {
+        let is_last = run.is_stopped();
+        match answered.recv_timeout(2 * PATIENCE) {
+            Err(RecvTimeoutError::Timeout) if !is_last => {}
+            answer => return answer.ok(),
+        }
+    }
 }
 
 fn requires_abort(error: &KafkaError) -> bool {
