@@ -1,50 +1,19 @@
 //! Every message at every version as data, and what must hold for one that was read.
 //!
-//! The types are those that the generated `schemas` expects of its parent module.
+//! The generated `schemas` expects its types and `recode` in its parent module.
 
 #[path = "../../crates/wire/tests/reference/plausible.rs"]
 pub mod plausible;
+#[path = "../../crates/wire/tests/reference/schema.rs"]
+mod schema;
 #[path = "../../crates/wire/tests/reference/schemas.rs"]
 mod schemas;
 
 use bytes::Bytes;
 use tidings_wire::{DecodeError, Decoder, Encoder, Message};
 
+pub use schema::{Field, Kind, Schema};
 pub use schemas::SCHEMAS;
-
-/// A message as data. Ranges of versions include both ends.
-pub struct Schema {
-    pub name: &'static str,
-    pub versions: (i16, i16),
-    pub flexible: (i16, i16),
-    pub fields: &'static [Field],
-    /// Decodes a whole frame and encodes the message again.
-    pub recode: fn(Bytes, i16) -> Result<Bytes, DecodeError>,
-}
-
-/// A field as data.
-pub struct Field {
-    pub kind: Kind,
-    pub versions: (i16, i16),
-    pub nullable: (i16, i16),
-    pub tag: Option<u32>,
-}
-
-/// The type of a field.
-pub enum Kind {
-    /// A byte, 0 or 1.
-    Bool,
-    /// So many bytes.
-    Fixed(usize),
-    /// Text.
-    String,
-    /// Bytes or record batches.
-    Bytes,
-    /// Fields in a row.
-    Struct(&'static [Field]),
-    /// Any number of one type.
-    Array(&'static Kind),
-}
 
 /// Whatever decodes can be encoded, and decodes to the same value again.
 fn recode<M: Message + PartialEq + std::fmt::Debug>(

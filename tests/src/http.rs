@@ -30,6 +30,11 @@ impl Http {
         Self { address: address.to_owned() }
     }
 
+    /// Where it is, as `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// GET.
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {

@@ -3,6 +3,7 @@
 //! Owns what a case is: a run in which every promise must hold, and a control in which one must be seen broken.
 
 pub mod clock;
+mod cuts;
 pub mod faults;
 pub mod flips;
 pub mod kill;
@@ -19,6 +20,14 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use crate::history::Findings;
+
+/// When a broker is hurt.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Moment,
+    /// Before a file operation.
+    Operation,
+}
 
 /// How much of a case to run.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +46,26 @@ impl Plan {
             let seed = self.seed.wrapping_add(at);
             round(seed, &mut tally).with_context(|| format!("round with seed {seed}"))?;
             tally.rounds += 1;
+        }
+        Ok(tally)
+    }
+
+    /// The rounds of a run in groups of at most so many, each on what the one before it in its group has left. `group` is
+    /// given its seed and its number of rounds, and counts them.
+    pub fn in_groups(
+        &self,
+        most: u64,
+        what: &str,
+        mut group: impl FnMut(u64, u64, &mut Tally) -> Result<()>,
+    ) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for at in 0.. {
+            let left = self.rounds - tally.rounds;
+            if left == 0 {
+                break;
+            }
+            let seed = self.seed.wrapping_add(at);
+            group(seed, left.min(most), &mut tally).with_context(|| format!("{what} with seed {seed}"))?;
         }
         Ok(tally)
     }

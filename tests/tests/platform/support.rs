@@ -57,6 +57,29 @@ pub fn until_stored(http: &Http, tenant: &str, count: usize) -> BTreeMap<String,
     })
 }
 
+/// What a recorder of a service's requests makes of an order that Ada paid with a secret in the query, and of one that
+/// could not be deleted; answers the first.
+#[track_caller]
+pub fn check_recorded(http: &Http, [paid_action, deleted_action]: [&str; 2]) -> Value {
+    until_stored(http, "acme", 2);
+    let page = http.get(&format!("{ACTIVITIES}?tenant=acme")).expect(200);
+    let [deleted, paid] = page["items"].as_array().expect("items").as_slice() else { panic!("{page}") };
+    assert_eq!(paid["action"], paid_action);
+    assert_eq!(paid["actor"], json!({"type": "user", "id": "ada"}));
+    assert_eq!(paid["targets"], json!([{"type": "order", "id": "17"}]));
+    assert_eq!(paid["context"]["user_agent"], "till");
+    let metadata = &paid["metadata"];
+    assert_eq!((&metadata["status"], &metadata["outcome"]), (&json!(200), &json!("success")));
+    assert_eq!(metadata["query"], json!({"token": "[redacted]", "note": "hi"}));
+    assert_eq!(metadata["path"], "/orders/17/pay");
+    assert!(metadata["duration_ms"].is_number());
+    assert!(!page.to_string().contains("s3cret"), "{page}");
+    assert_eq!(deleted["action"], deleted_action);
+    let metadata = &deleted["metadata"];
+    assert_eq!((&metadata["status"], &metadata["outcome"]), (&json!(409), &json!("failure")));
+    paid.clone()
+}
+
 /// The ids of a page, in its order.
 #[track_caller]
 pub fn ids(page: &Value) -> Vec<String> {

@@ -7,12 +7,11 @@ use axum::Router;
 use axum::extract::MatchedPath;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use serde_json::json;
 use tidings_tests::{Http, Launch, until};
 use tidings_tower::{Activity, ActivityLayer, Counts, Recorder, RecorderOptions, RequestHead};
 use tokio::runtime::Runtime;
 
-use crate::support::{ACTIVITIES, until_stored};
+use crate::support::{check_recorded, until_stored};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -62,39 +61,18 @@ fn describe(request: RequestHead<'_>) -> Option<Activity> {
     )
 }
 
-fn http_address(tidings: &tidings_tests::Tidings) -> String {
-    tidings.ready()["http"].as_str().expect("the platform serves HTTP").to_owned()
-}
-
 #[test]
 fn requests_become_activities() {
     let directory = tempfile::tempdir().unwrap();
     let tidings = Launch::up(directory.path()).start();
-    let shop = Shop::open(&http_address(&tidings), RecorderOptions::default());
+    let shop = Shop::open(tidings.http().address(), RecorderOptions::default());
     assert_eq!(shop.ask("POST", "/orders/17/pay?token=s3cret&note=hi"), 200);
     assert_eq!(shop.ask("GET", "/orders/17"), 200);
     assert_eq!(shop.ask("DELETE", "/orders/17"), 409);
     let (left, counts) = shop.close(LIMIT);
     assert_eq!((left, counts), (0, Counts { sent: 2, ..counts }));
 
-    let http = tidings.http();
-    until_stored(&http, "acme", 2);
-    let page = http.get(&format!("{ACTIVITIES}?tenant=acme")).expect(200);
-    let [deleted, paid] = page["items"].as_array().expect("items").as_slice() else { panic!("{page}") };
-    assert_eq!(paid["action"], "POST /orders/{order}/pay");
-    assert_eq!(paid["actor"], json!({"type": "user", "id": "ada"}));
-    assert_eq!(paid["targets"], json!([{"type": "order", "id": "17"}]));
-    assert_eq!(paid["context"]["user_agent"], "till");
-    let metadata = &paid["metadata"];
-    assert_eq!((&metadata["status"], &metadata["outcome"]), (&json!(200), &json!("success")));
-    assert_eq!(metadata["query"], json!({"token": "[redacted]", "note": "hi"}));
-    assert_eq!(metadata["path"], "/orders/17/pay");
-    assert!(metadata["duration_ms"].is_number());
-    assert!(!page.to_string().contains("s3cret"), "{page}");
-    assert_eq!(
-        (&deleted["metadata"]["status"], &deleted["metadata"]["outcome"]),
-        (&json!(409), &json!("failure"))
-    );
+    check_recorded(&tidings.http(), ["POST /orders/{order}/pay", "DELETE /orders/{order}"]);
 }
 
 /// Requests are answered while the platform is down; afterwards everything is there, once.
@@ -103,7 +81,7 @@ fn a_platform_that_dies_costs_no_activity() {
     const ORDERS: usize = 300;
     let directory = tempfile::tempdir().unwrap();
     let tidings = Launch::up(directory.path()).start();
-    let address = http_address(&tidings);
+    let address = tidings.http().address().to_owned();
     let shop = Shop::open(&address, RecorderOptions::default());
     let pay = |numbers: std::ops::Range<usize>| {
         numbers.for_each(|number| assert_eq!(shop.ask("POST", &format!("/orders/{number}/pay")), 200));
@@ -146,7 +124,7 @@ fn successes_are_sampled_evenly() {
     let tidings = Launch::up(directory.path()).start();
     let counts = runtime.block_on(async {
         let recorder =
-            Recorder::start(&format!("http://{}", http_address(&tidings)), RecorderOptions::default())
+            Recorder::start(&format!("http://{}", tidings.http().address()), RecorderOptions::default())
                 .unwrap();
         let layer = ActivityLayer::new(recorder.clone(), |request| {
             Some(Activity::new("acme", &format!("{} {}", request.method, request.uri.path())))

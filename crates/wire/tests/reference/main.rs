@@ -7,6 +7,7 @@
 mod kafka;
 mod maker;
 mod plausible;
+mod schema;
 mod schemas;
 
 use bytes::Bytes;
@@ -15,41 +16,8 @@ use tidings_wire::{DecodeError, Decoder, Encoder, Message};
 
 use maker::Maker;
 use plausible::Plausible;
+use schema::{Field, Kind, Schema};
 use schemas::SCHEMAS;
-
-/// A message as data. Ranges of versions include both ends.
-pub struct Schema {
-    name: &'static str,
-    versions: (i16, i16),
-    flexible: (i16, i16),
-    fields: &'static [Field],
-    /// Decodes a whole frame and encodes the message again.
-    recode: fn(Bytes, i16) -> Result<Bytes, DecodeError>,
-}
-
-/// A field as data.
-pub struct Field {
-    kind: Kind,
-    versions: (i16, i16),
-    nullable: (i16, i16),
-    tag: Option<u32>,
-}
-
-/// The type of a field.
-pub enum Kind {
-    /// A byte, 0 or 1.
-    Bool,
-    /// So many bytes.
-    Fixed(usize),
-    /// Text.
-    String,
-    /// Bytes or record batches.
-    Bytes,
-    /// Fields in a row.
-    Struct(&'static [Field]),
-    /// Any number of one type.
-    Array(&'static Kind),
-}
 
 /// Whatever decodes can be encoded, and decodes to the same value again.
 fn recode<M: Message + PartialEq + std::fmt::Debug>(

@@ -11,12 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tidings_log::testing::Random;
 use tidings_tests::Tidings;
 
 use super::load::{Load, PARTITIONS, create_topic, moment, until_acknowledged};
-use super::{Case, Plan, Tally};
+use super::{At, Case, Plan, Tally};
 use crate::client::Client;
 use crate::history::History;
 use crate::librdkafka;
@@ -53,24 +53,8 @@ pub const POINTS: Case = Case {
     control_about: "the tails of a log and of the offsets' log are cut off after a kill",
 };
 
-#[derive(Clone, Copy, PartialEq)]
-enum At {
-    Moment,
-    Operation,
-}
-
 fn lives(plan: &Plan, at: At) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for life in 0.. {
-        let left = plan.rounds - tally.rounds;
-        if left == 0 {
-            break;
-        }
-        let seed = plan.seed.wrapping_add(life);
-        one_life(seed, left.min(KILLS_PER_LIFE), at, &mut tally)
-            .with_context(|| format!("life with seed {seed}"))?;
-    }
-    Ok(tally)
+    plan.in_groups(KILLS_PER_LIFE, "life", |seed, rounds, tally| one_life(seed, rounds, at, tally))
 }
 
 /// The clients that are librdkafka's, for as long as a life lasts.

@@ -8,16 +8,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tidings_log::testing::Random;
 use tidings_tests::Tidings;
 
+use super::cuts::{Syncs, cut_after, pretend_syncs};
 use super::load::{Load, PARTITIONS, create_topic, moment, until_acknowledged};
-use super::{Case, Plan, Tally};
+use super::{At, Case, Plan, Tally};
 use crate::producer::Behaviour;
 use crate::run::{Run, until};
 use crate::server::Server;
-use crate::supervisor::{Decision, Operation, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::volume::{MOUNT_OPTIONS, Volume};
 
 /// Cuts on one volume.
@@ -48,21 +49,6 @@ pub const POINTS: Case = Case {
     control_about: "syncs are answered without being done",
 };
 
-#[derive(Clone, Copy, PartialEq)]
-enum At {
-    Moment,
-    Operation,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Syncs {
-    Real,
-    /// The broker does not ask.
-    None,
-    /// The broker asks, and is lied to.
-    Pretended,
-}
-
 /// A volume with its broker and their clients.
 struct Scene {
     volume: Volume,
@@ -74,17 +60,7 @@ struct Scene {
 }
 
 fn volumes(plan: &Plan, at: At) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for volume in 0.. {
-        let left = plan.rounds - tally.rounds;
-        if left == 0 {
-            break;
-        }
-        let seed = plan.seed.wrapping_add(volume);
-        let cuts = left.min(CUTS_PER_VOLUME);
-        one_volume(seed, cuts, at, &mut tally).with_context(|| format!("volume with seed {seed}"))?;
-    }
-    Ok(tally)
+    plan.in_groups(CUTS_PER_VOLUME, "volume", |seed, rounds, tally| one_volume(seed, rounds, at, tally))
 }
 
 fn one_volume(seed: u64, cuts: u64, at: At, tally: &mut Tally) -> Result<()> {
@@ -135,10 +111,6 @@ fn control(seed: u64, at: At, syncs: Syncs, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn pretend_syncs(call: &crate::supervisor::Call) -> Decision {
-    if call.operation == Operation::Sync { Decision::Pretend } else { Decision::Go }
-}
-
 impl Scene {
     fn new(seed: u64, at: At, syncs: Syncs) -> Result<Self> {
         let mut random = Random::new(seed);
@@ -166,21 +138,8 @@ impl Scene {
                     run.pause_for(moment(random, Duration::from_millis(10)));
                 }
                 At::Operation => {
-                    let mut left = random.below(MOST_OPERATIONS);
-                    let (mount_point, history, syncs) = (volume.mount_point(), history.clone(), *syncs);
-                    supervisor.decide(move |call| {
-                        if left > 0 {
-                            left -= 1;
-                            return if syncs == Syncs::Pretended {
-                                pretend_syncs(call)
-                            } else {
-                                Decision::Go
-                            };
-                        }
-                        history.power_is_cut();
-                        crate::volume::cut_power_of(&mount_point).expect("cut the power");
-                        Decision::Kill
-                    });
+                    let calls = random.below(MOST_OPERATIONS);
+                    cut_after(supervisor, calls, volume, history, *syncs);
                     until("the broker has come to its point", || (!broker.is_running()).then_some(()));
                 }
             }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tidings_tests::Tidings;
 
+use super::cuts::pretend_syncs;
 use super::load::{Load, PARTITIONS, create_topic, until_acknowledged, until_refused};
 use super::{Case, Tally};
 use crate::client::{Client, NONE, STORAGE_ERROR, TOPIC};
@@ -17,7 +18,7 @@ use crate::history::History;
 use crate::producer::Behaviour;
 use crate::run::{Run, until};
 use crate::server::Server;
-use crate::supervisor::{Decision, Operation, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::volume::Volume;
 
 /// Space for a few segments.
@@ -104,10 +105,7 @@ fn round(seed: u64, syncs: Syncs, harm: Harm, tally: &mut Tally) -> Result<()> {
         fill(server.address(), topic, bytes)?;
     }
     if syncs == Syncs::Pretended {
-        supervisor.decide(|call| match call.operation {
-            Operation::Sync => Decision::Pretend,
-            _ => Decision::Go,
-        });
+        supervisor.decide(pretend_syncs);
     }
     load.during(server.address(), |run, history| {
         until_acknowledged(history, 50);

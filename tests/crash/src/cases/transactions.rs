@@ -15,14 +15,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tidings_log::testing::Random;
 
+use super::cuts::{Syncs, cut_after, pretend_syncs};
 use super::load::{PARTITIONS, moment, until_up_or_ended};
-use super::{Case, Plan, Tally};
+use super::{At, Case, Plan, Tally};
 use crate::client::{Client, Eyes, Isolation, TOPIC};
 use crate::history::{Contents, Findings, History, Ledger, Outcome, check_made};
 use crate::reader::resume;
 use crate::run::{Run, until};
 use crate::server::Server;
-use crate::supervisor::{Call, Decision, Operation, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::transactional::{GROUP, MADE, MEMBERS, Member, Offsets, Sender, open};
 use crate::volume::{MOUNT_OPTIONS, Volume};
 
@@ -81,21 +82,6 @@ pub const POWER_POINTS: Case = Case {
     },
     control_about: "syncs are answered without being done",
 };
-
-#[derive(Clone, Copy, PartialEq)]
-enum At {
-    Moment,
-    Operation,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Syncs {
-    Real,
-    /// The broker does not ask.
-    None,
-    /// The broker asks, and is lied to.
-    Pretended,
-}
 
 /// The clients of a life.
 struct Load {
@@ -236,17 +222,7 @@ fn server(data_dir: &Path) -> Result<Server> {
 }
 
 fn lives(plan: &Plan, at: At) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for life in 0.. {
-        let left = plan.rounds - tally.rounds;
-        if left == 0 {
-            break;
-        }
-        let seed = plan.seed.wrapping_add(life);
-        one_life(seed, left.min(KILLS_PER_LIFE), at, &mut tally)
-            .with_context(|| format!("life with seed {seed}"))?;
-    }
-    Ok(tally)
+    plan.in_groups(KILLS_PER_LIFE, "life", |seed, rounds, tally| one_life(seed, rounds, at, tally))
 }
 
 fn one_life(seed: u64, kills: u64, at: At, tally: &mut Tally) -> Result<()> {
@@ -314,17 +290,7 @@ struct Scene {
 }
 
 fn volumes(plan: &Plan, at: At) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for volume in 0.. {
-        let left = plan.rounds - tally.rounds;
-        if left == 0 {
-            break;
-        }
-        let seed = plan.seed.wrapping_add(volume);
-        let cuts = left.min(CUTS_PER_VOLUME);
-        one_volume(seed, cuts, at, &mut tally).with_context(|| format!("volume with seed {seed}"))?;
-    }
-    Ok(tally)
+    plan.in_groups(CUTS_PER_VOLUME, "volume", |seed, rounds, tally| one_volume(seed, rounds, at, tally))
 }
 
 fn one_volume(seed: u64, cuts: u64, at: At, tally: &mut Tally) -> Result<()> {
@@ -391,22 +357,4 @@ impl Scene {
         load.history.power_is_back();
         Ok(())
     }
-}
-
-fn pretend_syncs(call: &Call) -> Decision {
-    if call.operation == Operation::Sync { Decision::Pretend } else { Decision::Go }
-}
-
-/// Cuts the power, and kills the broker, when it has made so many calls from now on.
-fn cut_after(supervisor: &Supervisor, calls: usize, volume: &Volume, history: &History, syncs: Syncs) {
-    let (mut left, mount_point, history) = (calls, volume.mount_point(), history.clone());
-    supervisor.decide(move |call| {
-        if left > 0 {
-            left -= 1;
-            return if syncs == Syncs::Pretended { pretend_syncs(call) } else { Decision::Go };
-        }
-        history.power_is_cut();
-        crate::volume::cut_power_of(&mount_point).expect("cut the power");
-        Decision::Kill
-    });
 }
