@@ -13,7 +13,7 @@
 mod completing;
 mod reconcile;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -47,7 +47,7 @@ pub(crate) struct Transactions {
     groups: Arc<Groups>,
     /// By partition of the transactions' topic; empty until the topic exists.
     shards: RwLock<Arc<[Arc<Shard>]>>,
-    /// To the task that writes markers; at most one job for each transactional id is under way.
+    /// To the task that writes markers.
     jobs: mpsc::UnboundedSender<Job>,
     incoming: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
     /// There are shards now, and with them deadlines.
@@ -63,6 +63,8 @@ struct ShardState {
     coordinator: TransactionCoordinator,
     /// The commit of the newest append that somebody may have to wait for.
     newest_commit: Option<CommitTicket>,
+    /// Transactional ids whose markers are being written: a second job would write its markers into the next transaction.
+    under_way: HashSet<Arc<str>>,
     /// Requests that wait for a transaction to be complete.
     waiting: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
 }
@@ -120,9 +122,7 @@ impl Transactions {
         }
         *current = shards.into();
         for shard in current.iter() {
-            for completion in shard.state.lock().coordinator.completions() {
-                self.enqueue(Job { shard: shard.clone(), completion, decided: CommitTicket::ready() });
-            }
+            self.enqueue_decided(shard, &mut shard.state.lock(), &CommitTicket::ready());
         }
         drop(current);
         self.loaded.notify_one();
@@ -141,7 +141,12 @@ impl Transactions {
             Ok(())
         })?;
         coordinator.on_loaded(self.clock.steady_ms());
-        let state = ShardState { coordinator, newest_commit: None, waiting: HashMap::new() };
+        let state = ShardState {
+            coordinator,
+            newest_commit: None,
+            under_way: HashSet::new(),
+            waiting: HashMap::new(),
+        };
         Ok(Arc::new(Shard { log: log.clone(), state: Mutex::new(state) }))
     }
 
@@ -273,7 +278,7 @@ impl Transactions {
         let (sender, receiver) = oneshot::channel();
         state.waiting.entry(completion.transactional_id.clone()).or_default().push(sender);
         let decided = state.newest_commit.clone().unwrap_or_else(CommitTicket::ready);
-        self.enqueue(Job { shard: shard.clone(), completion, decided });
+        self.enqueue(shard, state, completion, decided);
         Some(receiver)
     }
 
@@ -302,13 +307,7 @@ impl Transactions {
             let effects = state.coordinator.on_deadline(self.clock.steady_ms());
             if self.carry_out(shard, &mut state, &effects, false).is_ok() && !effects.records.is_empty() {
                 let decided = state.newest_commit.clone().unwrap_or_else(CommitTicket::ready);
-                for completion in state.coordinator.completions() {
-                    tracing::info!(
-                        transactional_id = &*completion.transactional_id,
-                        "aborting a transaction that takes too long"
-                    );
-                    self.enqueue(Job { shard: shard.clone(), completion, decided: decided.clone() });
-                }
+                self.enqueue_decided(shard, &mut state, &decided);
             }
             next = next.min(state.coordinator.next_deadline_ms().unwrap_or(NEVER));
         }

@@ -6,7 +6,7 @@ from aiokafka.admin import NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError
 
-from support import admin, consumer, equal, fill, main, named, read
+from support import admin, consumer, equal, fill, main, named, read, wait_for_partitions
 
 NO_ERROR, UNKNOWN_TOPIC, INVALID_TOPIC, TOPIC_EXISTS = 0, 3, 17, 36
 
@@ -30,10 +30,9 @@ async def check_topics(client, topic):
     equal("a bad name", await create(NewTopic(named("bad name!"), 1, 1)), INVALID_TOPIC)
     tried = named("dry-run")
     equal("only trying", await create(NewTopic(tried, 1, 1), validate_only=True), NO_ERROR)
+    await wait_for_partitions(client, topic, 3)
     listed = await client.list_topics()
     equal("the topics listed", (topic in listed, tried in listed), (True, False))
-    [described] = await client.describe_topics([topic])
-    equal("the partitions", len(described["partitions"]), 3)
     equal("the brokers", len((await client.describe_cluster())["brokers"]), 1)
 
     await client.create_partitions({topic: NewPartitions(5)})
@@ -42,8 +41,7 @@ async def check_topics(client, topic):
         raise AssertionError("there can be fewer partitions")
     except InvalidPartitionsError:
         pass
-    [described] = await client.describe_topics([topic])
-    equal("the partitions", len(described["partitions"]), 5)
+    await wait_for_partitions(client, topic, 5)
     equal("the setting", await setting(client, topic, "retention.ms"), "60000")
     await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={"retention.ms": "120000"})])
     equal("the altered setting", await setting(client, topic, "retention.ms"), "120000")

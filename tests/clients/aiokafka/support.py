@@ -54,6 +54,17 @@ async def consumer(*topics, group=None, **settings):
 async def create_topic(topic, partitions):
     async with admin() as client:
         await client.create_topics([NewTopic(topic, partitions, 1)])
+        await wait_for_partitions(client, topic, partitions)
+
+
+async def wait_for_partitions(client, topic, partitions):
+    """Waits until the broker's metadata has them: a broker of a cluster hears of them after the controller has answered."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            [described] = await client.describe_topics([topic])
+            if described["error_code"] == 0 and len(described["partitions"]) == partitions:
+                return
+            await asyncio.sleep(0.01)
 
 
 async def fill(topic, partitions, start, end):

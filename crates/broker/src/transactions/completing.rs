@@ -1,7 +1,8 @@
 //! Writes the markers of decided transactions and tells the coordinator when they are durable.
 //!
-//! Invariants: a job goes on until every partition that exists has its marker, whatever refuses in between; only a log
-//! that refuses everything until a restart ends it early, and the restart begins it anew.
+//! Invariants: at most one job for each transactional id is under way; it goes on until every partition that exists has its
+//! marker, whatever refuses in between; only a log that refuses everything until a restart ends it early, and the restart
+//! begins it anew.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use tidings_log::{AppendError, AppendOptions, CommitTicket, Origin, SequenceErro
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{COORDINATOR_EPOCH, Shard, Transactions};
+use super::{COORDINATOR_EPOCH, Shard, ShardState, Transactions};
 use crate::topics::names::OFFSETS_TOPIC;
 
 /// How long a marker waits that a disk refused.
@@ -35,9 +36,33 @@ enum Round {
 }
 
 impl Transactions {
-    pub(super) fn enqueue(&self, job: Job) {
-        // The receiver lives as long as the broker does.
-        let _ = self.jobs.send(job);
+    /// Has the markers written of transactions that are decided though no request asked for it: they took too long, or a
+    /// crash has left them.
+    pub(super) fn enqueue_decided(&self, shard: &Arc<Shard>, state: &mut ShardState, decided: &CommitTicket) {
+        for completion in state.coordinator.completions() {
+            if !state.under_way.contains(&completion.transactional_id) {
+                let transactional_id = &*completion.transactional_id;
+                tracing::info!(
+                    transactional_id,
+                    commit = completion.is_commit,
+                    "ending a transaction without its producer"
+                );
+                self.enqueue(shard, state, completion, decided.clone());
+            }
+        }
+    }
+
+    pub(super) fn enqueue(
+        &self,
+        shard: &Arc<Shard>,
+        state: &mut ShardState,
+        completion: Completion,
+        decided: CommitTicket,
+    ) {
+        if state.under_way.insert(completion.transactional_id.clone()) {
+            // The receiver lives as long as the broker does.
+            let _ = self.jobs.send(Job { shard: shard.clone(), completion, decided });
+        }
     }
 
     pub(super) async fn write_markers(self: Arc<Self>, mut incoming: mpsc::UnboundedReceiver<Job>) {
@@ -135,7 +160,12 @@ impl Transactions {
     fn tell_complete(&self, shard: &Shard, completion: &Completion) -> bool {
         let mut state = shard.state.lock();
         let outcome = state.coordinator.complete(self.clock.steady_ms(), completion);
-        self.carry_out(shard, &mut state, &outcome.effects, true).is_ok()
+        let told = self.carry_out(shard, &mut state, &outcome.effects, true).is_ok();
+        if told {
+            // Under the same lock: the next transaction may be decided as soon as this one is over.
+            state.under_way.remove(&completion.transactional_id);
+        }
+        told
     }
 
     fn wake_waiting(&self, shard: &Shard, completion: &Completion) {

@@ -55,7 +55,11 @@ impl TestBroker {
     }
 
     pub async fn on_disk(disk: Arc<dyn Disk>) -> TestBroker {
-        let options = options(Path::new("/data"));
+        TestBroker::on_disk_with_clock(disk, Arc::new(SystemClock::new())).await
+    }
+
+    pub async fn on_disk_with_clock(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> TestBroker {
+        let options = BrokerOptions { clock, ..options(Path::new("/data")) };
         TestBroker { handle: Broker::start_on(disk, options).await.expect("the broker starts") }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidings_broker::{Clock, ManualClock, SystemClock};
 use tidings_log::batch::{Batch, BatchBuilder, BatchHeader, EndTxnMarker};
-use tidings_log::testing::{Loss, Random, SimDisk};
+use tidings_log::testing::{Loss, Operation, Random, SimDisk};
 use tidings_wire::Records;
 use tidings_wire::messages::add_offsets_to_txn_request::AddOffsetsToTxnRequest;
 use tidings_wire::messages::add_partitions_to_txn_request::{
@@ -42,6 +42,7 @@ const CONCURRENT_TRANSACTIONS: i16 = 51;
 const PRODUCER_FENCED: i16 = 90;
 const INVALID_PRODUCER_EPOCH: i16 = 47;
 const INVALID_TXN_STATE: i16 = 48;
+const ENOSPC: i32 = 28;
 const UNSTABLE_OFFSET_COMMIT: i16 = 88;
 
 /// The generation of the protocol that a producer speaks.
@@ -461,6 +462,51 @@ async fn a_transaction_that_takes_too_long_is_aborted() {
     assert!(waited_ms >= 60_000, "aborted after {waited_ms} ms already");
     assert_eq!(committed(&mut reader, 0).await, [] as [&str; 0]);
     assert_eq!(producer.end(true).await.error_code, PRODUCER_FENCED);
+}
+
+/// A second round of markers would end the producer's next transaction.
+#[tokio::test]
+async fn a_transaction_whose_markers_wait_gets_them_once_though_another_takes_too_long() {
+    let disk = SimDisk::new();
+    let clock = Arc::new(ManualClock::new(SystemClock::new().wall_ms()));
+    let broker = TestBroker::on_disk_with_clock(Arc::new(disk.clone()), clock.clone()).await;
+    broker.client().await.create_topic("orders", 2).await;
+    let mut slow = broker.client().await;
+    let given = init(&mut slow, "slow").await;
+    let open = Records::Bytes(batch(given.producer_id, given.producer_epoch, 0, &["open".to_owned()]));
+    let data = PartitionProduceData { index: 1, records: Some(open), ..Default::default() };
+    let request =
+        ProduceRequest { transactional_id: Some("slow".to_owned()), ..produce("orders", vec![data]) };
+    assert_eq!(slow.call(12, &request).await.responses[0].partition_responses[0].error_code, 0);
+    let mut producer = Producer::init(broker.client().await, Generation::One).await;
+    assert_eq!(producer.add("orders", &[0]).await, 0);
+    assert_eq!(producer.send("orders", &[(0, &["first".to_owned()])]).await, [0]);
+    disk.fail(Operation::Write, "orders-0", 0, usize::MAX, ENOSPC);
+    assert_eq!(producer.end(true).await.error_code, 0);
+
+    let mut reader = broker.client().await;
+    eventually("the slow transaction is aborted", || {
+        clock.advance(1_000);
+        is_settled(&broker, 1)
+    })
+    .await;
+    assert_eq!(fetch(&mut reader, "orders", 0, true).await.last_stable_offset, 0);
+    disk.heal();
+    eventually("the marker is written", || {
+        clock.advance(1_000);
+        is_settled(&broker, 0)
+    })
+    .await;
+    assert_eq!(producer.add("orders", &[0]).await, 0);
+    assert_eq!(producer.send("orders", &[(0, &["second".to_owned()])]).await, [0]);
+    assert_eq!(producer.end(false).await.error_code, 0);
+    let data = fetch(&mut reader, "orders", 0, true).await;
+    assert_eq!((consumed(&data), data.high_watermark), (vec!["first".to_owned()], 4));
+}
+
+async fn is_settled(broker: &TestBroker, partition: i32) -> bool {
+    let data = fetch(&mut broker.client().await, "orders", partition, true).await;
+    data.last_stable_offset == data.high_watermark
 }
 
 #[tokio::test]
