@@ -336,6 +336,19 @@ impl<'a> Run<'a> {
         self.settle_coordinator(transactional_id, 1);
     }
 
+    /// Waits until the coordinator of groups knows the topic too, which it hears of after the broker; not compared.
+    pub fn settle_in_groups(&mut self, topic: &Topic) {
+        let group = self.name("those-who-wait");
+        let mut body = json!({"groupId": group, "memberId": "waits", "memberEpoch": 0, "rebalanceTimeoutMs": 30_000,
+            "subscribedTopicNames": [topic.name], "topicPartitions": []});
+        until_within(SETTLE_LIMIT, "the coordinator knows the topic", || {
+            let answer = self.quietly("ConsumerGroupHeartbeat", 1, &body).ok()?;
+            answer["assignment"]["topicPartitions"].as_array().filter(|topics| !topics.is_empty()).map(|_| ())
+        });
+        body["memberEpoch"] = (-1).into();
+        self.quietly("ConsumerGroupHeartbeat", 1, &body).expect("leave");
+    }
+
     fn settle_coordinator(&mut self, key: &str, kind: i8) {
         /// Loading, not available, another node.
         const NOT_YET: std::ops::RangeInclusive<i64> = 14..=16;

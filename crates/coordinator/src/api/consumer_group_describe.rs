@@ -94,7 +94,8 @@ impl GroupCoordinator {
             client_host: member.client_host.clone(),
             subscribed_topic_names: member.subscribed_names.iter().cloned().collect(),
             subscribed_topic_regex: member.subscribed_regex.clone(),
-            assignment: self.describe_assignment(&member.assigned),
+            // What it has not given up yet, it still has.
+            assignment: self.describe_assignment(&member.assigned.clone().union(&member.pending_revocation)),
             target_assignment: self.describe_assignment(&group.target_of(member)),
             is_classic: member.uses_classic_protocol(),
         }

@@ -20,6 +20,7 @@ pub const ALL: &[Scenario] = &[
 fn life(run: &mut Run<'_>) {
     let (topic, group) = (run.topic("orders", 2), run.name("readers"));
     run.find_coordinator(&group);
+    run.settle_in_groups(&topic);
     let mut body = json!({"groupId": group, "memberId": "a-member", "memberEpoch": 0, "rebalanceTimeoutMs": 30_000,
         "subscribedTopicNames": [topic.name], "topicPartitions": []});
     let answer = run.ask("join", body.clone());
@@ -74,6 +75,7 @@ fn description(run: &mut Run<'_>, what: &str, group: &str) {
 fn two_members(run: &mut Run<'_>) {
     let (topic, group) = (run.topic("orders", 2), run.name("readers"));
     run.find_coordinator(&group);
+    run.settle_in_groups(&topic);
     let first = run.ask("the first joins", join(&group, "member-1", &topic.name));
     run.ask("it beats", heartbeat(&group, &first));
     let second = run.ask("the second joins", join(&group, "member-2", &topic.name));
@@ -106,6 +108,7 @@ fn two_members(run: &mut Run<'_>) {
 fn static_members(run: &mut Run<'_>) {
     let (topic, group) = (run.topic("orders", 1), run.name("readers"));
     run.find_coordinator(&group);
+    run.settle_in_groups(&topic);
     let with = |mut body: Value, instance: &str| {
         body["instanceId"] = instance.into();
         body
@@ -129,6 +132,7 @@ fn static_members(run: &mut Run<'_>) {
 fn choices(run: &mut Run<'_>) {
     let (topic, group) = (run.topic("orders", 2), run.name("readers"));
     run.find_coordinator(&group);
+    run.settle_in_groups(&topic);
     for assignor in ["uniform", "range", "nobody", ""] {
         let mut body = join(&run.name(&format!("by-{assignor}")), "member-1", &topic.name);
         body["serverAssignor"] = assignor.into();
@@ -159,6 +163,7 @@ fn choices(run: &mut Run<'_>) {
 fn describe(run: &mut Run<'_>) {
     let (topic, group, classic) = (run.topic("orders", 1), run.name("readers"), run.name("classic"));
     run.find_coordinator(&group);
+    run.settle_in_groups(&topic);
     run.ask_other("join", "ConsumerGroupHeartbeat", join(&group, "member-1", &topic.name));
     super::groups::Member::joined(run, &classic);
     run.ask("of both kinds, unknown, empty", json!({"groupIds": [group, classic, "nobody", ""]}));
