@@ -27,9 +27,6 @@ pub struct Purpose {
     /// Answers that differ.
     #[serde(rename = "difference", default)]
     differences: Vec<Intended>,
-    /// Answers that differ, and should not: known, and still to be mended.
-    #[serde(default)]
-    to_mend: Vec<Intended>,
     /// APIs and versions that Kafka serves and Tidings does not.
     #[serde(default)]
     not_served: Vec<Missing>,
@@ -58,19 +55,10 @@ struct Intended {
     /// What Tidings says, with `*` for anything.
     #[serde(default = "anything")]
     tidings: String,
-    /// Words of the page that say so; of what is to be mended, what is wrong.
+    /// Words of the page that say so.
     page: String,
     #[serde(skip)]
     used: Cell<bool>,
-}
-
-/// What is known of a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// It is meant to be.
-    OnPurpose,
-    /// It is a bug on the list.
-    ToMend,
 }
 
 /// APIs, or versions of one, that only one of the two serves.
@@ -120,14 +108,10 @@ impl Purpose {
         Ok(Self { page: plain(&read(PAGE)?), ..purpose })
     }
 
-    /// What is known of a difference.
-    pub fn explains(&self, place: Place<'_>, difference: &Difference) -> Option<Known> {
-        let lists = [(&self.differences, Known::OnPurpose), (&self.to_mend, Known::ToMend)];
-        lists.into_iter().find_map(|(list, known)| {
-            let found = list.iter().find(|intended| intended.covers(place, difference))?;
-            found.used.set(true);
-            Some(known)
-        })
+    /// Whether a difference is meant to be.
+    pub fn explains(&self, place: Place<'_>, difference: &Difference) -> bool {
+        let found = self.differences.iter().find(|intended| intended.covers(place, difference));
+        found.inspect(|intended| intended.used.set(true)).is_some()
     }
 
     /// Why Kafka serves this and Tidings does not.
@@ -143,17 +127,14 @@ impl Purpose {
     /// What is wrong with the list itself; entries that explained nothing only if the run was `whole`.
     pub fn problems(&self, whole: bool) -> Vec<String> {
         let missing = self.not_served.iter().chain(&self.only_here);
-        let cited = missing
-            .map(|entry| (entry.apis.join(", "), Some(&*entry.page), entry.used.get()))
-            .chain(self.differences.iter().map(|entry| (entry.name(), Some(&*entry.page), entry.used.get())));
-        let entries: Vec<(String, Option<&str>, bool)> =
-            cited.chain(self.to_mend.iter().map(|entry| (entry.name(), None, entry.used.get()))).collect();
+        let entries: Vec<(String, &str, bool)> = missing
+            .map(|entry| (entry.apis.join(", "), &*entry.page, entry.used.get()))
+            .chain(self.differences.iter().map(|entry| (entry.name(), &*entry.page, entry.used.get())))
+            .collect();
         let unknown = entries
             .iter()
-            .filter_map(|(entry, words, _)| {
-                Some((entry, words.filter(|words| !self.page.contains(&plain(words)))?))
-            })
-            .map(|(entry, words)| format!("{entry}: docs/compat.md does not say: {words}"));
+            .filter(|(_, words, _)| !self.page.contains(&plain(words)))
+            .map(|(entry, words, _)| format!("{entry}: docs/compat.md does not say: {words}"));
         let stale = entries
             .iter()
             .filter(|(_, _, used)| whole && !used)

@@ -35,7 +35,6 @@ pub fn table(judgement: &Judgement) -> String {
         let verdict = match line.verdict {
             Verdict::Same => "same",
             Verdict::OnPurpose => "differs on purpose",
-            Verdict::ToMend => "differs, to be mended",
             Verdict::NotServed => "not served",
             Verdict::OnlyHere => "only here",
             Verdict::Unexplained => "UNEXPLAINED",

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::broker::Broker;
 use crate::compare::{Difference, differences};
 use crate::play::Played;
-use crate::purpose::{Known, Place, Purpose};
+use crate::purpose::{Place, Purpose};
 
 /// An API in one version.
 pub type Row = (String, i16);
@@ -22,8 +22,6 @@ pub struct Judged {
     pub scenarios: BTreeSet<&'static str>,
     /// Differences on purpose.
     pub intended: usize,
-    /// Differences that are bugs on the list.
-    pub to_mend: usize,
     /// Differences nobody has explained.
     pub unexplained: usize,
     /// Why only one of the two serves it.
@@ -41,8 +39,6 @@ pub enum Verdict {
     Same,
     /// What differs is meant to.
     OnPurpose,
-    /// What differs is a bug on the list, or meant to.
-    ToMend,
     /// Kafka alone serves it, for a reason.
     NotServed,
     /// Tidings alone serves it, for a reason.
@@ -78,7 +74,6 @@ impl Judged {
     pub fn verdict(&self) -> Verdict {
         match (self.kafka, self.tidings) {
             (true, true) if self.unexplained > 0 || self.requests == 0 => Verdict::Unexplained,
-            (true, true) if self.to_mend > 0 => Verdict::ToMend,
             (true, true) if self.intended > 0 => Verdict::OnPurpose,
             (true, true) => Verdict::Same,
             _ if self.reason.is_none() => Verdict::Unexplained,
@@ -135,11 +130,8 @@ impl Judgement {
                 _ => vec![other_way()],
             };
             let place = Place { api: &left.api, version: left.version, scenario: name, what: &left.what };
-            let known: Vec<_> = found
-                .into_iter()
-                .map(|difference| (purpose.explains(place, &difference), difference))
-                .collect();
-            let count = |wanted: Option<Known>| known.iter().filter(|(known, _)| *known == wanted).count();
+            let (intended, unexplained): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|difference| purpose.explains(place, difference));
             // What a scenario of another API touches outside the rows of interest is compared, too.
             let judged = self.rows.entry(row.clone()).or_insert_with(|| Judged {
                 kafka: true,
@@ -148,12 +140,10 @@ impl Judgement {
             });
             judged.requests += 1;
             judged.scenarios.insert(name);
-            judged.intended += count(Some(Known::OnPurpose));
-            judged.to_mend += count(Some(Known::ToMend));
-            judged.unexplained += count(None);
+            judged.intended += intended.len();
+            judged.unexplained += unexplained.len();
             let place = format!("{name} (v{}): {}", kafka.version, left.what);
-            let unexplained = known.into_iter().filter(|(known, _)| known.is_none());
-            self.unexplained.extend(unexplained.map(|(_, difference)| Unexplained {
+            self.unexplained.extend(unexplained.into_iter().map(|difference| Unexplained {
                 row: row.clone(),
                 place: place.clone(),
                 difference,
