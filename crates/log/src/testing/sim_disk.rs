@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread::ThreadId;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -50,9 +51,19 @@ struct Shared {
     faults: Vec<Fault>,
     space_left_bytes: Option<u64>,
     capture: Option<Capture>,
-    hold_syncs: bool,
+    hold: Option<Hold>,
     held_syncs_count: usize,
+    /// How many syncs of a thread were held in all, and how often those held were let go.
+    my_held_syncs_count: usize,
+    let_go_count: u64,
     panics_at_sync: bool,
+}
+
+/// Whose syncs wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    All,
+    Of(ThreadId),
 }
 
 #[derive(Debug)]
@@ -132,7 +143,23 @@ impl SimDisk {
 
     /// From now on lets syncs wait until [`SimDisk::release_syncs`].
     pub fn hold_syncs(&self) {
-        self.shared.lock().hold_syncs = true;
+        self.shared.lock().hold = Some(Hold::All);
+    }
+
+    /// From now on lets syncs of the calling thread wait until each is let go.
+    pub fn hold_my_syncs(&self) {
+        self.shared.lock().hold = Some(Hold::Of(std::thread::current().id()));
+    }
+
+    /// How many syncs of that thread have had to wait so far.
+    pub fn my_held_syncs_count(&self) -> usize {
+        self.shared.lock().my_held_syncs_count
+    }
+
+    /// Lets the syncs that are held go on; later ones wait again.
+    pub fn let_held_go(&self) {
+        self.shared.lock().let_go_count += 1;
+        self.holding.notify_all();
     }
 
     /// Waits until so many syncs are held.
@@ -151,7 +178,7 @@ impl SimDisk {
     /// Lets all syncs go on; with `panics` the first one panics instead, as a bug of ours would.
     pub fn release_syncs(&self, panics: bool) {
         let mut shared = self.shared.lock();
-        shared.hold_syncs = false;
+        shared.hold = None;
         shared.panics_at_sync = panics;
         self.holding.notify_all();
     }
@@ -227,7 +254,13 @@ impl SimDisk {
     fn hold(&self, shared: &mut MutexGuard<'_, Shared>) {
         shared.held_syncs_count += 1;
         self.holding.notify_all();
-        while shared.hold_syncs {
+        let (me, let_go_count) = (std::thread::current().id(), shared.let_go_count);
+        shared.my_held_syncs_count += usize::from(shared.hold == Some(Hold::Of(me)));
+        let waits = |shared: &Shared| {
+            shared.let_go_count == let_go_count
+                && shared.hold.is_some_and(|hold| hold == Hold::All || hold == Hold::Of(me))
+        };
+        while waits(shared) {
             self.holding.wait(shared);
         }
         shared.held_syncs_count -= 1;

@@ -11,6 +11,7 @@ mod damage;
 mod failures;
 mod flushes;
 mod kafka_tools;
+mod keeping;
 mod lead;
 mod model;
 mod offline;
