@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -16,6 +16,7 @@ use tidings_tests::{Kafka, LONG, cluster_under_test, until};
 
 const PARTITIONS: i32 = 4;
 const COUNT: usize = 200;
+const POLL: Duration = Duration::from_millis(20);
 const START: i64 = 1_700_000_000_000;
 
 /// A name that no other run uses, so that the tests also pass on a cluster with a past.
@@ -34,7 +35,7 @@ fn producer(kafka: &Kafka, settings: &[(&str, &str)]) -> BaseProducer {
 fn consumer(kafka: &Kafka, group: &str, settings: &[(&str, &str)]) -> BaseConsumer {
     let mut config = kafka.config();
     config.set("group.id", group).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
-    config.set("heartbeat.interval.ms", "300").set("enable.partition.eof", "true");
+    config.set("enable.partition.eof", "true");
     for (name, value) in settings {
         config.set(*name, *value);
     }
@@ -46,6 +47,19 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, value: &str) {
     producer.send(record).map_err(|(error, _)| error).expect("queue a record");
 }
 
+/// What has come by now.
+fn arrived(reader: &BaseConsumer) -> impl Iterator<Item = BorrowedMessage<'_>> {
+    std::iter::from_fn(|| match reader.poll(POLL)? {
+        Ok(message) => Some(message),
+        Err(KafkaError::PartitionEOF(_)) => None,
+        Err(error) => panic!("poll: {error}"),
+    })
+}
+
+fn text(message: &BorrowedMessage<'_>) -> String {
+    String::from_utf8_lossy(message.payload().expect("a value")).into_owned()
+}
+
 /// The values of a partition, to the end that a reader with this isolation level sees.
 fn values(kafka: &Kafka, topic: &str, partition: i32, isolation_level: &str) -> Vec<String> {
     let reader = consumer(kafka, &named("readers"), &[("isolation.level", isolation_level)]);
@@ -53,13 +67,14 @@ fn values(kafka: &Kafka, topic: &str, partition: i32, isolation_level: &str) -> 
     assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("assign a partition");
     reader.assign(&assignment).expect("assign a partition");
     let mut found = Vec::new();
-    until("the end of the partition", || match reader.poll(Duration::from_millis(100))? {
-        Ok(message) => {
-            found.push(String::from_utf8_lossy(message.payload().expect("a value")).into_owned());
-            None
+    until("the end of the partition", || {
+        loop {
+            match reader.poll(POLL)? {
+                Ok(message) => found.push(text(&message)),
+                Err(KafkaError::PartitionEOF(_)) => return Some(()),
+                Err(error) => panic!("read {topic}-{partition}: {error}"),
+            }
         }
-        Err(KafkaError::PartitionEOF(_)) => Some(()),
-        Err(error) => panic!("read {topic}-{partition}: {error}"),
     });
     found
 }
@@ -118,10 +133,16 @@ fn round_trip(kafka: &Kafka, codec: &str, acks: &str) {
 fn two_members_share_the_partitions() {
     let (bootstrap, _running) = cluster_under_test();
     let kafka = Kafka::new(&bootstrap);
-    for strategy in ["range", "roundrobin", "cooperative-sticky"] {
+    let classic =
+        |assignor| vec![("partition.assignment.strategy", assignor), ("heartbeat.interval.ms", "300")];
+    for (strategy, settings) in [
+        ("range", classic("range")),
+        ("roundrobin", classic("roundrobin")),
+        ("cooperative-sticky", classic("cooperative-sticky")),
+        ("server", vec![("group.protocol", "consumer")]),
+    ] {
         let (topic, group) = (named(&format!("shared-{strategy}")), named(&format!("share-{strategy}")));
         kafka.create_topic(&topic, PARTITIONS);
-        let settings = [("partition.assignment.strategy", strategy)];
         let members = [consumer(&kafka, &group, &settings), consumer(&kafka, &group, &settings)];
         members.iter().for_each(|member| member.subscribe(&[&topic]).expect("subscribe"));
         let mut seen: [Vec<String>; 2] = Default::default();
@@ -146,15 +167,55 @@ fn two_members_share_the_partitions() {
     }
 }
 
+#[test]
+fn a_reader_goes_where_it_is_told_and_stops_when_it_is_told() {
+    let (bootstrap, _running) = cluster_under_test();
+    let kafka = Kafka::new(&bootstrap);
+    let topic = named("positions");
+    kafka.create_topic(&topic, 1);
+    let sender = producer(&kafka, &[]);
+    for number in 0..10 {
+        let text = number.to_string();
+        let record: BaseRecord<'_, (), str> = BaseRecord::to(&topic).payload(&text);
+        sender.send(record.timestamp(START + number * 1000)).map_err(|(error, _)| error).expect("queue");
+    }
+    sender.flush(LONG).expect("have records acknowledged");
+    let group = named("movers");
+    let reader = consumer(&kafka, &group, &[]);
+    assert_eq!(reader.fetch_watermarks(&topic, 0, LONG).expect("watermarks"), (0, 10));
+    let at = |offset: Offset| {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&topic, 0, offset).expect("a partition");
+        list
+    };
+    for (time, expected) in [
+        (START - 1, Offset::Offset(0)),
+        (START + 4500, Offset::Offset(5)),
+        (START + 9000, Offset::Offset(9)),
+        (START + 9001, Offset::End),
+    ] {
+        let found = reader.offsets_for_times(at(Offset::Offset(time)), LONG).expect("offsets by time");
+        assert_eq!(found.elements()[0].offset(), expected, "at {time}");
+    }
+    reader.assign(&at(Offset::Offset(7))).expect("assign");
+    let next = || until("a record", || reader.poll(Duration::from_millis(100)).and_then(Result::ok)).offset();
+    assert_eq!((next(), next()), (7, 8));
+    reader.seek(&topic, 0, Offset::Offset(2), LONG).expect("seek");
+    assert_eq!(next(), 2);
+    reader.pause(&at(Offset::Invalid)).expect("pause");
+    assert!(reader.poll(Duration::from_millis(300)).is_none(), "a paused partition has nothing to say");
+    reader.resume(&at(Offset::Invalid)).expect("resume");
+    assert_eq!(next(), 3);
+    reader.commit(&at(Offset::Offset(4)), CommitMode::Sync).expect("commit");
+    assert_eq!(
+        reader.committed_offsets(at(Offset::Invalid), LONG).expect("committed"),
+        at(Offset::Offset(4))
+    );
+}
+
 fn poll(members: &[BaseConsumer; 2], seen: &mut [Vec<String>; 2]) {
     for (member, seen) in members.iter().zip(seen) {
-        match member.poll(Duration::from_millis(20)) {
-            Some(Ok(message)) => {
-                seen.push(String::from_utf8_lossy(message.payload().expect("a value")).into_owned());
-            }
-            None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-            Some(Err(error)) => panic!("poll: {error}"),
-        }
+        seen.extend(arrived(member).map(|message| text(&message)));
     }
 }
 
@@ -252,11 +313,11 @@ fn what_was_read_is_committed_with_what_was_made_of_it() {
 fn take(reader: &BaseConsumer, count: usize) -> Vec<usize> {
     let mut numbers = Vec::new();
     until("records", || {
-        if let Some(Ok(message)) = reader.poll(Duration::from_millis(50)) {
-            let text = String::from_utf8_lossy(message.payload().expect("a value")).into_owned();
-            numbers.push(text.parse().expect("a number"));
-        }
-        (numbers.len() >= count).then_some(())
+        let left = count - numbers.len();
+        numbers.extend(
+            arrived(reader).take(left).map(|message| text(&message).parse::<usize>().expect("a number")),
+        );
+        (numbers.len() == count).then_some(())
     });
     numbers
 }
