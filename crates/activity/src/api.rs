@@ -15,6 +15,7 @@ use axum::routing::get;
 use tidings_http::{Params, Problem};
 use tokio::sync::Semaphore;
 
+use crate::answers::Answers;
 use crate::ingest::Ingest;
 use crate::limits::{MAX_BODIES_BYTES, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES};
 use crate::store::Store;
@@ -36,6 +37,8 @@ pub enum Topics {
 pub(crate) struct Api {
     ingest: Ingest,
     store: Arc<dyn Store>,
+    /// To requests with an `Idempotency-Key`.
+    answers: Answers,
     /// In KiB of bodies.
     bodies: Semaphore,
     small_bodies: Semaphore,
@@ -50,6 +53,7 @@ pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, results_folder: Path
     let api = Arc::new(Api {
         ingest,
         store,
+        answers: Answers::default(),
         bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
         small_bodies: Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),

@@ -10,11 +10,13 @@
 mod object;
 
 pub mod activity;
+mod answers;
 mod api;
 pub mod cloud_event;
 pub mod cursor;
 pub mod diagnose;
 pub mod fallback;
+pub mod idempotency;
 pub mod ingest;
 pub mod limits;
 pub mod lines;

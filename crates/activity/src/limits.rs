@@ -45,6 +45,13 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most activities in one array.
 pub const MAX_ARRAY_ACTIVITIES: usize = 10_000;
 
+/// The longest `Idempotency-Key`, in bytes without its quotes.
+pub const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
+/// About the most bytes that answers to requests with an `Idempotency-Key` take up; the oldest are forgotten.
+pub const MAX_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
+/// The lines at the beginning of a stream with an `Idempotency-Key` that are remembered.
+pub const MAX_REMEMBERED_LINES: usize = 10_000;
+
 /// The most lines of a stream that are sent as one batch.
 pub const NDJSON_CHUNK_LINES: usize = 500;
 /// A stream's batch is sent at the latest when its lines have this many bytes.

@@ -5,19 +5,24 @@
 
 use serde_json::value::RawValue;
 use tidings_http::{FieldError, Problem};
-use uuid::Uuid;
 
 use crate::activity::{Activity, Draft};
 use crate::diagnose;
+use crate::idempotency::{IdempotencyKey, Place, new_id};
 use crate::limits::{MAX_ACTIVITY_BYTES, MAX_ARRAY_ACTIVITIES};
 use crate::rules::Origin;
 use crate::timestamp::Timestamp;
 
-/// The activities of a JSON body: of one object or of an array of them.
-pub fn read_body(body: &[u8], received_at: Timestamp) -> Result<Vec<Activity<'_>>, Problem> {
+/// The activities of a JSON body: of one object or of an array of them. Those that bring no id get one that follows from
+/// `key`, or without one a UUIDv7.
+pub fn read_body<'a>(
+    body: &'a [u8],
+    received_at: Timestamp,
+    key: Option<&IdempotencyKey>,
+) -> Result<Vec<Activity<'a>>, Problem> {
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => read_array(body, received_at),
-        Some(b'{') => read_object(body, received_at).map(|activity| vec![activity]),
+        Some(b'[') => read_array(body, received_at, key),
+        Some(b'{') => read_object(body, received_at, key, Place::Element(0)).map(|activity| vec![activity]),
         Some(_) => {
             // Something that is no JSON at all is told so; other JSON is well formed and of the wrong kind.
             let value: &RawValue = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
@@ -29,18 +34,32 @@ pub fn read_body(body: &[u8], received_at: Timestamp) -> Result<Vec<Activity<'_>
     }
 }
 
-/// The activity of one line of a stream, without its line break.
-pub fn read_line(line: &[u8], received_at: Timestamp) -> Result<Activity<'_>, Problem> {
-    read_object(line, received_at)
+/// The activity of one line of a stream, without its line break; ids as in [`read_body`].
+pub fn read_line<'a>(
+    line: &'a [u8],
+    number: u64,
+    received_at: Timestamp,
+    key: Option<&IdempotencyKey>,
+) -> Result<Activity<'a>, Problem> {
+    read_object(line, received_at, key, Place::Line(number))
 }
 
-fn read_object(object: &[u8], received_at: Timestamp) -> Result<Activity<'_>, Problem> {
+fn read_object<'a>(
+    object: &'a [u8],
+    received_at: Timestamp,
+    key: Option<&IdempotencyKey>,
+    place: Place,
+) -> Result<Activity<'a>, Problem> {
     // The whole value first: what is not JSON is 400, whatever its fields.
     let object: &RawValue = serde_json::from_slice(object).map_err(|error| malformed(&error))?;
-    read_one(object, received_at).map_err(Problem::unprocessable)
+    read_one(object, received_at, key, place).map_err(Problem::unprocessable)
 }
 
-fn read_array(body: &[u8], received_at: Timestamp) -> Result<Vec<Activity<'_>>, Problem> {
+fn read_array<'a>(
+    body: &'a [u8],
+    received_at: Timestamp,
+    key: Option<&IdempotencyKey>,
+) -> Result<Vec<Activity<'a>>, Problem> {
     let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     if elements.len() > MAX_ARRAY_ACTIVITIES {
         let mut problem = Problem::too_large("the array", MAX_ARRAY_ACTIVITIES);
@@ -53,7 +72,7 @@ fn read_array(body: &[u8], received_at: Timestamp) -> Result<Vec<Activity<'_>>, 
     let mut activities = Vec::with_capacity(elements.len());
     let mut errors = Vec::new();
     for (index, element) in elements.into_iter().enumerate() {
-        match read_one(element, received_at) {
+        match read_one(element, received_at, key, Place::Element(index)) {
             Ok(activity) => activities.push(activity),
             Err(found) => errors.extend(found.into_iter().map(|error| error.at_index(index))),
         }
@@ -61,16 +80,24 @@ fn read_array(body: &[u8], received_at: Timestamp) -> Result<Vec<Activity<'_>>, 
     if errors.is_empty() { Ok(activities) } else { Err(Problem::unprocessable(errors)) }
 }
 
-fn read_one(json: &RawValue, received_at: Timestamp) -> Result<Activity<'_>, Vec<FieldError>> {
+fn read_one<'a>(
+    json: &'a RawValue,
+    received_at: Timestamp,
+    key: Option<&IdempotencyKey>,
+    place: Place,
+) -> Result<Activity<'a>, Vec<FieldError>> {
     let json = json.get();
     if json.len() > MAX_ACTIVITY_BYTES {
         let detail =
             format!("the activity has {} bytes, more than the {MAX_ACTIVITY_BYTES} allowed", json.len());
         return Err(vec![FieldError::new("", detail)]);
     }
-    let draft: Draft<'_> = serde_json::from_str(json).map_err(|error| diagnose::refused(json, &error))?;
+    let mut draft: Draft<'_> = serde_json::from_str(json).map_err(|error| diagnose::refused(json, &error))?;
     draft.check(Origin::Caller)?;
-    Ok(draft.complete(received_at, || Uuid::now_v7().to_string()))
+    if draft.id.is_none() {
+        draft.id = Some(new_id(key, &draft.tenant, place).into());
+    }
+    Ok(draft.complete(received_at, String::new))
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
@@ -80,11 +107,12 @@ fn malformed(error: &serde_json::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
 
     fn check(body: &str, expected: Result<&[&str], (u16, &str)>) {
-        let found = read_body(body.as_bytes(), Timestamp::MIN);
+        let found = read_body(body.as_bytes(), Timestamp::MIN, None);
         let found = match &found {
             Ok(activities) => Ok(activities.iter().map(|activity| activity.id.as_str()).collect::<Vec<_>>()),
             Err(problem) => Err((problem.status.as_u16(), problem.detail.as_str())),
@@ -100,7 +128,7 @@ mod tests {
             Ok(&["1", "2"]),
         );
         check("[]", Ok(&[]));
-        let activities = read_body(br#"{"tenant":"t","action":"a"}"#, Timestamp::MIN).unwrap();
+        let activities = read_body(br#"{"tenant":"t","action":"a"}"#, Timestamp::MIN, None).unwrap();
         assert_eq!(Uuid::parse_str(&activities[0].id).unwrap().get_version_num(), 7);
         assert_eq!(activities[0].occurred_at, Timestamp::MIN);
     }
@@ -140,20 +168,20 @@ mod tests {
         let many = format!("[{}1]", "1,".repeat(MAX_ARRAY_ACTIVITIES));
         check(&many, Err((413, "the array has 10001 elements, more than the 10000 allowed")));
         let deep = "[".repeat(100_000);
-        assert_eq!(read_body(deep.as_bytes(), Timestamp::MIN).unwrap_err().status, 400);
-        assert_eq!(read_body(b"{\"tenant\":\"\xff\"}", Timestamp::MIN).unwrap_err().status, 400);
+        assert_eq!(read_body(deep.as_bytes(), Timestamp::MIN, None).unwrap_err().status, 400);
+        assert_eq!(read_body(b"{\"tenant\":\"\xff\"}", Timestamp::MIN, None).unwrap_err().status, 400);
     }
 
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read_body(&bytes, Timestamp::MIN);
+            let _ = read_body(&bytes, Timestamp::MIN, None);
         }
 
         #[test]
         fn never_panics_on_json(json in crate::testing::arbitrary_json()) {
-            let _ = read_body(json.as_bytes(), Timestamp::MIN);
-            let _ = read_body(format!("[{json}]").as_bytes(), Timestamp::MIN);
+            let _ = read_body(json.as_bytes(), Timestamp::MIN, None);
+            let _ = read_body(format!("[{json}]").as_bytes(), Timestamp::MIN, None);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From HTTP to the query: what is accepted is in the topic and in the store, once, and is found again.
 
 use serde_json::{Value, json};
-use tidings_tests::{Launch, until};
+use tidings_tests::{Http, Launch, until};
 
 use crate::support::{ACTIVITIES, WRITER, activity, ids, stored_ids, until_stored};
 
@@ -249,4 +249,53 @@ fn metrics_tell_what_happened() {
     }
     assert_eq!(http.get("/healthz").status, 200);
     assert_eq!(http.get("/readyz").status, 200);
+}
+
+/// The first answer is forgotten with the process; the ids that follow from the key are not.
+#[test]
+fn a_key_that_is_sent_again_after_a_kill_doubles_nothing() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let start = || Launch::up_on(&address, data.path()).start();
+    let array = json!([{"tenant": "acme", "action": "a"}, {"tenant": "acme", "action": "b"}, {"tenant": "other", "action": "c"}]);
+    let lines = "{\"tenant\":\"acme\",\"action\":\"d\"}\n\n{\"tenant\":\"acme\",\"action\":\"e\"}\n";
+    let post = |http: &Http| {
+        let under = |kind, body: &[u8]| {
+            let headers = [("content-type", kind), ("idempotency-key", "\"8e03978e-40d5-43e8\"")];
+            let answer = http.request("POST", ACTIVITIES, &headers, body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            answer
+        };
+        let array = under("application/json", array.to_string().as_bytes()).json();
+        let results = array["results"].as_array().unwrap().clone();
+        let lines = under("application/x-ndjson", lines.as_bytes()).ndjson();
+        let answers = results.into_iter().chain(lines);
+        answers.map(|answer| (answer["id"].clone(), answer["via"].clone())).collect::<Vec<_>>()
+    };
+    let ids = |answers: &[(Value, Value)]| answers.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+
+    let platform = start();
+    let first = post(&platform.http());
+    assert_eq!(post(&platform.http()), first, "the second is answered as the first");
+    platform.kill_now();
+    // While the cluster is away the same goes into the store, and over the topic once more when it is back.
+    broker.kill_now();
+    let platform = start();
+    assert_eq!(ids(&post(&platform.http())), ids(&first));
+    platform.kill_now();
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    let platform = start();
+    let http = platform.http();
+    assert_eq!(ids(&post(&http)), ids(&first));
+    http.post(ACTIVITIES, &activity("acme", "the-last", 1)).expect(200);
+    until("all that was sent is stored", || {
+        let unpublished = http.metric("tidings_activity_unpublished")?;
+        (unpublished == 0.0 && stored_ids(&http, "acme").contains_key("the-last")).then_some(())
+    });
+    let stored = stored_ids(&http, "acme");
+    assert_eq!((stored.len(), stored.values().sum::<usize>()), (5, 5));
+    assert_eq!(stored_ids(&http, "other").len(), 1);
+    assert!(first.iter().all(|(_, via)| *via == json!("stream")), "{first:?}");
+    assert!(broker.kafka().read_all("activities").len() > 6, "it did come over the topic again");
 }

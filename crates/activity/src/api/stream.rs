@@ -3,7 +3,7 @@
 //! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
 //! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, however long the stream and
 //! however late its caller reads the results (they wait in a `result_queue`); each line that is not blank has one result line;
-//! a bad line costs no other.
+//! a bad line costs no other. With an `Idempotency-Key` each line is compared with what stood there the first time.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,6 +20,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
 use super::submit::{Accepted, unavailable};
+use crate::answers::{self, LineMark, LineState, StreamClaim};
+use crate::fallback::Via;
+use crate::idempotency::IdempotencyKey;
 use crate::limits::{
     MAX_ACTIVITY_BYTES, NDJSON_CHUNK_BYTES, NDJSON_CHUNK_LINES, NDJSON_CHUNKS_IN_FLIGHT, NDJSON_IDLE_TIMEOUT,
 };
@@ -35,30 +38,56 @@ struct Refused {
     error: Problem,
 }
 
+/// The key of a stream, and what is known of it.
+#[derive(Clone)]
+struct Keyed {
+    key: IdempotencyKey,
+    claim: Arc<StreamClaim>,
+}
+
+/// A line that is an activity.
+struct Right {
+    id: String,
+    /// How it was accepted before, if it was.
+    before: Option<Via>,
+    /// What it is remembered by.
+    mark: Option<LineMark>,
+}
+
 /// Lines read and not yet answered.
 #[derive(Default)]
 struct Chunk {
-    /// For each line its number and its id, or what is wrong with it.
-    lines: Vec<(u64, Result<String, Problem>)>,
-    /// The records of those that are right, in order.
+    keyed: Option<Keyed>,
+    /// For each line its number and what it is, or what is wrong with it.
+    lines: Vec<(u64, Result<Right, Problem>)>,
+    /// The records of those that are right and new, in order.
     records: Vec<Record>,
     bytes: usize,
 }
 
 struct Reader {
     api: Arc<Api>,
+    keyed: Option<Keyed>,
     body: Option<BodyDataStream>,
     lines: Lines,
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) async fn post(api: Arc<Api>, body: Body) -> Result<Response, Problem> {
+pub(super) async fn post(
+    api: Arc<Api>,
+    key: Option<IdempotencyKey>,
+    body: Body,
+) -> Result<Response, Problem> {
     let permit = Arc::clone(&api.streams)
         .try_acquire_owned()
         .map_err(|_| Problem::unavailable("as many streams are being read as may be at once", 1))?;
+    let keyed = match key {
+        Some(key) => Some(Keyed { claim: Arc::new(api.answers.begin_stream(&key)?), key }),
+        None => None,
+    };
     let lines = Lines::new(MAX_ACTIVITY_BYTES);
     let (writer, results) = result_queue(&api.results_folder);
-    let reader = Reader { api, body: Some(body.into_data_stream()), lines, _permit: permit };
+    let reader = Reader { api, keyed, body: Some(body.into_data_stream()), lines, _permit: permit };
     tokio::spawn(answer(reader, writer));
     let results =
         stream::unfold(results, async |mut results| results.next().await.map(|piece| (piece, results)));
@@ -91,7 +120,7 @@ async fn answer(reader: Reader, results: ResultWriter) {
 impl Reader {
     /// The next chunk: full, or what there is when the stream pauses or ends.
     async fn next_chunk(&mut self) -> Option<Chunk> {
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk { keyed: self.keyed.clone(), ..Chunk::default() };
         loop {
             while let Some(line) = self.lines.next_line() {
                 chunk.add(&self.api, line);
@@ -141,37 +170,64 @@ impl Chunk {
             None => Err(Problem::too_large("the line", MAX_ACTIVITY_BYTES)),
             Some(bytes) => {
                 self.bytes += bytes.len();
-                submission::read_line(bytes, Timestamp::now())
+                self.read(api, line.number, bytes)
             }
         };
-        let result = match read {
-            Ok(activity) => {
-                self.records.push(api.ingest.record(&activity));
-                Ok(activity.id.to_string())
+        let result = read.map_err(|mut problem| {
+            api.ingest.metrics().refused.inc();
+            for error in &mut problem.errors {
+                error.line = Some(line.number);
             }
-            Err(mut problem) => {
-                api.ingest.metrics().refused.inc();
-                for error in &mut problem.errors {
-                    error.line = Some(line.number);
-                }
-                Err(problem)
-            }
-        };
+            problem
+        });
         self.lines.push((line.number, result));
+    }
+
+    fn read(&mut self, api: &Api, number: u64, line: &Bytes) -> Result<Right, Problem> {
+        let key = self.keyed.as_ref().map(|keyed| &keyed.key);
+        let activity = submission::read_line(line, number, Timestamp::now(), key)?;
+        let mut mark = None;
+        let before = match &self.keyed {
+            None => None,
+            Some(keyed) => {
+                let line = *mark.insert(keyed.claim.mark(&activity.tenant, line));
+                match keyed.claim.state(number, line) {
+                    LineState::New => None,
+                    LineState::Repeated(via) => Some(via),
+                    LineState::Other => return Err(answers::reused("with another line in this place")),
+                }
+            }
+        };
+        if before.is_none() {
+            self.records.push(api.ingest.record(&activity));
+        }
+        Ok(Right { id: activity.id.to_string(), before, mark })
     }
 
     /// Sends the records and writes one result line for each line.
     async fn send(self, api: &Api) -> Bytes {
         let mut accepted = api.ingest.accept(&self.records).await.into_iter();
+        let key = self.keyed.as_ref().map(|keyed| &keyed.key);
         let mut answer = Vec::with_capacity(self.lines.len() * 80);
         for (line, result) in self.lines {
             let result = match result {
-                // There is one answer for each record.
-                Ok(id) => match accepted.next() {
-                    Some(Ok(via)) => Ok(Accepted { line: Some(line), id, via: via.as_str() }),
-                    Some(Err(error)) => Err(unavailable(&error)),
-                    None => Err(Problem::internal("the line has no answer")),
-                },
+                Ok(right) => {
+                    // There is one answer for each record.
+                    let via = match right.before {
+                        Some(via) => Some(Ok(via)),
+                        None => accepted.next(),
+                    };
+                    match via {
+                        Some(Ok(via)) => {
+                            if let (Some(keyed), Some(mark)) = (&self.keyed, right.mark) {
+                                keyed.claim.accepted(line, mark, via);
+                            }
+                            Ok(Accepted { line: Some(line), id: right.id, via: via.as_str() })
+                        }
+                        Some(Err(error)) => Err(unavailable(&error, key)),
+                        None => Err(Problem::internal("the line has no answer")),
+                    }
+                }
                 Err(problem) => Err(problem),
             };
             // Writing into memory cannot fail.

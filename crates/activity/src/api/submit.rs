@@ -2,7 +2,8 @@
 //!
 //! 200 `{"results": [{"id": …, "via": "stream"}]}` after the durable ack, `via` telling whose; 400 for what is not JSON,
 //! 413 over a limit, 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with
-//! `Retry-After` if neither the cluster nor the fallback takes it in time.
+//! `Retry-After` if neither the cluster nor the fallback takes it in time. With an `Idempotency-Key`: a repeated request is
+//! answered as the first was, 409 while that is under way, 422 for another body of the same tenant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use serde::Serialize;
 use tidings_http::{MediaType, Problem, read_body};
 
 use super::{Api, no_params, stream};
+use crate::answers::Begun;
+use crate::fallback::Via;
+use crate::idempotency::IdempotencyKey;
 use crate::ingest::NotAccepted;
 use crate::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, SMALL_BODY_BYTES};
 use crate::submission;
@@ -44,34 +48,62 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Response, Problem> {
     no_params(&uri)?;
+    let key = IdempotencyKey::of(&headers)?;
     match MediaType::of(&headers)? {
-        MediaType::Json => post_json(&api, &headers, body).await.map(IntoResponse::into_response),
-        MediaType::Ndjson => stream::post(api, body).await,
+        MediaType::Json => {
+            post_json(&api, &headers, key.as_ref(), body).await.map(IntoResponse::into_response)
+        }
+        MediaType::Ndjson => stream::post(api, key, body).await,
     }
 }
 
-async fn post_json(api: &Api, headers: &HeaderMap, body: Body) -> Result<Json<Results>, Problem> {
+async fn post_json(
+    api: &Api,
+    headers: &HeaderMap,
+    key: Option<&IdempotencyKey>,
+    body: Body,
+) -> Result<Json<Results>, Problem> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let held_bytes = declared.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
     // Held until the answer: the records which the body becomes are about as long as the body.
     let room = if held_bytes <= SMALL_BODY_BYTES { &api.small_bodies } else { &api.bodies };
     let _held = room.acquire_many(held_bytes.div_ceil(1024) as u32).await;
     let body = within(BODY_TIMEOUT, read_body(headers, body, MAX_BODY_BYTES)).await?;
-    let (ids, records) = read(api, &body)?;
+    let (ids, records, begun) = read(api, key, &body)?;
     drop(body);
-    let accepted = ids.into_iter().zip(api.ingest.accept(&records).await).map(|(id, result)| {
-        let via = result.map_err(|error| unavailable(&error))?.as_str();
-        Ok(Accepted { line: None, id, via })
-    });
-    Ok(Json(Results { results: accepted.collect::<Result<_, Problem>>()? }))
+    let claim = match begun {
+        Some(Begun::Repeated(via)) => return Ok(results(ids, &via)),
+        Some(Begun::First(claim)) => Some(claim),
+        None => None,
+    };
+    let accepted = api.ingest.accept(&records).await.into_iter();
+    let via: Vec<Via> =
+        accepted.collect::<Result<_, _>>().map_err(|error: NotAccepted| unavailable(&error, key))?;
+    if let Some(claim) = claim {
+        claim.accepted(via.iter().copied());
+    }
+    Ok(results(ids, &via))
 }
 
-fn read(api: &Api, body: &Bytes) -> Result<(Vec<String>, Vec<tidings::Record>), Problem> {
-    let activities = submission::read_body(body, Timestamp::now()).inspect_err(|problem| {
+/// The activities' ids and records, and with a key what is known of it.
+type Read = (Vec<String>, Vec<tidings::Record>, Option<Begun>);
+
+fn read(api: &Api, key: Option<&IdempotencyKey>, body: &Bytes) -> Result<Read, Problem> {
+    let activities = submission::read_body(body, Timestamp::now(), key).inspect_err(|problem| {
         api.ingest.metrics().refused.inc_by(problem.errors.len().max(1) as u64);
     })?;
-    let records = activities.iter().map(|activity| api.ingest.record(activity)).collect();
-    Ok((activities.into_iter().map(|activity| activity.id.to_string()).collect(), records))
+    let tenants = activities.iter().map(|activity| activity.tenant.as_str());
+    let begun = key.map(|key| api.answers.begin(key, tenants, body)).transpose()?;
+    let records = match begun {
+        Some(Begun::Repeated(_)) => Vec::new(),
+        _ => activities.iter().map(|activity| api.ingest.record(activity)).collect(),
+    };
+    Ok((activities.into_iter().map(|activity| activity.id.to_string()).collect(), records, begun))
+}
+
+fn results(ids: Vec<String>, via: &[Via]) -> Json<Results> {
+    let accepted = ids.into_iter().zip(via).map(|(id, via)| Accepted { line: None, id, via: via.as_str() });
+    Json(Results { results: accepted.collect() })
 }
 
 async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
@@ -82,11 +114,11 @@ async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Problem
 }
 
 /// The problem when nothing takes it.
-pub(super) fn unavailable(error: &NotAccepted) -> Problem {
-    let written = if error.may_be_written() {
-        "; it may be written all the same: send it again with the same id"
-    } else {
-        ""
+pub(super) fn unavailable(error: &NotAccepted, key: Option<&IdempotencyKey>) -> Problem {
+    let written = match (error.may_be_written(), key) {
+        (true, None) => "; it may be written all the same: send it again with the same id",
+        (true, Some(_)) => "; it may be written all the same: send it again with the same key",
+        (false, _) => "",
     };
     Problem::unavailable(format!("{error}{written}"), 1)
 }

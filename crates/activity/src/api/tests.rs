@@ -69,6 +69,19 @@ impl Served {
         (status, body)
     }
 
+    async fn post_under(&self, key: &str, kind: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let request = Request::post("/api/v1/activities")
+            .header(header::CONTENT_TYPE, kind)
+            .header("Idempotency-Key", key)
+            .body(body.into());
+        let response = self.router.clone().oneshot(request.unwrap()).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let values = serde_json::Deserializer::from_slice(&body).into_iter::<Value>();
+        let mut values: Vec<Value> = values.map(Result::unwrap).collect();
+        (status, if values.len() == 1 { values.remove(0) } else { values.into() })
+    }
+
     async fn post(&self, kind: &str, body: impl Into<Body>) -> (StatusCode, Value) {
         let request =
             Request::post("/api/v1/activities").header(header::CONTENT_TYPE, kind).body(body.into());
@@ -187,4 +200,86 @@ async fn lists_pages_and_finds_one() {
         assert_eq!(found, status, "{path}");
         assert_eq!(problem["status"], status, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_repeated_key_is_answered_as_the_first_and_stores_nothing_more() {
+    const JSON: &str = "application/json";
+    let served = Served::without_cluster();
+    let body =
+        r#"[{"tenant":"t","action":"a"},{"id":"own","tenant":"t","action":"b"},{"tenant":"u","action":"c"}]"#;
+    let (status, first) = served.post_under("k1", JSON, body).await;
+    assert_eq!(status, 200, "{first}");
+    let ids: Vec<_> = (0..3).map(|at| first["results"][at]["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((ids[1].as_str(), &ids[0][14..15], &ids[2][14..15]), ("own", "5", "5"));
+    // The store would refuse a second write; a repeated request needs none.
+    let down = served.store_down();
+    assert_eq!(served.post_under("\"k1\"", JSON, body).await, (StatusCode::OK, first.clone()));
+    drop(down);
+    for (key, body, expected) in [
+        ("k1", r#"{"tenant":"t","action":"a"}"#, 422),
+        ("k1", r#"{"tenant":"u","action":"a"}"#, 422),
+        ("k1", r#"{"tenant":"v","action":"a"}"#, 200),
+        ("k2", r#"{"tenant":"t","action":"a"}"#, 200),
+        ("k 3", r#"{"tenant":"t","action":"a"}"#, 400),
+        ("", r#"{"tenant":"t","action":"a"}"#, 400),
+    ] {
+        let (status, answer) = served.post_under(key, JSON, body).await;
+        assert_eq!(status, expected, "{key} {body}: {answer}");
+        if status == 422 {
+            assert_eq!(answer["type"], "urn:tidings:problem:idempotency-key-reused");
+        }
+    }
+    assert_eq!(served.store.count(None).unwrap(), 5);
+    // What was not accepted is not remembered, and may be sent again.
+    let down = served.store_down();
+    let body = r#"{"tenant":"t","action":"later"}"#;
+    assert_eq!(served.post_under("k4", JSON, body).await.0, 503);
+    drop(down);
+    assert_eq!(served.post_under("k4", JSON, body).await.0, 200);
+    assert_eq!(served.store.count(None).unwrap(), 6);
+}
+
+#[tokio::test]
+async fn a_repeated_stream_is_compared_line_by_line() {
+    const NDJSON: &str = "application/x-ndjson";
+    let served = Served::without_cluster();
+    let lines =
+        ["{\"tenant\":\"t\",\"action\":\"a\"}", "", "nonsense", "{\"tenant\":\"u\",\"action\":\"b\"}"];
+    let (status, first) = served.post_under("k", NDJSON, lines.join("\n")).await;
+    assert_eq!((status.as_u16(), first[1]["error"]["status"].as_u64()), (200, Some(400)), "{first}");
+    let down = served.store_down();
+    assert_eq!(served.post_under("k", NDJSON, lines.join("\n")).await.1, first);
+    drop(down);
+    let other = ["{\"tenant\":\"t\",\"action\":\"other\"}", "", "", lines[3], lines[0]];
+    let (_, again) = served.post_under("k", NDJSON, other.join("\n")).await;
+    assert_eq!(again[0]["error"]["type"], "urn:tidings:problem:idempotency-key-reused");
+    assert_eq!((&again[1], again[2]["line"].as_u64()), (&first[2], Some(5)));
+    assert_eq!(served.store.count(None).unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_key_is_taken_while_its_request_runs_and_free_when_its_caller_goes() {
+    let served = Served::without_cluster();
+    let running = |key: &str| {
+        let (sender, body) = tokio::sync::mpsc::channel::<Result<String, std::io::Error>>(1);
+        let body =
+            futures_util::stream::unfold(body, async |mut body| body.recv().await.map(|piece| (piece, body)));
+        let request = Request::post("/api/v1/activities")
+            .header(header::CONTENT_TYPE, "application/x-ndjson")
+            .header("Idempotency-Key", key)
+            .body(Body::from_stream(body));
+        (sender, served.router.clone().oneshot(request.unwrap()))
+    };
+    let (first_body, first) = running("k");
+    let first = first.await.unwrap();
+    assert_eq!(first.status(), 200);
+    let (_other_body, second) = running("k");
+    let second = second.await.unwrap();
+    assert_eq!(second.status(), 409);
+    assert_eq!(second.headers()[header::RETRY_AFTER], "1");
+    drop(first_body);
+    to_bytes(first.into_body(), 100).await.unwrap();
+    let (_third_body, third) = running("k");
+    assert_eq!(third.await.unwrap().status(), 200);
 }
