@@ -14,6 +14,6 @@ mod wait;
 pub use apache_kafka::ApacheKafka;
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
-pub use process::{Ended, Launch, Tidings};
+pub use process::{Ended, Launch, Tidings, binary};
 pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
 pub use wait::{LONG, until, until_within};

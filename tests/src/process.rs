@@ -282,7 +282,7 @@ impl Drop for Tidings {
 }
 
 /// The program under test: what `cargo xtask test` built, or what lies beside this test.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("XTASK_TIDINGS_BIN") {
         return PathBuf::from(path);
     }

@@ -34,5 +34,6 @@ pub use broker::{Broker, BrokerHandle, BrokerOptions, StartError};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
 pub use replay::ReplayLogError;
 pub use settings::{BrokerSettings, SettingError};
+pub use tidings_log::{Disk, RealDisk, UnsyncedDisk};
 pub use topics::open::OpenTopicsError;
 pub use topics::records::MetadataError;

@@ -6,8 +6,10 @@
 //! directory its names. Does not retry and does not interpret errors.
 
 mod real;
+mod unsynced;
 
 pub use real::RealDisk;
+pub use unsynced::UnsyncedDisk;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};

@@ -32,7 +32,7 @@ pub use data_dir::{
     Chores, CloseError, CreateError, DataDir, DeleteError, DeleteRecordsError, KeepReport, OpenError,
     UnrecoveredDataDir,
 };
-pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk};
+pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk, UnsyncedDisk};
 pub use health::StorageState;
 pub use partition_log::{
     AppendError, AppendOptions, Appended, FetchWaiter, Fetched, FileSlice, Origin, PartitionLog, ReadError,

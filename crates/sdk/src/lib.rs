@@ -3,14 +3,15 @@
 //! What is here: [`Cluster`] (how to reach it), [`Producer`] (success or failure as a value, never past a
 //! deadline), [`ResilientProducer`] (the same behind a circuit [`breaker`]), [`consumer`] (a runtime around a handler
 //! that commits only what is done), [`failure`] (the dead letter topic as an inbox that can be listed, redriven and
-//! discarded), [`admin`] (topics and groups) and [`reader`] (reading a topic without a group).
+//! discarded), [`admin`] (topics and groups) and [`reader`] (reading a topic without a group). With the feature
+//! `testing` there is `testing`, too: a real broker in the process of a test.
 //!
 //! **Invariant:** nothing here knows which broker is behind the address. **Invariant:** only
 //! [`Producer::send`], [`Producer::send_batch`] and the `async` functions beside them may be called from
 //! async code; everything else blocks its thread for at most the timeout it was given, so call it through
 //! `tokio::task::spawn_blocking`.
 //!
-//! What is not here: an HTTP API (the `tidings-console` crate) and the broker.
+//! What is not here: an HTTP API (the `tidings-console` crate) and, but for `testing`, the broker.
 
 mod cluster;
 mod drop_later;
@@ -25,9 +26,18 @@ pub mod failure;
 pub mod producer;
 pub mod reader;
 pub mod resilient;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use cluster::{Cluster, ClusterError};
 pub use error::KafkaFault;
 pub use producer::{Delivered, Producer, ProducerMetrics, ProducerOptions, SendError};
 pub use record::{HeaderIter, Headers, ReceivedRecord, Record, now_ms};
 pub use resilient::{ResilientOptions, ResilientProducer};
+
+/// The programs in the guides compile, and those that need no cluster of others run.
+#[cfg(all(doctest, feature = "testing"))]
+mod guides {
+    #[doc = include_str!("../../../docs/guides/testing.md")]
+    struct Testing;
+}

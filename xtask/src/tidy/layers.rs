@@ -1,7 +1,8 @@
 //! Who may import whom (ARCHITECTURE.md, "Layers"), compared with `cargo metadata`.
 //!
 //! Development and build dependencies count like any other: an engine crate has no edge to an application
-//! crate, not even for its tests. A crate that is not in the table is a finding, so the table stays whole.
+//! crate, not even for its tests. A crate that is not in the table is a finding, so the table stays whole. An edge may be
+//! allowed behind a feature only: then it is optional, and no part of the default build.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,10 +12,12 @@ use super::Finding;
 /// What a crate may import from this workspace.
 enum Allowed {
     Only(&'static [&'static str]),
+    /// Nothing by default, and one crate behind a feature: its name, then the crate's.
+    Behind(&'static str, &'static str),
     Anything,
 }
 
-use Allowed::{Anything, Only};
+use Allowed::{Anything, Behind, Only};
 
 /// A new edge needs an architecture decision record.
 const LAYERS: &[(&str, Allowed)] = &[
@@ -25,7 +28,7 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("tidings-coordinator", Only(&["tidings-model", "tidings-wire"])),
     ("tidings-broker", Only(&["tidings-coordinator", "tidings-log", "tidings-model", "tidings-wire"])),
     // The SDK and the services on it. They reach the engine over the wire only.
-    ("tidings", Only(&[])),
+    ("tidings", Behind("testing", "tidings-broker")),
     ("tidings-http", Only(&[])),
     ("tidings-activity", Only(&["tidings", "tidings-http"])),
     ("tidings-console", Only(&["tidings", "tidings-http"])),
@@ -50,9 +53,12 @@ pub fn check(metadata: &Value) -> Result<Vec<Finding>> {
         };
         for dependency in dependencies(package)?.iter().filter(|d| is_ours(d)) {
             let imported = text(dependency, "name")?;
-            if let Only(list) = allowed
-                && !list.contains(&imported)
-            {
+            let is_allowed = match allowed {
+                Only(list) => list.contains(&imported),
+                Behind(feature, name) => imported == *name && is_behind(package, dependency, feature),
+                Anything => true,
+            };
+            if !is_allowed {
                 findings.push(Finding::new(
                     name,
                     format!("may not depend on {imported} (see ARCHITECTURE.md, Layers)"),
@@ -61,6 +67,22 @@ pub fn check(metadata: &Value) -> Result<Vec<Finding>> {
         }
     }
     Ok(findings)
+}
+
+/// Whether only this feature brings a dependency in, and nobody gets the feature unasked.
+fn is_behind(package: &Value, dependency: &Value, feature: &str) -> bool {
+    let brings = format!("dep:{}", dependency["name"].as_str().unwrap_or_default());
+    let names = |list: &Value, name: &str| list.as_array().is_some_and(|list| list.iter().any(|n| n == name));
+    let features = package["features"].as_object();
+    let bringing: Vec<_> = features
+        .into_iter()
+        .flatten()
+        .filter(|(_, list)| names(list, &brings))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    dependency["optional"] == true
+        && bringing == [feature]
+        && !names(&package["features"]["default"], feature)
 }
 
 /// The packages of the workspace, as `cargo metadata --no-deps` lists them.
@@ -104,6 +126,23 @@ mod tests {
     fn an_edge_for_tests_only_counts_too() {
         let edge = json!({"name": "tidings", "path": "s", "kind": "dev"});
         assert_eq!(findings("tidings-broker", edge).len(), 1);
+    }
+
+    #[test]
+    fn the_sdk_reaches_the_engine_behind_a_feature_only() {
+        let check = |optional: bool, default: Value| {
+            let edge = json!({"name": "tidings-broker", "path": "b", "optional": optional});
+            let features = json!({"default": default, "testing": ["dep:tidings-broker"]});
+            let package = json!({"name": "tidings", "dependencies": [edge], "features": features});
+            super::check(&json!({"packages": [package]})).unwrap().len()
+        };
+        assert_eq!(check(true, json!([])), 0);
+        assert_eq!(check(true, json!(["testing"])), 1);
+        assert_eq!(check(false, json!([])), 1);
+        assert_eq!(
+            findings("tidings", json!({"name": "tidings-log", "path": "l", "optional": true})).len(),
+            1
+        );
     }
 
     #[test]
