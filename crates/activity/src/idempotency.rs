@@ -1,9 +1,9 @@
 //! The header `Idempotency-Key`, and the ids that follow from it.
 //!
 //! A caller that does not know whether its request was taken sends it again under the same key. Owns what a key may be
-//! and how ids of activities without one are derived from it. Invariant: the same key, place in the body and tenant
+//! and how ids of activities without one are derived from it. Invariant: the same key, bytes, place in the body and tenant
 //! give the same id, in every run of every version of this program, so that the store knows a repeated activity whatever
-//! else was forgotten. What was answered to a key is `answers`'.
+//! else was forgotten; other bytes give another one. What was answered to a key is `answers`'.
 //!
 //! The header is that of draft-ietf-httpapi-idempotency-key-header, a string of a structured field (`"…"`); the same
 //! characters without quotes are taken, too, and are the same key.
@@ -64,27 +64,42 @@ impl IdempotencyKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// The id of the activity of `tenant` at `place`: a UUIDv5.
-    pub fn id(&self, tenant: &str, place: Place) -> String {
+/// What the activities of one body, or of one line of a stream, are called that bring no id.
+#[derive(Debug, Clone, Copy)]
+pub enum NewIds {
+    /// Without a key: by UUIDv7.
+    Fresh,
+    /// By what follows from this, a UUIDv5 over key and content.
+    Following(Uuid),
+}
+
+impl NewIds {
+    /// Those of `content` under `key`.
+    ///
+    /// The content counts: under a key that was used for something else, and was forgotten since, new activities are new
+    /// ones; with the ids of the old ones they would be lost without a word.
+    pub fn of(key: Option<&IdempotencyKey>, content: &[u8]) -> Self {
+        let Some(key) = key else { return Self::Fresh };
+        // No key has a zero in it.
+        let name = [key.0.as_bytes(), &[0], content].concat();
+        Self::Following(Uuid::new_v5(&NAMESPACE, &name))
+    }
+
+    /// The id of the activity of `tenant` at `place`.
+    pub fn id(self, tenant: &str, place: Place) -> String {
+        let Self::Following(content) = self else { return Uuid::now_v7().to_string() };
         let (form, number) = match place {
             Place::Element(index) => (b'e', index as u64),
             Place::Line(number) => (b'l', number),
         };
-        let mut name = Vec::with_capacity(1 + 8 + 8 + tenant.len() + self.0.len());
+        let mut name = Vec::with_capacity(1 + 8 + tenant.len());
         name.push(form);
         name.extend_from_slice(&number.to_be_bytes());
-        // The length keeps tenant and key apart.
-        name.extend_from_slice(&(tenant.len() as u64).to_be_bytes());
         name.extend_from_slice(tenant.as_bytes());
-        name.extend_from_slice(self.0.as_bytes());
-        Uuid::new_v5(&NAMESPACE, &name).to_string()
+        Uuid::new_v5(&content, &name).to_string()
     }
-}
-
-/// The id of an activity that brings none.
-pub fn new_id(key: Option<&IdempotencyKey>, tenant: &str, place: Place) -> String {
-    key.map_or_else(|| Uuid::now_v7().to_string(), |key| key.id(tenant, place))
 }
 
 #[cfg(test)]
@@ -127,18 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_the_same_for_ever_and_differ_by_key_place_and_tenant() {
-        let key = |text: &str| IdempotencyKey(text.into());
+    fn ids_are_the_same_for_ever_and_differ_by_key_content_place_and_tenant() {
+        let id = |key: &str, content: &str, tenant: &str, place| {
+            NewIds::of(Some(&IdempotencyKey(key.into())), content.as_bytes()).id(tenant, place)
+        };
         // Written down: a change would double what is sent again across an update.
-        assert_eq!(key("k").id("t", Place::Element(0)), "33475fe7-949a-51df-bb6d-8cfc5823f880");
-        assert_eq!(key("k").id("t", Place::Line(1)), "a34d2e70-df59-51a3-be7e-63bef37ccda1");
+        assert_eq!(id("k", "c", "t", Place::Element(0)), "7c31fdb9-c18a-5e72-bb30-0f1ddcf36448");
+        assert_eq!(id("k", "c", "t", Place::Line(1)), "a4254c41-49fb-543d-9405-e7fc2c252bfe");
         let mut ids = vec![
-            key("k").id("t", Place::Element(0)),
-            key("k").id("t", Place::Element(1)),
-            key("k").id("t", Place::Line(0)),
-            key("k").id("tk", Place::Element(0)),
-            key("kt").id("t", Place::Element(0)),
-            key("").id("tk", Place::Element(0)),
+            id("k", "c", "t", Place::Element(0)),
+            id("k", "c", "t", Place::Element(1)),
+            id("k", "c", "t", Place::Line(0)),
+            id("k", "c", "tk", Place::Element(0)),
+            id("k", "d", "t", Place::Element(0)),
+            id("kc", "", "t", Place::Element(0)),
+            NewIds::Fresh.id("t", Place::Element(0)),
+            NewIds::Fresh.id("t", Place::Element(0)),
         ];
         let count = ids.len();
         ids.sort();

@@ -8,21 +8,22 @@ use tidings_http::{FieldError, Problem};
 
 use crate::activity::{Activity, Draft};
 use crate::diagnose;
-use crate::idempotency::{IdempotencyKey, Place, new_id};
+use crate::idempotency::{IdempotencyKey, NewIds, Place};
 use crate::limits::{MAX_ACTIVITY_BYTES, MAX_ARRAY_ACTIVITIES};
 use crate::rules::Origin;
 use crate::timestamp::Timestamp;
 
 /// The activities of a JSON body: of one object or of an array of them. Those that bring no id get one that follows from
-/// `key`, or without one a UUIDv7.
+/// `key` and the body, or without a key a UUIDv7.
 pub fn read_body<'a>(
     body: &'a [u8],
     received_at: Timestamp,
     key: Option<&IdempotencyKey>,
 ) -> Result<Vec<Activity<'a>>, Problem> {
+    let ids = NewIds::of(key, body);
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => read_array(body, received_at, key),
-        Some(b'{') => read_object(body, received_at, key, Place::Element(0)).map(|activity| vec![activity]),
+        Some(b'[') => read_array(body, received_at, ids),
+        Some(b'{') => read_object(body, received_at, ids, Place::Element(0)).map(|activity| vec![activity]),
         Some(_) => {
             // Something that is no JSON at all is told so; other JSON is well formed and of the wrong kind.
             let value: &RawValue = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
@@ -41,25 +42,21 @@ pub fn read_line<'a>(
     received_at: Timestamp,
     key: Option<&IdempotencyKey>,
 ) -> Result<Activity<'a>, Problem> {
-    read_object(line, received_at, key, Place::Line(number))
+    read_object(line, received_at, NewIds::of(key, line), Place::Line(number))
 }
 
 fn read_object<'a>(
     object: &'a [u8],
     received_at: Timestamp,
-    key: Option<&IdempotencyKey>,
+    ids: NewIds,
     place: Place,
 ) -> Result<Activity<'a>, Problem> {
     // The whole value first: what is not JSON is 400, whatever its fields.
     let object: &RawValue = serde_json::from_slice(object).map_err(|error| malformed(&error))?;
-    read_one(object, received_at, key, place).map_err(Problem::unprocessable)
+    read_one(object, received_at, ids, place).map_err(Problem::unprocessable)
 }
 
-fn read_array<'a>(
-    body: &'a [u8],
-    received_at: Timestamp,
-    key: Option<&IdempotencyKey>,
-) -> Result<Vec<Activity<'a>>, Problem> {
+fn read_array<'a>(body: &'a [u8], received_at: Timestamp, ids: NewIds) -> Result<Vec<Activity<'a>>, Problem> {
     let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     if elements.len() > MAX_ARRAY_ACTIVITIES {
         let mut problem = Problem::too_large("the array", MAX_ARRAY_ACTIVITIES);
@@ -72,7 +69,7 @@ fn read_array<'a>(
     let mut activities = Vec::with_capacity(elements.len());
     let mut errors = Vec::new();
     for (index, element) in elements.into_iter().enumerate() {
-        match read_one(element, received_at, key, Place::Element(index)) {
+        match read_one(element, received_at, ids, Place::Element(index)) {
             Ok(activity) => activities.push(activity),
             Err(found) => errors.extend(found.into_iter().map(|error| error.at_index(index))),
         }
@@ -83,7 +80,7 @@ fn read_array<'a>(
 fn read_one<'a>(
     json: &'a RawValue,
     received_at: Timestamp,
-    key: Option<&IdempotencyKey>,
+    ids: NewIds,
     place: Place,
 ) -> Result<Activity<'a>, Vec<FieldError>> {
     let json = json.get();
@@ -95,7 +92,7 @@ fn read_one<'a>(
     let mut draft: Draft<'_> = serde_json::from_str(json).map_err(|error| diagnose::refused(json, &error))?;
     draft.check(Origin::Caller)?;
     if draft.id.is_none() {
-        draft.id = Some(new_id(key, &draft.tenant, place).into());
+        draft.id = Some(ids.id(&draft.tenant, place).into());
     }
     Ok(draft.complete(received_at, String::new))
 }
