@@ -116,6 +116,26 @@ pub static ACTIVITY_CPU: Figure =
     cost("activity_cpu", "activities: CPU of the platform per event", "us", &[]);
 pub static ACTIVITY_PEAK: Figure = cost("activity_peak", "activities: peak memory", "MB", &[Value(128.0)]);
 
+pub static SINGLE_ACTIVITIES: Figure =
+    rate("single_activities", "single activities posted, 64 connections", "events/s", &[Value(5_000.0)]);
+pub static SINGLE_ACTIVITY_P99: Figure =
+    cost("single_activity_p99", "the same, acknowledgement p99", "ms", &[]);
+pub static SINGLE_ACTIVITY_CPU: Figure =
+    cost("single_activity_cpu", "the same, CPU of the platform per event", "us", &[]);
+pub static PACED_ACTIVITY_P50: Figure =
+    cost("paced_activity_p50", "single activities at 1,000/s, p50", "ms", &[]);
+pub static PACED_ACTIVITY_P99: Figure =
+    cost("paced_activity_p99", "single activities at 1,000/s, p99", "ms", &[Value(10.0)]);
+pub static TRICKLE_CPU: Figure =
+    cost("trickle_cpu", "3,000 activities a minute: CPU of the platform", "% of a core", &[Value(3.0)]);
+pub static TRICKLE_PEAK: Figure =
+    cost("trickle_peak", "3,000 activities a minute: peak memory", "MB", &[Value(48.0)]);
+pub static STORED_QUERY_P50: Figure =
+    cost("stored_query_p50", "a page of a tenant, of all that is stored, p50", "ms", &[]);
+pub static STORED_QUERY_P99: Figure =
+    cost("stored_query_p99", "a page of a tenant, of all that is stored, p99", "ms", &[Value(50.0)]);
+pub static STORED_BYTES: Figure = cost("stored_bytes", "a stored activity on the disk", "bytes", &[]);
+
 impl PartialEq for Figure {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id

@@ -28,6 +28,10 @@ pub struct Sizes {
     pub requests_each: usize,
     /// Activities in one round.
     pub activities: usize,
+    /// Activities in one round that are posted one by one.
+    pub single_activities: usize,
+    /// Activities in the store that is asked.
+    pub stored_activities: usize,
 }
 
 impl Sizes {
@@ -41,6 +45,8 @@ impl Sizes {
         idle_connections: 1000,
         requests_each: 500,
         activities: 200_000,
+        single_activities: 64_000,
+        stored_activities: 10_000_000,
     };
 
     /// To see in a few minutes whether something changed a lot.
@@ -53,6 +59,8 @@ impl Sizes {
         idle_connections: 300,
         requests_each: 100,
         activities: 50_000,
+        single_activities: 12_800,
+        stored_activities: 500_000,
     };
 }
 

@@ -20,7 +20,7 @@ pub struct Platform {
     pub kafka: String,
     /// Address of the HTTP listener.
     pub http: String,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Platform {
@@ -35,7 +35,7 @@ impl Platform {
         command.arg("up").arg("--data-dir").arg(directory.path().join("data"));
         command.arg("--kafka").arg(&kafka).arg("--http").arg(&http).arg("--ready-file").arg(&ready_file);
         let process = Process::spawn(command, directory.path().join("server.log"))?;
-        Ok(Self { process, ready_file, kafka, http, _directory: directory })
+        Ok(Self { process, ready_file, kafka, http, directory })
     }
 
     /// Starts it, waits for its ready file and answers how long that took.
@@ -57,6 +57,11 @@ impl Platform {
     /// When the process was started.
     pub fn started(&self) -> Instant {
         self.process.started()
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// The process, to read what it uses.

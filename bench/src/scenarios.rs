@@ -12,7 +12,9 @@ mod memory;
 mod partitions;
 mod platform;
 mod produce;
+mod single_activities;
 mod start;
+mod stored_activities;
 
 use crate::figures::Figure;
 use crate::lab::{Contestant, Lab};
@@ -49,6 +51,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(memory::Memory),
         Box::new(platform::Platform),
         Box::new(activities::Activities),
+        Box::new(single_activities::SingleActivities),
         Box::new(produce::Produce::one_kib()),
         Box::new(produce::Produce::hundred_bytes()),
         Box::new(consume::Consume),
@@ -56,6 +59,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(latency::Latency),
         Box::new(partitions::Partitions),
         Box::new(connections::Connections),
+        Box::new(stored_activities::StoredActivities::default()),
     ]
 }
 

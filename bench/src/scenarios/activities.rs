@@ -62,6 +62,18 @@ impl Scenario for Activities {
     }
 }
 
+/// Stores about `count` activities.
+pub(super) fn fill(platform: &Platform, count: usize) -> Result<()> {
+    let batches_each = count / BATCH / CONNECTIONS;
+    post_all(&platform.http, batches_each)?;
+    wait_stored(platform, (batches_each * BATCH * CONNECTIONS) as f64)
+}
+
+/// The tenant of an activity by its number.
+pub(super) fn tenant(number: usize) -> &'static str {
+    ["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E"][number % 8]
+}
+
 fn post_all(http: &str, batches_each: usize) -> Result<Vec<f64>> {
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..CONNECTIONS)
@@ -99,7 +111,7 @@ fn write_batch(body: &mut String, worker: usize, batch: usize) {
     body.push('[');
     for n in 0..BATCH {
         let (minute, second) = (batch / 60 % 60, batch % 60);
-        let tenant = ["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E"][(worker + n) % 8];
+        let tenant = tenant(worker + n);
         let flight = batch * BATCH + n;
         write!(
             body,

@@ -1,0 +1,91 @@
+//! Questions to a store with very many activities.
+//!
+//! The store is filled once, over HTTP like any other, and stays up for all rounds, which only ask: a page of a random
+//! tenant, the newest one or from a random moment on.
+
+use super::activities::{fill, tenant};
+use super::{Measured, Scenario};
+use crate::figures::{STORED_BYTES, STORED_QUERY_P50, STORED_QUERY_P99};
+use crate::http_client::HttpClient;
+use crate::lab::{Contestant, Lab};
+use crate::peers::Peer;
+use crate::platform::Platform;
+use anyhow::{Context, Result, ensure};
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Instant;
+
+/// Questions in one round.
+const QUESTIONS: usize = 2_000;
+
+/// Pages of a full store.
+#[derive(Default)]
+pub struct StoredActivities {
+    filled: RefCell<Option<Platform>>,
+}
+
+impl Scenario for StoredActivities {
+    fn name(&self) -> &'static str {
+        "stored-activities"
+    }
+
+    fn warms_up(&self) -> bool {
+        false
+    }
+
+    fn suits(&self, peer: &dyn Peer) -> bool {
+        peer.platform().is_some()
+    }
+
+    fn measure(&self, lab: &Lab, contestant: &mut Contestant) -> Result<Measured> {
+        let binary = contestant.peer.platform().context("only Tidings is a platform")?;
+        let mut filled = self.filled.borrow_mut();
+        if filled.is_none() {
+            let (platform, _) = Platform::start(binary, &lab.work_dir)?;
+            fill(&platform, lab.sizes.stored_activities)?;
+            *filled = Some(platform);
+        }
+        let platform = filled.as_ref().expect("it was filled above");
+        lab.settle();
+        let latencies_ms = ask(&platform.http)?;
+        let bytes = store_bytes(&platform.data_dir())?;
+        Ok(vec![
+            (&STORED_QUERY_P50, latencies_ms[QUESTIONS / 2]),
+            (&STORED_QUERY_P99, latencies_ms[QUESTIONS * 99 / 100]),
+            (&STORED_BYTES, bytes as f64 / lab.sizes.stored_activities as f64),
+        ])
+    }
+}
+
+/// The latencies in milliseconds, in ascending order.
+fn ask(http: &str) -> Result<Vec<f64>> {
+    let mut client = HttpClient::connect(http)?;
+    let mut latencies_ms = Vec::with_capacity(QUESTIONS);
+    for nth in 0..QUESTIONS {
+        // A multiplier without a pattern visits all minutes and seconds.
+        let moment = nth * 2_654_435_761 % 3_600;
+        let to = format!("&to=2013-01-01T10:{:02}:{:02}Z", moment / 60, moment % 60);
+        let to = if nth % 2 == 0 { "" } else { &to };
+        let path = format!("/api/v1/activities?tenant={}{to}", tenant(nth));
+        let begun = Instant::now();
+        let answer = client.get(&path)?;
+        latencies_ms.push(begun.elapsed().as_secs_f64() * 1e3);
+        let text = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status == 200, "{path}: expected 200, found {}: {text}", answer.status);
+    }
+    latencies_ms.sort_by(f64::total_cmp);
+    Ok(latencies_ms)
+}
+
+/// What the database takes up, its log included.
+fn store_bytes(data_dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(data_dir).with_context(|| format!("list {}", data_dir.display()))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("activities.") {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    ensure!(bytes > 0, "expected the store in {}, found none", data_dir.display());
+    Ok(bytes)
+}
