@@ -164,6 +164,23 @@ impl Activity<'_> {
     }
 }
 
+impl Activity<'_> {
+    /// About how many bytes of text it holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let entity = |entity: &Entity<'_>| {
+            let text = |text: &Option<Text<'_>>| text.as_ref().map_or(0, |text| text.len());
+            entity.id.len() + text(&entity.kind) + text(&entity.name)
+        };
+        size_of::<Self>()
+            + self.id.len()
+            + self.tenant.len()
+            + self.action.len()
+            + self.actor.as_ref().map_or(0, entity)
+            + self.targets.iter().map(|target| size_of::<Entity<'_>>() + entity(target)).sum::<usize>()
+            + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+    }
+}
+
 impl Entity<'_> {
     /// The same entity, owning its bytes.
     pub fn into_owned(self) -> Entity<'static> {

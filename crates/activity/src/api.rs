@@ -17,9 +17,16 @@ use tokio::sync::Semaphore;
 
 use crate::answers::Answers;
 use crate::ingest::Ingest;
-use crate::limits::{MAX_BODIES_BYTES, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES};
+use crate::limits::{
+    LIVE_CATCH_UPS, MAX_BODIES_BYTES, MAX_EXPORTS, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES,
+};
+use crate::live::Live;
 use crate::store::Store;
 
+mod export;
+mod filter;
+mod live;
+mod outflow;
 mod search;
 mod stream;
 mod submit;
@@ -44,12 +51,15 @@ pub(crate) struct Api {
     small_bodies: Semaphore,
     streams: Arc<Semaphore>,
     queries: Semaphore,
+    exports: Arc<Semaphore>,
+    live: Live,
+    catch_ups: Semaphore,
     /// Where results wait for callers that do not read them yet.
     results_folder: PathBuf,
 }
 
 /// The routes. Whoever serves them puts the Host and Origin guard in front.
-pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, results_folder: PathBuf) -> Router {
+pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, live: Live, results_folder: PathBuf) -> Router {
     let api = Arc::new(Api {
         ingest,
         store,
@@ -58,10 +68,15 @@ pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, results_folder: Path
         small_bodies: Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Semaphore::new(MAX_QUERIES),
+        exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
+        live,
+        catch_ups: Semaphore::new(LIVE_CATCH_UPS),
         results_folder,
     });
     Router::new()
         .route("/api/v1/activities", get(search::list).post(submit::post).fallback(method_not_allowed))
+        .route("/api/v1/activities/export", get(export::export).fallback(method_not_allowed))
+        .route("/api/v1/activities/live", get(live::live).fallback(method_not_allowed))
         .route("/api/v1/activities/{id}", get(search::one).fallback(method_not_allowed))
         .with_state(api)
 }

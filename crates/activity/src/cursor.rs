@@ -1,7 +1,8 @@
-//! Cursors: a place in a query's results as text that a client keeps and brings back.
+//! Cursors: a place in a query's results, or in the order of arrival, as text that a client keeps and brings back.
 //!
 //! ```text
 //! base64url( version: u8 = 1 | occurred_at: i64 BE, microseconds | id: UTF-8 … | tag: 8 bytes )
+//! base64url( version: u8 = 2 | arrival: i64 BE | tag: 8 bytes )
 //! ```
 //!
 //! The tag is SipHash-2-4 under a key that the store keeps, over the rest and the filter. Invariant: a cursor that was
@@ -14,9 +15,11 @@ use siphasher::sip::SipHasher24;
 
 use crate::limits::MAX_ID_CHARS;
 use crate::query::{Filter, Position};
+use crate::store::Arrival;
 use crate::timestamp::Timestamp;
 
 const VERSION: u8 = 1;
+const ARRIVAL_VERSION: u8 = 2;
 const TAG_BYTES: usize = 8;
 const FIXED_BYTES: usize = 1 + 8 + TAG_BYTES;
 /// The longest cursor there is: an id of four-byte characters.
@@ -32,6 +35,11 @@ pub struct CursorKey([u8; 16]);
     "is not a cursor of this query: take next_cursor from an answer, and keep the other parameters the same"
 )]
 pub struct CursorError;
+
+/// Why a text is no token of a live tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a token of this live tail: take the id of an event, and keep the other parameters the same")]
+pub struct TokenError;
 
 impl CursorKey {
     /// A key from random bytes.
@@ -66,6 +74,30 @@ impl CursorKey {
         let occurred_at = Timestamp::from_micros(i64::from_be_bytes(*micros)).ok_or(CursorError)?;
         let id = std::str::from_utf8(id).map_err(|_| CursorError)?.to_owned();
         Ok(Position { occurred_at, id })
+    }
+
+    /// The token that stands for `arrival` in the live tail of `filter`.
+    pub fn encode_arrival(&self, filter: &Filter, arrival: Arrival) -> String {
+        let mut bytes = Vec::with_capacity(FIXED_BYTES);
+        bytes.push(ARRIVAL_VERSION);
+        bytes.extend_from_slice(&arrival.0.to_be_bytes());
+        let tag = self.tag(&bytes, filter);
+        bytes.extend_from_slice(&tag);
+        to_base64url(&bytes)
+    }
+
+    /// The arrival that `token` stands for.
+    pub fn decode_arrival(&self, filter: &Filter, token: &str) -> Result<Arrival, TokenError> {
+        if token.len() > MAX_CURSOR_CHARS {
+            return Err(TokenError);
+        }
+        let bytes = from_base64url(token).ok_or(TokenError)?;
+        let (rest, tag) = bytes.split_last_chunk::<TAG_BYTES>().ok_or(TokenError)?;
+        let [ARRIVAL_VERSION, arrival @ ..] = rest else { return Err(TokenError) };
+        if self.tag(rest, filter) != *tag {
+            return Err(TokenError);
+        }
+        arrival.try_into().map(|arrival| Arrival(i64::from_be_bytes(arrival))).map_err(|_| TokenError)
     }
 
     fn tag(&self, bytes: &[u8], filter: &Filter) -> [u8; TAG_BYTES] {
@@ -163,6 +195,27 @@ mod tests {
         for bad in ["", "=", "AAAA", "é", "A A", &"A".repeat(100_000)] {
             assert!(key().decode(&filter, bad).is_err(), "{bad:.20}");
         }
+    }
+
+    #[test]
+    fn tokens_of_the_live_tail_are_no_cursors_and_cannot_be_made_up() {
+        let filter = Filter::of_tenant("UA");
+        for arrival in [Arrival(0), Arrival(4711), Arrival(i64::MAX)] {
+            let token = key().encode_arrival(&filter, arrival);
+            assert_eq!(key().decode_arrival(&filter, &token), Ok(arrival));
+            assert_eq!(key().decode_arrival(&Filter::of_tenant("AA"), &token), Err(TokenError));
+            assert_eq!(key().decode(&filter, &token), Err(CursorError));
+            for at in 0..token.len() {
+                let mut other = token.clone().into_bytes();
+                other[at] = if other[at] == b'A' { b'B' } else { b'A' };
+                let other = String::from_utf8(other).unwrap();
+                assert_eq!(key().decode_arrival(&filter, &other), Err(TokenError), "{other}");
+                assert_eq!(key().decode_arrival(&filter, &token[..at]), Err(TokenError));
+            }
+        }
+        let cursor = key().encode(&filter, &position(""));
+        assert_eq!(key().decode_arrival(&filter, &cursor), Err(TokenError));
+        assert_eq!(key().decode_arrival(&filter, &"A".repeat(1 << 20)), Err(TokenError));
     }
 
     proptest! {

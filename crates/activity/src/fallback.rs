@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::activity::Activity;
 use crate::cloud_event;
 use crate::limits::{FALLBACK_BATCH_EVENTS, FALLBACK_TIMEOUT, FALLBACK_WAITING};
+use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
 use crate::publisher::Wake;
 use crate::spool::Spool;
@@ -79,6 +80,8 @@ pub struct Keeper {
     pub spool: Option<Spool>,
     /// Told of what was kept.
     pub wake: Arc<Wake>,
+    /// Told of what was stored.
+    pub stored: StoredBell,
     /// Where to count.
     pub metrics: ActivityMetrics,
 }
@@ -134,6 +137,7 @@ impl Keeper {
         let activities = read(events.iter().copied());
         match self.store.insert_unpublished(&activities) {
             Ok(_) => {
+                self.stored.ring();
                 self.metrics.fallback.inc_by(count);
                 self.wake.ring();
                 return Ok(Via::Fallback);
@@ -208,7 +212,7 @@ mod tests {
         fn start(&self, spool: Option<Spool>) -> Fallback {
             let store = Arc::clone(&self.store) as Arc<dyn Store>;
             let (wake, metrics) = (Arc::clone(&self.wake), self.metrics.clone());
-            Fallback::start(Keeper { store, spool, wake, metrics }).unwrap()
+            Fallback::start(Keeper { store, spool, wake, stored: StoredBell::default(), metrics }).unwrap()
         }
 
         /// Another connection holds the only place for a writer.

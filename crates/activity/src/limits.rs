@@ -85,6 +85,28 @@ pub const SEARCH_TIME: Duration = Duration::from_millis(500);
 /// The most questions that are answered at once; more wait their turn.
 pub const MAX_QUERIES: usize = 4;
 
+/// The activities that an export reads and sends at once.
+pub const EXPORT_PAGE_ITEMS: usize = 200;
+/// The most exports that are under way at once; more are told to come back.
+pub const MAX_EXPORTS: usize = 4;
+/// How long the reader of an export or of the live tail may take nothing before it is given up.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most readers of the live tail; more are told to come back.
+pub const MAX_LISTENERS: usize = 256;
+/// The activities that are read at once for the live tail.
+pub const LIVE_PAGE_ITEMS: usize = 200;
+/// About the most bytes of activities that are handed to the readers of the live tail together.
+pub const LIVE_BATCH_BYTES: usize = 256 * 1024;
+/// The batches that are kept for slow readers; whoever is slower reads the store.
+pub const LIVE_BATCHES: usize = 16;
+/// How many slow readers read the store at once; more wait their turn.
+pub const LIVE_CATCH_UPS: usize = 1;
+/// How often the live tail looks for what another instance has stored.
+pub const LIVE_POLL: Duration = Duration::from_secs(1);
+/// After how much silence a reader of the live tail gets a sign of life.
+pub const LIVE_HEARTBEAT: Duration = Duration::from_secs(15);
+
 /// The most records the writer stores in one transaction.
 pub const WRITER_BATCH_RECORDS: usize = 4000;
 /// The most bytes of records in one transaction, which are held in memory.

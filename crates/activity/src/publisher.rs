@@ -17,6 +17,7 @@ use crate::api::Topics;
 use crate::fallback;
 use crate::ingest;
 use crate::limits::PUBLISH_BATCH;
+use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
 use crate::spool::{Frame, Spool};
 use crate::store::{Arrival, Store};
@@ -86,6 +87,8 @@ pub struct Publisher {
     pub spool: Option<Spool>,
     /// Wakes and ends it.
     pub wake: Arc<Wake>,
+    /// Told of what moved from the spool into the store.
+    pub stored: StoredBell,
     /// Where to count.
     pub metrics: ActivityMetrics,
 }
@@ -165,6 +168,9 @@ impl Run {
         let Publisher { store, producer, topic, .. } = &self.publisher;
         let activities = fallback::read(frame.events.iter().map(Vec::as_slice));
         let mut moved = store.insert_unpublished(&activities).is_ok();
+        if moved {
+            self.publisher.stored.ring();
+        }
         if !moved && self.publisher.topics_ready() {
             let records: Vec<Record> =
                 activities.iter().map(|activity| ingest::record(topic, activity)).collect();

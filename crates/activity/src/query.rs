@@ -8,7 +8,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use crate::activity::Activity;
+use crate::activity::{Activity, Context, Entity};
+use crate::text::Text;
 use crate::timestamp::Timestamp;
 
 /// What to look for. All filters must match.
@@ -120,6 +121,38 @@ impl Filter {
     }
 }
 
+/// A filter, ready to be compared with many activities, as the live tail does. The store's answers agree with it.
+pub struct Matcher {
+    filter: Filter,
+    needle: Option<Needle>,
+}
+
+impl Matcher {
+    /// Prepares `filter`.
+    pub fn new(filter: Filter) -> Self {
+        Self { needle: filter.text.as_deref().map(Needle::new), filter }
+    }
+
+    /// The filter.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Whether `activity` is one of those that the filter asks for.
+    pub fn matches(&self, activity: &Activity<'_>) -> bool {
+        let Filter { tenant, actor, action, target, from, to, text: _ } = &self.filter;
+        let is_actor = |id: &String| activity.actor.as_ref().is_some_and(|actor| actor.id == id.as_str());
+        let is_target = |id: &String| activity.targets.iter().any(|target| target.id == id.as_str());
+        activity.tenant == tenant.as_str()
+            && actor.as_ref().is_none_or(is_actor)
+            && action.as_ref().is_none_or(|action| action.matches(&activity.action))
+            && target.as_ref().is_none_or(is_target)
+            && from.is_none_or(|from| activity.occurred_at >= from)
+            && to.is_none_or(|to| activity.occurred_at < to)
+            && self.needle.as_ref().is_none_or(|needle| needle.is_in_activity(activity))
+    }
+}
+
 /// Text to search for, ready to be compared with much text.
 pub struct Needle {
     lower: String,
@@ -151,6 +184,43 @@ impl Needle {
             }
         }
         false
+    }
+
+    /// Whether the needle is in one of the values of `json`, or with `keys` in a key.
+    pub(crate) fn is_in_json(&self, json: &str, keys: bool) -> bool {
+        // Escapes hide text, keys and punctuation fake it: only where neither can be is the plain search the answer.
+        if !json.contains('\\') && !self.is_in(json) {
+            return false;
+        }
+        serde_json::from_str::<serde_json::Value>(json).is_ok_and(|value| self.is_in_value(&value, keys))
+    }
+
+    fn is_in_value(&self, value: &serde_json::Value, keys: bool) -> bool {
+        match value {
+            serde_json::Value::Null => false,
+            serde_json::Value::Bool(value) => self.is_in(if *value { "true" } else { "false" }),
+            serde_json::Value::Number(number) => self.is_in(&number.to_string()),
+            serde_json::Value::String(text) => self.is_in(text),
+            serde_json::Value::Array(values) => values.iter().any(|value| self.is_in_value(value, keys)),
+            serde_json::Value::Object(map) => {
+                map.iter().any(|(key, value)| (keys && self.is_in(key)) || self.is_in_value(value, keys))
+            }
+        }
+    }
+
+    fn is_in_activity(&self, activity: &Activity<'_>) -> bool {
+        let is_in = |text: &Option<Text<'_>>| text.as_ref().is_some_and(|text| self.is_in(text));
+        let is_in_entity =
+            |entity: &Entity<'_>| self.is_in(&entity.id) || is_in(&entity.kind) || is_in(&entity.name);
+        self.is_in(&activity.id)
+            || self.is_in(&activity.action)
+            || activity.actor.as_ref().is_some_and(is_in_entity)
+            || activity.targets.iter().any(is_in_entity)
+            || activity.context.as_ref().is_some_and(|context| {
+                let Context { ip, user_agent, request_id, correlation_id } = context;
+                [ip, user_agent, request_id, correlation_id].into_iter().any(is_in)
+            })
+            || activity.metadata.as_ref().is_some_and(|metadata| self.is_in_json(metadata.as_str(), true))
     }
 }
 

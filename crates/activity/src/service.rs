@@ -23,6 +23,7 @@ use crate::api::{self, Topics};
 use crate::fallback::{Fallback, Keeper};
 use crate::ingest::Ingest;
 use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
+use crate::live::{Live, StoredBell};
 use crate::metrics::ActivityMetrics;
 use crate::publisher::{Publisher, Wake};
 use crate::spool::{Spool, SpoolError};
@@ -116,6 +117,7 @@ pub struct ActivityService {
     store: Arc<SqliteStore>,
     producer: ResilientProducer,
     ingest: Ingest,
+    live: Live,
     /// Ends the publisher.
     wake: Arc<Wake>,
     topics: watch::Receiver<Topics>,
@@ -140,6 +142,8 @@ impl ActivityService {
             Some((path, max_bytes)) => Some(Spool::open(path, *max_bytes)?),
             None => None,
         };
+        let stored = StoredBell::default();
+        let live = Live::new(Arc::clone(&store) as Arc<dyn Store>, stored.clone());
         let (found, topics) = watch::channel(Topics::Pending(None));
         let (wake, topic) = (Arc::new(Wake::default()), Arc::<str>::from(options.topic.as_str()));
         let publisher = Publisher {
@@ -149,6 +153,7 @@ impl ActivityService {
             store: Arc::clone(&store) as Arc<dyn Store>,
             spool: spool.clone(),
             wake: Arc::clone(&wake),
+            stored: stored.clone(),
             metrics: metrics.clone(),
         };
         publisher.start().map_err(StartError::Thread)?;
@@ -156,13 +161,14 @@ impl ActivityService {
             store: Arc::clone(&store) as Arc<dyn Store>,
             spool,
             wake: Arc::clone(&wake),
+            stored: stored.clone(),
             metrics: metrics.clone(),
         };
         let fallback = Fallback::start(keeper).map_err(StartError::Thread)?;
         let ingest = Ingest::new(producer.clone(), topic, topics.clone(), fallback, metrics.clone());
         let consumer = Arc::new(Mutex::new(WriterState::Waiting));
         let background = Background {
-            writer: Some(Writer::new(Arc::clone(&store) as Arc<dyn Store>, metrics)),
+            writer: Some(Writer::new(Arc::clone(&store) as Arc<dyn Store>, stored, metrics)),
             instance_id: format!("{WRITER_GROUP}-{}", store.store_id()),
             producer: producer.clone(),
             consumer: Arc::clone(&consumer),
@@ -173,12 +179,17 @@ impl ActivityService {
             .name("activity topics".to_owned())
             .spawn(move || background.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { store, producer, ingest, wake, topics, consumer })
+        Ok(Self { store, producer, ingest, live, wake, topics, consumer })
     }
 
     /// The routes under `/api/v1/activities`.
     pub fn router(&self) -> Router {
-        api::router(self.ingest.clone(), self.store(), self.store.folder().to_owned())
+        api::router(self.ingest.clone(), self.store(), self.live.clone(), self.store.folder().to_owned())
+    }
+
+    /// Ends the answers of the live tail, which would go on for ever. To be called before the server is stopped.
+    pub fn end_live(&self) {
+        self.live.end();
     }
 
     /// Adds the service's own metrics (`tidings_activity_…`); those of producer and consumer are the caller's.

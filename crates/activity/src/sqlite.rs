@@ -177,6 +177,14 @@ impl Store for SqliteStore {
         self.read("count what is unpublished", unpublished::count)
     }
 
+    fn arrived_after(&self, after: Arrival, limit: usize) -> Result<Vec<Arrived>, StoreError> {
+        self.read("find what arrived", |connection| read::arrived_after(connection, after, limit))
+    }
+
+    fn last_arrival(&self) -> Result<Arrival, StoreError> {
+        self.read("find the last arrival", read::last_arrival)
+    }
+
     fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError> {
         self.read("get", |connection| read::get(connection, tenant, id))
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants, checked for every store by `testing::store_contract`: an activity is identified by (tenant, id) and the
 //! first write of one wins; what `insert_batch` answered is synced to disk; one tenant's questions never see another's
-//! rows; an activity that came past the topic is marked, in the same transaction, until it is on the topic. Calls block, so async code makes them on threads for blocking work.
+//! rows (the order of arrival is for the service itself); an activity that came past the topic is marked, in the same transaction, until it is on the topic. Calls block, so async code makes them on threads for blocking work.
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
@@ -28,6 +28,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many activities are marked as unpublished.
     fn unpublished_count(&self) -> Result<u64, StoreError>;
+
+    /// The activities of all tenants that arrived after `after`, in order of arrival, at most `limit`.
+    ///
+    /// What has been seen so far stays so: nothing shows up later at a place before one that a call has answered, and no place is
+    /// given to a second activity.
+    fn arrived_after(&self, after: Arrival, limit: usize) -> Result<Vec<Arrived>, StoreError>;
+
+    /// The last place so far, or one before all others.
+    fn last_arrival(&self) -> Result<Arrival, StoreError>;
 
     /// The activity with this id, or `None`.
     fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError>;

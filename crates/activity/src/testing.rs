@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::activity::{Activity, Draft};
-use crate::query::{ActionFilter, Filter, Position, Query};
-use crate::store::{Inserted, Store};
+use crate::query::{ActionFilter, Filter, Matcher, Position, Query};
+use crate::store::{Arrival, Inserted, Store};
 use crate::timestamp::Timestamp;
 
 /// Runs the whole suite. `open` opens the store, each time the same one; it is called again after a drop.
@@ -18,6 +18,7 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     tenants_are_apart(&store);
     pages_are_stable(&store);
     what_came_past_the_topic_is_marked(&store);
+    arrivals_are_seen_once_and_in_order(&store);
     let model = Model::fill(&store);
     model.compare(&store);
     let (count, key) = (store.count(None).unwrap(), store.cursor_key());
@@ -153,6 +154,65 @@ fn what_came_past_the_topic_is_marked(store: &impl Store) {
     assert_eq!(store.count(Some("past")).unwrap(), 5);
 }
 
+fn arrivals_are_seen_once_and_in_order(store: &impl Store) {
+    let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"arrivals","action":"a"}}"#));
+    let start = store.last_arrival().unwrap();
+    assert!(store.arrived_after(start, 9).unwrap().is_empty());
+    store.insert_batch(&[with("2"), with("1")]).unwrap();
+    store.insert_unpublished(&[with("1"), with("3")]).unwrap();
+    store.insert_batch(&[with("3"), with("2"), with("0")]).unwrap();
+    assert_eq!(arrivals(store, start, 9), ["2", "1", "3", "0"]);
+    assert_eq!(arrivals(store, start, 1), ["2", "1", "3", "0"]);
+    let found = store.arrived_after(start, 9).unwrap();
+    assert_eq!(found[2].activity, with("3"));
+    assert_eq!(store.last_arrival().unwrap(), found[3].arrival);
+    assert!(store.arrived_after(Arrival(i64::MAX), 9).unwrap().is_empty());
+    // Whoever follows while others write misses none of them, however their transactions overlap.
+    let start = store.last_arrival().unwrap();
+    const WRITERS: usize = 4;
+    const BATCHES: usize = 15;
+    let mut seen = Vec::new();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                for batch in 0..BATCHES {
+                    let batch: Vec<_> =
+                        (0..5).map(|number| with(&format!("{writer}-{batch}-{number}"))).collect();
+                    // A store that is busy is asked again, as the writer does.
+                    while store.insert_batch(&batch).is_err() {}
+                }
+            });
+        }
+        let mut position = start;
+        while seen.len() < WRITERS * BATCHES * 5 {
+            for arrived in store.arrived_after(position, 7).unwrap() {
+                assert!(arrived.arrival > position);
+                position = arrived.arrival;
+                if arrived.activity.tenant == "arrivals" {
+                    seen.push(arrived.activity.id.to_string());
+                }
+            }
+        }
+    });
+    assert_eq!(seen, arrivals(store, start, 1000), "nothing showed up behind the follower");
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), WRITERS * BATCHES * 5);
+}
+
+/// The ids of the suite's tenant of this name that arrived after a place, page by page.
+fn arrivals(store: &impl Store, mut after: Arrival, limit: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    loop {
+        let found = store.arrived_after(after, limit).unwrap();
+        assert!(found.len() <= limit && found.is_sorted_by_key(|arrived| arrived.arrival));
+        let Some(last) = found.last() else { return ids };
+        after = last.arrival;
+        let own = found.iter().filter(|arrived| arrived.activity.tenant == "arrivals");
+        ids.extend(own.map(|arrived| arrived.activity.id.to_string()));
+    }
+}
+
 /// Whatever the pages of `query`, their ids in order.
 fn ids(store: &impl Store, query: &Query) -> Vec<String> {
     let mut query = query.clone();
@@ -201,6 +261,7 @@ impl Model {
 
     fn compare(&self, store: &impl Store) {
         let mut random = Random(7);
+        let arrived = self.arrived(store);
         for _ in 0..Self::QUERIES {
             let filter = random.filter(&self.tenant);
             let after = random.one_in(3).then(|| {
@@ -212,7 +273,27 @@ impl Model {
                 self.newest_first.iter().filter(|activity| naive(&query, activity)).collect();
             let expected: Vec<_> = expected.iter().map(|activity| activity.id.to_string()).collect();
             assert_eq!(ids(store, &query), expected, "{query:?}");
+            // What follows the store by its arrivals finds the same.
+            let matcher = Matcher::new(query.filter.clone());
+            let followed = arrived.iter().filter(|activity| matcher.matches(activity)).count();
+            let found = ids(store, &Query { after: None, ..query.clone() }).len();
+            assert_eq!(followed, found, "{:?}", query.filter);
         }
+    }
+
+    /// The model's activities in the order of their arrival.
+    fn arrived(&self, store: &impl Store) -> Vec<Activity<'static>> {
+        let mut arrived = Vec::new();
+        let mut after = Arrival(i64::MIN);
+        loop {
+            let found = store.arrived_after(after, 500).unwrap();
+            let Some(last) = found.last() else { break };
+            after = last.arrival;
+            let activities = found.into_iter().map(|arrived| arrived.activity);
+            arrived.extend(activities.filter(|activity| activity.tenant == self.tenant.as_str()));
+        }
+        assert_eq!(arrived.len(), self.newest_first.len());
+        arrived
     }
 }
 

@@ -12,6 +12,7 @@ use tidings::failure::Failure;
 
 use crate::activity::Activity;
 use crate::cloud_event::{self, RecordError};
+use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
 use crate::rules::summary;
 use crate::store::{Inserted, Store};
@@ -20,13 +21,14 @@ use crate::timestamp::Timestamp;
 /// Handles batches of the topic's records.
 pub struct Writer {
     store: Arc<dyn Store>,
+    stored: StoredBell,
     metrics: ActivityMetrics,
 }
 
 impl Writer {
-    /// A writer into `store`.
-    pub fn new(store: Arc<dyn Store>, metrics: ActivityMetrics) -> Self {
-        Self { store, metrics }
+    /// A writer into `store`, which rings `stored`.
+    pub fn new(store: Arc<dyn Store>, stored: StoredBell, metrics: ActivityMetrics) -> Self {
+        Self { store, stored, metrics }
     }
 }
 
@@ -42,6 +44,7 @@ impl BatchHandler for Writer {
         }
         let inserted =
             self.store.insert_batch(&activities).map_err(|error| HandlerError::from_error(&error))?;
+        self.stored.ring();
         let stored = inserted.iter().filter(|inserted| **inserted == Inserted::Stored).count() as u64;
         self.metrics.stored.inc_by(stored);
         self.metrics.duplicates.inc_by(inserted.len() as u64 - stored);

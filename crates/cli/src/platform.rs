@@ -115,6 +115,7 @@ impl Platform {
     /// Stops everything, in the reverse order of the start.
     pub async fn shutdown(self) {
         let Platform { broker, activity, http, cluster: _ } = self;
+        activity.end_live();
         http.shutdown(HTTP_PATIENCE).await;
         let stopped = tokio::task::spawn_blocking(move || activity.stop(WRITER_PATIENCE)).await;
         match stopped {

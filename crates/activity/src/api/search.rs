@@ -14,16 +14,15 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tidings_http::{FieldError, Params, Problem};
+use tokio::sync::Semaphore;
 
 use super::Api;
+use super::filter::{FILTERS, filter, tenant};
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
-use crate::limits::{DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS, MAX_SEARCH_CHARS, SEARCH_TIME};
-use crate::query::{ActionFilter, Filter, Page, Query};
+use crate::limits::{DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS, SEARCH_TIME};
+use crate::query::{Page, Query};
 use crate::store::{Store, StoreError};
-use crate::timestamp::Timestamp;
-
-const PARAMS: [&str; 9] = ["tenant", "actor", "action", "target", "from", "to", "q", "limit", "cursor"];
 
 #[derive(Serialize)]
 struct List<'a> {
@@ -64,44 +63,10 @@ pub(super) async fn one(
 
 /// The question that a query string asks, or 400 with every parameter that is wrong.
 pub(crate) fn parse(query: Option<&str>, key: &CursorKey) -> Result<Query, Problem> {
-    let params = Params::parse(query, &PARAMS)?;
+    let known = [&FILTERS[..], &["limit", "cursor"]].concat();
+    let params = Params::parse(query, &known)?;
     let mut errors = Vec::new();
-    let mut text = |name: &str| match params.get(name) {
-        Some("") => {
-            errors.push(FieldError::new(name, "is empty"));
-            None
-        }
-        value => value.map(str::to_owned),
-    };
-    let mut filter = Filter {
-        tenant: String::new(),
-        actor: text("actor"),
-        action: text("action").map(|action| ActionFilter::parse(&action)),
-        target: text("target"),
-        from: None,
-        to: None,
-        text: text("q"),
-    };
-    match tenant(&params) {
-        Ok(tenant) => filter.tenant = tenant,
-        Err(error) => errors.push(error),
-    }
-    if let Some(ActionFilter::Exactly(action) | ActionFilter::Prefix(action)) = &filter.action
-        && action.contains('*')
-    {
-        errors.push(FieldError::new("action", "may have '*' at its end only"));
-    }
-    if filter.text.as_ref().is_some_and(|text| text.chars().count() > MAX_SEARCH_CHARS) {
-        errors
-            .push(FieldError::new("q", format!("is longer than the {MAX_SEARCH_CHARS} characters allowed")));
-    }
-    for (name, time) in [("from", &mut filter.from), ("to", &mut filter.to)] {
-        match params.get(name).map(Timestamp::parse) {
-            Some(Err(error)) => errors.push(FieldError::new(name, error.to_string())),
-            Some(Ok(parsed)) => *time = Some(parsed),
-            None => {}
-        }
-    }
+    let filter = filter(&params, &mut errors);
     let limit = limit(params.get("limit")).unwrap_or_else(|error| {
         errors.push(error);
         DEFAULT_PAGE_ITEMS
@@ -118,14 +83,6 @@ pub(crate) fn parse(query: Option<&str>, key: &CursorKey) -> Result<Query, Probl
         _ => None,
     };
     if errors.is_empty() { Ok(Query { filter, after, limit }) } else { Err(Problem::bad_parameters(errors)) }
-}
-
-fn tenant(params: &Params) -> Result<String, FieldError> {
-    match params.get("tenant") {
-        None => Err(FieldError::new("tenant", "is missing")),
-        Some("") => Err(FieldError::new("tenant", "is empty")),
-        Some(tenant) => Ok(tenant.to_owned()),
-    }
 }
 
 fn limit(text: Option<&str>) -> Result<usize, FieldError> {
@@ -153,13 +110,22 @@ fn fill_page(store: &dyn Store, mut query: Query) -> Result<Page, StoreError> {
 }
 
 /// Runs a question on a thread for blocking work.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     api: &Api,
     question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
+    ask_within(&api.queries, &api.store, question).await
+}
+
+/// The same with turns of its own.
+pub(super) async fn ask_within<T: Send + 'static>(
+    turns: &Semaphore,
+    store: &Arc<dyn Store>,
+    question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
     // The semaphore is never closed, so there is always a permit.
-    let _permit = api.queries.acquire().await;
-    let store = Arc::clone(&api.store);
+    let _permit = turns.acquire().await;
+    let store = Arc::clone(store);
     let answer = tokio::task::spawn_blocking(move || question(&*store)).await;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
@@ -184,7 +150,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::query::Position;
+    use crate::query::{ActionFilter, Filter, Position};
+    use crate::timestamp::Timestamp;
 
     fn key() -> CursorKey {
         CursorKey::new([7; 16])

@@ -11,6 +11,8 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::fallback::{Fallback, Keeper};
+use crate::limits::{EXPORT_PAGE_ITEMS, MAX_EXPORTS};
+use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
 use crate::sqlite::SqliteStore;
 use crate::testing::activity;
@@ -19,6 +21,8 @@ struct Served {
     router: Router,
     store: Arc<SqliteStore>,
     topics: watch::Sender<Topics>,
+    stored: StoredBell,
+    live: Live,
     folder: tempfile::TempDir,
 }
 
@@ -31,16 +35,20 @@ impl Served {
         let options = ResilientOptions { timeout: Duration::from_millis(50), ..ResilientOptions::default() };
         let producer = ResilientProducer::new(&Cluster::new("127.0.0.1:1"), options).unwrap();
         let metrics = ActivityMetrics::default();
+        let stored = StoredBell::default();
         let keeper = Keeper {
             store: Arc::clone(&store) as Arc<dyn Store>,
             spool: None,
             wake: Arc::default(),
+            stored: stored.clone(),
             metrics: metrics.clone(),
         };
         let fallback = Fallback::start(keeper).unwrap();
         let ingest = Ingest::new(producer, "activities".into(), found, fallback, metrics);
-        let router = router(ingest, Arc::clone(&store) as Arc<dyn Store>, folder.path().to_owned());
-        Self { router, store, topics, folder }
+        let dyn_store = Arc::clone(&store) as Arc<dyn Store>;
+        let live = Live::with_heartbeat(Arc::clone(&dyn_store), stored.clone(), Duration::from_millis(20));
+        let router = router(ingest, dyn_store, live.clone(), folder.path().to_owned());
+        Self { router, store, topics, stored, live, folder }
     }
 
     /// Another connection holds the store's only place for a writer.
@@ -282,4 +290,254 @@ async fn a_key_is_taken_while_its_request_runs_and_free_when_its_caller_goes() {
     to_bytes(first.into_body(), 100).await.unwrap();
     let (_third_body, third) = running("k");
     assert_eq!(third.await.unwrap().status(), 200);
+}
+
+fn numbered(tenant: &str, numbers: std::ops::Range<usize>) -> Vec<crate::activity::Activity<'static>> {
+    let one = |at: usize| {
+        let time = format!("2013-01-01T{:02}:{:02}:{:02}Z", at / 3600, at / 60 % 60, at % 60);
+        activity(&format!(r#"{{"id":"{at}","tenant":"{tenant}","action":"x.y","occurred_at":"{time}"}}"#))
+    };
+    numbers.map(one).collect()
+}
+
+#[tokio::test]
+async fn exports_everything_that_a_question_finds() {
+    let served = Served::without_cluster();
+    served.store.insert_batch(&numbered("t", 0..EXPORT_PAGE_ITEMS * 2 + 50)).unwrap();
+    served.store.insert_batch(&numbered("other", 0..10)).unwrap();
+    let formula =
+        r#"{"id":"f","tenant":"t","action":"=1+1","actor":{"id":"@x"},"occurred_at":"2014-01-01T00:00:00Z"}"#;
+    served.store.insert_batch(&[activity(formula)]).unwrap();
+    let get = async |query: &str| {
+        let request = Request::get(format!("/api/v1/activities/export?{query}")).body(Body::empty()).unwrap();
+        let response = served.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (status, headers, csv) = get("tenant=t&format=csv").await;
+    assert_eq!(
+        (status.as_u16(), &headers[header::CONTENT_TYPE]),
+        (200, &"text/csv; charset=utf-8; header=present".parse().unwrap())
+    );
+    assert_eq!(headers[header::CONTENT_DISPOSITION], "attachment; filename=\"activities.csv\"");
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 1 + 1 + EXPORT_PAGE_ITEMS * 2 + 50);
+    assert!(lines[0].starts_with("id,tenant,occurred_at,"), "{}", lines[0]);
+    assert!(
+        lines[1].starts_with("f,t,2014-01-01T00:00:00Z,") && lines[1].contains("\"'=1+1\",,\"'@x\","),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2].starts_with("449,t,") && lines[451].starts_with("0,t,"), "{} {}", lines[2], lines[451]);
+    let (_, headers, ndjson) =
+        get("tenant=t&format=ndjson&action=x.*&from=2013-01-01T00:00:02Z&to=2013-01-01T00:00:05Z").await;
+    assert_eq!(headers[header::CONTENT_TYPE], "application/x-ndjson");
+    let ids: Vec<Value> =
+        ndjson.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].take()).collect();
+    assert_eq!(ids, ["4", "3", "2"]);
+    assert_eq!(get("tenant=nobody&format=ndjson").await.2, "");
+    for (query, field) in [
+        ("tenant=t", "format"),
+        ("tenant=t&format=xml", "format"),
+        ("format=csv", "tenant"),
+        ("tenant=t&format=csv&limit=5", "limit"),
+        ("tenant=t&format=csv&from=x", "from"),
+    ] {
+        let (status, _, problem) = get(query).await;
+        assert_eq!(status, 400, "{query}");
+        let problem: Value = serde_json::from_str(&problem).unwrap();
+        assert_eq!(problem["errors"][0]["field"], field, "{query}");
+    }
+    // An activity with this id is found where the path says it differently.
+    served.store.insert_batch(&[activity(r#"{"id":"export","tenant":"t","action":"a"}"#)]).unwrap();
+    assert_eq!(served.get("/api/v1/activities/%65xport?tenant=t").await.1["id"], "export");
+}
+
+#[tokio::test]
+async fn an_export_that_fails_in_the_middle_breaks_off_and_one_that_nobody_reads_ends() {
+    let served = Served::without_cluster();
+    served.store.insert_batch(&numbered("t", 0..EXPORT_PAGE_ITEMS * 4)).unwrap();
+    let export = || {
+        let request =
+            Request::get("/api/v1/activities/export?tenant=t&format=ndjson").body(Body::empty()).unwrap();
+        served.router.clone().oneshot(request)
+    };
+    let mut unread = Vec::new();
+    for _ in 0..MAX_EXPORTS {
+        unread.push(export().await.unwrap());
+    }
+    let refused = export().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    drop(unread);
+    let damage = rusqlite::Connection::open(served.folder.path().join("activities.db")).unwrap();
+    damage.busy_timeout(Duration::from_secs(5)).unwrap();
+    damage.execute("UPDATE activity SET metadata = 'no JSON' WHERE seq = 5", ()).unwrap();
+    let response = loop {
+        let response = export().await.unwrap();
+        if response.status() == 200 {
+            break response;
+        }
+        tokio::task::yield_now().await;
+    };
+    let mut pieces = response.into_body().into_data_stream();
+    let mut read = 0;
+    let ended = loop {
+        match futures_util::StreamExt::next(&mut pieces).await {
+            Some(Ok(piece)) => read += piece.iter().filter(|byte| **byte == b'\n').count(),
+            other => break other,
+        }
+    };
+    assert_eq!(read, EXPORT_PAGE_ITEMS * 3, "what came before the damage");
+    assert!(matches!(ended, Some(Err(_))), "it does not just end");
+}
+
+/// The events of a live tail, as they come.
+struct Tail {
+    pieces: axum::body::BodyDataStream,
+    text: String,
+    /// The last token.
+    token: String,
+}
+
+impl Tail {
+    async fn open(served: &Served, query: &str, token: Option<&str>) -> Result<Self, (StatusCode, Value)> {
+        let mut request = Request::get(format!("/api/v1/activities/live?{query}"));
+        if let Some(token) = token {
+            request = request.header("Last-Event-ID", token);
+        }
+        let response = served.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status();
+        if status != 200 {
+            let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            return Err((status, serde_json::from_slice(&body).unwrap()));
+        }
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        let pieces = response.into_body().into_data_stream();
+        let mut tail = Self { pieces, text: String::new(), token: String::new() };
+        let first = tail.block().await.unwrap();
+        assert!(first.starts_with("retry: 1000\nid: "), "{first}");
+        Ok(tail)
+    }
+
+    /// The next block of lines; `None` at the end.
+    async fn block(&mut self) -> Option<String> {
+        while !self.text.contains("\n\n") {
+            let piece = futures_util::StreamExt::next(&mut self.pieces).await?.unwrap();
+            self.text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        let (block, rest) =
+            self.text.split_once("\n\n").map(|(block, rest)| (block.to_owned(), rest.to_owned())).unwrap();
+        self.text = rest;
+        let token = block.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+        self.token = token.to_owned();
+        Some(block)
+    }
+
+    /// The ids of the next events, heartbeats aside.
+    async fn ids(&mut self, count: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let block = self.block().await.expect("the tail goes on");
+            if let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) {
+                let activity: Value = serde_json::from_str(data).unwrap();
+                ids.push(activity["id"].as_str().unwrap().to_owned());
+            }
+        }
+        ids
+    }
+}
+
+fn texts(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_tail_tells_what_arrives_and_resumes_where_it_was() {
+    let served = Served::without_cluster();
+    served.store.insert_batch(&numbered("t", 0..10)).unwrap();
+    let mut tail = Tail::open(&served, "tenant=t", None).await.unwrap();
+    let mut filtered = Tail::open(&served, "tenant=t&q=17&action=x.*", None).await.unwrap();
+    let mut other = Tail::open(&served, "tenant=other", None).await.unwrap();
+    // Nobody rings for these: the slow look finds them.
+    served.store.insert_batch(&numbered("t", 10..20)).unwrap();
+    assert_eq!(tail.ids(10).await, texts(10..20), "what was there before is not told");
+    assert_eq!(filtered.ids(1).await, ["17"]);
+    let token = tail.token.clone();
+    drop(tail);
+    served.store.insert_batch(&numbered("other", 100..101)).unwrap();
+    served.store.insert_unpublished(&numbered("t", 15..30)).unwrap();
+    served.stored.ring();
+    assert_eq!(other.ids(1).await, ["100"], "another tenant sees its own only");
+    let mut tail = Tail::open(&served, "tenant=t", Some(&token)).await.unwrap();
+    assert_eq!(tail.ids(10).await, texts(20..30));
+    let mut tail = Tail::open(&served, &format!("tenant=t&last_event_id={token}"), None).await.unwrap();
+    assert_eq!(tail.ids(10).await, texts(20..30));
+    // The header is newer than the address.
+    let newest = tail.token.clone();
+    let mut tail =
+        Tail::open(&served, &format!("tenant=t&last_event_id={token}"), Some(&newest)).await.unwrap();
+    let heartbeat = tail.block().await.unwrap();
+    assert!(heartbeat.starts_with(": ") && !heartbeat.contains("data"), "{heartbeat}");
+    served.store.insert_batch(&numbered("t", 40..41)).unwrap();
+    served.stored.ring();
+    assert_eq!(tail.ids(1).await, ["40"]);
+    // A heartbeat's token is behind what was not for this reader.
+    served.store.insert_batch(&numbered("t", 41..42)).unwrap();
+    other.block().await.unwrap();
+    Tail::open(&served, "tenant=other", Some(&other.token)).await.unwrap();
+
+    served.live.end();
+    while tail.block().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_of_the_live_tail_misses_nothing() {
+    let served = Served::without_cluster();
+    let mut slow = Tail::open(&served, "tenant=t", None).await.unwrap();
+    let mut quick = Tail::open(&served, "tenant=t", None).await.unwrap();
+    let mut at = 0;
+    // More pieces than are kept.
+    for _ in 0..crate::limits::LIVE_BATCHES * 3 {
+        served.store.insert_batch(&numbered("t", at..at + 50)).unwrap();
+        served.stored.ring();
+        assert_eq!(quick.ids(50).await, texts(at..at + 50));
+        at += 50;
+    }
+    assert_eq!(slow.ids(at).await, texts(0..at));
+}
+
+#[tokio::test]
+async fn the_live_tail_refuses_what_it_has_not_given_out_and_too_many() {
+    let served = Served::without_cluster();
+    served.store.insert_batch(&numbered("t", 0..3)).unwrap();
+    let token = Tail::open(&served, "tenant=t", None).await.unwrap().token;
+    let cursor =
+        served.get("/api/v1/activities?tenant=t&limit=1").await.1["next_cursor"].as_str().unwrap().to_owned();
+    let long = "A".repeat(5000);
+    for (query, token, field) in [
+        ("tenant=other", token.as_str(), "Last-Event-ID"),
+        ("tenant=t&action=a", &token, "Last-Event-ID"),
+        ("tenant=t", &cursor, "Last-Event-ID"),
+        ("tenant=t", "0", "Last-Event-ID"),
+        ("tenant=t", &long, "Last-Event-ID"),
+        ("tenant=t", "\u{e9}", "Last-Event-ID"),
+        ("tenant=t&last_event_id=1", "", "last_event_id"),
+        ("tenant=t&limit=3", "", "limit"),
+        ("", "", "tenant"),
+    ] {
+        let (status, problem) = Tail::open(&served, query, Some(token)).await.err().unwrap();
+        assert_eq!(
+            (status.as_u16(), &problem["errors"][0]["field"]),
+            (400, &json!(field)),
+            "{query} {token}"
+        );
+        assert!(!problem.to_string().contains("other\""), "{problem}");
+    }
+    let mut all = Vec::new();
+    for _ in 0..crate::limits::MAX_LISTENERS {
+        all.push(Tail::open(&served, "tenant=t", None).await.unwrap());
+    }
+    assert_eq!(Tail::open(&served, "tenant=t", None).await.err().unwrap().0, 503);
 }

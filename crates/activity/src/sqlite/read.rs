@@ -56,6 +56,13 @@ CROSS JOIN tenant ON tenant.tenant_id = activity.tenant_id
 ORDER BY unpublished.seq LIMIT ?1"
 );
 
+/// What has a place behind ?1.
+pub const ARRIVED_AFTER: &str = concat!(
+    arrived_columns!(),
+    "activity CROSS JOIN tenant ON tenant.tenant_id = activity.tenant_id
+WHERE activity.seq > ?1 ORDER BY activity.seq LIMIT ?2"
+);
+
 /// The most links of an entity that are fetched before their rows are looked at.
 const MAX_LINKS_AT_ONCE: usize = 2000;
 
@@ -96,6 +103,27 @@ pub fn count(connection: &Connection, tenant: Option<&str>) -> Result<u64, ReadE
         },
     };
     Ok(count.unsigned_abs())
+}
+
+/// As `Store::arrived_after`.
+pub fn arrived_after(
+    connection: &Connection,
+    after: Arrival,
+    limit: usize,
+) -> Result<Vec<Arrived>, ReadError> {
+    let mut statement = connection.prepare_cached(ARRIVED_AFTER)?;
+    let mut rows = statement.query((after.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(arrived(row)?);
+    }
+    Ok(found)
+}
+
+/// As `Store::last_arrival`.
+pub fn last_arrival(connection: &Connection) -> Result<Arrival, ReadError> {
+    let last: Option<i64> = connection.query_row("SELECT max(seq) FROM activity", (), |row| row.get(0))?;
+    Ok(Arrival(last.unwrap_or(0)))
 }
 
 /// As `Store::query`.
@@ -236,33 +264,11 @@ impl<'a> Rest<'a> {
             }
         }
         for column in [7, 8, 9] {
-            if text(row, column)?.is_some_and(|json| is_in_json(needle, json, column == 9)) {
+            if text(row, column)?.is_some_and(|json| needle.is_in_json(json, column == 9)) {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-}
-
-/// Whether the needle is in one of the values of `json`, or with `keys` in a key.
-fn is_in_json(needle: &Needle, json: &str, keys: bool) -> bool {
-    // Escapes hide text, keys and punctuation fake it: only where neither can be is the plain search the answer.
-    if !json.contains('\\') && !needle.is_in(json) {
-        return false;
-    }
-    serde_json::from_str::<serde_json::Value>(json).is_ok_and(|value| is_in_value(needle, &value, keys))
-}
-
-fn is_in_value(needle: &Needle, value: &serde_json::Value, keys: bool) -> bool {
-    match value {
-        serde_json::Value::Null => false,
-        serde_json::Value::Bool(value) => needle.is_in(if *value { "true" } else { "false" }),
-        serde_json::Value::Number(number) => needle.is_in(&number.to_string()),
-        serde_json::Value::String(text) => needle.is_in(text),
-        serde_json::Value::Array(values) => values.iter().any(|value| is_in_value(needle, value, keys)),
-        serde_json::Value::Object(map) => {
-            map.iter().any(|(key, value)| (keys && needle.is_in(key)) || is_in_value(needle, value, keys))
-        }
     }
 }
 

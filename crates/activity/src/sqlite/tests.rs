@@ -105,6 +105,13 @@ fn every_query_walks_an_index_in_the_order_of_the_answer() {
             "SEARCH tenant USING INTEGER PRIMARY KEY (rowid=?)",
         ],
     );
+    check(
+        read::ARRIVED_AFTER,
+        &[
+            "SEARCH activity USING INTEGER PRIMARY KEY (rowid>?)",
+            "SEARCH tenant USING INTEGER PRIMARY KEY (rowid=?)",
+        ],
+    );
     // One short row for every 8,192 activities: reading them all and sorting them is cheap.
     check(links::BUCKETS, &["SCAN bucket", "USE TEMP B-TREE FOR ORDER BY"]);
 }

@@ -31,7 +31,8 @@ fn stores_the_good_and_rejects_the_bad() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&folder.path().join("activities.db")).unwrap());
     let metrics = ActivityMetrics::default();
-    let mut writer = Writer::new(Arc::clone(&store) as Arc<dyn Store>, metrics.clone());
+    let mut writer =
+        Writer::new(Arc::clone(&store) as Arc<dyn Store>, StoredBell::default(), metrics.clone());
     let batch = [
         record(0, Some(&event("1"))),
         record(1, Some(b"not json")),
@@ -96,6 +97,12 @@ fn a_store_that_fails_keeps_the_batch() {
         fn unpublished_count(&self) -> Result<u64, StoreError> {
             Err(failed())
         }
+        fn arrived_after(&self, _: Arrival, _: usize) -> Result<Vec<Arrived>, StoreError> {
+            Err(failed())
+        }
+        fn last_arrival(&self) -> Result<Arrival, StoreError> {
+            Err(failed())
+        }
         fn cursor_key(&self) -> CursorKey {
             CursorKey::new([0; 16])
         }
@@ -111,7 +118,7 @@ fn a_store_that_fails_keeps_the_batch() {
     }
 
     let metrics = ActivityMetrics::default();
-    let mut writer = Writer::new(Arc::new(Failing), metrics.clone());
+    let mut writer = Writer::new(Arc::new(Failing), StoredBell::default(), metrics.clone());
     let error = writer.handle(&[record(0, Some(b"not json")), record(1, Some(&event("1")))]).unwrap_err();
     assert!(error.to_string().contains("no space left on device"), "{error}");
     assert_eq!((metrics.stored.get(), metrics.dead_letters.get()), (0, 0));
