@@ -218,6 +218,12 @@ fn load(name: usize, platform: &Mutex<Option<Tidings>>, done: &AtomicBool, accep
     }
 }
 
+/// How long the cluster is away: `TIDINGS_OUTAGE_SECONDS`, or no longer than it takes.
+fn outage_length() -> Duration {
+    let seconds = std::env::var("TIDINGS_OUTAGE_SECONDS").map(|text| text.parse().expect("seconds"));
+    Duration::from_secs(seconds.unwrap_or(0))
+}
+
 /// The cluster hangs, is killed and comes back, and the platform is killed in the middle of each, under load.
 #[test]
 fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
@@ -253,7 +259,12 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
         broker.signal(Signal::CONT);
         until_more("stream", 50);
         broker.kill_now();
+        let end = Instant::now() + outage_length();
         until_more("fallback", 50);
+        while Instant::now() < end {
+            until_more("fallback", 2000);
+            restart();
+        }
         restart();
         until_more("fallback", 50);
         let down = StoreDown::begin(data.path());
