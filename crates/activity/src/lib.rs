@@ -40,6 +40,6 @@ pub mod writer;
 
 pub use activity::{Activity, Context, Draft, Entity, Metadata};
 pub use metrics::ActivityMetrics;
-pub use service::{ActivityOptions, ActivityService, StartError, check_only_instance};
+pub use service::{ActivityCopier, ActivityOptions, ActivityService, StartError, check_only_instance};
 pub use store::Store;
 pub use timestamp::Timestamp;

@@ -5,7 +5,7 @@
 //! writer. So HTTP answers questions, and takes activities by the fallback, while the cluster cannot be reached.
 //! Invariant: `stop` ends the writer between two batches, with what is stored committed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ use crate::live::{Live, StoredBell};
 use crate::metrics::ActivityMetrics;
 use crate::publisher::{Publisher, Wake};
 use crate::spool::{Spool, SpoolError};
-use crate::sqlite::{OpenError, SqliteStore};
-use crate::store::Store;
+use crate::sqlite::{HeldStore, OpenError, SqliteStore, StoreCopy};
+use crate::store::{Store, StoreError};
 use crate::writer::Writer;
 
 /// The topic of activities unless another is named.
@@ -118,6 +118,7 @@ pub struct ActivityService {
     producer: ResilientProducer,
     ingest: Ingest,
     live: Live,
+    spool: Option<Spool>,
     /// Ends the publisher.
     wake: Arc<Wake>,
     topics: watch::Receiver<Topics>,
@@ -159,7 +160,7 @@ impl ActivityService {
         publisher.start().map_err(StartError::Thread)?;
         let keeper = Keeper {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            spool,
+            spool: spool.clone(),
             wake: Arc::clone(&wake),
             stored: stored.clone(),
             metrics: metrics.clone(),
@@ -179,7 +180,7 @@ impl ActivityService {
             .name("activity topics".to_owned())
             .spawn(move || background.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { store, producer, ingest, live, wake, topics, consumer })
+        Ok(Self { store, producer, ingest, live, spool, wake, topics, consumer })
     }
 
     /// The routes under `/api/v1/activities`.
@@ -205,6 +206,11 @@ impl ActivityService {
     /// The store.
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store) as Arc<dyn Store>
+    }
+
+    /// What copies the service's files while it runs.
+    pub fn copier(&self) -> ActivityCopier {
+        ActivityCopier { store: Arc::clone(&self.store), spool: self.spool.clone() }
     }
 
     /// Whether the topics exist: before, another client could have them created with other settings than ours.
@@ -248,6 +254,26 @@ impl ActivityService {
             tracing::debug!(error = &error as &dyn std::error::Error, "no checkpoint at the end");
         }
         flushed
+    }
+}
+
+/// Copies a running service's files. Cheap to clone.
+#[derive(Clone)]
+pub struct ActivityCopier {
+    store: Arc<SqliteStore>,
+    spool: Option<Spool>,
+}
+
+impl ActivityCopier {
+    /// Writes what the spool holds to a new file; answers its length, or `None` without a spool. To be called before
+    /// [`ActivityCopier::begin_store`]: what leaves the spool in between is in the store then.
+    pub fn copy_spool(&self, path: &Path) -> std::io::Result<Option<u64>> {
+        self.spool.as_ref().map(|spool| spool.copy_to(path)).transpose()
+    }
+
+    /// As [`SqliteStore::begin_copy`].
+    pub fn begin_store(&self) -> Result<(HeldStore<'_>, StoreCopy), StoreError> {
+        self.store.begin_copy()
     }
 }
 

@@ -13,7 +13,7 @@
 //! After a failed sync nobody knows what is on the disk: nothing is taken any more until a restart.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use parking_lot::Mutex;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 9;
+/// What is copied at once.
+const COPY_BYTES: usize = 64 * 1024;
 
 /// The file. One process has it open; the lock of the store beside it sees to that.
 #[derive(Debug, Clone)]
@@ -167,6 +169,21 @@ impl Spool {
         Ok(())
     }
 
+    /// Writes the frames that are not read yet to a new file at `path`; answers its length. Whoever appends waits.
+    pub fn copy_to(&self, path: &Path) -> io::Result<u64> {
+        let inner = self.shared.inner.lock();
+        let mut copy = File::create_new(path)?;
+        let mut position = inner.read_position;
+        let mut buffer = vec![0; COPY_BYTES];
+        while position < inner.end_position {
+            let left = usize::try_from(inner.end_position - position).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            inner.file.read_exact_at(&mut buffer[..left], position)?;
+            copy.write_all(&buffer[..left])?;
+            position += left as u64;
+        }
+        Ok(position - inner.read_position)
+    }
+
     /// Bytes of the frames that are not done.
     pub fn pending_bytes(&self) -> u64 {
         let inner = self.shared.inner.lock();
@@ -300,6 +317,25 @@ mod tests {
         assert_eq!((spool.pending_bytes(), std::fs::metadata(&path).unwrap().len()), (0, 0));
         spool.append(&[b"d"]).unwrap();
         check_next(&spool, &["d"]);
+    }
+
+    #[test]
+    fn a_copy_holds_what_is_not_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&folder.path().join("spool"), 1_000_000).unwrap();
+        let long = vec![b'x'; COPY_BYTES];
+        for events in [&[b"one".as_slice()][..], &[b"two", &long], &[b"three"]] {
+            spool.append(events).unwrap();
+        }
+        let first = spool.next_frame().unwrap().unwrap();
+        spool.done(&first).unwrap();
+        let copy = folder.path().join("copy");
+        assert_eq!(spool.copy_to(&copy).unwrap(), spool.pending_bytes());
+        let copy = Spool::open(&copy, 1_000_000).unwrap();
+        let second = copy.next_frame().unwrap().unwrap();
+        assert_eq!(second.events, [b"two".to_vec(), long]);
+        copy.done(&second).unwrap();
+        check_next(&copy, &["three"]);
     }
 
     #[test]

@@ -16,8 +16,10 @@ use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::query::{Page, Query};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
+pub use copy::{CopyError, HeldStore, StoreCopy, check_copy};
 use unpublished::Source;
 
+mod copy;
 mod id;
 mod links;
 mod read;

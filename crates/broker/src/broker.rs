@@ -7,14 +7,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tidings_log::{
     CloseError, DataDir, DataDirOptions, Disk, Durability, OpenError, RealDisk, RecoverError, RecoveryReport,
-    StorageState,
+    SnapshotError, SnapshotFile, StorageState,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -295,6 +295,15 @@ impl BrokerHandle {
             )),
             StorageState::Failed { why } => Err(format!("writes have stopped until a restart: {why}")),
         }
+    }
+
+    /// A snapshot of all logs as of one instant, as [`DataDir::snapshot`] makes it. Blocks.
+    pub fn snapshot<Q>(
+        &self,
+        folder: &Path,
+        quiet: impl FnOnce() -> Q,
+    ) -> Result<Vec<SnapshotFile>, SnapshotError> {
+        self.data_dir.snapshot(folder, quiet)
     }
 
     /// Stops: connections finish what they are doing, then the data directory is closed, so that the next start has

@@ -3,10 +3,12 @@
 //! Owns the words only. What a setting means when it is not given on the command line is `config.rs`; what a command does is
 //! in `commands/`.
 
+mod backup;
 mod clients;
 mod log;
 mod server;
 
+pub use backup::BackupCommand;
 pub use clients::{
     ActivityCommand, ClusterArgs, DlqCommand, GroupCommand, ListArgs, SelectionArgs, SendArgs, TailArgs,
     TopicCommand,
@@ -52,6 +54,9 @@ pub enum Command {
     /// Check, repair and dump the logs of a data directory whose broker is stopped
     #[command(subcommand, after_help = LOG_EXAMPLES)]
     Log(LogCommand),
+    /// Copy a running server's data directory, check the copy, and make a data directory of it
+    #[command(subcommand, after_help = BACKUP_EXAMPLES)]
+    Backup(BackupCommand),
 }
 
 const TOP_EXAMPLES: &str = "\
@@ -70,7 +75,8 @@ Examples:
   tidings up --bootstrap kafka-1:9092,kafka-2:9092     serve a Kafka cluster; starts no broker
   tidings up --kafka 127.0.0.1:0 --http 127.0.0.1:0 --ready-file ready.json
 
-When it is ready it prints one line beginning with `ready` that names the addresses.
+When it is ready it prints one line beginning with `ready` that names the addresses. SIGHUP has it read its settings again: `log`
+changes at once, and for whatever else has changed it tells that this waits for a restart.
 
 tidings.toml, with every key this command knows:
   data_dir = \"./tidings-data\"       # TIDINGS_DATA_DIR
@@ -138,6 +144,14 @@ Examples:
   tidings log dump tidings-data/orders-3/00000000000000000000.log --records
 
 Every byte that a repair takes out of a log is kept in a .cut file beside it.";
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  tidings backup create /backups/monday --data-dir /var/lib/tidings       while the server runs
+  tidings backup verify /backups/monday
+  tidings backup restore /backups/monday --data-dir /var/lib/tidings-new
+
+A backup has everything that was acknowledged before it began. One without manifest.json was not finished.";
 
 const GROUP_EXAMPLES: &str = "\
 Examples:

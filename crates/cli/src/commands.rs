@@ -1,6 +1,7 @@
 //! What each command does, one file per command.
 
 pub mod activity;
+pub mod backup;
 pub mod broker;
 pub mod cluster;
 pub mod demo;

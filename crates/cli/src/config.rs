@@ -5,6 +5,7 @@
 
 mod layers;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -146,6 +147,31 @@ impl Config {
             ..Settings::default()
         };
         Config::from_settings(settings, Vec::new())
+    }
+
+    /// The settings that differ in `new` and that only a start reads, by their names.
+    pub fn needing_restart(&self, new: &Config) -> Vec<String> {
+        let named = [
+            ("data_dir", self.data_dir != new.data_dir),
+            ("kafka", self.kafka != new.kafka),
+            ("advertised", self.advertised != new.advertised),
+            ("http", self.http != new.http),
+            ("host_names", self.host_names != new.host_names),
+            ("bootstrap", self.bootstrap != new.bootstrap),
+            ("ready_file", self.ready_file != new.ready_file),
+            ("insecure", self.insecure != new.insecure),
+            ("activity", self.activity != new.activity),
+        ];
+        let mut names: Vec<String> =
+            named.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect();
+        let values = |config: &Config| -> BTreeMap<String, String> {
+            config.broker.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect()
+        };
+        let (old, new) = (values(self), values(new));
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let differing = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+        names.extend(differing.map(|key| format!("broker.{key}")));
+        names
     }
 
     fn load(

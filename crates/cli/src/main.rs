@@ -4,14 +4,17 @@
 //! status 2, as clap has it.
 
 mod args;
+mod backup;
 mod commands;
 mod config;
+mod control;
 mod demo;
 mod http_client;
 mod memory;
 mod output;
 mod platform;
 mod ready;
+mod reload;
 mod report;
 mod shutdown;
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Command::Topic(command) => commands::topic::run(command),
         Command::Group(command) => commands::group::run(command),
         Command::Log(command) => commands::log::run(&command),
+        Command::Backup(command) => commands::backup::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 
 mod broker;
 mod runtime;
+pub mod snapshot;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,14 +23,15 @@ use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store}
 use tidings_broker::BrokerHandle;
 use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
 
-pub use broker::{start_broker, stop_broker};
-pub use runtime::{block_on, log_to_stderr};
+pub use broker::{check_settings, start_broker, stop_broker};
+pub use runtime::{LogFilter, block_on, log_to_stderr};
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::ready::Ready;
 
 /// The store's file within the data directory.
-const STORE_FILE: &str = "activities.db";
+pub const STORE_FILE: &str = "activities.db";
 /// The spool's file within the data directory.
 const SPOOL_FILE: &str = "activities.spool";
 
@@ -48,6 +50,7 @@ pub struct Platform {
     activity: ActivityService,
     http: ServerHandle,
     cluster: Cluster,
+    control: Option<Control>,
 }
 
 impl Platform {
@@ -83,7 +86,9 @@ impl Platform {
         if broker.is_some() {
             settle(&activity).await;
         }
-        Ok(Platform { broker, activity, http, cluster })
+        let take = snapshot::of_platform(broker.as_ref(), activity.copier());
+        let control = Control::start(&config.data_dir, take);
+        Ok(Platform { broker, activity, http, cluster, control })
     }
 
     /// Where everything listens.
@@ -114,7 +119,8 @@ impl Platform {
 
     /// Stops everything, in the reverse order of the start.
     pub async fn shutdown(self) {
-        let Platform { broker, activity, http, cluster: _ } = self;
+        let Platform { broker, activity, http, cluster: _, control } = self;
+        drop(control);
         activity.end_live();
         http.shutdown(HTTP_PATIENCE).await;
         let stopped = tokio::task::spawn_blocking(move || activity.stop(WRITER_PATIENCE)).await;

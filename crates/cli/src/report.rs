@@ -7,6 +7,7 @@ use tidings::reader::ReadError;
 use tidings_broker::StartError;
 use tidings_console::ServerError;
 
+use crate::backup::NoServer;
 use crate::commands::log::LogCommandError;
 use crate::http_client::NothingAnswers;
 
@@ -48,6 +49,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<LogCommandError>() {
         return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<NoServer>() {
+        return Some(error.hint());
     }
     let nothing_answers = error.downcast_ref::<NothingAnswers>()?;
     Some(nothing_answers.hint())

@@ -7,6 +7,7 @@ mod checkpointer;
 mod error;
 mod keeper;
 mod meta;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::io;
@@ -37,6 +38,7 @@ use keeper::Keeper;
 pub use keeper::{Chores, DeleteRecordsError, KeepReport};
 pub(crate) use meta::{META, PARTITION_METADATA, check_version, partition_metadata_id};
 use meta::{Meta, encode_partition_metadata};
+pub use snapshot::{SnapshotError, SnapshotFile};
 
 /// The logs by partition.
 pub(crate) type Logs = RwLock<HashMap<TopicPartition, Arc<PartitionLog>>>;

@@ -30,7 +30,7 @@ pub use commit::{CommitError, CommitTicket};
 pub use config::{CleanupPolicy, CommitHere, DataDirOptions, Durability, LogConfig};
 pub use data_dir::{
     Chores, CloseError, CreateError, DataDir, DeleteError, DeleteRecordsError, KeepReport, OpenError,
-    UnrecoveredDataDir,
+    SnapshotError, SnapshotFile, UnrecoveredDataDir,
 };
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk, UnsyncedDisk};
 pub use health::StorageState;

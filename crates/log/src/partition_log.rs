@@ -13,6 +13,7 @@ mod flush;
 mod old_batches;
 mod read;
 mod retention;
+mod snapshot;
 mod timestamps;
 mod transactions;
 
@@ -22,6 +23,7 @@ pub use read::{Fetched, FileSlice, ReadError, UpTo};
 pub use timestamps::TimestampedOffset;
 
 pub(crate) use checkpoint::LEADER_EPOCHS;
+pub(crate) use snapshot::DurableEnd;
 pub(crate) use transactions::aborted;
 
 use std::collections::VecDeque;

@@ -67,6 +67,7 @@ fn the_unit_starts_the_platform() {
     let mut words = command.split(' ');
     assert_eq!(words.next(), Some("/usr/local/bin/tidings"));
     assert_eq!(words.next(), Some("up"));
+    assert!(unit.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"));
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("tidings.toml");
     std::fs::write(&config, "").unwrap();

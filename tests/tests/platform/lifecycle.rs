@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tidings_tests::{Ended, Http, Launch, until};
+use tidings_tests::{Ended, Http, LONG, Launch, until};
 
 use crate::support::{ACTIVITIES, activity, until_stored};
 
@@ -177,4 +177,44 @@ fn leaving_loopback_needs_saying_so() {
     let directory = tempfile::tempdir().unwrap();
     refused(&Launch::broker(directory.path()).at("0.0.0.0:0").run(SOON), &["0.0.0.0", "--insecure"]);
     drop(Launch::broker(directory.path()).at("0.0.0.0:0").argument("--insecure").start());
+}
+
+/// What can change at run time does, the rest is told, and what is wrong changes nothing.
+#[test]
+fn a_hangup_has_the_settings_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("settings.toml");
+    let write = |text: &str| std::fs::write(&config, text).unwrap();
+    write("log = \"info\"\n");
+    let launch = Launch::up(&directory.path().join("data")).argument("--config").argument(&config);
+    let tidings = launch.start();
+    let told = |what: &str| {
+        let before = tidings.logged().len();
+        tidings.signal(Signal::HUP);
+        until(what, || tidings.logged()[before..].contains(what).then_some(()));
+        tidings.logged()[before..].to_owned()
+    };
+    assert!(!tidings.logged().contains("DEBUG"), "{}", tidings.logged());
+    write("log = \"debug\"\n");
+    told("the settings were read again");
+    tidings.kafka().create_topic("noted", 1);
+    until("more is logged", || tidings.logged().contains("DEBUG").then_some(()));
+    for (text, what) in [
+        ("log = [", "settings.toml, line 1"),
+        ("log = \"info\"\nsurprise = 1\n", "surprise: no such setting"),
+        ("log = \"info\"\n[broker]\nnum.partitions = \"many\"\n", "num.partitions"),
+        ("log = \"no=such=filter\"\n", "is not a log filter"),
+        ("log = \"info\"\nadvertised = \"nowhere\"\n", "advertised: expected HOST:PORT"),
+    ] {
+        write(text);
+        let said = told("all stay as they were");
+        assert!(said.contains(what), "{text}: {said}");
+    }
+    write(
+        "log = \"info\"\nhost_names = [\"tidings.lan\"]\n[broker]\nnum.partitions = 4\n[activity]\npartitions = 9\n",
+    );
+    let said = told("wait for a restart");
+    assert!(said.contains("host_names, activity, broker.num.partitions"), "{said}");
+    assert_eq!(tidings.http().get("/healthz").status, 200);
+    assert!(tidings.terminate(LONG).status.success());
 }

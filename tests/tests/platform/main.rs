@@ -3,6 +3,7 @@
 //! One program for all of it, so that its tests run side by side. A module is a promise of the platform.
 
 mod activities;
+mod backup;
 mod cleaning;
 mod crashes;
 mod demo;

@@ -11,12 +11,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidings_tests::{Kafka, LONG, Launch, kafka_tool, until};
 
-const PARTITIONS: i32 = 3;
+pub const PARTITIONS: i32 = 3;
 
 /// How long a producer tries before it takes the broker for gone.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer, KafkaError> {
+/// A transactional producer, initialised.
+pub fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer, KafkaError> {
     let mut config = kafka.config();
     config.set("transactional.id", transactional_id).set("linger.ms", "0").set("message.timeout.ms", "10000");
     let producer: BaseProducer = config.create()?;
@@ -36,7 +37,7 @@ fn transact(producer: &BaseProducer, topic: &str, tag: &str, commit: bool) -> Re
 }
 
 /// Every value of the topic as a consumer of this isolation level sees it, with the partitions it is seen in.
-fn seen(kafka: &Kafka, topic: &str, isolation: &str) -> BTreeMap<String, Vec<i32>> {
+pub fn seen(kafka: &Kafka, topic: &str, isolation: &str) -> BTreeMap<String, Vec<i32>> {
     let mut config = kafka.config();
     config
         .set("group.id", "seen")

@@ -1,22 +1,38 @@
 //! `tidings broker`: the broker alone.
 
+use std::sync::Arc;
+
 use crate::args::BrokerArgs;
 use crate::config::Config;
-use crate::platform::{block_on, log_to_stderr, start_broker, stop_broker};
+use crate::control::Control;
+use crate::platform::{block_on, log_to_stderr, snapshot, start_broker, stop_broker};
 use crate::ready::Ready;
+use crate::reload::Reload;
 use crate::shutdown::StopSignal;
 
 /// Runs until told to stop.
 pub fn run(args: &BrokerArgs) -> anyhow::Result<()> {
     let config = Config::of_broker(&args.server)?;
-    log_to_stderr(&config.log)?;
+    let log_filter = log_to_stderr(&config.log)?;
     block_on(async {
         let mut stop = StopSignal::install()?;
-        let broker = start_broker(&config).await?;
+        let args = args.server.clone();
+        let mut reload = Reload::install(config.clone(), log_filter, move || Config::of_broker(&args))?;
+        let broker = Arc::new(start_broker(&config).await?);
+        let control = Control::start(&config.data_dir, snapshot::of_broker(&broker));
         Ready::new(Some(broker.local_addr()), None).announce(config.ready_file.as_deref())?;
-        stop.received().await;
+        tokio::select! {
+            () = stop.received() => {}
+            () = reload.run() => {}
+        }
         tracing::info!("stopping");
-        stop.finish(stop_broker(broker)).await;
+        drop(control);
+        match Arc::try_unwrap(broker) {
+            Ok(broker) => stop.finish(stop_broker(broker)).await,
+            Err(_) => {
+                tracing::warn!("a snapshot is being made: the next start will recover the data directory")
+            }
+        }
         Ok(())
     })
 }

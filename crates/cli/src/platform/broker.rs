@@ -29,6 +29,11 @@ pub async fn stop_broker(broker: BrokerHandle) {
     }
 }
 
+/// Fails if the broker would not take these settings.
+pub fn check_settings(config: &Config) -> anyhow::Result<()> {
+    settings(&config.broker).map(drop)
+}
+
 /// Hands the settings over; an error names the place where the setting was made.
 fn settings(settings: &[BrokerSetting]) -> anyhow::Result<BrokerSettings> {
     let pairs = settings.iter().map(|setting| (setting.key.as_str(), setting.value.as_str()));

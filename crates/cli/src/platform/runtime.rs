@@ -22,11 +22,26 @@ pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::
     result
 }
 
+/// Changes what is logged while the program runs.
+pub struct LogFilter(Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>);
+
+impl LogFilter {
+    /// Logs by `filter` from now on; after an error as before.
+    pub fn set(&self, filter: &str) -> anyhow::Result<()> {
+        (self.0)(parse(filter)?)
+    }
+}
+
 /// Sends the log to standard error: standard output belongs to results and to the ready line.
-pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(filter).with_context(|| format!("log: {filter:?} is not a log filter"))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+pub fn log_to_stderr(filter: &str) -> anyhow::Result<LogFilter> {
+    let subscriber = tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(std::io::stderr);
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    subscriber.with_ansi(colours).try_init().map_err(|error| anyhow::anyhow!("start the log: {error}"))
+    let subscriber = subscriber.with_ansi(colours).with_filter_reloading();
+    let handle = subscriber.reload_handle();
+    subscriber.try_init().map_err(|error| anyhow::anyhow!("start the log: {error}"))?;
+    Ok(LogFilter(Box::new(move |filter| handle.reload(filter).context("change what is logged"))))
+}
+
+fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(filter).with_context(|| format!("log: {filter:?} is not a log filter"))
 }

@@ -33,6 +33,9 @@ fn help_is_as_it_was() {
     check("topic", &["topic"]);
     check("topic-create", &["topic", "create"]);
     check("group", &["group"]);
+    check("backup", &["backup"]);
+    check("backup-create", &["backup", "create"]);
+    check("backup-restore", &["backup", "restore"]);
     check("log", &["log"]);
     check("log-check", &["log", "check"]);
     check("log-repair", &["log", "repair"]);

@@ -190,6 +190,12 @@ impl State {
         Ok(())
     }
 
+    pub fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = *self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        self.change(NameChange::Insert(to.to_owned(), node));
+        Ok(())
+    }
+
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
         if !self.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());

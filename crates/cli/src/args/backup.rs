@@ -1,0 +1,48 @@
+//! Arguments of `tidings backup`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::log::DataDirArgs;
+
+/// `tidings backup …`
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Copy what a running server keeps, as of one instant, into a new directory
+    Create(BackupCreateArgs),
+    /// Check every byte of a backup; status 1 if something is wrong
+    Verify(BackupVerifyArgs),
+    /// Make a data directory of a backup
+    Restore(BackupRestoreArgs),
+}
+
+/// `tidings backup create`
+#[derive(Args, Debug)]
+pub struct BackupCreateArgs {
+    /// Where to write it: a directory that is empty or not there
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+    /// Of which server.
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+}
+
+/// `tidings backup verify`
+#[derive(Args, Debug)]
+pub struct BackupVerifyArgs {
+    /// The backup's directory
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+}
+
+/// `tidings backup restore`
+#[derive(Args, Debug)]
+pub struct BackupRestoreArgs {
+    /// The backup's directory
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+    /// The data directory to make: empty or not there
+    #[arg(long, value_name = "DIR", env = "TIDINGS_DATA_DIR")]
+    pub data_dir: PathBuf,
+}

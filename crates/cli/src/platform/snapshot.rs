@@ -1,0 +1,64 @@
+//! A snapshot of everything that a server keeps, as of one instant.
+//!
+//! Owns the order. The spool comes first: what leaves it later is in the store or on the topic by then. Then the store stands
+//! still for the instant of the logs. So the store has what the committed offsets say it has, and whatever it counts as
+//! published is on the topic.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use anyhow::Context;
+use tidings_activity::ActivityCopier;
+use tidings_broker::BrokerHandle;
+use tidings_log::SnapshotFile;
+
+use super::{SPOOL_FILE, STORE_FILE};
+use crate::control::TakeSnapshot;
+
+/// Of a broker alone.
+pub fn of_broker(broker: &Arc<BrokerHandle>) -> Arc<TakeSnapshot> {
+    // The broker has to be alone when it is stopped.
+    let broker = Arc::downgrade(broker);
+    Arc::new(move |folder| Ok(alive(&broker)?.snapshot(folder, || ())?))
+}
+
+/// Of the whole platform; without a broker of its own, of the services' files.
+pub fn of_platform(broker: Option<&Arc<BrokerHandle>>, activity: ActivityCopier) -> Arc<TakeSnapshot> {
+    let broker = broker.map(Arc::downgrade);
+    Arc::new(move |folder| take(folder, broker.as_ref(), &activity))
+}
+
+fn take(
+    folder: &Path,
+    broker: Option<&Weak<BrokerHandle>>,
+    activity: &ActivityCopier,
+) -> anyhow::Result<Vec<SnapshotFile>> {
+    let spooled = activity.copy_spool(&folder.join(SPOOL_FILE)).context("copy the spool")?;
+    let mut store = None;
+    let mut stand_still = || match activity.begin_store() {
+        Ok((held, copy)) => {
+            store = Some(Ok(copy));
+            Some(held)
+        }
+        Err(error) => {
+            store = Some(Err(error));
+            None
+        }
+    };
+    let mut files = match broker {
+        Some(broker) => alive(broker)?.snapshot(folder, stand_still)?,
+        None => {
+            drop(stand_still());
+            Vec::new()
+        }
+    };
+    let copy = store.context("the store was not asked")??;
+    let bytes = copy.write_to(&folder.join(STORE_FILE))?;
+    files.push(SnapshotFile { path: STORE_FILE.into(), bytes });
+    files.extend(spooled.map(|bytes| SnapshotFile { path: SPOOL_FILE.into(), bytes }));
+    Ok(files)
+}
+
+fn alive(broker: &Weak<BrokerHandle>) -> anyhow::Result<Arc<BrokerHandle>> {
+    broker.upgrade().context("the broker is stopped")
+}

@@ -1,0 +1,315 @@
+//! Backups of a platform under load: what was acknowledged before is in them, and nothing in them is ahead of anything else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+use tidings_tests::{Ended, Http, Kafka, LONG, Launch, Tidings, until};
+
+use crate::support::{ACTIVITIES, activity, stored_ids};
+use crate::transactions::{PARTITIONS, producer, seen};
+
+const KEYS: usize = 50;
+
+fn launch(data_dir: &Path) -> Launch {
+    let settings = [
+        "log.segment.bytes=1048576",
+        "log.cleaner.backoff.ms=100",
+        "log.cleaner.min.cleanable.ratio=0.01",
+        "log.retention.check.interval.ms=100",
+    ];
+    Launch::up(data_dir).arguments(settings.iter().flat_map(|setting| ["--set", *setting]))
+}
+
+fn backup(arguments: &[&Path]) -> Ended {
+    let words = arguments.iter().fold(Launch::command("backup"), |launch, word| launch.argument(word));
+    words.run(LONG)
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&Path]) -> String {
+    let ended = backup(arguments);
+    assert!(ended.status.success(), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+    ended.stdout
+}
+
+#[track_caller]
+fn fails(arguments: &[&Path], why: &str) {
+    let ended = backup(arguments);
+    let said = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(!ended.status.success() && said.contains(why), "{arguments:?}: {said}");
+}
+
+fn path(text: &str) -> &Path {
+    Path::new(text)
+}
+
+/// What the load was told.
+#[derive(Default)]
+struct Load {
+    done: AtomicBool,
+    activities: Mutex<BTreeSet<String>>,
+    /// Orders that are billed: a record in each partition of `payments`, and the offset, in one transaction.
+    billed: AtomicUsize,
+    /// Rounds of writing every key of `table`.
+    rounds: AtomicUsize,
+}
+
+/// What was acknowledged at some moment.
+struct Acknowledged {
+    activities: BTreeSet<String>,
+    billed: usize,
+    rounds: usize,
+}
+
+impl Load {
+    fn acknowledged(&self) -> Acknowledged {
+        Acknowledged {
+            activities: self.activities.lock().unwrap().clone(),
+            billed: self.billed.load(Relaxed),
+            rounds: self.rounds.load(Relaxed),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Relaxed)
+    }
+
+    fn post(&self, http: &Http) {
+        for number in (0..).take_while(|_| !self.is_done()) {
+            let ids: Vec<String> = (0..5).map(|at| format!("{number}-{at}")).collect();
+            let batch = ids.iter().map(|id| activity("acme", id, number)).collect();
+            http.post(ACTIVITIES, &Value::Array(batch)).expect(200);
+            self.activities.lock().unwrap().extend(ids);
+        }
+    }
+
+    fn bill(&self, kafka: &Kafka) {
+        let plain: BaseProducer = kafka.config().set("linger.ms", "0").create().unwrap();
+        let transactional = producer(kafka, "biller").unwrap();
+        let billing = kafka.reader("billing");
+        for number in (0..).take_while(|_| !self.is_done()) {
+            plain
+                .send(BaseRecord::<(), str>::to("orders").payload("an order").partition(0))
+                .map_err(|(error, _)| error)
+                .unwrap();
+            plain.flush(LONG).unwrap();
+            bill_one(&billing, &transactional, number);
+            self.billed.store(number + 1, Relaxed);
+        }
+    }
+
+    fn write_table(&self, kafka: &Kafka) {
+        let producer: BaseProducer = kafka.config().set("linger.ms", "0").create().unwrap();
+        let padding = "x".repeat(5000);
+        for round in (0..).take_while(|_| !self.is_done()) {
+            for key in 0..KEYS {
+                let value = format!("{round} {padding}");
+                let key = key.to_string();
+                for topic in ["table", "short"] {
+                    let record = BaseRecord::to(topic).key(&key).payload(&value).partition(0);
+                    producer.send(record).map_err(|(error, _)| error).unwrap();
+                }
+            }
+            producer.flush(LONG).unwrap();
+            self.rounds.store(round + 1, Relaxed);
+        }
+    }
+}
+
+fn bill_one(consumer: &BaseConsumer, producer: &BaseProducer, number: usize) {
+    producer.begin_transaction().unwrap();
+    for partition in 0..PARTITIONS {
+        let order = format!("order-{number}");
+        let record = BaseRecord::<(), str>::to("payments").payload(&order).partition(partition);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("orders", 0, Offset::Offset(number as i64 + 1)).unwrap();
+    let metadata = consumer.group_metadata().expect("a consumer with a group");
+    producer.send_offsets_to_transaction(&offsets, &metadata, LONG).unwrap();
+    producer.flush(LONG).unwrap();
+    producer.commit_transaction(LONG).unwrap();
+}
+
+/// The last round of each key, and the first offset.
+fn table(kafka: &Kafka, topic: &str) -> (BTreeMap<String, usize>, i64) {
+    let records = kafka.read_all(topic);
+    let first = records.first().map_or(0, |record| record.offset);
+    let text = |bytes: &Option<Vec<u8>>| String::from_utf8(bytes.clone().unwrap()).unwrap();
+    let round = |value: String| value.split(' ').next().unwrap().parse().unwrap();
+    (records.iter().map(|record| (text(&record.key), round(text(&record.value)))).collect(), first)
+}
+
+/// Starts a platform on a restored directory and holds it against what was acknowledged before the backup.
+fn check_restored(data_dir: &Path, acknowledged: &Acknowledged) {
+    let tidings = launch(data_dir).start();
+    let (http, kafka) = (tidings.http(), tidings.kafka());
+    // Fences what was under way at the instant, and waits until it is decided.
+    let biller = producer(&kafka, "biller").unwrap();
+    let payments = seen(&kafka, "payments", "read_committed");
+    let torn: Vec<_> = payments.iter().filter(|(_, partitions)| **partitions != [0, 1, 2]).collect();
+    assert!(torn.is_empty(), "torn transactions: {torn:?}");
+    let billed = kafka.committed("billing", "orders")[0].max(0);
+    assert_eq!(billed, payments.len() as i64, "offsets and payments of the same transactions");
+    assert!(payments.len() >= acknowledged.billed, "{} of {}", payments.len(), acknowledged.billed);
+    assert!(kafka.watermarks("orders", 0).1 >= billed, "an offset is ahead of its topic");
+
+    for topic in ["table", "short"] {
+        let (rounds, first) = table(&kafka, topic);
+        assert!(topic == "table" || first > 0, "retention had removed something");
+        let old: Vec<_> = rounds.iter().filter(|(_, round)| **round + 1 < acknowledged.rounds).collect();
+        assert_eq!(
+            (rounds.len(), old.len()),
+            (KEYS, 0),
+            "{topic}: {old:?}, acknowledged {}",
+            acknowledged.rounds
+        );
+    }
+
+    let on_topic: BTreeSet<String> =
+        kafka.read_all("activities").iter().filter_map(|record| record.header("ce_id")).collect();
+    assert!(on_topic.is_superset(&acknowledged.activities), "accepted and not on the topic");
+    let stored = until("the writer has come to the topic's end", || {
+        let stored = stored_ids(&http, "acme");
+        on_topic.iter().all(|id| stored.contains_key(id)).then_some(stored)
+    });
+    assert!(stored.values().all(|count| *count == 1));
+    // The store may be ahead of nothing: what it has is on the topic.
+    assert_eq!(stored.len(), on_topic.len());
+    bill_one(&kafka.reader("billing"), &biller, payments.len());
+    assert_eq!(kafka.committed("billing", "orders")[0], billed + 1);
+    println!(
+        "restored: {} activities ({} acknowledged before), {} transactions ({})",
+        stored.len(),
+        acknowledged.activities.len(),
+        payments.len(),
+        acknowledged.billed
+    );
+}
+
+fn create_topic(tidings: &Tidings, name: &str, configs: &[&str]) {
+    let launch = Launch::command("topic").arguments(["create", name, "--partitions", "1"]);
+    let launch = configs.iter().fold(launch, |launch, config| launch.arguments(["--config", *config]));
+    let ended = launch.arguments(["--bootstrap", &tidings.bootstrap()]).run(LONG);
+    assert!(ended.status.success(), "{}", ended.stderr);
+}
+
+#[test]
+fn backups_under_load_have_what_was_acknowledged_and_nothing_ahead_of_it() {
+    let scene = tempfile::tempdir().unwrap();
+    let data_dir = scene.path().join("data");
+    let tidings = launch(&data_dir).start();
+    let kafka = tidings.kafka();
+    kafka.create_topic("payments", PARTITIONS);
+    create_topic(&tidings, "orders", &[]);
+    create_topic(&tidings, "table", &["cleanup.policy=compact"]);
+    create_topic(&tidings, "short", &["retention.bytes=2097152"]);
+    let load = Load::default();
+    let mut backups: Vec<(PathBuf, Acknowledged)> = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| load.post(&tidings.http()));
+        scope.spawn(|| load.bill(&kafka));
+        scope.spawn(|| load.write_table(&kafka));
+        for number in 0..3 {
+            let (billed, rounds) = (load.billed.load(Relaxed) + 10, load.rounds.load(Relaxed) + 6);
+            until("the load goes on", || {
+                let enough = load.billed.load(Relaxed) >= billed && load.rounds.load(Relaxed) >= rounds;
+                enough.then_some(())
+            });
+            if number == 0 {
+                until("segments are cleaned and removed", || {
+                    let logged = tidings.logged();
+                    (logged.contains("compacted logs") && logged.contains("removed old segments"))
+                        .then_some(())
+                });
+            }
+            let (backup, acknowledged) = (scene.path().join(format!("backup-{number}")), load.acknowledged());
+            succeeds(&[path("create"), &backup, path("--data-dir"), &data_dir]);
+            backups.push((backup, acknowledged));
+        }
+        load.done.store(true, Relaxed);
+    });
+    assert!(!data_dir.join(".snapshot").exists(), "nothing is left of the snapshots");
+    tidings.kill_now();
+    for (number, (backup, acknowledged)) in backups.iter().enumerate() {
+        assert!(succeeds(&[path("verify"), backup]).contains("whole"));
+        let restored = scene.path().join(format!("restored-{number}"));
+        succeeds(&[path("restore"), backup, path("--data-dir"), &restored]);
+        check_restored(&restored, acknowledged);
+    }
+}
+
+#[test]
+fn what_is_no_whole_backup_is_refused() {
+    let scene = tempfile::tempdir().unwrap();
+    let (data_dir, whole) = (scene.path().join("data"), scene.path().join("whole"));
+    let create = |target: &Path| backup(&[path("create"), target, path("--data-dir"), &data_dir]);
+    let ended = create(&whole);
+    assert!(!ended.status.success() && ended.stderr.contains("no server runs on"), "{}", ended.stderr);
+    let tidings = launch(&data_dir).start();
+    let batch = (0..500).map(|number| activity("acme", &format!("{number}"), number)).collect();
+    tidings.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
+    crate::support::until_stored(&tidings.http(), "acme", 500);
+    assert!(create(&whole).status.success());
+    fails(&[path("create"), &whole, path("--data-dir"), &data_dir], "is not empty");
+    fails(&[path("restore"), &whole, path("--data-dir"), &data_dir], "is not empty");
+    // The socket is nobody else's, and what is not understood is answered.
+    let socket = data_dir.join("control.sock");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    std::io::Write::write_all(&mut stream, b"{\"command\":\"nonsense\"}\n").unwrap();
+    let mut answer = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut answer).unwrap();
+    assert!(answer.contains("refused") && answer.contains("nonsense"), "{answer}");
+    drop(stream);
+    assert!(create(&scene.path().join("another")).status.success(), "it goes on after that");
+    drop(tidings);
+
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(whole.join("manifest.json")).unwrap()).unwrap();
+    let files: Vec<PathBuf> = manifest["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|file| file["bytes"].as_u64() > Some(0))
+        .map(|file| whole.join("data").join(file["path"].as_str().unwrap()))
+        .collect();
+    assert!(files.iter().any(|file| file.ends_with("activities.db")), "{files:?}");
+    let target = scene.path().join("target");
+    for file in &files {
+        let bytes = std::fs::read(file).unwrap();
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 2] ^= 1;
+        for damaged in [&flipped, &bytes[1..].to_vec(), &Vec::new()] {
+            std::fs::write(file, damaged).unwrap();
+            fails(&[path("verify"), &whole], "found");
+            let ended = backup(&[path("restore"), &whole, path("--data-dir"), &target]);
+            assert!(!ended.status.success() && !target.exists(), "{}: {}", file.display(), ended.stdout);
+        }
+        std::fs::write(file, bytes).unwrap();
+    }
+    std::fs::write(whole.join("data/surplus"), "x").unwrap();
+    fails(&[path("verify"), &whole], "surplus: is not in the manifest");
+    std::fs::remove_file(whole.join("data/surplus")).unwrap();
+    assert!(succeeds(&[path("verify"), &whole]).contains("whole"));
+    // A path that leads out.
+    let text = std::fs::read_to_string(whole.join("manifest.json")).unwrap();
+    std::fs::write(
+        whole.join("manifest.json"),
+        text.replace("\"meta.properties\"", "\"../meta.properties\""),
+    )
+    .unwrap();
+    fails(&[path("restore"), &whole, path("--data-dir"), &target], "no path within");
+    std::fs::write(whole.join("manifest.json"), text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    fails(&[path("verify"), &whole], "format 2, expected 1");
+    std::fs::remove_file(whole.join("manifest.json")).unwrap();
+    fails(&[path("verify"), &whole], "not finished");
+    fails(&[path("restore"), &whole, path("--data-dir"), &target], "not finished");
+}
