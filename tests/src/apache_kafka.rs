@@ -1,13 +1,14 @@
 //! Apache Kafka itself as a child process: one node in KRaft mode on free ports and a directory of its own.
 //!
-//! Owns its settings and its end: it is killed when the value is dropped, and when the thread that started it ends,
-//! however that comes. The jars that the Java programs need bring it; no script of its own is run.
+//! Owns its settings and its end: it is killed when the value is dropped, and when this process ends, however that comes. The jars that the Java programs need bring it; no script of its own is run.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -19,7 +20,10 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// Any 16 bytes in base64: every run is a cluster of its own.
 const CLUSTER_ID: &str = "dGlkaW5ncy1vcmFjbGUwMA";
 /// A heap that is enough for a judge, and compilation that is cheap to start with.
-const JVM_OPTIONS: [&str; 3] = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+const JVM: JvmOptions = &["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// Arguments of a virtual machine.
+pub(crate) type JvmOptions = &'static [&'static str];
 
 /// A running node.
 pub struct ApacheKafka {
@@ -41,26 +45,10 @@ impl ApacheKafka {
         let properties = scratch.path().join("server.properties");
         let text = own_settings(&scratch.path().join("data"), kafka, controller) + settings;
         std::fs::write(&properties, text).expect("write Apache Kafka's settings");
-        let log = File::create(scratch.path().join("server.log")).expect("make a log file");
-        let java = |class: &str| {
-            let mut command = Command::new("java");
-            command.args(JVM_OPTIONS).arg("-cp").arg(jars.join("*")).arg(class).stdin(Stdio::null());
-            command
-                .stdout(log.try_clone().expect("share a file"))
-                .stderr(log.try_clone().expect("share a file"));
-            command
-        };
-        let mut format = java("kafka.tools.StorageTool");
-        format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(&properties);
-        let formatted = format.status().expect("run java");
-        let mut broker = java("kafka.Kafka");
-        // What ends a test by force must not leave a virtual machine behind.
-        let end_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
-        // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
-        unsafe { broker.arg(&properties).pre_exec(end_with_us) };
-        let process = broker.spawn().expect("run java");
+        let is_formatted = format_storage(jars, JVM, &properties, scratch.path());
+        let process = spawn_kafka(jars, JVM, &properties, scratch.path());
         let mut node = Self { process, address: format!("127.0.0.1:{kafka}"), scratch };
-        assert!(formatted.success(), "Apache Kafka could not format its directory:\n{}", node.logged());
+        assert!(is_formatted, "Apache Kafka could not format its directory:\n{}", node.logged());
         node.wait_until_it_answers();
         node
     }
@@ -113,7 +101,53 @@ fn own_settings(data: &Path, kafka: u16, controller: u16) -> String {
     )
 }
 
-fn free_port() -> u16 {
+/// Formats the directory that the settings name; what is printed goes into `server.log` in `folder`. Answers whether it
+/// went well.
+pub(crate) fn format_storage(jars: &Path, jvm: JvmOptions, properties: &Path, folder: &Path) -> bool {
+    let mut format = java(jars, jvm, "kafka.tools.StorageTool", folder);
+    format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(properties);
+    format.status().expect("run java").success()
+}
+
+/// Starts a node that ends with this process, however that ends.
+pub(crate) fn spawn_kafka(jars: &Path, jvm: JvmOptions, properties: &Path, folder: &Path) -> Child {
+    let mut broker = java(jars, jvm, "kafka.Kafka", folder);
+    // What ends a test by force must not leave a virtual machine behind.
+    let end_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
+    unsafe { broker.arg(properties).pre_exec(end_with_us) };
+    spawn_for_the_process(broker).expect("run java")
+}
+
+fn java(jars: &Path, jvm: JvmOptions, class: &str, folder: &Path) -> Command {
+    let log =
+        File::options().create(true).append(true).open(folder.join("server.log")).expect("make a log file");
+    let mut command = Command::new("java");
+    command.args(jvm).arg("-cp").arg(jars.join("*")).arg(class).stdin(Stdio::null());
+    command.stdout(log.try_clone().expect("share a file")).stderr(log);
+    command
+}
+
+/// Spawns from a thread that lives as long as the process: the kernel ends a child with the *thread* that started it, and
+/// a test's thread ends with its test.
+pub(crate) fn spawn_for_the_process(command: Command) -> std::io::Result<Child> {
+    type Order = (Command, Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (orders, taken) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in taken {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        orders
+    });
+    let (answer, spawned) = channel();
+    spawner.send((command, answer)).map_err(std::io::Error::other)?;
+    spawned.recv().map_err(std::io::Error::other)?
+}
+
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
     listener.local_addr().expect("find a free port").port()
 }

@@ -4,6 +4,7 @@
 //! Helpers here panic with what they saw when an expectation does not hold; a process that a panicking test
 //! leaves behind prints what it had logged, and dies. There are no sleeps: [`until`] waits for conditions.
 
+mod apache_cluster;
 mod apache_kafka;
 mod http;
 mod kafka;
@@ -11,6 +12,7 @@ mod process;
 mod programs;
 mod wait;
 
+pub use apache_cluster::{ApacheCluster, jars, shared_apache_cluster};
 pub use apache_kafka::ApacheKafka;
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};

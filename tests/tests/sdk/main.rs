@@ -1,6 +1,5 @@
-//! The SDK against a broker: producing, consuming, failures and administration.
-//!
-//! The same tests pass on Apache Kafka: `XTASK_CLUSTER=host:port cargo test -p tidings-tests --test sdk`.
+//! The SDK against our broker: producing, consuming, failures and administration. `sdk_on_apache_kafka` runs the same
+//! scenarios on a cluster of Apache Kafka.
 
 mod admin;
 mod concurrency;
@@ -9,3 +8,5 @@ mod failures;
 mod producer;
 mod resilient;
 mod support;
+
+pub use tidings_tests::cluster_under_test;

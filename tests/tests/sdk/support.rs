@@ -10,7 +10,7 @@ use tidings::admin::{Admin, TopicSpec};
 use tidings::consumer::{BatchHandler, Consumer, ConsumerOptions, HandlerError, Outcome};
 use tidings::failure::{Failure, FailureInbox};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
-use tidings_tests::{Tidings, cluster_under_test};
+use tidings_tests::Tidings;
 
 /// How long a call may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ impl Scene {
     #[track_caller]
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let (bootstrap, broker) = cluster_under_test();
+        let (bootstrap, broker) = crate::cluster_under_test();
         let cluster = Cluster::new(bootstrap).client_id("a test");
         let admin = Admin::new(&cluster, PATIENCE).unwrap();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,25 @@
+//! The scenarios of `sdk` on a cluster of three nodes of Apache Kafka, and what only a cluster can show: brokers that die
+//! while others go on.
+
+#[path = "../sdk/admin.rs"]
+mod admin;
+mod broker_kills;
+#[path = "../sdk/concurrency.rs"]
+mod concurrency;
+#[path = "../sdk/consumer.rs"]
+mod consumer;
+#[path = "../sdk/failures.rs"]
+mod failures;
+#[path = "../sdk/producer.rs"]
+mod producer;
+#[path = "../sdk/support.rs"]
+mod support;
+
+use tempfile::TempDir;
+use tidings_tests::{Tidings, shared_apache_cluster};
+
+/// The cluster that all tests here share.
+#[track_caller]
+pub fn cluster_under_test() -> (String, Option<(Tidings, TempDir)>) {
+    (shared_apache_cluster(), None)
+}
