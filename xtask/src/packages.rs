@@ -40,6 +40,11 @@ const NEEDED: &[Needed] = &[
     },
     Needed { command: &["go", "version"], package: "golang", why: "the programs with franz-go and sarama" },
     Needed { command: &["javac", "-version"], package: "default-jdk-headless", why: "the Java programs" },
+    Needed {
+        command: &["sh", "-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"],
+        package: "postgresql",
+        why: "offsets in PostgreSQL",
+    },
     Needed { command: &["mvn", "--version"], package: "maven", why: "the Java programs" },
 ];
 

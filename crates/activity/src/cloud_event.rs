@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tidings::event::names;
 use tidings_http::FieldError;
 
 use crate::activity::{Activity, Draft};
@@ -19,11 +20,11 @@ use crate::text::Text;
 use crate::timestamp::Timestamp;
 
 /// The version of CloudEvents spoken.
-pub const SPEC_VERSION: &str = "1.0";
+pub const SPEC_VERSION: &str = names::SPEC_VERSION;
 /// The type of every event written here.
 pub const EVENT_TYPE: &str = "tidings.activity.v1";
 /// The media type of the record's value.
-pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+pub const CONTENT_TYPE: &str = names::STRUCTURED_CONTENT_TYPE;
 
 /// An event as it is written: the value of a record.
 #[derive(Debug, Serialize)]
@@ -57,13 +58,13 @@ impl<'a> CloudEvent<'a> {
     /// The attributes as headers, in the spelling of CloudEvents' Kafka binding.
     pub fn headers(&self) -> [(&'static str, Cow<'a, str>); 7] {
         [
-            ("content-type", Cow::Borrowed(CONTENT_TYPE)),
-            ("ce_specversion", Cow::Borrowed(self.specversion)),
-            ("ce_id", Cow::Borrowed(self.id)),
-            ("ce_source", Cow::Owned(self.source.clone())),
-            ("ce_type", Cow::Borrowed(self.kind)),
-            ("ce_subject", Cow::Borrowed(self.subject)),
-            ("ce_time", Cow::Owned(self.time.to_string())),
+            (names::CONTENT_TYPE, Cow::Borrowed(CONTENT_TYPE)),
+            (names::SPECVERSION, Cow::Borrowed(self.specversion)),
+            (names::ID, Cow::Borrowed(self.id)),
+            (names::SOURCE, Cow::Owned(self.source.clone())),
+            (names::TYPE, Cow::Borrowed(self.kind)),
+            (names::SUBJECT, Cow::Borrowed(self.subject)),
+            (names::TIME, Cow::Owned(self.time.to_string())),
         ]
     }
 

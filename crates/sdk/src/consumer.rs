@@ -15,8 +15,12 @@
 //! - **Revoked partitions are let go**: what is with the handler may end for a while, what was done is committed, the rest
 //!   is dropped.
 //!
-//! What is not here: delayed retry topics, transactions.
+//! - **Exactly once, where the results go to topics or a database**: [`Consumer::exactly_once`] and [`Consumer::stored`] make
+//!   work and offsets one.
+//!
+//! What is not here: delayed retry topics.
 
+mod atomic;
 mod board;
 mod committer;
 mod failures;
@@ -39,9 +43,11 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError};
-use crate::producer::Producer;
-use handler::Handler;
+use crate::producer::{Producer, ProducerOptions, TransactionalOptions};
+pub use atomic::{Claim, ExactlyOnceHandler, OffsetStore, Output, Position, StoredError, StoredHandler};
+use atomic::{ExactlyOnce, Stored};
 pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, SharedBatchHandler, async_handler};
+use handler::{Handler, OffsetsIn};
 pub use metrics::ConsumerMetrics;
 pub use options::{Backoff, ConsumerOptions, GroupProtocol, Ordering, StartAt};
 use runtime::Runtime;
@@ -184,6 +190,69 @@ impl Consumer {
         handler: impl SharedBatchHandler + 'static,
     ) -> Result<Self, ConsumerError> {
         Self::run(cluster, producer, options, Handler::SharedBatch(Box::new(handler)))
+    }
+
+    /// Makes records of records exactly once: what the handler says is to be written, letters included, and the offsets of
+    /// its batch are one transaction. Readers of committed records see each result once, whatever crashes.
+    ///
+    /// Batches come one after the other, bounded by [`ConsumerOptions::max_batch_records`], `max_batch_bytes` and `max_wait`;
+    /// `ordering`, `max_concurrency` and `max_attempts` have no meaning here. Every running process needs a transactional id
+    /// of its own, and does best to keep it over restarts. Otherwise as [`Consumer::start`].
+    ///
+    /// ```no_run
+    /// use tidings::consumer::{Consumer, ConsumerOptions, HandlerError, Output};
+    /// use tidings::{Cluster, ReceivedRecord, Record};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// let options = ConsumerOptions::new("billing", ["orders"]);
+    /// let invoice = |batch: &[ReceivedRecord], output: &mut Output| {
+    ///     for order in batch {
+    ///         let mut invoice = Record::new("invoices").value("12.00");
+    ///         invoice.key = order.key.clone();
+    ///         output.send(invoice);
+    ///     }
+    ///     Ok::<(), HandlerError>(())
+    /// };
+    /// let consumer = Consumer::exactly_once(&cluster, options, "billing-1", invoice)?;
+    /// # drop(consumer);
+    /// # Ok::<(), tidings::consumer::ConsumerError>(())
+    /// ```
+    pub fn exactly_once(
+        cluster: &Cluster,
+        options: ConsumerOptions,
+        transactional_id: impl Into<String>,
+        handler: impl ExactlyOnceHandler + 'static,
+    ) -> Result<Self, ConsumerError> {
+        let transactions = TransactionalOptions { linger: Duration::ZERO, ..TransactionalOptions::default() };
+        let handler = ExactlyOnce::new(cluster, transactional_id.into(), transactions, Box::new(handler));
+        // Letters are written by the transactions; this one is never connected.
+        let producer = Producer::new(cluster, ProducerOptions::default())?;
+        Self::run(
+            cluster,
+            producer,
+            options,
+            Handler::Atomic(Mutex::new(Box::new(handler)), OffsetsIn::Group),
+        )
+    }
+
+    /// Has batches written into a database, each in one transaction with its offsets: effectively once. The consumer goes on
+    /// where the store says, whatever the group has committed. Otherwise as [`Consumer::exactly_once`].
+    ///
+    /// Letters of rejected records are written before the transaction commits, so that a crash between may write one twice.
+    pub fn stored<S: OffsetStore>(
+        cluster: &Cluster,
+        producer: Producer,
+        options: ConsumerOptions,
+        store: S,
+        handler: impl StoredHandler<S> + 'static,
+    ) -> Result<Self, ConsumerError> {
+        let handler = Stored::new(&options.group, store, handler);
+        Self::run(
+            cluster,
+            producer,
+            options,
+            Handler::Atomic(Mutex::new(Box::new(handler)), OffsetsIn::Store),
+        )
     }
 
     fn run(

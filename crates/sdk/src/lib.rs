@@ -3,7 +3,7 @@
 //! What is here: [`Cluster`] (how to reach it), [`Producer`] (success or failure as a value, never past a
 //! deadline), [`ResilientProducer`] (the same behind a circuit [`breaker`]), [`consumer`] (a runtime around a handler
 //! that commits only what is done), [`failure`] (the dead letter topic as an inbox that can be listed, redriven and
-//! discarded), [`admin`] (topics and groups) and [`reader`] (reading a topic without a group). With the feature
+//! discarded), [`event`] (typed events in CloudEvents' form), [`admin`] (topics and groups) and [`reader`] (reading a topic without a group). With the feature
 //! `testing` there is `testing`, too: a real broker in the process of a test.
 //!
 //! **Invariant:** nothing here knows which broker is behind the address. **Invariant:** only
@@ -22,10 +22,13 @@ mod record;
 pub mod admin;
 pub mod breaker;
 pub mod consumer;
+pub mod event;
 pub mod failure;
 pub mod producer;
 pub mod reader;
 pub mod resilient;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub mod stores;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -36,8 +39,14 @@ pub use record::{HeaderIter, Headers, ReceivedRecord, Record, now_ms};
 pub use resilient::{ResilientOptions, ResilientProducer};
 
 /// The programs in the guides compile, and those that need no cluster of others run.
-#[cfg(all(doctest, feature = "testing"))]
+#[cfg(all(doctest, feature = "sqlite", feature = "testing"))]
 mod guides {
+    #[doc = include_str!("../../../docs/guides/events.md")]
+    struct Events;
+
+    #[doc = include_str!("../../../docs/guides/exactly-once.md")]
+    struct ExactlyOnce;
+
     #[doc = include_str!("../../../docs/guides/testing.md")]
     struct Testing;
 }

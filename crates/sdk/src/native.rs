@@ -98,6 +98,20 @@ pub(crate) fn read_metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
     elements.iter().map(bytes).collect()
 }
 
+/// The generation (or member epoch, KIP-848) in which a consumer is a member of its group; not positive while it is none.
+pub(crate) fn generation_id<C: ConsumerContext>(client: &Client<C>) -> i32 {
+    // SAFETY: the client is live; the answer is destroyed below, exactly once.
+    let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(client.native_ptr()) };
+    if metadata.is_null() {
+        return -1;
+    }
+    // SAFETY: `metadata` is live until destroyed on the next line.
+    let generation_id = unsafe { sys::rd_kafka_consumer_group_metadata_generation_id(metadata) };
+    // SAFETY: it came from librdkafka, and is not used after this.
+    unsafe { sys::rd_kafka_consumer_group_metadata_destroy(metadata) };
+    generation_id
+}
+
 /// The last high watermark a fetch brought for a partition: no request is sent. `None` before the first fetch.
 pub(crate) fn cached_high_watermark<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

@@ -8,10 +8,15 @@
 //! first acknowledgement of an idempotent producer takes 500 ms in librdkafka, and records here carry ids by which
 //! the reader recognises a repeated one.
 //!
-//! What is not here: a circuit breaker (`resilient`), a fallback, transactions.
+//! Several records as one are written by a [`TransactionalProducer`].
+//!
+//! What is not here: a circuit breaker (`resilient`), a fallback.
 
 mod batch;
 mod metrics;
+mod partitioner;
+mod report;
+mod transactional;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +36,10 @@ use crate::record::Record;
 use batch::{Batch, Slot};
 pub use metrics::ProducerMetrics;
 use metrics::TopicMetrics;
+use partitioner::Chosen;
+pub use partitioner::{Partitioner, partition_of_key};
+pub use report::{DeliveryCallback, DeliveryReport};
+pub use transactional::{Transaction, TransactionError, TransactionalOptions, TransactionalProducer};
 
 /// How often a send looks again while the queue is full.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
@@ -48,6 +57,11 @@ pub struct ProducerOptions {
     pub delivery_timeout: Duration,
     /// Kafka's name of a codec (`none`, `lz4`, `zstd`, `gzip`).
     pub compression: String,
+    /// Chooses the partitions of records that name none. `None` is Kafka's own choice: by the key's murmur2 hash, as its
+    /// Java clients do, or any for a record without key.
+    pub partitioner: Option<Arc<dyn Partitioner>>,
+    /// Called with what became of each record, for metrics of your own.
+    pub on_delivery: Option<DeliveryCallback>,
     /// Where to count. Share one value between the producers of a process.
     pub metrics: ProducerMetrics,
 }
@@ -59,6 +73,8 @@ impl Default for ProducerOptions {
             max_in_flight: 1,
             delivery_timeout: Duration::from_secs(5),
             compression: "none".into(),
+            partitioner: None,
+            on_delivery: None,
             metrics: ProducerMetrics::default(),
         }
     }
@@ -168,7 +184,7 @@ pub struct Producer {
 }
 
 struct Inner {
-    client: ThreadedProducer<DeliveryContext>,
+    client: ThreadedProducer<DeliveryContext, Chosen>,
     bootstrap: String,
     metrics: ProducerMetrics,
 }
@@ -183,8 +199,12 @@ impl Producer {
     /// Makes a producer. It connects when the first record is sent, or in [`Producer::connect`].
     pub fn new(cluster: &Cluster, options: ProducerOptions) -> Result<Self, ClusterError> {
         let config = Self::config(cluster, &options)?;
-        let context =
-            DeliveryContext { last_fault: Mutex::new(None), bootstrap: cluster.bootstrap().to_string() };
+        let context = DeliveryContext {
+            last_fault: Mutex::new(None),
+            bootstrap: cluster.bootstrap().to_string(),
+            partitioner: options.partitioner.map(Chosen),
+            on_delivery: options.on_delivery,
+        };
         let client =
             ThreadedProducer::from_config_and_context(&config, context).map_err(ClusterError::from_kafka)?;
         let bootstrap = cluster.bootstrap().to_string();
@@ -352,6 +372,17 @@ fn to_native(record: &Record, slot: Box<Slot>) -> BaseRecord<'_, [u8], [u8], Box
 struct DeliveryContext {
     last_fault: Mutex<Option<KafkaFault>>,
     bootstrap: String,
+    partitioner: Option<Chosen>,
+    on_delivery: Option<DeliveryCallback>,
+}
+
+impl DeliveryContext {
+    fn report(&self, slot: &Slot, result: Result<Delivered, &KafkaFault>) {
+        if let Some(callback) = &self.on_delivery {
+            let (topic, took) = (&*slot.metrics.topic, slot.batch.started.elapsed());
+            callback.call(&DeliveryReport { topic, result, took });
+        }
+    }
 }
 
 impl ClientContext for DeliveryContext {
@@ -365,8 +396,12 @@ impl ClientContext for DeliveryContext {
     }
 }
 
-impl ProducerContext for DeliveryContext {
+impl ProducerContext<Chosen> for DeliveryContext {
     type DeliveryOpaque = Box<Slot>;
+
+    fn get_custom_partitioner(&self) -> Option<&Chosen> {
+        self.partitioner.as_ref()
+    }
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
         match result {
@@ -374,7 +409,9 @@ impl ProducerContext for DeliveryContext {
                 if let Some(mut fault) = self.last_fault.try_lock() {
                     fault.take();
                 }
-                slot.complete(Ok(Delivered { partition: message.partition(), offset: message.offset() }));
+                let delivered = Delivered { partition: message.partition(), offset: message.offset() };
+                self.report(&slot, Ok(delivered));
+                slot.complete(Ok(delivered));
             }
             Err((error, _)) => {
                 let waited = slot.batch.started.elapsed();
@@ -383,6 +420,7 @@ impl ProducerContext for DeliveryContext {
                 if fault.is_transient() {
                     *self.last_fault.lock() = Some(fault.clone());
                 }
+                self.report(&slot, Err(&fault));
                 slot.complete(Err(fault));
             }
         }

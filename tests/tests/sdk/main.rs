@@ -4,6 +4,8 @@
 mod admin;
 mod concurrency;
 mod consumer;
+mod events;
+mod exactly_once;
 mod failures;
 mod producer;
 mod resilient;

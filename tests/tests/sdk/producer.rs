@@ -1,7 +1,9 @@
 //! Sends answer by their deadline, with where the record went or why it did not.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tidings::producer::{DeliveryCallback, Partitioner, partition_of_key};
 use tidings::reader::{ReadFrom, TopicReader};
 use tidings::{Cluster, KafkaFault, Producer, ProducerOptions, Record, SendError};
 
@@ -91,4 +93,48 @@ fn what_the_cluster_refuses_is_named() {
     );
     assert!(results[1].is_ok(), "{results:?}");
     assert!(matches!(&results[2], Err(error) if !error.is_transient()), "{results:?}");
+}
+
+#[test]
+fn keys_go_where_kafka_would_put_them_or_where_a_partitioner_says() {
+    #[derive(Debug)]
+    struct Last;
+    impl Partitioner for Last {
+        fn partition(&self, _: &str, _: Option<&[u8]>, partitions_count: i32) -> i32 {
+            partitions_count - 1
+        }
+    }
+    let scene = Scene::new();
+    let records: Vec<_> =
+        (0..20).map(|number| Record::new(scene.topic.as_str()).key(format!("key-{number}"))).collect();
+    let partitions = |producer: &Producer| -> Vec<i32> {
+        let sent = producer.send_batch_blocking(&records, PATIENCE);
+        sent.into_iter().map(|delivered| delivered.unwrap().partition).collect()
+    };
+    let by_key: Vec<_> =
+        records.iter().map(|record| partition_of_key(record.key.as_deref().unwrap(), 3)).collect();
+    assert_eq!(partitions(&scene.producer), by_key);
+    assert!((0..3).all(|partition| by_key.contains(&partition)), "{by_key:?}");
+    let options = ProducerOptions { partitioner: Some(Arc::new(Last)), ..ProducerOptions::default() };
+    assert_eq!(partitions(&Producer::new(&scene.cluster, options).unwrap()), [2; 20]);
+}
+
+#[test]
+fn every_answer_is_reported() {
+    let scene = Scene::new();
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let on_delivery = {
+        let answers = Arc::clone(&answers);
+        DeliveryCallback::new(move |report| {
+            answers.lock().unwrap().push((report.topic.to_owned(), report.result.is_ok()))
+        })
+    };
+    let options = ProducerOptions { on_delivery: Some(on_delivery), ..ProducerOptions::default() };
+    let producer = Producer::new(&scene.cluster, options).unwrap();
+    let record = |topic: &str| Record::new(topic).value("x");
+    let results = producer.send_batch_blocking(&[record(&scene.topic), record("no/such/topic")], PATIENCE);
+    assert!(results[0].is_ok() && results[1].is_err(), "{results:?}");
+    let answers = answers.lock().unwrap();
+    assert!(answers.contains(&(scene.topic.clone(), true)), "{answers:?}");
+    assert!(answers.contains(&("no/such/topic".to_owned(), false)), "{answers:?}");
 }

@@ -8,6 +8,10 @@ mod broker_kills;
 mod concurrency;
 #[path = "../sdk/consumer.rs"]
 mod consumer;
+#[path = "../sdk/events.rs"]
+mod events;
+#[path = "../sdk/exactly_once.rs"]
+mod exactly_once;
 #[path = "../sdk/failures.rs"]
 mod failures;
 #[path = "../sdk/producer.rs"]

@@ -50,6 +50,7 @@ fn stores_the_good_and_rejects_the_bad() {
                 panic!("the writer fails batches, not records: {}", failure.error)
             }
             Outcome::Reject(failure) => format!("{}: {}", failure.error, failure.causes.join(": ")),
+            Outcome::Fail(failure) => panic!("a record stops the writer: {}", failure.error),
         })
         .collect();
     assert_eq!(

@@ -90,6 +90,17 @@ impl Board {
         self.take_locked(state)
     }
 
+    /// The same with a job whose offsets the group has already.
+    pub(super) fn finish_committed_and_take(&self, job: Job, fates: &[Fate]) -> Option<Job> {
+        let mut state = self.state.lock();
+        state.scheduler.finish(job, fates, Instant::now());
+        for due in state.scheduler.uncommitted() {
+            state.scheduler.committed(due);
+        }
+        self.settled.notify_all();
+        self.take_locked(state)
+    }
+
     fn take_locked(&self, mut state: MutexGuard<'_, State>) -> Option<Job> {
         loop {
             if state.is_stopping {

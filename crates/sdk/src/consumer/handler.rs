@@ -5,6 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use super::atomic::AtomicHandler;
 use crate::failure::Failure;
 use crate::record::ReceivedRecord;
 
@@ -71,6 +72,8 @@ pub enum Outcome {
     },
     /// It can never be worked on as it is: into the failure inbox with it.
     Reject(Failure),
+    /// Nothing may go on before somebody has looked: the consumer stops, with this record and what is behind it not done.
+    Fail(Failure),
 }
 
 impl Outcome {
@@ -122,9 +125,22 @@ impl HandlerError {
         self
     }
 
+    pub(super) fn from_failure(failure: Failure) -> Self {
+        Self { failure }
+    }
+
     pub(super) fn into_failure(self) -> Failure {
         self.failure
     }
+}
+
+/// Where the offsets of an atomic handler are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OffsetsIn {
+    /// In the group, by the transactions of the work.
+    Group,
+    /// In a store of its own.
+    Store,
 }
 
 /// A handler of any kind.
@@ -133,6 +149,8 @@ pub(super) enum Handler {
     /// Locked while it works; there is one worker.
     Batch(Mutex<Box<dyn BatchHandler>>),
     SharedBatch(Box<dyn SharedBatchHandler>),
+    /// Its work and its offsets are one. Locked while it works; there is one worker.
+    Atomic(Mutex<Box<dyn AtomicHandler>>, OffsetsIn),
 }
 
 impl Handler {
@@ -142,6 +160,7 @@ impl Handler {
             Self::Record(handler) => return Ok(batch.iter().map(|record| handler.handle(record)).collect()),
             Self::Batch(handler) => handler.lock().handle(batch)?,
             Self::SharedBatch(handler) => handler.handle(batch)?,
+            Self::Atomic(..) => unreachable!("its batches take another way"),
         };
         if outcomes.is_empty() {
             return Ok(vec![Outcome::Done; batch.len()]);
@@ -161,7 +180,28 @@ impl Handler {
 
     /// Whether a failed batch is a reason to give nothing else out.
     pub(super) fn is_exclusive(&self) -> bool {
-        matches!(self, Self::Batch(_))
+        matches!(self, Self::Batch(_) | Self::Atomic(..))
+    }
+
+    /// One whose work and offsets are one.
+    pub(super) fn atomic(&self) -> Option<&Mutex<Box<dyn AtomicHandler>>> {
+        match self {
+            Self::Atomic(handler, _) => Some(handler),
+            _ => None,
+        }
+    }
+
+    /// One that keeps offsets where the work goes.
+    pub(super) fn stored(&self) -> Option<&Mutex<Box<dyn AtomicHandler>>> {
+        match self {
+            Self::Atomic(handler, OffsetsIn::Store) => Some(handler),
+            _ => None,
+        }
+    }
+
+    /// Whether the group has the offsets of what is done without further commits.
+    pub(super) fn commits_itself(&self) -> bool {
+        matches!(self, Self::Atomic(_, OffsetsIn::Group))
     }
 }
 

@@ -4,6 +4,7 @@
 //! them is bounded by pausing partitions.
 
 mod prepare;
+mod stored;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -56,7 +58,7 @@ pub(super) struct Runtime {
     workshop: Arc<Workshop>,
     workers: Vec<JoinHandle<()>>,
     max_workers: usize,
-    consumer: BaseConsumer<Membership>,
+    consumer: Arc<BaseConsumer<Membership>>,
     patterns: Vec<Regex>,
     /// The source topics subscribed to.
     sources: Vec<Arc<str>>,
@@ -67,6 +69,8 @@ pub(super) struct Runtime {
     next_topics: Instant,
     next_refresh: Instant,
     next_probe: Instant,
+    /// When a store may be asked again.
+    next_claim: Instant,
     /// When the cluster last showed that it is there.
     heard_at: Instant,
 }
@@ -104,14 +108,18 @@ impl Runtime {
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
         let membership = Membership::new(Arc::clone(&board), cluster.bootstrap(), options.revoke_wait);
-        let consumer: BaseConsumer<Membership> =
-            config.create_with_context(membership).map_err(ClusterError::from_kafka)?;
-        let committer = Committer::new(consumer.client(), options.commit_interval);
-        consumer.context().set_committer(Some(committer));
+        let consumer: Arc<BaseConsumer<Membership>> =
+            Arc::new(config.create_with_context(membership).map_err(ClusterError::from_kafka)?);
+        if !handler.commits_itself() {
+            let committer = Committer::new(consumer.client(), options.commit_interval);
+            consumer.context().set_committer(Some(committer));
+        }
         let metrics = Arc::new(options.metrics.of_group(&options.group));
         let workshop = Workshop {
             board: Arc::clone(&board),
             handler,
+            consumer: Arc::clone(&consumer),
+            unsettled: Mutex::default(),
             parking: Parking::new(cluster, producer, &options.group, options.letter_partitions),
             monitor: monitor.clone(),
             metrics: Arc::clone(&metrics),
@@ -137,6 +145,7 @@ impl Runtime {
             next_topics: now,
             next_refresh: now,
             next_probe: now,
+            next_claim: now,
             heard_at: now,
         })
     }
@@ -320,6 +329,7 @@ impl Runtime {
     /// Reads what the group has committed in newly assigned partitions; their records wait for it.
     fn resume_commits(&mut self) {
         let unresumed = self.board.lock().scheduler.unresumed();
+        let unresumed = self.resume_stored(unresumed);
         if unresumed.is_empty() {
             return;
         }

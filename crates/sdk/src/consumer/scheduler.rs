@@ -123,6 +123,20 @@ impl Scheduler {
         unresumed.map(|(key, _)| key.clone()).collect()
     }
 
+    /// Whether the records held of a partition begin at this offset.
+    pub(super) fn is_held_from(&self, key: &PartitionKey, offset: i64) -> bool {
+        let held = self.partitions.get(key).and_then(|partition| partition.held.first());
+        held.is_some_and(|(_, record)| record.offset == offset)
+    }
+
+    /// Drops the records held of a partition: it is read from elsewhere.
+    pub(super) fn drop_held(&mut self, key: &PartitionKey) {
+        if let Some(partition) = self.partitions.get_mut(key) {
+            let held = std::mem::take(&mut partition.held);
+            self.let_go(held.iter().map(|(_, record)| record.size_bytes()));
+        }
+    }
+
     /// Goes on from what the group has committed, and takes the records held so far.
     pub(super) fn resume(
         &mut self,
@@ -342,6 +356,14 @@ impl Scheduler {
             }
         }
         done_count
+    }
+
+    /// Whether the partitions of a job are still those its records were delivered under.
+    pub(super) fn holds(&self, job: &Job) -> bool {
+        job.records.iter().zip(&job.notes).all(|(record, note)| {
+            let key = (Arc::clone(&record.topic), record.partition);
+            self.partitions.get(&key).is_some_and(|partition| partition.epoch == note.epoch)
+        })
     }
 
     /// Gives nothing out before this time.

@@ -1,12 +1,17 @@
 //! A worker: takes jobs, has them handled, parks what is rejected, and tells what became of each record.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use rdkafka::consumer::BaseConsumer;
+
 use super::board::Board;
 use super::failures::Parking;
 use super::handler::{Handler, Outcome};
+use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
 use super::options::Backoff;
 use super::random::jitter;
@@ -21,6 +26,10 @@ use crate::record::now_ms;
 pub(super) struct Workshop {
     pub(super) board: Arc<Board>,
     pub(super) handler: Handler,
+    /// For what is asked or committed by workers.
+    pub(super) consumer: Arc<BaseConsumer<Membership>>,
+    /// Partitions in which it is to be found out what counts, before anything is worked on again.
+    pub(super) unsettled: Mutex<HashSet<PartitionKey>>,
     pub(super) parking: Parking,
     pub(super) monitor: ConsumerMonitor,
     pub(super) metrics: Arc<GroupMetrics>,
@@ -29,13 +38,20 @@ pub(super) struct Workshop {
 }
 
 /// What the records of a job came to.
-struct Results {
-    fates: Vec<Fate>,
+pub(super) struct Results {
+    pub(super) fates: Vec<Fate>,
     /// Records whose letters are to be written, by index.
     rejected: Vec<(usize, Failure)>,
-    retries_count: u64,
+    pub(super) retries_count: u64,
     /// Why the job failed as a whole, and after how many attempts.
-    trouble: Option<(String, u32)>,
+    pub(super) trouble: Option<(String, u32)>,
+}
+
+impl Results {
+    /// Those of so many records with the same fate.
+    pub(super) fn of(records_count: usize, fate: Fate) -> Self {
+        Self { fates: vec![fate; records_count], rejected: Vec::new(), retries_count: 0, trouble: None }
+    }
 }
 
 impl Workshop {
@@ -48,6 +64,9 @@ impl Workshop {
 
     /// Works on a job and takes the next one.
     fn run(&self, mut job: Job) -> Option<Job> {
+        if let Some(handler) = self.handler.atomic() {
+            return self.run_atomic(handler, job);
+        }
         let begun = Instant::now();
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(&mut job)));
         let Ok(mut results) = handled else {
@@ -67,8 +86,7 @@ impl Workshop {
     /// Calls the handler for the records that it has not rejected before.
     fn handle(&self, job: &mut Job) -> Results {
         let count = job.records.len();
-        let mut results =
-            Results { fates: vec![Fate::Done; count], rejected: Vec::new(), retries_count: 0, trouble: None };
+        let mut results = Results::of(count, Fate::Done);
         if job.notes.iter().all(|note| note.rejected.is_none()) {
             self.call(job, 0..count, &mut results);
             return results;
@@ -124,6 +142,10 @@ impl Workshop {
         match outcome {
             Outcome::Done => {}
             Outcome::Reject(failure) => results.rejected.push((index, failure)),
+            Outcome::Fail(failure) => {
+                self.board.fail(format!("{}: {}", job.records[index].position(), failure.chain()));
+                results.fates[index] = Fate::Again(Instant::now());
+            }
             Outcome::Retry { failure, .. } if self.is_given_up(attempts) => {
                 results.rejected.push((index, given_up(failure, attempts)));
             }
@@ -159,11 +181,7 @@ impl Workshop {
         let letters: Vec<_> = results.rejected.iter().map(letter).collect();
         let sent = self.parking.park(&letters);
         let Some(error) = sent.iter().find_map(|sent| sent.as_ref().err()) else { return };
-        if matches!(error, SendError::Refused { fault: KafkaFault::UnknownTopic, .. })
-            && let Err(error) = self.parking.ensure_topics()
-        {
-            tracing::warn!(%error, "dead letter topic missing and not created");
-        }
+        self.ensure_topics_after(error);
         let attempts = self.trouble_attempts() + 1;
         let wait: Duration = self.backoff.wait(attempts, jitter());
         let again = Instant::now() + wait;
@@ -184,6 +202,15 @@ impl Workshop {
         });
     }
 
+    /// Makes the topics of the failure inbox anew if it was for them that a letter could not be written.
+    pub(super) fn ensure_topics_after(&self, error: &SendError) {
+        if matches!(error, SendError::Refused { fault: KafkaFault::UnknownTopic, .. })
+            && let Err(error) = self.parking.ensure_topics()
+        {
+            tracing::warn!(%error, "dead letter topic missing and not created");
+        }
+    }
+
     /// How often the trouble that is shown was met so far.
     fn trouble_attempts(&self) -> u32 {
         match self.monitor.state().phase {
@@ -192,7 +219,7 @@ impl Workshop {
         }
     }
 
-    fn tell(&self, job: &Job, results: &Results, done_count: u64, rejected_count: u64) {
+    pub(super) fn tell(&self, job: &Job, results: &Results, done_count: u64, rejected_count: u64) {
         self.metrics.processed.inc_by(done_count);
         self.metrics.dead_letters.inc_by(rejected_count);
         self.metrics.retries.inc_by(results.retries_count);

@@ -10,6 +10,7 @@ use regex::{Regex, RegexBuilder};
 use super::{Fatal, IDLE_WAIT, Runtime};
 use crate::admin::AdminError;
 use crate::consumer::ConsumerError;
+use crate::consumer::atomic::AtomicError;
 use crate::consumer::failures::TOPICS_TIMEOUT;
 use crate::consumer::random::jitter;
 use crate::consumer::state::Phase;
@@ -44,11 +45,9 @@ impl Runtime {
     pub(super) fn prepare_topics(&mut self) -> bool {
         let mut failed_attempts = 0;
         while !self.monitor.is_stop_requested() {
-            match self.try_prepare_topics() {
+            match self.try_prepare() {
                 Ok(()) => return true,
-                Err(error) => {
-                    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                    let waiting_for = format!("{error}{hint}");
+                Err(waiting_for) => {
                     tracing::info!(group = %self.options.group, waiting_for, "consumer not started yet");
                     self.monitor
                         .update(|state| state.phase = Phase::Starting { waiting_for: Some(waiting_for) });
@@ -63,6 +62,19 @@ impl Runtime {
             }
         }
         false
+    }
+
+    /// Everything that has to be there; an error says what is not, and what to do.
+    fn try_prepare(&mut self) -> Result<(), String> {
+        self.try_prepare_topics().map_err(|error| {
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("{error}{hint}")
+        })?;
+        let Some(handler) = self.workshop.handler.atomic() else { return Ok(()) };
+        handler.lock().prepare().map_err(|error| match error {
+            AtomicError::Again(error) => error.to_string(),
+            AtomicError::NotOurs(reason) | AtomicError::Fatal(reason) => reason,
+        })
     }
 
     fn try_prepare_topics(&mut self) -> Result<(), AdminError> {

@@ -1,0 +1,86 @@
+//! Typed events: the function of their type is called, and what cannot be read parks or stops, as told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidings::Record;
+use tidings::consumer::{Consumer, Outcome, Phase};
+use tidings::event::{Event, EventType, Events, Unreadable};
+use tidings::failure::StatusFilter;
+use tidings_tests::until;
+
+use crate::support::{PATIENCE, Scene};
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Serialize, Deserialize)]
+struct OrderPlaced {
+    total: u32,
+}
+
+impl EventType for OrderPlaced {
+    const TYPE: &'static str = "com.example.order.placed.v1";
+}
+
+/// Ten events, one of another type, and one that is none.
+fn produce(scene: &Scene) {
+    let event = |total: u32| {
+        Event::new("/orders", OrderPlaced { total }).to_record(&scene.topic).unwrap().key(total.to_string())
+    };
+    let mut records: Vec<_> = (1..=10).map(event).collect();
+    records.push(event(100).header("ce_type", "com.example.order.cancelled.v1"));
+    records.push(Record::new(scene.topic.as_str()).value("boom"));
+    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
+        sent.unwrap();
+    }
+}
+
+/// A handler that adds up what was placed.
+fn adding(sum: &Arc<AtomicU32>) -> Events {
+    let sum = Arc::clone(sum);
+    Events::new().on(move |placed: &Event<OrderPlaced>| {
+        sum.fetch_add(placed.data.total, Ordering::Relaxed);
+        Outcome::Done
+    })
+}
+
+#[test]
+fn events_are_worked_on_by_type_and_what_is_none_is_parked() {
+    let scene = Scene::new();
+    produce(&scene);
+    let sum = Arc::new(AtomicU32::new(0));
+    let consumer =
+        Consumer::for_each(&scene.cluster, scene.producer.clone(), scene.options(), adding(&sum)).unwrap();
+    until("all are worked on", || (consumer.state().processed == 12).then_some(()));
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert_eq!(sum.load(Ordering::Relaxed), 55);
+    let letters = scene.inbox().list(StatusFilter::Parked, None, 10).unwrap().items;
+    assert_eq!(letters.len(), 1);
+    let error = letters[0].context.clone().unwrap().error;
+    assert_eq!(error, "not a CloudEvents event: specversion is missing");
+}
+
+#[test]
+fn a_consumer_that_may_not_pass_an_unknown_type_stops_and_says_why() {
+    let scene = Scene::new();
+    produce(&scene);
+    let sum = Arc::new(AtomicU32::new(0));
+    let start = |events: Events| {
+        Consumer::for_each(&scene.cluster, scene.producer.clone(), scene.options(), events).unwrap()
+    };
+    let consumer = start(adding(&sum).unknown(Unreadable::Fail));
+    let reason = until("it stops", || match consumer.state().phase {
+        Phase::Failed { reason } => Some(reason),
+        _ => None,
+    });
+    assert!(reason.contains("unknown event type com.example.order.cancelled.v1"), "{reason}");
+    assert!(reason.contains(&scene.topic), "{reason}");
+    assert!(consumer.stop(STOP_LIMIT).is_err());
+    // Whoever knows the type, or may skip it, goes on with it: nothing is lost.
+    let consumer = start(adding(&sum).unknown(Unreadable::Skip));
+    until("all are worked on", || (sum.load(Ordering::Relaxed) >= 55).then_some(()));
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert_eq!(sum.load(Ordering::Relaxed), 55, "each event once");
+}

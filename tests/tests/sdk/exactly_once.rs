@@ -1,0 +1,389 @@
+//! Each record counts once in what is made of it, whatever is killed: in topics, in SQLite, in PostgreSQL. And what only
+//! looks like it does not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tidings::admin::TopicSpec;
+use tidings::consumer::{
+    BatchHandler, Consumer, ConsumerOptions, GroupProtocol, HandlerError, Outcome, Output,
+};
+use tidings::failure::{Failure, StatusFilter};
+use tidings::producer::{TransactionError, TransactionalOptions, TransactionalProducer};
+use tidings::reader::{ReadFrom, TopicReader};
+use tidings::stores::{PostgresStore, SqliteStore};
+use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
+use tidings_tests::{Kafka, LONG, Postgres, until, until_within};
+
+use crate::support::{PATIENCE, Scene};
+
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Records of a run with kills.
+const COUNT: usize = 4_000;
+
+fn text(record: &ReceivedRecord) -> String {
+    String::from_utf8(record.value.clone().unwrap()).unwrap()
+}
+
+/// Writes the value of each record to a topic.
+fn copy_to(topic: &str) -> impl FnMut(&[ReceivedRecord], &mut Output) -> Result<(), HandlerError> + use<> {
+    let topic = topic.to_owned();
+    move |batch: &[ReceivedRecord], output: &mut Output| {
+        for record in batch {
+            output.send(Record::new(topic.as_str()).key(text(record)).value(text(record)));
+        }
+        Ok(())
+    }
+}
+
+/// How often each value stands in a topic, for readers of committed records.
+fn counts_in(cluster: &Cluster, topic: &str) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    let mut reader = TopicReader::open(cluster, topic, ReadFrom::Earliest, PATIENCE).unwrap();
+    while let Some(record) = reader.next_until_end(PATIENCE).unwrap() {
+        *counts.entry(text(&record)).or_default() += 1;
+    }
+    counts
+}
+
+fn written(kafka: &Kafka, topic: &str) -> usize {
+    (0..3).map(|partition| usize::try_from(kafka.watermarks(topic, partition).1).unwrap()).sum()
+}
+
+/// Loses nothing; answers how many values came more than once.
+#[track_caller]
+fn repeated(counts: &BTreeMap<String, u32>, count: usize) -> usize {
+    assert_eq!(counts.len(), count, "records were lost");
+    counts.values().filter(|times| **times > 1).count()
+}
+
+/// A scene with a topic for results.
+fn scene_with_results() -> (Scene, String) {
+    let scene = Scene::new();
+    let results = format!("{}-results", scene.topic);
+    scene.admin.create_topic(&TopicSpec::new(&results, 3)).unwrap();
+    (scene, results)
+}
+
+fn exactly_once(scene: &Scene, mut options: ConsumerOptions, id: &str, results: &str) -> Consumer {
+    options.max_batch_records = 50;
+    let id = format!("{}-{id}", scene.group);
+    Consumer::exactly_once(&scene.cluster, options, id, copy_to(results)).unwrap()
+}
+
+#[test]
+fn what_is_written_together_is_read_together_or_not_at_all() {
+    let scene = Scene::new();
+    let id = format!("{}-writer", scene.group);
+    let open = || TransactionalProducer::open(&scene.cluster, &id, TransactionalOptions::default()).unwrap();
+    let record = |value: &str| Record::new(scene.topic.as_str()).value(value);
+    let mut first = open();
+    first.write(&[record("a"), record("b")]).unwrap();
+    let mut transaction = first.begin().unwrap();
+    transaction.send(&record("aborted")).unwrap();
+    transaction.abort().unwrap();
+    let mut dropped = first.begin().unwrap();
+    dropped.send(&record("dropped")).unwrap();
+    drop(dropped);
+    let mut refused = first.begin().unwrap();
+    refused.send(&record("with one that is too large")).unwrap();
+    let too_large = refused.send(&record(&"x".repeat(3_000_000))).and_then(|()| refused.commit());
+    assert!(matches!(too_large, Err(TransactionError::Refused { .. })), "{too_large:?}");
+    let mut open_when_fenced = first.begin().unwrap();
+    open_when_fenced.send(&record("fenced")).unwrap();
+    let mut second = open();
+    let fenced = open_when_fenced.commit().unwrap_err();
+    assert!(matches!(fenced, TransactionError::Fenced { .. }) && fenced.is_final(), "{fenced:?}");
+    second.write(&[record("c")]).unwrap();
+    let counts = counts_in(&scene.cluster, &scene.topic);
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".into(), 1), ("b".into(), 1), ("c".into(), 1)]);
+}
+
+#[test]
+fn results_letters_and_offsets_are_one() {
+    let (scene, results) = scene_with_results();
+    scene.produce((0..100).map(|number| format!("value-{number:02}")));
+    let (mut failing_calls, topic) = (2, results.clone());
+    let handler = move |batch: &[ReceivedRecord], output: &mut Output| {
+        for record in batch {
+            match text(record).ends_with('7') {
+                true => output.reject(record, Failure::new("no sevens")),
+                false => output.send(Record::new(topic.as_str()).value(text(record))),
+            }
+        }
+        if failing_calls > 0 {
+            failing_calls -= 1;
+            return Err(HandlerError::transient("not yet"));
+        }
+        Ok(())
+    };
+    let consumer =
+        Consumer::exactly_once(&scene.cluster, scene.options(), format!("{}-1", scene.group), handler)
+            .unwrap();
+    until("all is done", || (consumer.state().processed == 100).then_some(()));
+    let state = consumer.state();
+    assert_eq!((state.rejected, state.retries), (10, 2));
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert_eq!(repeated(&counts_in(&scene.cluster, &results), 90), 0);
+    assert_eq!(scene.inbox().list(StatusFilter::Parked, None, 500).unwrap().items.len(), 10);
+    let committed: i64 =
+        Kafka::new(scene.cluster.bootstrap()).committed(&scene.group, &scene.topic).iter().sum();
+    assert_eq!(committed, 100);
+}
+
+#[test]
+fn members_that_come_and_go_write_each_result_once() {
+    for protocol in [GroupProtocol::Eager, GroupProtocol::Cooperative, GroupProtocol::Consumer] {
+        let (scene, results) = scene_with_results();
+        let member = |id: &str| {
+            let mut options = scene.options();
+            options.instance_id = None;
+            options.protocol = protocol;
+            exactly_once(&scene, options, id, &results)
+        };
+        let owns_some = |member: &Consumer| !member.state().partitions.is_empty();
+        let first = member("first");
+        until("the first owns some", || owns_some(&first).then_some(()));
+        scene.produce((0..600).map(|number| number.to_string()));
+        let second = member("second");
+        scene.produce((600..1_200).map(|number| number.to_string()));
+        until("both own some", || (owns_some(&first) && owns_some(&second)).then_some(()));
+        scene.produce((1_200..1_800).map(|number| number.to_string()));
+        first.stop(STOP_LIMIT).unwrap();
+        scene.produce((1_800..2_400).map(|number| number.to_string()));
+        until("all is written", || (counts_in(&scene.cluster, &results).len() == 2_400).then_some(()));
+        second.stop(STOP_LIMIT).unwrap();
+        assert_eq!(repeated(&counts_in(&scene.cluster, &results), 2_400), 0, "{protocol:?}");
+    }
+}
+
+/// The loop that looks exactly once: results in a transaction, offsets beside it.
+struct Separately {
+    producer: TransactionalProducer,
+    results: String,
+}
+
+impl BatchHandler for Separately {
+    fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+        let result = |record: &ReceivedRecord| Record::new(self.results.as_str()).value(text(record));
+        let records: Vec<_> = batch.iter().map(result).collect();
+        self.producer.write(&records).map_err(|error| HandlerError::from_error(&error))?;
+        Ok(Vec::new())
+    }
+}
+
+/// Rows of SQLite, with the offsets beside them.
+struct RowsSeparately(rusqlite::Connection);
+
+impl BatchHandler for RowsSeparately {
+    fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+        let mut transaction = self.0.transaction().unwrap();
+        insert_into_sqlite(batch, &mut transaction).unwrap();
+        transaction.commit().unwrap();
+        Ok(Vec::new())
+    }
+}
+
+fn sqlite(path: &Path) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection
+        .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS results (value TEXT)")
+        .unwrap();
+    connection
+}
+
+fn insert_into_sqlite(
+    batch: &[ReceivedRecord],
+    transaction: &mut rusqlite::Transaction<'_>,
+) -> Result<Vec<Outcome>, HandlerError> {
+    for record in batch {
+        let inserted = transaction.execute("INSERT INTO results VALUES (?1)", [text(record)]);
+        inserted.map_err(|error| HandlerError::from_error(&error))?;
+    }
+    Ok(Vec::new())
+}
+
+fn insert_into_postgres(
+    batch: &[ReceivedRecord],
+    transaction: &mut postgres::Transaction<'_>,
+) -> Result<Vec<Outcome>, HandlerError> {
+    for record in batch {
+        let inserted = transaction.execute("INSERT INTO results VALUES ($1)", &[&text(record)]);
+        inserted.map_err(|error| HandlerError::from_error(&error))?;
+    }
+    Ok(Vec::new())
+}
+
+/// The process that is killed while it works. Not a test by itself: nothing happens where nobody gives it arguments.
+#[test]
+#[ignore = "a process that another test starts and kills"]
+fn working_process() {
+    let Ok(mode) = std::env::var("XTASK_ONCE_MODE") else { return };
+    let argument = |name: &str| std::env::var(format!("XTASK_ONCE_{name}")).unwrap();
+    let (group, target) = (argument("GROUP"), argument("TARGET"));
+    let cluster = Cluster::new(argument("BOOTSTRAP"));
+    let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+    let mut options = ConsumerOptions::new(&group, [argument("TOPIC")]);
+    options.instance_id = Some("only".into());
+    options.max_batch_records = 50;
+    // The controls show what a commit that comes too late means; what is one does not depend on it.
+    options.commit_interval = Duration::from_secs(3600);
+    let id = format!("{group}-only");
+    let consumer = match mode.as_str() {
+        "transactions" => Consumer::exactly_once(&cluster, options, id, copy_to(&target)),
+        "transactions and offsets" => {
+            let producer_of_results =
+                TransactionalProducer::open(&cluster, &id, TransactionalOptions::default()).unwrap();
+            let handler = Separately { producer: producer_of_results, results: target };
+            Consumer::start(&cluster, producer, options, handler)
+        }
+        "sqlite" => {
+            let store = SqliteStore::new(sqlite(Path::new(&target))).unwrap();
+            Consumer::stored(&cluster, producer, options, store, insert_into_sqlite)
+        }
+        "sqlite and offsets" => {
+            Consumer::start(&cluster, producer, options, RowsSeparately(sqlite(Path::new(&target))))
+        }
+        "postgres" => {
+            let store = PostgresStore::new(move || postgres::Client::connect(&target, postgres::NoTls));
+            Consumer::stored(&cluster, producer, options, store, insert_into_postgres)
+        }
+        other => panic!("no mode is called {other}"),
+    };
+    let _running = consumer.unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn start_process(scene: &Scene, mode: &str, target: &str) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "exactly_once::working_process", "--ignored", "--nocapture"]);
+    command.env("XTASK_ONCE_MODE", mode).env("XTASK_ONCE_TARGET", target);
+    command.env("XTASK_ONCE_BOOTSTRAP", scene.cluster.bootstrap());
+    command.env("XTASK_ONCE_GROUP", &scene.group).env("XTASK_ONCE_TOPIC", &scene.topic);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn kill(mut process: Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+/// Has a process work until everything is done, and kills it three times in the middle. `done` says how far it is.
+#[track_caller]
+fn with_kills(
+    scene: &Scene,
+    mode: &str,
+    target: &str,
+    mut done: impl FnMut() -> usize,
+    all: impl Fn() -> bool,
+) {
+    scene.produce((0..COUNT).map(|number| number.to_string()));
+    for round in 1..=3 {
+        let process = start_process(scene, mode, target);
+        let wanted = round * COUNT / 5;
+        until(&format!("{mode}: {wanted} are done"), || (done() >= wanted).then_some(()));
+        kill(process);
+        assert!(!all(), "{mode}: the kill came too late to show anything");
+    }
+    let process = start_process(scene, mode, target);
+    until_within(2 * LONG, &format!("{mode}: all are done"), || all().then_some(()));
+    kill(process);
+}
+
+/// Answers how many results came more than once.
+fn into_topics(mode: &str) -> usize {
+    let (scene, results) = scene_with_results();
+    let kafka = Kafka::new(scene.cluster.bootstrap());
+    let all = || counts_in(&scene.cluster, &results).len() == COUNT;
+    with_kills(&scene, mode, &results, || written(&kafka, &results), all);
+    repeated(&counts_in(&scene.cluster, &results), COUNT)
+}
+
+fn counts_in_sqlite(connection: &rusqlite::Connection) -> BTreeMap<String, u32> {
+    let mut statement = connection.prepare("SELECT value, count(*) FROM results GROUP BY value").unwrap();
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// Answers how many results came more than once.
+fn into_sqlite(mode: &str) -> usize {
+    let scene = Scene::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("results.db");
+    let connection = sqlite(&path);
+    let rows =
+        || connection.query_row("SELECT count(*) FROM results", (), |row| row.get::<_, usize>(0)).unwrap();
+    let all = || counts_in_sqlite(&connection).len() == COUNT;
+    with_kills(&scene, mode, path.to_str().unwrap(), rows, all);
+    repeated(&counts_in_sqlite(&connection), COUNT)
+}
+
+#[test]
+fn a_killed_process_writes_each_result_to_topics_once() {
+    assert_eq!(into_topics("transactions"), 0);
+}
+
+#[test]
+fn a_killed_process_writes_each_result_to_sqlite_once() {
+    assert_eq!(into_sqlite("sqlite"), 0);
+}
+
+/// The controls: what is committed beside the results comes again after a kill.
+#[test]
+fn offsets_that_are_committed_separately_repeat_results() {
+    let repeated = (into_topics("transactions and offsets"), into_sqlite("sqlite and offsets"));
+    println!("of {COUNT} results {} in topics and {} in SQLite came more than once", repeated.0, repeated.1);
+    assert!(repeated.0 > 0 && repeated.1 > 0, "{repeated:?}");
+}
+
+#[test]
+fn a_killed_process_writes_each_result_to_postgres_once() {
+    let postgres = Postgres::start();
+    let scene = Scene::new();
+    let mut client = postgres.connect();
+    client.batch_execute("CREATE TABLE results (value TEXT)").unwrap();
+    let count = |client: &mut postgres::Client, what: &str| {
+        let row = client.query_one(&format!("SELECT count({what}) FROM results"), &[]).unwrap();
+        usize::try_from(row.get::<_, i64>(0)).unwrap()
+    };
+    let all = || count(&mut postgres.connect(), "DISTINCT value") == COUNT;
+    with_kills(&scene, "postgres", &postgres.url(), || count(&mut client, "*"), all);
+    assert_eq!(count(&mut client, "*"), COUNT, "records were repeated");
+}
+
+/// Two that work for the same group in different places, as after a rebalance that one of them slept through.
+#[test]
+fn the_store_says_where_to_go_on_whatever_the_group_has_committed() {
+    let scene = Scene::new();
+    scene.produce((0..300).map(|number| number.to_string()));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("results.db");
+    let connection = sqlite(&path);
+    let stored = |group: &str| {
+        let mut options = scene.options();
+        options.group = group.to_owned();
+        let store = SqliteStore::new(sqlite(&path)).unwrap();
+        Consumer::stored(&scene.cluster, scene.producer.clone(), options, store, insert_into_sqlite).unwrap()
+    };
+    let consumer = stored(&scene.group);
+    until("all are stored", || (counts_in_sqlite(&connection).len() == 300).then_some(()));
+    until("and committed", || {
+        let committed = Kafka::new(scene.cluster.bootstrap()).committed(&scene.group, &scene.topic);
+        (committed.iter().sum::<i64>() == 300).then_some(())
+    });
+    consumer.stop(STOP_LIMIT).unwrap();
+    // A backup of the database is put back: it knows less than the group.
+    connection
+        .execute("UPDATE tidings_offsets SET next_offset = 0 WHERE topic = ?1", [&scene.topic])
+        .unwrap();
+    connection.execute("DELETE FROM results", ()).unwrap();
+    let consumer = stored(&scene.group);
+    until("all are stored again", || (counts_in_sqlite(&connection).len() == 300).then_some(()));
+    consumer.stop(STOP_LIMIT).unwrap();
+    assert_eq!(repeated(&counts_in_sqlite(&connection), 300), 0);
+}
