@@ -80,11 +80,14 @@ impl ApacheCluster {
         }
     }
 
-    /// Starts a node again with its data, and waits until all serve.
+    /// Starts the nodes that were killed again, with their data, and waits until all serve.
     #[track_caller]
-    pub fn restart(&mut self, index: usize) {
-        self.kill(index);
-        self.spawn(index);
+    pub fn revive(&mut self) {
+        for index in 0..NODES {
+            if self.nodes[index].process.is_none() {
+                self.spawn(index);
+            }
+        }
         self.wait_until_all_serve();
     }
 

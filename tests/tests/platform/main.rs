@@ -17,6 +17,7 @@ mod groups;
 mod hostile;
 mod lifecycle;
 mod live;
+mod on_apache_kafka;
 mod outages;
 mod store;
 mod support;

@@ -16,7 +16,7 @@ use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_stored};
 const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The services on a cluster that the test stops and starts, with short times.
-fn services(bootstrap: &str, data_dir: &Path) -> Launch {
+pub(crate) fn services(bootstrap: &str, data_dir: &Path) -> Launch {
     Launch::up_on(bootstrap, data_dir)
         .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
         .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "500")
@@ -24,7 +24,7 @@ fn services(bootstrap: &str, data_dir: &Path) -> Launch {
 
 /// Settled: the writer runs, so that nothing of what follows is about its start.
 #[track_caller]
-fn until_streaming(http: &Http) {
+pub(crate) fn until_streaming(http: &Http) {
     until("activities go by the stream", || {
         let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
         (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
@@ -48,7 +48,7 @@ fn ids_on_topic(kafka: &tidings_tests::Kafka, tenant: &str) -> BTreeMap<String, 
 }
 
 #[track_caller]
-fn until_all_published(http: &Http) {
+pub(crate) fn until_all_published(http: &Http) {
     until("all that was kept is published", || {
         let unpublished = http.metric("tidings_activity_unpublished")?;
         let spooled = http.metric("tidings_activity_spool_bytes")?;
@@ -183,19 +183,29 @@ fn without_cluster_and_store_it_is_503_or_the_spool() {
 
 /// What the load of an outage was answered.
 #[derive(Default)]
-struct Accepted {
+pub(crate) struct Accepted {
     by_via: BTreeMap<String, BTreeSet<String>>,
     refused: usize,
 }
 
 impl Accepted {
+    /// How many were accepted in this way.
+    pub(crate) fn count(&self, via: &str) -> usize {
+        self.by_via.get(via).map_or(0, BTreeSet::len)
+    }
+
     fn ids(&self) -> BTreeSet<&String> {
         self.by_via.values().flatten().collect()
     }
 }
 
 /// Posts until `done`, wherever the platform is at the moment.
-fn load(name: usize, platform: &Mutex<Option<Tidings>>, done: &AtomicBool, accepted: &Mutex<Accepted>) {
+pub(crate) fn load(
+    name: usize,
+    platform: &Mutex<Option<Tidings>>,
+    done: &AtomicBool,
+    accepted: &Mutex<Accepted>,
+) {
     for number in 0.. {
         if done.load(Ordering::Relaxed) {
             return;
@@ -239,7 +249,7 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
     let http = || platform.lock().unwrap().as_ref().unwrap().http();
     until_streaming(&http());
     let until_more = |via: &str, more: usize| {
-        let count = || accepted.lock().unwrap().by_via.get(via).map_or(0, BTreeSet::len);
+        let count = || accepted.lock().unwrap().count(via);
         let enough = count() + more;
         until(&format!("{more} more are accepted by {via}"), || (count() >= enough).then_some(()));
     };
@@ -288,7 +298,7 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
 
 /// What was accepted is stored once and on the topic.
 #[track_caller]
-fn compare(http: &Http, kafka: &tidings_tests::Kafka, accepted: &Accepted) {
+pub(crate) fn compare(http: &Http, kafka: &tidings_tests::Kafka, accepted: &Accepted) {
     let ids = accepted.ids();
     let on_topic = ids_on_topic(kafka, "acme");
     // Also what nobody was told of: only then has the writer come to the topic's end.

@@ -81,7 +81,7 @@ fn brokers_that_die_one_after_the_other_cost_no_record_and_no_order() {
         // The others go on without it.
         rounds.send(()).unwrap();
         until_worked(before + 3 * ROUND);
-        cluster.restart(node);
+        cluster.revive();
     }
     producing.join().unwrap();
     let count = ROUND * ROUNDS;
