@@ -15,6 +15,7 @@ mod failures;
 mod formats;
 mod groups;
 mod hostile;
+mod hostile_activities;
 mod lifecycle;
 mod live;
 mod on_apache_kafka;

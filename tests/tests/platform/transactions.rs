@@ -52,15 +52,17 @@ pub fn seen(kafka: &Kafka, topic: &str, isolation: &str) -> BTreeMap<String, Vec
     consumer.assign(&assignment).unwrap();
     let (mut seen, mut ended) = (BTreeMap::<String, Vec<i32>>::new(), BTreeSet::new());
     until("every partition is read to its end", || {
-        match consumer.poll(Duration::from_millis(50))? {
-            Ok(message) => {
-                let value = String::from_utf8(message.payload().unwrap().to_vec()).unwrap();
-                seen.entry(value).or_default().push(message.partition());
+        while ended.len() < PARTITIONS as usize {
+            match consumer.poll(Duration::from_millis(50))? {
+                Ok(message) => {
+                    let value = String::from_utf8(message.payload().unwrap().to_vec()).unwrap();
+                    seen.entry(value).or_default().push(message.partition());
+                }
+                Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
+                Err(error) => panic!("{error}"),
             }
-            Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
-            Err(error) => panic!("{error}"),
         }
-        (ended.len() == PARTITIONS as usize).then_some(())
+        Some(())
     });
     seen.values_mut().for_each(|partitions| partitions.sort_unstable());
     seen

@@ -19,5 +19,6 @@ mod power_cut;
 mod producers;
 mod reading;
 mod retention;
+mod snapshot;
 mod support;
 mod transactions;
