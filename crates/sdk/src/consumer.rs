@@ -11,20 +11,24 @@
 //!   its key (or partition) behind it. [`HandlerError`] does so with a whole batch.
 //! - **A bad record blocks nobody.** [`Outcome::Reject`] sends it to `<topic>.dlq` with its context, and the rest goes on.
 //!   Redriven records come back through `<topic>.<group>.retry`, which the runtime subscribes to as well.
+//! - **A bad record's key waits, if asked for** ([`ConsumerOptions::preserve_key_order`]): its later records park behind it.
 //! - **A slow handler costs no membership.** The polling thread goes on, with partitions paused where enough is fetched.
 //! - **Revoked partitions are let go**: what is with the handler may end for a while, what was done is committed, the rest
 //!   is dropped.
+//! - **A record that is due later blocks nobody** ([`ConsumerOptions::delayed_delivery`], [`ConsumerOptions::delayed_retries`]):
+//!   it waits in a topic.
 //!
 //! - **Exactly once, where the results go to topics or a database**: [`Consumer::exactly_once`] and [`Consumer::stored`] make
 //!   work and offsets one.
-//!
-//! What is not here: delayed retry topics.
 
 mod atomic;
 mod board;
+mod claims;
 mod committer;
+mod delay;
 mod failures;
 mod handler;
+mod key_order;
 mod membership;
 mod metrics;
 mod options;
@@ -33,6 +37,7 @@ mod runtime;
 mod scheduler;
 mod state;
 mod tracker;
+mod transactional;
 mod worker;
 
 use std::sync::Arc;
@@ -64,6 +69,16 @@ pub enum ConsumerError {
     NoTopics {
         /// The group.
         group: String,
+    },
+    /// An option has no meaning where work and offsets are one.
+    #[error(
+        "group {group}: {option} does not go together with exactly_once or stored: unset it, or use for_each"
+    )]
+    NotWithTransactions {
+        /// The group.
+        group: String,
+        /// The option.
+        option: &'static str,
     },
     /// A pattern for topics is no regular expression, or too large.
     #[error("topic pattern {pattern}: {reason}")]
@@ -196,7 +211,8 @@ impl Consumer {
     /// its batch are one transaction. Readers of committed records see each result once, whatever crashes.
     ///
     /// Batches come one after the other, bounded by [`ConsumerOptions::max_batch_records`], `max_batch_bytes` and `max_wait`;
-    /// `ordering`, `max_concurrency` and `max_attempts` have no meaning here. Every running process needs a transactional id
+    /// `ordering`, `max_concurrency` and `max_attempts` have no meaning here; `preserve_key_order`, delays and `claim_check` are
+    /// refused. Every running process needs a transactional id
     /// of its own, and does best to keep it over restarts. Otherwise as [`Consumer::start`].
     ///
     /// ```no_run

@@ -11,22 +11,31 @@
 //! **Invariant:** a letter counts as redriven if and only if its original was written: both are one transaction, and of
 //! two processes that decide at the same time one fails and does nothing.
 //!
-//! What is not here: parking later records of a key behind a failed one.
+//! Groups that preserve the order of keys park later records of a key behind a failed one, as letters of their own. Who
+//! waits for whom is kept in `<topic>.<group>.parked` (`parked`); a redrive releases the first of a key there, and the group
+//! lets the others follow.
 
 mod context;
 mod inbox;
 mod letter;
+mod parked;
 mod status;
 
 use std::sync::Arc;
 
 use crate::admin::TopicSpec;
 use crate::cluster::RECORD_MAX_BYTES;
-pub use context::{FailureContext, MAX_CAUSES, MAX_ERROR_BYTES};
-pub(crate) use context::{Origin, letter_record};
+pub use context::{DUE_HEADER, FailureContext, MAX_CAUSES, MAX_ERROR_BYTES};
+pub(crate) use context::{Origin, delayed_record, delayed_until, letter_record, original_record};
 pub use inbox::{FailureInbox, InboxError, Page, Selection, Skipped, Summary};
-pub use letter::{Letter, LetterId, LetterIdError};
+pub use letter::{Letter, LetterId, LetterIdError, Line};
+pub use parked::Standing;
+pub(crate) use parked::{BARRIER, Parked, ParkedBook, gone_record, parked_record};
+pub(crate) use status::status_record;
 pub use status::{Resolution, ResolutionKind, StatusFilter};
+
+/// Partitions of a delay topic, each four times as long as the one before: the last one is three days.
+pub(crate) const DELAY_PARTITIONS: i32 = 11;
 
 /// Why a handler rejects a record.
 ///
@@ -104,12 +113,26 @@ impl FailureTopics {
     /// Kafka allows fewer characters in the name of a topic than in that of a group: others become `_`, and a
     /// checksum keeps such names apart.
     pub fn retry(&self, group: &str) -> Arc<str> {
+        self.of_group(group, "retry")
+    }
+
+    /// Where a group that preserves the order of keys keeps who waits for whom. Names as those of retry topics.
+    pub fn parked(&self, group: &str) -> Arc<str> {
+        self.of_group(group, "parked")
+    }
+
+    /// Where records of a group wait that are due later. Names as those of retry topics.
+    pub fn delay(&self, group: &str) -> Arc<str> {
+        self.of_group(group, "delay")
+    }
+
+    fn of_group(&self, group: &str, suffix: &str) -> Arc<str> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if group.chars().all(is_allowed) {
-            return format!("{}.{group}.retry", self.source).into();
+            return format!("{}.{group}.{suffix}", self.source).into();
         }
         let plain: String = group.chars().map(|c| if is_allowed(c) { c } else { '_' }).collect();
-        format!("{}.{plain}-{:08x}.retry", self.source, fnv1a(group.as_bytes())).into()
+        format!("{}.{plain}-{:08x}.{suffix}", self.source, fnv1a(group.as_bytes())).into()
     }
 
     /// What to create for the letters and their status. Letters are kept until somebody decides about them, and are
@@ -127,6 +150,18 @@ impl FailureTopics {
     /// What to create for the redriven records of a group.
     pub fn retry_spec(&self, group: &str) -> TopicSpec {
         TopicSpec::new(&*self.retry(group), 1).config("max.message.bytes", RECORD_MAX_BYTES.to_string())
+    }
+
+    /// What to create for the delayed records of a group. They are kept until they have moved on, however long that takes.
+    pub fn delay_spec(&self, group: &str) -> TopicSpec {
+        TopicSpec::new(&*self.delay(group), DELAY_PARTITIONS)
+            .config("retention.ms", "-1")
+            .config("max.message.bytes", RECORD_MAX_BYTES.to_string())
+    }
+
+    /// What to create for the queues of a group. One partition: its order is what tells who waits for whom.
+    pub fn parked_spec(&self, group: &str) -> TopicSpec {
+        TopicSpec::new(&*self.parked(group), 1).config("cleanup.policy", "compact")
     }
 }
 

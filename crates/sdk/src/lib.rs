@@ -3,8 +3,9 @@
 //! What is here: [`Cluster`] (how to reach it), [`Producer`] (success or failure as a value, never past a
 //! deadline), [`ResilientProducer`] (the same behind a circuit [`breaker`]), [`consumer`] (a runtime around a handler
 //! that commits only what is done), [`failure`] (the dead letter topic as an inbox that can be listed, redriven and
-//! discarded), [`event`] (typed events in CloudEvents' form), [`admin`] (topics and groups) and [`reader`] (reading a topic without a group). With the feature
-//! `testing` there is `testing`, too: a real broker in the process of a test.
+//! discarded), [`claim_check`] (large values beside the cluster), [`event`] (typed events in CloudEvents' form), [`admin`]
+//! (topics and groups) and [`reader`] (reading a topic without a group). With the feature `testing` there is `testing`,
+//! too: a real broker in the process of a test.
 //!
 //! **Invariant:** nothing here knows which broker is behind the address. **Invariant:** only
 //! [`Producer::send`], [`Producer::send_batch`] and the `async` functions beside them may be called from
@@ -21,6 +22,7 @@ mod record;
 
 pub mod admin;
 pub mod breaker;
+pub mod claim_check;
 pub mod consumer;
 pub mod event;
 pub mod failure;

@@ -91,6 +91,8 @@ pub struct TopicReader {
     bootstrap: String,
     bounds: HashMap<i32, Bounds>,
     next_offsets: HashMap<i32, i64>,
+    /// The client is ahead of `next_offsets`: it read on behind an end.
+    is_ahead: bool,
 }
 
 impl TopicReader {
@@ -112,7 +114,7 @@ impl TopicReader {
         let partitions = partitions_of(&consumer, topic, left(deadline)).map_err(fault)?;
         let bounds = bounds_of(&consumer, topic, &partitions, deadline).map_err(fault)?;
         let next_offsets = start_offsets(&from, &bounds);
-        let reader = Self { consumer, topic: topic.into(), bootstrap, bounds, next_offsets };
+        let reader = Self { consumer, topic: topic.into(), bootstrap, bounds, next_offsets, is_ahead: false };
         reader.assign(&reader.next_offsets)?;
         Ok(reader)
     }
@@ -122,6 +124,7 @@ impl TopicReader {
         let next_offsets = start_offsets(&ReadFrom::Offsets(offsets.clone()), &self.bounds);
         self.assign(&next_offsets)?;
         self.next_offsets = next_offsets;
+        self.is_ahead = false;
         Ok(())
     }
 
@@ -146,8 +149,13 @@ impl TopicReader {
     /// The next record, or `None` if none came in time.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<ReceivedRecord>, ReadError> {
         let deadline = Instant::now() + timeout;
+        if self.is_ahead {
+            self.assign(&self.next_offsets)?;
+            self.is_ahead = false;
+        }
         loop {
             if let Some(record) = self.poll(left(deadline))? {
+                self.next_offsets.insert(record.partition, record.offset + 1);
                 return Ok(Some(record));
             }
             if Instant::now() >= deadline {
@@ -165,8 +173,12 @@ impl TopicReader {
                 let end_offset =
                     self.bounds.get(&record.partition).map_or(i64::MAX, |bounds| bounds.end_offset);
                 if record.offset < end_offset {
+                    self.next_offsets.insert(record.partition, record.offset + 1);
                     return Ok(Some(record));
                 }
+                // Newer than the question. The end is reached, and this one is for whoever asks next.
+                self.next_offsets.insert(record.partition, end_offset);
+                self.is_ahead = true;
             } else if Instant::now() >= deadline {
                 break;
             }
@@ -190,11 +202,7 @@ impl TopicReader {
     fn poll(&mut self, timeout: Duration) -> Result<Option<ReceivedRecord>, ReadError> {
         match self.consumer.poll(timeout) {
             None => Ok(None),
-            Some(Ok(message)) => {
-                let record = native::to_received(&message, Arc::clone(&self.topic));
-                self.next_offsets.insert(record.partition, record.offset + 1);
-                Ok(Some(record))
-            }
+            Some(Ok(message)) => Ok(Some(native::to_received(&message, Arc::clone(&self.topic)))),
             // The end may lie behind the last record: transaction markers and compaction leave gaps.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 if let Some(bounds) = self.bounds.get(&partition) {

@@ -214,6 +214,19 @@ impl Record {
         self
     }
 
+    /// Has it delivered at this time, in milliseconds since the epoch, and not before: by groups that ask for it
+    /// ([`crate::consumer::ConsumerOptions::delayed_delivery`]).
+    ///
+    /// ```
+    /// use tidings::{Record, now_ms};
+    ///
+    /// let reminder = Record::new("reminders").value("call back").due_at_ms(now_ms() + 3_600_000);
+    /// assert!(reminder.headers.last_str("tidings.due-ms").is_some());
+    /// ```
+    pub fn due_at_ms(self, due_ms: i64) -> Self {
+        self.header(crate::failure::DUE_HEADER, due_ms.to_string())
+    }
+
     /// Sets the partition.
     pub fn partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);

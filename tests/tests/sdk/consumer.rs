@@ -144,3 +144,20 @@ fn a_missing_topic_is_waited_for_and_said() {
     until("it runs", || (consumer.state().phase == Phase::Running).then_some(()));
     consumer.stop(STOP_LIMIT).unwrap();
 }
+
+#[test]
+fn wrong_credentials_are_said_with_what_to_check() {
+    let scene = Scene::new();
+    let refused = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")];
+    let refused =
+        refused.iter().fold(scene.cluster.clone(), |cluster, (name, value)| cluster.set(*name, *value));
+    let refused = refused.set("sasl.username", "nobody").set("sasl.password", "wrong");
+    let producer = tidings::Producer::new(&refused, tidings::ProducerOptions::default()).unwrap();
+    let handler = Remembering::default();
+    let consumer = Consumer::start(&refused, producer, scene.options(), handler).unwrap();
+    let reason = until("it says why", || {
+        consumer.state().readiness().err().filter(|reason| reason.contains("authentication refused"))
+    });
+    assert!(reason.contains("sasl.password") && !reason.contains("wrong"), "{reason}");
+    consumer.stop(STOP_LIMIT).unwrap();
+}

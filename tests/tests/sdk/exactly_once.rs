@@ -134,6 +134,20 @@ fn results_letters_and_offsets_are_one() {
 }
 
 #[test]
+fn what_has_a_protocol_of_its_own_is_refused() {
+    let (scene, results) = scene_with_results();
+    let options = || ConsumerOptions::new("refused", [scene.topic.as_str()]);
+    for (option, options) in [
+        ("preserve_key_order", ConsumerOptions { preserve_key_order: true, ..options() }),
+        ("delayed_delivery", ConsumerOptions { delayed_delivery: true, ..options() }),
+    ] {
+        let refused = Consumer::exactly_once(&scene.cluster, options, "refused-1", copy_to(&results));
+        let error = refused.expect_err("the two do not go together").to_string();
+        assert!(error.contains(option) && error.contains("refused"), "{error}");
+    }
+}
+
+#[test]
 fn members_that_come_and_go_write_each_result_once() {
     for protocol in [GroupProtocol::Eager, GroupProtocol::Cooperative, GroupProtocol::Consumer] {
         let (scene, results) = scene_with_results();

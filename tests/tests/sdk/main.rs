@@ -2,11 +2,14 @@
 //! scenarios on a cluster of Apache Kafka.
 
 mod admin;
+mod claim_check;
 mod concurrency;
 mod consumer;
+mod delayed;
 mod events;
 mod exactly_once;
 mod failures;
+mod key_order;
 mod producer;
 mod resilient;
 mod support;

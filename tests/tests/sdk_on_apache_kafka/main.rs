@@ -4,16 +4,22 @@
 #[path = "../sdk/admin.rs"]
 mod admin;
 mod broker_kills;
+#[path = "../sdk/claim_check.rs"]
+mod claim_check;
 #[path = "../sdk/concurrency.rs"]
 mod concurrency;
 #[path = "../sdk/consumer.rs"]
 mod consumer;
+#[path = "../sdk/delayed.rs"]
+mod delayed;
 #[path = "../sdk/events.rs"]
 mod events;
 #[path = "../sdk/exactly_once.rs"]
 mod exactly_once;
 #[path = "../sdk/failures.rs"]
 mod failures;
+#[path = "../sdk/key_order.rs"]
+mod key_order;
 #[path = "../sdk/producer.rs"]
 mod producer;
 #[path = "../sdk/support.rs"]

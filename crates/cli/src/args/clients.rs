@@ -1,5 +1,6 @@
 //! Arguments of the commands that talk to a running platform or cluster.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -182,7 +183,14 @@ pub enum DlqCommand {
         id: String,
     },
     /// Send dead letters back to the group that failed on them
-    Redrive(SelectionArgs),
+    Redrive {
+        /// Which ones.
+        #[command(flatten)]
+        selection: SelectionArgs,
+        /// At most so many a second, for a target that has just recovered
+        #[arg(long, value_name = "COUNT", conflicts_with = "dry_run")]
+        max_per_second: Option<NonZeroU32>,
+    },
     /// Mark dead letters as done without processing them
     Discard(SelectionArgs),
 }

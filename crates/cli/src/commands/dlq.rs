@@ -1,6 +1,6 @@
 //! `tidings dlq`: the failure inbox of a topic, on any cluster.
 
-use tidings::failure::{FailureInbox, Letter, Page, Selection, StatusFilter, Summary};
+use tidings::failure::{FailureInbox, Letter, Line, Page, Selection, StatusFilter, Summary};
 use tidings::{Producer, ProducerOptions};
 
 use super::cluster::reach;
@@ -23,9 +23,13 @@ pub fn run(command: DlqCommand) -> anyhow::Result<()> {
             let letter = inbox(&cluster, &topic)?.get(id)?;
             if cluster.json { print_json(&letter) } else { print_letter(&letter) }
         }
-        DlqCommand::Redrive(args) => {
+        DlqCommand::Redrive { selection: args, max_per_second } => {
             let selection = selection(&args)?;
-            let summary = inbox(&args.cluster, &args.topic)?.redrive(&selection, &by(), args.dry_run)?;
+            let inbox = inbox(&args.cluster, &args.topic)?;
+            let summary = match max_per_second {
+                Some(max_per_second) => inbox.redrive_slowly(&selection, &by(), max_per_second)?,
+                None => inbox.redrive(&selection, &by(), args.dry_run)?,
+            };
             print_summary("redriven", &summary, args.cluster.json)
         }
         DlqCommand::Discard(args) => {
@@ -106,6 +110,9 @@ fn print_letter(letter: &Letter) -> anyhow::Result<()> {
         ));
         text.push_str(&format!("failed    first {}\n", time(Some(context.first_failure_ms))));
     }
+    if let Some(Line { behind: Some(first), waiting }) = letter.line {
+        text.push_str(&format!("waits     behind {first}, as {waiting} of its key do\n"));
+    }
     for (name, value) in &letter.headers {
         text.push_str(&format!("header    {} = {}\n", lossy(name), value.map_or("null".into(), lossy)));
     }
@@ -122,11 +129,20 @@ fn print_summary(verb: &str, summary: &Summary, json: bool) -> anyhow::Result<()
         eprintln!("skipped {}: {}", skipped.id, skipped.reason);
     }
     let would = if summary.dry_run { "would be " } else { "" };
-    print(&format!("{would}{verb} {}, skipped {}\n", summary.done, summary.skipped))
+    let follow = match summary.behind {
+        0 => String::new(),
+        behind => format!(", {behind} follow in the order of their keys"),
+    };
+    print(&format!("{would}{verb} {}, skipped {}{follow}\n", summary.done, summary.skipped))
 }
 
 fn status(letter: &Letter) -> String {
-    letter.resolution.as_ref().map_or("parked", |resolution| resolution.kind.name()).to_owned()
+    match (&letter.resolution, letter.line) {
+        (Some(resolution), _) => resolution.kind.name().to_owned(),
+        (None, Some(Line { behind: Some(first), .. })) => format!("behind {first}"),
+        (None, Some(Line { behind: None, waiting })) if waiting > 0 => format!("parked, {waiting} wait"),
+        (None, _) => "parked".to_owned(),
+    }
 }
 
 fn time(at_ms: Option<i64>) -> String {

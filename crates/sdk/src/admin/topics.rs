@@ -158,6 +158,17 @@ impl Admin {
         }
     }
 
+    /// Deletes the records of partitions before these offsets.
+    pub(crate) fn delete_records_before(&self, ends: &[((Arc<str>, i32), i64)]) -> Result<(), AdminError> {
+        let mut offsets = TopicPartitionList::with_capacity(ends.len());
+        for ((topic, partition), end_offset) in ends {
+            let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*end_offset));
+            added.map_err(self.failed("delete records"))?;
+        }
+        let deleted = block_on(self.client.delete_records(&offsets, &self.options()));
+        deleted.map(drop).map_err(self.failed("delete records"))
+    }
+
     /// Raises the number of partitions of a topic. Keys move to other partitions from then on.
     pub fn create_partitions(&self, topic: &str, new_count: usize) -> Result<(), AdminError> {
         let operation = format!("create partitions of {topic}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::key_order::Released;
 use super::membership::PartitionKey;
 use super::scheduler::{Fate, Job, Limits, Next, Scheduler};
 
@@ -58,6 +59,13 @@ impl Board {
         state.scheduler.push(source, record, Instant::now());
         self.wake_one(&state);
         (state.scheduler.is_over(&key), state.wants_worker())
+    }
+
+    /// Hands a record of the failure inbox over.
+    pub(super) fn push_released(&self, epoch: u64, record: crate::ReceivedRecord, released: Released) {
+        let mut state = self.state.lock();
+        state.scheduler.push_released(epoch, record, released, Instant::now());
+        self.wake_one(&state);
     }
 
     /// Goes on in a partition from what the group has committed there.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use super::options::ConsumerOptions;
 use crate::admin::{Admin, AdminError};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureTopics, Origin, letter_record};
@@ -22,14 +23,23 @@ pub(super) struct Parking {
     producer: Producer,
     group: String,
     letter_partitions: i32,
+    preserves_key_order: bool,
+    delays: bool,
     /// The source of each retry topic.
     sources: RwLock<HashMap<Arc<str>, FailureTopics>>,
 }
 
 impl Parking {
-    pub(super) fn new(cluster: &Cluster, producer: Producer, group: &str, letter_partitions: i32) -> Self {
-        let (cluster, group) = (cluster.clone(), group.to_string());
-        Self { cluster, producer, group, letter_partitions, sources: RwLock::default() }
+    pub(super) fn new(cluster: &Cluster, producer: Producer, options: &ConsumerOptions) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            producer,
+            group: options.group.clone(),
+            letter_partitions: options.letter_partitions,
+            preserves_key_order: options.preserve_key_order,
+            delays: options.delays(),
+            sources: RwLock::default(),
+        }
     }
 
     /// Takes note of the source topics, and answers their retry topics.
@@ -52,6 +62,8 @@ impl Parking {
         for topics in self.sources.read().values() {
             specs.extend(topics.specs(self.letter_partitions));
             specs.push(topics.retry_spec(&self.group));
+            specs.extend(self.preserves_key_order.then(|| topics.parked_spec(&self.group)));
+            specs.extend(self.delays.then(|| topics.delay_spec(&self.group)));
         }
         Admin::new(&self.cluster, TOPICS_TIMEOUT)?.ensure_topics(&specs)?;
         Ok(())
@@ -62,7 +74,7 @@ impl Parking {
         letter_record(record, &origin, failure, &self.group, deliveries, now_ms())
     }
 
-    /// Sends letters and answers what became of each.
+    /// Sends letters, or records that come later, and answers what became of each.
     pub(super) fn park(&self, letters: &[Record]) -> Vec<Result<Delivered, SendError>> {
         self.producer.send_batch_blocking(letters, PARK_TIMEOUT)
     }

@@ -6,6 +6,7 @@ use super::ConsumerMetrics;
 use super::handler::Handler;
 use super::scheduler::Limits;
 use super::tracker;
+use crate::claim_check::ClaimCheck;
 
 /// How far records may be done ahead of one that is not, where nothing of it is remembered.
 const SPAN_WITHOUT_METADATA: i64 = 20_000;
@@ -151,6 +152,21 @@ pub struct ConsumerOptions {
     pub backoff: Backoff,
     /// Shortest time between two commits while records flow; the end of a flow is committed as well.
     pub commit_interval: Duration,
+    /// Hands records with a due time ([`crate::Record::due_at_ms`]) out then, and not before; others do not wait for them.
+    /// Without it the time is ignored.
+    pub delayed_delivery: bool,
+    /// Has retries wait in a topic where they block nobody: later records of their key (or partition) overtake them. Waits
+    /// below a quarter of a second stay in place. Not together with [`ConsumerOptions::preserve_key_order`], which
+    /// keeps them in place.
+    pub delayed_retries: bool,
+    /// Gets large values from where they lie before the handler sees their records. What is missing or damaged goes to the
+    /// failure inbox.
+    pub claim_check: Option<ClaimCheck>,
+    /// Once a record is rejected, later records of its key park behind it, and a redrive releases them in their order
+    /// (`docs/guides/failure-inbox.md`). Orders by key whatever [`ConsumerOptions::ordering`] says, and a batch holds one
+    /// record of a key at most. Records without a key wait for nobody. Set it for all members of a group, and unset it
+    /// only when nothing is parked.
+    pub preserve_key_order: bool,
     /// Partitions of the dead letter topics, if they have to be created.
     pub letter_partitions: i32,
     /// Where to count.
@@ -179,6 +195,10 @@ impl ConsumerOptions {
             revoke_wait: Duration::from_secs(2),
             backoff: Backoff::default(),
             commit_interval: Duration::from_millis(50),
+            delayed_delivery: false,
+            delayed_retries: false,
+            claim_check: None,
+            preserve_key_order: false,
             letter_partitions: 1,
             metrics: ConsumerMetrics::default(),
         }
@@ -189,8 +209,13 @@ impl ConsumerOptions {
             true => (self.max_batch_records.max(1), self.max_wait),
             false => (1, Duration::ZERO),
         };
+        let ordering = match (self.preserve_key_order, handler.is_exclusive()) {
+            (true, _) => Ordering::Key,
+            (false, true) => Ordering::Partition,
+            (false, false) => self.ordering,
+        };
         Limits {
-            ordering: if handler.is_exclusive() { Ordering::Partition } else { self.ordering },
+            ordering,
             max_batch_records,
             max_batch_bytes: self.max_batch_bytes,
             max_wait,
@@ -198,12 +223,46 @@ impl ConsumerOptions {
             max_buffered_bytes: self.max_buffered_bytes.max(self.max_batch_bytes),
             metadata_max_bytes: self.offset_metadata_max_bytes,
             max_span: if capacity == 0 { SPAN_WITHOUT_METADATA } else { capacity },
+            one_per_lane: self.preserve_key_order,
         }
     }
 
     /// Sets which records are worked on one after the other.
     pub fn ordering(mut self, ordering: Ordering) -> Self {
         self.ordering = ordering;
+        self
+    }
+
+    /// An option that is set and cannot be kept where work and offsets are one.
+    pub(super) fn refused_with_transactions(&self) -> Option<&'static str> {
+        let refused = [
+            (self.preserve_key_order, "preserve_key_order"),
+            (self.delayed_delivery, "delayed_delivery"),
+            (self.delayed_retries, "delayed_retries"),
+            (self.claim_check.is_some(), "claim_check"),
+        ];
+        refused.into_iter().find_map(|(is_set, option)| is_set.then_some(option))
+    }
+
+    /// Whether records are kept in topics until they are due.
+    pub(super) fn delays(&self) -> bool {
+        self.delayed_delivery || self.delays_retries()
+    }
+
+    pub(super) fn delays_retries(&self) -> bool {
+        self.delayed_retries && !self.preserve_key_order
+    }
+
+    /// Keeps the order of keys through failures: later records of a rejected one's key park behind it.
+    ///
+    /// ```
+    /// use tidings::consumer::ConsumerOptions;
+    ///
+    /// let options = ConsumerOptions::new("billing", ["orders"]).max_concurrency(100).preserve_key_order();
+    /// assert!(options.preserve_key_order);
+    /// ```
+    pub fn preserve_key_order(mut self) -> Self {
+        self.preserve_key_order = true;
         self
     }
 

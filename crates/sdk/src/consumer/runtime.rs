@@ -21,9 +21,12 @@ use regex::Regex;
 
 use super::ConsumerError;
 use super::board::Board;
+use super::claims::Claims;
 use super::committer::Committer;
+use super::delay::Delay;
 use super::failures::Parking;
 use super::handler::Handler;
+use super::key_order::KeyOrder;
 use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
 use super::options::ConsumerOptions;
@@ -96,6 +99,11 @@ impl Runtime {
         handler: Handler,
         monitor: ConsumerMonitor,
     ) -> Result<Self, ConsumerError> {
+        if handler.atomic().is_some()
+            && let Some(option) = options.refused_with_transactions()
+        {
+            return Err(ConsumerError::NotWithTransactions { group: options.group, option });
+        }
         let patterns = prepare::patterns(&options.topics)?;
         let mut config = cluster.consumer_config(&options.group)?;
         config.set("auto.offset.reset", options.start_at.setting());
@@ -115,16 +123,32 @@ impl Runtime {
             consumer.context().set_committer(Some(committer));
         }
         let metrics = Arc::new(options.metrics.of_group(&options.group));
+        let key_order = options.preserve_key_order.then(|| {
+            let (group, instance_id) = (&options.group, options.instance_id.as_deref());
+            let order = KeyOrder::new(cluster, producer.clone(), group, instance_id, Arc::clone(&board));
+            order.set_consumer(Arc::downgrade(&consumer));
+            order
+        });
+        let delay = options.delays().then(|| {
+            let (group, instance_id) = (&options.group, options.instance_id.as_deref());
+            Delay::new(cluster, group, instance_id, options.delays_retries())
+        });
         let workshop = Workshop {
             board: Arc::clone(&board),
             handler,
             consumer: Arc::clone(&consumer),
             unsettled: Mutex::default(),
-            parking: Parking::new(cluster, producer, &options.group, options.letter_partitions),
+            parking: Parking::new(cluster, producer, &options),
+            key_order,
+            delay,
             monitor: monitor.clone(),
             metrics: Arc::clone(&metrics),
             backoff: options.backoff,
             max_attempts: options.max_attempts,
+            claims: options
+                .claim_check
+                .clone()
+                .map(|claims| Claims { claims, max_bytes: options.max_batch_bytes }),
         };
         let now = Instant::now();
         Ok(Self {
@@ -160,6 +184,12 @@ impl Runtime {
         for worker in self.workers.drain(..) {
             // What a handler panicked with was said by the worker.
             let _ = worker.join();
+        }
+        if let Some(key_order) = &self.workshop.key_order {
+            key_order.stop();
+        }
+        if let Some(delay) = &self.workshop.delay {
+            delay.stop();
         }
         if end.as_ref().map_or_else(|fatal| fatal.is_member, |()| true) {
             let deadline = Instant::now() + FINAL_COMMIT_WAIT;
@@ -334,6 +364,8 @@ impl Runtime {
             return;
         }
         match self.consumer.committed_offsets(list(&unresumed), COMMITTED_TIMEOUT) {
+            // What former owners parked is in the topic once their commits are known, and is read before anything else.
+            Ok(_) if self.workshop.key_order.as_ref().is_some_and(|order| !order.catch_up(&unresumed)) => {}
             Ok(committed) => {
                 let metadata = native::read_metadata(&committed);
                 for (element, metadata) in committed.elements().iter().zip(metadata) {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::key_order::Released;
 use super::membership::PartitionKey;
 use super::options::Ordering;
 use super::tracker::{Delivery, Tracker};
@@ -35,6 +36,8 @@ pub(super) struct Limits {
     pub(super) metadata_max_bytes: usize,
     /// Offsets between the one to commit and the last one delivered, in a partition.
     pub(super) max_span: i64,
+    /// A job holds one record of a lane at most: whether the next one may be worked on depends on what becomes of it.
+    pub(super) one_per_lane: bool,
 }
 
 /// Records for one call of the handler.
@@ -48,12 +51,16 @@ pub(super) struct Job {
 /// What is known of a record in a job.
 #[derive(Debug)]
 pub(super) struct Note {
-    lane_index: usize,
-    epoch: u64,
+    pub(super) lane_index: usize,
+    pub(super) epoch: u64,
     /// How often it was handed to the handler before.
     pub(super) attempts: u32,
     /// It was rejected, and could not be parked yet.
     pub(super) rejected: Option<Failure>,
+    /// It comes from the failure inbox, not from its topic.
+    pub(super) released: Option<Box<Released>>,
+    /// The handler is done with it, but the failure inbox does not know yet.
+    pub(super) is_done: bool,
 }
 
 /// What became of a record in a job.
@@ -213,7 +220,26 @@ impl Scheduler {
         self.in_hand_bytes += size_bytes;
         let epoch = self.partitions[&key].epoch;
         let lane_key = LaneKey::of(self.limits.ordering, source, &record);
-        self.enqueue(lane_key, Entry { record, epoch, attempts: 0, rejected: None }, now);
+        self.enqueue(lane_key, Entry::new(record, epoch), now);
+    }
+
+    /// Takes a record from the failure inbox, which goes back to its key's lane if its partition is still ours.
+    pub(super) fn push_released(
+        &mut self,
+        epoch: u64,
+        record: ReceivedRecord,
+        released: Released,
+        now: Instant,
+    ) {
+        let key = (Arc::clone(&record.topic), record.partition);
+        if !self.is_current(&key, epoch) {
+            return;
+        }
+        self.in_hand_records += 1;
+        self.in_hand_bytes += record.size_bytes();
+        let lane_key = LaneKey::of(self.limits.ordering, Arc::clone(&record.topic), &record);
+        let released = Some(Box::new(released));
+        self.enqueue(lane_key, Entry { released, ..Entry::new(record, epoch) }, now);
     }
 
     fn enqueue(&mut self, key: LaneKey, entry: Entry, now: Instant) {
@@ -279,6 +305,9 @@ impl Scheduler {
             let before = job.records.len();
             let mut is_full = false;
             while let Some(entry) = lane.queue.front() {
+                if self.limits.one_per_lane && job.records.len() > before {
+                    break;
+                }
                 let size_bytes = entry.record.size_bytes();
                 let too_large = !job.records.is_empty() && bytes + size_bytes > self.limits.max_batch_bytes;
                 is_full = too_large || job.records.len() >= self.limits.max_batch_records;
@@ -286,12 +315,8 @@ impl Scheduler {
                     break;
                 }
                 bytes += size_bytes;
-                let Entry { record, epoch, attempts, rejected } =
-                    lane.queue.pop_front().expect("looked at above");
-                let partition = self.partitions.get_mut(&(Arc::clone(&record.topic), record.partition));
-                partition.expect("stale records are dropped at once").running_records += 1;
-                job.records.push(record);
-                job.notes.push(Note { lane_index, epoch, attempts, rejected });
+                let entry = lane.queue.pop_front().expect("looked at above");
+                job.add(lane_index, entry, &mut self.partitions);
             }
             if job.records.len() == before {
                 self.ready.push_front(key);
@@ -310,6 +335,19 @@ impl Scheduler {
         }
         self.running_records += job.records.len();
         job
+    }
+
+    /// Adds further records of a job's only lane to it, without those from the failure inbox.
+    pub(super) fn extend(&mut self, job: &mut Job, max_records: usize) {
+        let [key] = job.lanes.as_slice() else { return };
+        let lane = self.lanes.get_mut(key).expect("a busy lane exists");
+        let before = job.records.len();
+        while job.records.len() - before < max_records
+            && let Some(entry) = lane.queue.pop_front_if(|entry| entry.released.is_none())
+        {
+            job.add(0, entry, &mut self.partitions);
+        }
+        self.running_records += job.records.len() - before;
     }
 
     /// Takes a job back. Answers how many of its records are done.
@@ -338,8 +376,8 @@ impl Scheduler {
                     let wake = &mut wake_at[note.lane_index];
                     *wake = (*wake).max(Some(*at));
                     let lane = self.lanes.get_mut(&job.lanes[note.lane_index]).expect("a busy lane exists");
-                    let Note { epoch, attempts, rejected, .. } = note;
-                    lane.queue.push_front(Entry { record, epoch, attempts, rejected });
+                    let Note { epoch, attempts, rejected, released, is_done, .. } = note;
+                    lane.queue.push_front(Entry { record, epoch, attempts, rejected, released, is_done });
                 }
             }
         }
@@ -424,6 +462,16 @@ impl Scheduler {
     fn is_full(&self) -> bool {
         self.in_hand_records >= self.limits.max_buffered_records
             || self.in_hand_bytes >= self.limits.max_buffered_bytes
+    }
+}
+
+impl Job {
+    fn add(&mut self, lane_index: usize, entry: Entry, partitions: &mut BTreeMap<PartitionKey, Partition>) {
+        let Entry { record, epoch, attempts, rejected, released, is_done } = entry;
+        let partition = partitions.get_mut(&(Arc::clone(&record.topic), record.partition));
+        partition.expect("stale records are dropped at once").running_records += 1;
+        self.records.push(record);
+        self.notes.push(Note { lane_index, epoch, attempts, rejected, released, is_done });
     }
 }
 

@@ -86,6 +86,15 @@ impl Tracker {
         Some((next_offset, encoding::encode(next_offset, &self.done_behind(next_offset), max_bytes)))
     }
 
+    /// [`Tracker::snapshot`] as if these records were done, too.
+    pub(super) fn snapshot_with(&mut self, done: &[i64], max_bytes: usize) -> Option<(i64, String)> {
+        let removed: Vec<_> =
+            done.iter().filter_map(|offset| self.outstanding.remove_entry(offset)).collect();
+        let snapshot = self.snapshot(max_bytes);
+        self.outstanding.extend(removed);
+        snapshot
+    }
+
     /// Whether anything was done since the partition was assigned.
     pub(super) fn has_done_some(&self) -> bool {
         self.has_done_some

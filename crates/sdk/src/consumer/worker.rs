@@ -3,14 +3,17 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rdkafka::consumer::BaseConsumer;
 
 use super::board::Board;
+use super::claims::{Claims, Loaded, Values};
+use super::delay::{Delay, Due};
 use super::failures::Parking;
 use super::handler::{Handler, Outcome};
+use super::key_order::{End, KeyOrder, Move, Route};
 use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
 use super::options::Backoff;
@@ -18,9 +21,12 @@ use super::random::jitter;
 use super::scheduler::{Fate, Job};
 use super::state::{ConsumerMonitor, Phase};
 use crate::error::KafkaFault;
-use crate::failure::Failure;
+use crate::failure::{Failure, LetterId};
 use crate::producer::SendError;
 use crate::record::now_ms;
+
+/// Records of a key that park in one transaction.
+const MAX_PARKED_AT_ONCE: usize = 500;
 
 /// What all workers of a consumer share.
 pub(super) struct Workshop {
@@ -31,10 +37,16 @@ pub(super) struct Workshop {
     /// Partitions in which it is to be found out what counts, before anything is worked on again.
     pub(super) unsettled: Mutex<HashSet<PartitionKey>>,
     pub(super) parking: Parking,
+    /// Where the order of keys is kept through failures.
+    pub(super) key_order: Option<Arc<KeyOrder>>,
+    /// Where records wait that are due later.
+    pub(super) delay: Option<Arc<Delay>>,
     pub(super) monitor: ConsumerMonitor,
     pub(super) metrics: Arc<GroupMetrics>,
     pub(super) backoff: Backoff,
     pub(super) max_attempts: Option<u32>,
+    /// Where large values come from.
+    pub(super) claims: Option<Claims>,
 }
 
 /// What the records of a job came to.
@@ -42,6 +54,16 @@ pub(super) struct Results {
     pub(super) fates: Vec<Fate>,
     /// Records whose letters are to be written, by index.
     rejected: Vec<(usize, Failure)>,
+    /// Records that park behind a letter of their key.
+    behind: Vec<(usize, LetterId)>,
+    /// Records of the failure inbox that the handler got.
+    released: Vec<usize>,
+    /// Records that come later, with their time in milliseconds since the epoch.
+    delayed: Vec<(usize, i64)>,
+    /// Large values of records that the handler gets.
+    values: Values,
+    /// Letters written with the order of their keys.
+    parked_in_order: u64,
     pub(super) retries_count: u64,
     /// Why the job failed as a whole, and after how many attempts.
     pub(super) trouble: Option<(String, u32)>,
@@ -50,7 +72,17 @@ pub(super) struct Results {
 impl Results {
     /// Those of so many records with the same fate.
     pub(super) fn of(records_count: usize, fate: Fate) -> Self {
-        Self { fates: vec![fate; records_count], rejected: Vec::new(), retries_count: 0, trouble: None }
+        Self {
+            fates: vec![fate; records_count],
+            rejected: Vec::new(),
+            behind: Vec::new(),
+            released: Vec::new(),
+            delayed: Vec::new(),
+            values: Values::default(),
+            parked_in_order: 0,
+            retries_count: 0,
+            trouble: None,
+        }
     }
 }
 
@@ -76,41 +108,106 @@ impl Workshop {
             return self.board.finish_and_take(job, &fates);
         };
         self.metrics.handler_seconds.observe(begun.elapsed().as_secs_f64());
+        self.delay(&job, &mut results);
         self.park(&mut job, &mut results);
-        let rejected_count = results.rejected.len() as u64;
+        let rejected_count = results.rejected.len() as u64 + results.parked_in_order;
         let done_count = results.fates.iter().filter(|fate| **fate == Fate::Done).count() as u64;
         self.tell(&job, &results, done_count, rejected_count);
         self.board.finish_and_take(job, &results.fates)
     }
 
-    /// Calls the handler for the records that it has not rejected before.
+    /// Calls the handler for the records that are neither rejected already nor to be parked.
     fn handle(&self, job: &mut Job) -> Results {
-        let count = job.records.len();
-        let mut results = Results::of(count, Fate::Done);
-        if job.notes.iter().all(|note| note.rejected.is_none()) {
-            self.call(job, 0..count, &mut results);
-            return results;
-        }
+        let mut results = Results::of(job.records.len(), Fate::Done);
+        let mut set_aside = self.set_aside(job, &mut results);
+        self.load(job, &mut set_aside, &mut results);
+        set_aside.push(true);
         let mut from = 0;
-        while from < count {
-            if let Some(failure) = job.notes[from].rejected.take() {
-                results.rejected.push((from, failure));
-                from += 1;
+        for (index, is_set_aside) in set_aside.into_iter().enumerate() {
+            if is_set_aside {
+                if from < index {
+                    self.call(job, from..index, &mut results);
+                }
+                from = index + 1;
+            }
+        }
+        results.rejected.sort_by_key(|(index, _)| *index);
+        results
+    }
+
+    /// Which records the handler does not get.
+    fn set_aside(&self, job: &mut Job, results: &mut Results) -> Vec<bool> {
+        let mut set_aside = vec![false; job.records.len()];
+        for (index, (record, note)) in job.records.iter().zip(&mut job.notes).enumerate() {
+            if self.key_order.as_ref().is_some_and(|order| order.is_settled(record, note)) {
+                // What was tried before has succeeded after all.
+                set_aside[index] = true;
                 continue;
             }
-            let next = job.notes[from..].iter().position(|note| note.rejected.is_some());
-            let end = next.map_or(count, |next| from + next);
-            self.call(job, from..end, &mut results);
-            from = end;
+            if let Some(failure) = note.rejected.take() {
+                results.rejected.push((index, failure));
+                set_aside[index] = true;
+            }
+            if note.is_done {
+                results.released.push(index);
+                set_aside[index] = true;
+            }
         }
-        results
+        if let Some(delay) = &self.delay {
+            for (index, is_set_aside) in set_aside.iter_mut().enumerate() {
+                *is_set_aside = *is_set_aside || set_aside_until_due(delay, job, index, results);
+            }
+        }
+        let Some(key_order) = &self.key_order else { return set_aside };
+        for (index, is_set_aside) in set_aside.iter_mut().enumerate() {
+            *is_set_aside = *is_set_aside || route(key_order, job, index, results);
+        }
+        if let ([(0, _)], 1) = (results.behind.as_slice(), job.records.len()) {
+            // Its key's further records park with it.
+            self.board.lock().scheduler.extend(job, MAX_PARKED_AT_ONCE);
+            for index in 1..job.records.len() {
+                results.fates.push(Fate::Done);
+                let is_settled = key_order.is_settled(&job.records[index], &job.notes[index]);
+                set_aside.push(is_settled || route(key_order, job, index, results));
+            }
+        }
+        set_aside
+    }
+
+    /// Loads the large values of the records that the handler gets. Where that has to come later, so do the records behind
+    /// them in their lanes.
+    fn load(&self, job: &Job, set_aside: &mut [bool], results: &mut Results) {
+        let Some(claims) = &self.claims else { return };
+        let mut later: Vec<(usize, Instant)> = Vec::new();
+        let wanted = set_aside.iter_mut().enumerate().filter(|(_, is_set_aside)| !**is_set_aside);
+        for (index, is_set_aside) in wanted {
+            let note = &job.notes[index];
+            if let Some((_, again)) = later.iter().find(|(lane_index, _)| *lane_index == note.lane_index) {
+                (*is_set_aside, results.fates[index]) = (true, Fate::Again(*again));
+                continue;
+            }
+            let again = match claims.load(&job.records[index], index, &mut results.values) {
+                Loaded::Ready => continue,
+                Loaded::Later => Instant::now(),
+                Loaded::Failed(failure) => {
+                    self.keep(results, format!("cannot load a large value: {}", failure.chain()))
+                }
+                Loaded::Lost(failure) => {
+                    results.rejected.push((index, failure));
+                    *is_set_aside = true;
+                    continue;
+                }
+            };
+            (*is_set_aside, results.fates[index]) = (true, Fate::Again(again));
+            later.push((note.lane_index, again));
+        }
     }
 
     fn call(&self, job: &mut Job, range: std::ops::Range<usize>, results: &mut Results) {
         for note in &mut job.notes[range.clone()] {
             note.attempts = note.attempts.saturating_add(1);
         }
-        match self.handler.handle(&job.records[range.clone()]) {
+        match self.handler.handle(&results.values.fill(&job.records, range.clone())) {
             Ok(outcomes) => {
                 for (index, outcome) in range.zip(outcomes) {
                     self.take_outcome(job, index, outcome, results);
@@ -138,7 +235,8 @@ impl Workshop {
     }
 
     fn take_outcome(&self, job: &Job, index: usize, outcome: Outcome, results: &mut Results) {
-        let attempts = job.notes[index].attempts;
+        let before = self.delay.as_ref().map_or(0, |delay| delay.attempts_before(&job.records[index]));
+        let attempts = job.notes[index].attempts.saturating_add(before);
         match outcome {
             Outcome::Done => {}
             Outcome::Reject(failure) => results.rejected.push((index, failure)),
@@ -158,8 +256,31 @@ impl Workshop {
                     error = failure.chain(),
                     "record comes again"
                 );
-                results.fates[index] = Fate::Again(Instant::now() + wait);
                 results.retries_count += 1;
+                if self.delay.as_ref().is_some_and(|delay| delay.takes_retry(wait)) {
+                    results.delayed.push((index, now_ms().saturating_add(wait.as_millis() as i64)));
+                } else {
+                    results.fates[index] = Fate::Again(Instant::now() + wait);
+                }
+            }
+        }
+    }
+
+    /// Writes records that come later to their delay topic; where that fails, they are tried again here.
+    fn delay(&self, job: &Job, results: &mut Results) {
+        let Some(delay) = self.delay.as_ref().filter(|_| !results.delayed.is_empty()) else { return };
+        let record = |(index, due_ms): &(usize, i64)| {
+            let record = &job.records[*index];
+            delay.record(record, &self.parking.source_of(&record.topic), *due_ms, job.notes[*index].attempts)
+        };
+        let records: Vec<_> = results.delayed.iter().map(record).collect();
+        let sent = self.parking.park(&records);
+        let error = sent.iter().find_map(|sent| sent.as_ref().err());
+        let Some(error) = error else { return };
+        let again = self.keep(results, format!("cannot delay a record: {error}; {}", error.hint()));
+        for ((index, _), sent) in results.delayed.iter().zip(&sent) {
+            if sent.is_err() {
+                results.fates[*index] = Fate::Again(again);
             }
         }
     }
@@ -170,6 +291,9 @@ impl Workshop {
 
     /// Writes the letters of rejected records. Those that cannot be written come again, without another call.
     fn park(&self, job: &mut Job, results: &mut Results) {
+        if let Some(key_order) = &self.key_order {
+            self.park_in_order(key_order, job, results);
+        }
         if results.rejected.is_empty() {
             return;
         }
@@ -182,15 +306,7 @@ impl Workshop {
         let sent = self.parking.park(&letters);
         let Some(error) = sent.iter().find_map(|sent| sent.as_ref().err()) else { return };
         self.ensure_topics_after(error);
-        let attempts = self.trouble_attempts() + 1;
-        let wait: Duration = self.backoff.wait(attempts, jitter());
-        let again = Instant::now() + wait;
-        if self.handler.is_exclusive() {
-            self.board.lock().scheduler.hold(again);
-        }
-        results.trouble =
-            Some((format!("cannot park a rejected record: {error}; {}", error.hint()), attempts));
-        results.retries_count += 1;
+        let again = self.keep(results, format!("cannot park a rejected record: {error}; {}", error.hint()));
         let mut sent = sent.iter().map(Result::is_ok);
         results.rejected.retain_mut(|(index, failure)| {
             let is_parked = sent.next().unwrap_or(false);
@@ -209,6 +325,64 @@ impl Workshop {
         {
             tracing::warn!(%error, "dead letter topic missing and not created");
         }
+    }
+
+    /// Parks what the order of keys asks for, and lets go of released records that are done. All of it or nothing.
+    fn park_in_order(&self, key_order: &KeyOrder, job: &mut Job, results: &mut Results) {
+        let is_ordered = |(index, _): &mut (usize, Failure)| key_order.is_ordered(&job.records[*index]);
+        let rejected: Vec<_> = results.rejected.extract_if(.., is_ordered).collect();
+        let is_done = |index: &usize| {
+            results.fates[*index] == Fate::Done && rejected.iter().all(|(rejected, _)| rejected != index)
+        };
+        let done: Vec<usize> = results.released.iter().copied().filter(is_done).collect();
+        let one = |index: usize, end| Move { record: &job.records[index], note: &job.notes[index], end };
+        let moves = done.iter().map(|index| one(*index, End::Done));
+        let moves = moves.chain(rejected.iter().map(|(index, failure)| {
+            tracing::warn!(
+                at = job.records[*index].position(),
+                error = failure.error,
+                "record rejected; its key waits"
+            );
+            one(*index, End::Rejected(failure))
+        }));
+        let moves: Vec<_> = moves
+            .chain(results.behind.iter().map(|(index, first)| one(*index, End::Behind(*first))))
+            .collect();
+        if moves.is_empty() {
+            return;
+        }
+        match key_order.write(moves) {
+            Ok(()) => results.parked_in_order = (rejected.len() + results.behind.len()) as u64,
+            Err(error) => {
+                let again = match error.is_trouble() {
+                    true => self.keep(results, format!("cannot keep the order of a key: {error}")),
+                    false => Instant::now() + self.backoff.wait(1, jitter()),
+                };
+                let behind = results.behind.iter().map(|(index, _)| *index);
+                behind
+                    .chain(done.iter().copied())
+                    .for_each(|index| results.fates[index] = Fate::Again(again));
+                for index in done {
+                    job.notes[index].is_done = true;
+                }
+                for (index, failure) in rejected {
+                    results.fates[index] = Fate::Again(again);
+                    job.notes[index].rejected = Some(failure);
+                }
+            }
+        }
+    }
+
+    /// Shows why records are kept. Answers until when.
+    fn keep(&self, results: &mut Results, reason: String) -> Instant {
+        let attempts = self.trouble_attempts() + 1;
+        let again = Instant::now() + self.backoff.wait(attempts, jitter());
+        if self.handler.is_exclusive() {
+            self.board.lock().scheduler.hold(again);
+        }
+        results.trouble = Some((reason, attempts));
+        results.retries_count += 1;
+        again
     }
 
     /// How often the trouble that is shown was met so far.
@@ -253,6 +427,30 @@ impl Workshop {
             }
         });
     }
+}
+
+/// Whether a record is not to be handled, and why.
+fn route(key_order: &KeyOrder, job: &Job, index: usize, results: &mut Results) -> bool {
+    match key_order.route(&job.records[index], &job.notes[index]) {
+        Route::Work => {
+            results.released.extend(job.notes[index].released.is_some().then_some(index));
+            return false;
+        }
+        Route::Skip => {}
+        Route::Behind(first) => results.behind.push((index, first)),
+    }
+    true
+}
+
+/// Whether a record is not due yet, or says so in a way that nobody understands.
+fn set_aside_until_due(delay: &Delay, job: &Job, index: usize, results: &mut Results) -> bool {
+    match delay.due(&job.records[index]) {
+        Due::Now => return false,
+        Due::Soon(left) => results.fates[index] = Fate::Again(Instant::now() + left),
+        Due::Later(due_ms) => results.delayed.push((index, due_ms)),
+        Due::Unreadable(failure) => results.rejected.push((index, failure)),
+    }
+    true
 }
 
 fn given_up(failure: Failure, attempts: u32) -> Failure {

@@ -11,7 +11,7 @@
 //! Times are milliseconds since the epoch, numbers are decimal text. Letters and redriven records carry the time of
 //! their own writing as Kafka timestamp: with the original's, retention by time could delete them at once.
 
-use crate::failure::{Failure, FailureTopics, LetterId};
+use crate::failure::{Failure, FailureTopics, LetterId, Standing};
 use crate::record::{Headers, ReceivedRecord, Record};
 
 /// Bytes kept of an error and of each cause.
@@ -31,6 +31,12 @@ const DLQ_ATTEMPTS: &str = "tidings.dlq.attempts";
 const DLQ_REDRIVES: &str = "tidings.dlq.redrives";
 const DLQ_FIRST_FAILURE: &str = "tidings.dlq.first-failure-ms";
 const DLQ_LAST_FAILURE: &str = "tidings.dlq.last-failure-ms";
+const DLQ_STANDING: &str = "tidings.dlq.standing";
+
+/// When a record is to be handed out, in milliseconds since the epoch: set by whoever produces it.
+pub const DUE_HEADER: &str = "tidings.due-ms";
+const DELAY_UNTIL: &str = "tidings.delay.until-ms";
+const DELAY_ATTEMPTS: &str = "tidings.delay.attempts";
 
 const REDRIVE_HEADERS: &str = "tidings.redrive.headers";
 const REDRIVE_COUNT: &str = "tidings.redrive.count";
@@ -67,6 +73,9 @@ pub struct FailureContext {
     pub first_failure_ms: i64,
     /// When it failed last.
     pub last_failure_ms: i64,
+    /// Whether it failed itself or waits behind earlier records of its key; `None` where its group does not preserve the
+    /// order of keys.
+    pub standing: Option<Standing>,
 }
 
 /// Where a record really comes from: itself, or the letter it was redriven from.
@@ -80,6 +89,8 @@ pub(crate) struct Origin {
     pub(crate) attempts: u32,
     pub(crate) redrives: u32,
     pub(crate) first_failure_ms: Option<i64>,
+    /// What it waits for, if its group preserves the order of keys.
+    pub(crate) standing: Option<Standing>,
     /// How many of the record's headers are its own.
     own_headers: usize,
 }
@@ -96,8 +107,24 @@ impl Origin {
             attempts: 0,
             redrives: 0,
             first_failure_ms: None,
+            standing: None,
             own_headers: record.headers.len(),
         })
+    }
+
+    fn push_to(&self, headers: &mut Headers) {
+        headers.push(REDRIVE_HEADERS, headers.len().to_string());
+        headers.push(REDRIVE_COUNT, self.redrives.to_string());
+        headers.push(REDRIVE_TOPIC, &self.topic);
+        headers.push(REDRIVE_PARTITION, self.partition.to_string());
+        headers.push(REDRIVE_OFFSET, self.offset.to_string());
+        if let Some(timestamp_ms) = self.timestamp_ms {
+            headers.push(REDRIVE_TIMESTAMP, timestamp_ms.to_string());
+        }
+        headers.push(REDRIVE_ATTEMPTS, self.attempts.to_string());
+        if let Some(first_failure_ms) = self.first_failure_ms {
+            headers.push(REDRIVE_FIRST_FAILURE, first_failure_ms.to_string());
+        }
     }
 
     fn redriven(record: &ReceivedRecord) -> Option<Self> {
@@ -110,6 +137,7 @@ impl Origin {
             attempts: number(headers, REDRIVE_ATTEMPTS)?,
             redrives: number(headers, REDRIVE_COUNT)?,
             first_failure_ms: number(headers, REDRIVE_FIRST_FAILURE),
+            standing: None,
             own_headers: number(headers, REDRIVE_HEADERS)?,
         })
     }
@@ -141,6 +169,9 @@ pub(crate) fn letter_record(
     headers.push(DLQ_REDRIVES, origin.redrives.to_string());
     headers.push(DLQ_FIRST_FAILURE, origin.first_failure_ms.unwrap_or(now_ms).to_string());
     headers.push(DLQ_LAST_FAILURE, now_ms.to_string());
+    if let Some(standing) = origin.standing {
+        headers.push(DLQ_STANDING, standing.name());
+    }
     Record {
         topic: FailureTopics::of(&origin.topic).letters,
         partition: None,
@@ -176,8 +207,37 @@ fn parse_context(headers: &Headers) -> Option<(usize, FailureContext)> {
         redrives: number(headers, DLQ_REDRIVES).unwrap_or(0),
         first_failure_ms: number(headers, DLQ_FIRST_FAILURE)?,
         last_failure_ms: number(headers, DLQ_LAST_FAILURE)?,
+        standing: own(headers, own_headers, DLQ_STANDING).and_then(Standing::of_name),
     };
     Some((own_headers, context))
+}
+
+/// The record of which a letter tells, as it stood in its topic, and its origin for the next letter. `None` for letters of
+/// other tools. `is_redriven`: a person sent it back.
+pub(crate) fn original_record(letter: ReceivedRecord, is_redriven: bool) -> Option<(ReceivedRecord, Origin)> {
+    let (headers, context) = parse_letter(&letter.headers);
+    let context = context?;
+    let origin = Origin {
+        topic: context.topic,
+        partition: context.partition,
+        offset: context.offset,
+        timestamp_ms: context.timestamp_ms,
+        attempts: context.attempts,
+        redrives: context.redrives.saturating_add(u32::from(is_redriven)),
+        first_failure_ms: (context.standing != Some(Standing::Behind)).then_some(context.first_failure_ms),
+        standing: Some(Standing::Failed),
+        own_headers: headers.len(),
+    };
+    let original = ReceivedRecord {
+        topic: origin.topic.as_str().into(),
+        partition: origin.partition,
+        offset: origin.offset,
+        timestamp_ms: origin.timestamp_ms,
+        key: letter.key,
+        value: letter.value,
+        headers,
+    };
+    Some((original, origin))
 }
 
 /// The record that a redrive writes: the original, and behind its headers where it came from.
@@ -189,23 +249,57 @@ pub(super) fn redriven_record(
     context: &FailureContext,
     retry_topic: std::sync::Arc<str>,
 ) -> Record {
+    let origin = Origin {
+        topic: context.topic.clone(),
+        partition: context.partition,
+        offset: context.offset,
+        timestamp_ms: context.timestamp_ms,
+        attempts: context.attempts,
+        redrives: context.redrives.saturating_add(1),
+        first_failure_ms: Some(context.first_failure_ms),
+        standing: None,
+        own_headers: original.len(),
+    };
     let mut headers = original.clone();
-    headers.push(REDRIVE_HEADERS, original.len().to_string());
-    headers.push(REDRIVE_COUNT, context.redrives.saturating_add(1).to_string());
+    origin.push_to(&mut headers);
     headers.push(REDRIVE_LETTER, letter_id.to_string());
-    headers.push(REDRIVE_TOPIC, &context.topic);
-    headers.push(REDRIVE_PARTITION, context.partition.to_string());
-    headers.push(REDRIVE_OFFSET, context.offset.to_string());
-    if let Some(timestamp_ms) = context.timestamp_ms {
-        headers.push(REDRIVE_TIMESTAMP, timestamp_ms.to_string());
-    }
-    headers.push(REDRIVE_ATTEMPTS, context.attempts.to_string());
-    headers.push(REDRIVE_FIRST_FAILURE, context.first_failure_ms.to_string());
     Record { topic: retry_topic, partition: None, key, value, headers, timestamp_ms: None }
+}
+
+/// The record that waits in a delay topic and comes back through the retry topic. `attempts` were made since it was read,
+/// `attempts_in_row` since somebody sent it.
+pub(crate) fn delayed_record(
+    record: &ReceivedRecord,
+    origin: &Origin,
+    until_ms: i64,
+    attempts: u32,
+    attempts_in_row: u32,
+    delay_topic: std::sync::Arc<str>,
+) -> Record {
+    let mut headers = record.headers.prefix(origin.own_headers);
+    let attempts = origin.attempts.saturating_add(attempts);
+    Origin { attempts, ..origin.clone() }.push_to(&mut headers);
+    headers.push(DELAY_UNTIL, until_ms.to_string());
+    headers.push(DELAY_ATTEMPTS, attempts_in_row.to_string());
+    let (key, value) = (record.key.clone(), record.value.clone());
+    Record { topic: delay_topic, partition: None, key, value, headers, timestamp_ms: None }
+}
+
+/// Until when a record of a delay topic waits, or one of a retry topic has waited, and attempts before that.
+pub(crate) fn delayed_until(headers: &Headers) -> Option<(i64, u32)> {
+    let own_headers: usize = number(headers, REDRIVE_HEADERS)?;
+    let until_ms = own(headers, own_headers, DELAY_UNTIL)?.parse().ok()?;
+    Some((until_ms, own(headers, own_headers, DELAY_ATTEMPTS)?.parse().ok()?))
 }
 
 fn number<T: std::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
     headers.last_str(name)?.parse().ok()
+}
+
+/// A header of ours that older letters lack: one of the original's does not stand for it.
+fn own<'a>(headers: &'a Headers, own_headers: usize, name: &str) -> Option<&'a str> {
+    let ours = headers.iter().skip(own_headers).filter(|(found, _)| *found == name.as_bytes());
+    ours.last().and_then(|(_, value)| std::str::from_utf8(value?).ok())
 }
 
 fn truncated(text: &str) -> &str {

@@ -1,12 +1,14 @@
 //! Parking, listing, redriving and discarding.
 
+mod queues;
 mod resolve;
 mod scan;
 mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -20,7 +22,8 @@ use crate::error::KafkaFault;
 use crate::producer::{Delivered, Producer, SendError};
 use crate::reader::{Bounds, ReadError, ReadFrom, TopicReader};
 use crate::record::{ReceivedRecord, Record, now_ms};
-use resolve::Work;
+use queues::Queues;
+use resolve::{Pass, Work};
 use scan::Scan;
 use transaction::{TransactionError, Transactions};
 
@@ -138,6 +141,8 @@ pub struct Skipped {
 pub struct Summary {
     /// Letters redriven or discarded (with `dry_run`: that would be).
     pub done: u64,
+    /// Letters that wait behind an earlier one of their key, and follow it by themselves.
+    pub behind: u64,
     /// Letters left alone.
     pub skipped: u64,
     /// The first hundred of them, with the reason.
@@ -224,25 +229,32 @@ impl FailureInbox {
         let from = cursor.map(str::parse).transpose()?.unwrap_or(LetterId { partition: 0, offset: 0 });
         let mut book = self.book.lock();
         let mut scan = self.scan(&mut book)?;
-        let (items, next) = scan.page(&book, filter, from, limit.clamp(1, MAX_PAGE_LETTERS))?;
+        let (mut items, next) = scan.page(&book, filter, from, limit.clamp(1, MAX_PAGE_LETTERS))?;
+        let mut queues = Queues::new(self);
+        items.iter_mut().try_for_each(|letter| queues.place(letter))?;
         Ok(Page { items, next_cursor: next.map(|next| next.to_string()) })
     }
 
     /// One letter, whatever its status.
     pub fn get(&self, id: LetterId) -> Result<Letter, InboxError> {
         let mut book = self.book.lock();
-        self.scan(&mut book)?.letter(&book, id)
+        let mut letter = self.scan(&mut book)?.letter(&book, id)?;
+        Queues::new(self).place(&mut letter)?;
+        Ok(letter)
     }
 
-    /// How many letters are parked: the kept ones that nobody has decided about.
+    /// How many letters are parked: the kept ones that nobody has decided about. Reads them all: the offsets between them are
+    /// not all letters.
     pub fn parked_count(&self) -> Result<u64, InboxError> {
         let mut book = self.book.lock();
-        let scan = self.scan(&mut book)?;
-        let parked = |(partition, bounds): (&i32, &Bounds)| {
-            let kept_count = u64::try_from(bounds.end_offset - bounds.start_offset).unwrap_or(0);
-            kept_count.saturating_sub(book.resolved_count(*partition, *bounds) as u64)
-        };
-        Ok(scan.bounds.iter().map(parked).sum())
+        let mut scan = self.scan(&mut book)?;
+        let (mut count, mut from) = (0, Some(LetterId { partition: 0, offset: 0 }));
+        while let Some(begin) = from {
+            let (letters, next) = scan.page(&book, StatusFilter::Parked, begin, MAX_PAGE_LETTERS)?;
+            count += letters.len() as u64;
+            from = next;
+        }
+        Ok(count)
     }
 
     /// Writes the originals of parked letters to the retry topics of their groups, and marks the letters: each page of
@@ -251,13 +263,28 @@ impl FailureInbox {
     ///
     /// Letters already decided about, letters of other tools and letters redriven ten times are skipped.
     /// `by` says who does it.
+    ///
+    /// Where a group preserves the order of keys, its members hand the record out again themselves, and then those that
+    /// wait behind it, one by one; naming such a one changes nothing.
     pub fn redrive(&self, selection: &Selection, by: &str, dry_run: bool) -> Result<Summary, InboxError> {
-        self.resolve(ResolutionKind::Redriven, selection, by, dry_run)
+        self.resolve(ResolutionKind::Redriven, selection, by, dry_run, None)
     }
 
-    /// Marks parked letters as not needed. They stay in the dead letter topic.
+    /// [`FailureInbox::redrive`] of at most so many letters a second, for a target that has just recovered. Blocks for as
+    /// long as that takes.
+    pub fn redrive_slowly(
+        &self,
+        selection: &Selection,
+        by: &str,
+        max_per_second: NonZeroU32,
+    ) -> Result<Summary, InboxError> {
+        self.resolve(ResolutionKind::Redriven, selection, by, false, Some(max_per_second))
+    }
+
+    /// Marks parked letters as not needed. They stay in the dead letter topic. What waits behind one of them waits for it no
+    /// more.
     pub fn discard(&self, selection: &Selection, by: &str, dry_run: bool) -> Result<Summary, InboxError> {
-        self.resolve(ResolutionKind::Discarded, selection, by, dry_run)
+        self.resolve(ResolutionKind::Discarded, selection, by, dry_run, None)
     }
 
     fn resolve(
@@ -266,6 +293,7 @@ impl FailureInbox {
         selection: &Selection,
         by: &str,
         dry_run: bool,
+        max_per_second: Option<NonZeroU32>,
     ) -> Result<Summary, InboxError> {
         if let Selection::Ids(ids) = selection
             && ids.len() > MAX_SELECTED_IDS
@@ -274,11 +302,10 @@ impl FailureInbox {
         }
         let by: Arc<str> = cut_at_character(by, MAX_BY_BYTES).into();
         let mut book = self.book.lock();
-        match self.try_resolve(&mut book, kind, selection, &by, dry_run) {
+        let mut attempt = || self.try_resolve(&mut book, kind, selection, &by, dry_run, max_per_second);
+        match attempt() {
             // A process that decided since our last time took the id over; with a new start we take it back.
-            Err(InboxError::Overtaken { done: 0, .. }) => {
-                self.try_resolve(&mut book, kind, selection, &by, dry_run)
-            }
+            Err(InboxError::Overtaken { done: 0, .. }) => attempt(),
             resolved => resolved,
         }
     }
@@ -290,6 +317,7 @@ impl FailureInbox {
         selection: &Selection,
         by: &Arc<str>,
         dry_run: bool,
+        max_per_second: Option<NonZeroU32>,
     ) -> Result<Summary, InboxError> {
         if !dry_run {
             // Before anything is read: from here on nobody else decides unnoticed.
@@ -297,30 +325,30 @@ impl FailureInbox {
         }
         let mut scan = self.scan(book)?;
         let mut summary = Summary { dry_run, ..Summary::default() };
-        let mut work = Work { inbox: self, book, kind, by: Arc::clone(by), summary: &mut summary };
-        match selection {
-            Selection::Ids(ids) => {
-                let mut letters = Vec::new();
-                for id in ids.iter().copied().collect::<BTreeSet<_>>() {
-                    match scan.letter(work.book, id) {
-                        Ok(letter) => letters.push(letter),
-                        Err(InboxError::UnknownLetter { .. }) => work.skip(id, "no such letter"),
-                        Err(error) => return Err(error),
+        let page_letters = max_per_second.map_or(MAX_PAGE_LETTERS, |max| max.get().min(50) as usize);
+        let mut work = Work {
+            inbox: self,
+            queues: Queues::new(self),
+            book,
+            kind,
+            by: Arc::clone(by),
+            pass: Pass::All,
+            pace: max_per_second.map(|max_per_second| (Instant::now(), max_per_second)),
+            summary: &mut summary,
+        };
+        for pass in Pass::of(kind) {
+            work.pass = *pass;
+            match selection {
+                Selection::Ids(ids) => work.take_named(&mut scan, ids)?,
+                // The ends were read before: letters that come back while this runs wait for the next call.
+                Selection::All => {
+                    let mut from = Some(LetterId { partition: 0, offset: 0 });
+                    while let Some(begin) = from {
+                        let (letters, next) =
+                            scan.page(work.book, StatusFilter::Parked, begin, page_letters)?;
+                        work.take(letters)?;
+                        from = next;
                     }
-                    if letters.len() == MAX_SELECTED_PAGE {
-                        work.take(std::mem::take(&mut letters))?;
-                    }
-                }
-                work.take(letters)?;
-            }
-            // The ends were read before: letters that come back while this runs wait for the next call.
-            Selection::All => {
-                let mut from = Some(LetterId { partition: 0, offset: 0 });
-                while let Some(begin) = from {
-                    let (letters, next) =
-                        scan.page(work.book, StatusFilter::Parked, begin, MAX_PAGE_LETTERS)?;
-                    work.take(letters)?;
-                    from = next;
                 }
             }
         }

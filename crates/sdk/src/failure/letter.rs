@@ -68,7 +68,7 @@ impl Serialize for LetterId {
 /// A parked record: the original, why it failed, and what became of it.
 ///
 /// As JSON (`serde::Serialize`): `id`, `status` (`parked`, `redriven`, `discarded`), `parked_at_ms`, `source`, the
-/// fields of the [`FailureContext`] or `null`, `resolution` or `null`, `key`, `value` and `headers` (a list of
+/// fields of the [`FailureContext`] or `null`, `resolution` or `null`, `line` or `null`, `key`, `value` and `headers` (a list of
 /// `name` and `value`). Bytes that are UTF-8 are text, others an object `{"hex": "…"}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
@@ -88,6 +88,18 @@ pub struct Letter {
     pub context: Option<FailureContext>,
     /// What became of it; `None` while it is parked.
     pub resolution: Option<Resolution>,
+    /// Its place among the parked records of its key; `None` where its group does not preserve their order, and when it
+    /// waits no more.
+    pub line: Option<Line>,
+}
+
+/// A letter's place among the parked records of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// The letter that comes first, unless it is this one.
+    pub behind: Option<LetterId>,
+    /// How many wait behind the first one.
+    pub waiting: u64,
 }
 
 impl Letter {
@@ -106,13 +118,14 @@ impl Letter {
             headers,
             context,
             resolution,
+            line: None,
         }
     }
 }
 
 impl Serialize for Letter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut letter = serializer.serialize_struct("Letter", 9)?;
+        let mut letter = serializer.serialize_struct("Letter", 10)?;
         letter.serialize_field("id", &self.id)?;
         letter.serialize_field(
             "status",
@@ -122,6 +135,7 @@ impl Serialize for Letter {
         letter.serialize_field("source", &*self.source)?;
         letter.serialize_field("context", &self.context)?;
         letter.serialize_field("resolution", &self.resolution)?;
+        letter.serialize_field("line", &self.line)?;
         letter.serialize_field("key", &self.key.as_deref().map(Bytes))?;
         letter.serialize_field("value", &self.value.as_deref().map(Bytes))?;
         letter.serialize_field("headers", &HeaderList(&self.headers))?;
@@ -191,11 +205,12 @@ mod tests {
             headers,
             context: None,
             resolution: None,
+            line: None,
         };
         let json = serde_json::to_value(&letter).unwrap();
         let expect = serde_json::json!({
             "id": "0-1", "status": "parked", "parked_at_ms": 5, "source": "orders", "context": null,
-            "resolution": null, "key": "k", "value": {"hex": "c3"},
+            "resolution": null, "line": null, "key": "k", "value": {"hex": "c3"},
             "headers": [{"name": "trace", "value": {"hex": "ff01"}}, {"name": "empty", "value": null}],
         });
         assert_eq!(json, expect);

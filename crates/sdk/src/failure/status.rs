@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::LetterId;
-use crate::reader::Bounds;
 use crate::record::{ReceivedRecord, Record};
 
 /// How a letter left the inbox.
@@ -80,7 +79,7 @@ struct StatusValue {
 }
 
 /// The record that makes a resolution durable.
-pub(super) fn status_record(topic: Arc<str>, id: LetterId, resolution: &Resolution) -> Record {
+pub(crate) fn status_record(topic: Arc<str>, id: LetterId, resolution: &Resolution) -> Record {
     let value =
         StatusValue { status: resolution.kind, by: resolution.by.to_string(), at_ms: resolution.at_ms };
     let json = serde_json::to_vec(&value).expect("plain fields always serialise");
@@ -142,12 +141,6 @@ impl StatusBook {
         let entry = self.by_letter.get(&id)?;
         let by = Arc::clone(&self.people[entry.by_index as usize]);
         Some(Resolution { kind: entry.kind, by, at_ms: entry.at_ms })
-    }
-
-    /// How many letters of a partition are decided about, among those kept.
-    pub(super) fn resolved_count(&self, partition: i32, bounds: Bounds) -> usize {
-        let id = |offset| LetterId { partition, offset };
-        self.by_letter.range(id(bounds.start_offset)..id(bounds.end_offset)).count()
     }
 
     /// The first offset of the partition, from this one on, that the filter may admit: skips resolved letters
@@ -229,7 +222,6 @@ mod tests {
         check(StatusFilter::Any, 0, 0);
         check(StatusFilter::Resolved, 3, 5);
         check(StatusFilter::Resolved, 6, i64::MAX);
-        assert_eq!(book.resolved_count(0, Bounds { start_offset: 1, end_offset: 5 }), 2);
         book.forget_before(0, 5);
         assert_eq!(book.get(id(2)), None);
         assert!(book.get(id(5)).is_some());

@@ -30,7 +30,7 @@ impl Workshop {
         let rejected_count = match handled {
             Ok(Ok(rejected_count)) => rejected_count,
             Ok(Err(error)) => {
-                self.keep(&job, error, attempts, &mut results);
+                self.keep_batch(&job, error, attempts, &mut results);
                 0
             }
             Err(_) => {
@@ -90,7 +90,7 @@ impl Workshop {
     }
 
     /// What is not known to count comes again.
-    fn keep(&self, job: &Job, error: AtomicError, attempts: u32, results: &mut Results) {
+    fn keep_batch(&self, job: &Job, error: AtomicError, attempts: u32, results: &mut Results) {
         self.unsettled.lock().extend(Batch::next_offsets(&job.records).into_iter().map(|(key, _)| key));
         let again = Instant::now() + self.backoff.wait(attempts, jitter());
         for fate in results.fates.iter_mut().filter(|fate| **fate != Fate::Done) {

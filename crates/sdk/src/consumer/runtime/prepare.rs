@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use rdkafka::consumer::Consumer;
 use regex::{Regex, RegexBuilder};
+use thiserror::Error;
 
 use super::{Fatal, IDLE_WAIT, Runtime};
 use crate::admin::AdminError;
 use crate::consumer::ConsumerError;
 use crate::consumer::atomic::AtomicError;
+use crate::consumer::delay::DelayError;
 use crate::consumer::failures::TOPICS_TIMEOUT;
+use crate::consumer::key_order::KeyOrderError;
 use crate::consumer::random::jitter;
 use crate::consumer::state::Phase;
 use crate::error::KafkaFault;
@@ -19,7 +22,7 @@ use crate::error::KafkaFault;
 /// What a compiled pattern may weigh.
 const MAX_PATTERN_BYTES: usize = 1024 * 1024;
 /// Ends of the names of topics that belong to failure inboxes.
-const FAILURE_SUFFIXES: [&str; 3] = [".dlq", ".dlq.status", ".retry"];
+const FAILURE_SUFFIXES: [&str; 5] = [".dlq", ".dlq.status", ".retry", ".parked", ".delay"];
 
 /// The patterns among names of topics, each for the whole of a name.
 pub(super) fn patterns(topics: &[String]) -> Result<Vec<Regex>, ConsumerError> {
@@ -40,6 +43,26 @@ fn is_for_patterns(topic: &str) -> bool {
     !topic.starts_with("__") && !FAILURE_SUFFIXES.iter().any(|suffix| topic.ends_with(suffix))
 }
 
+/// Why the consumer cannot join yet.
+#[derive(Debug, Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    KeyOrder(#[from] KeyOrderError),
+    #[error(transparent)]
+    Delay(#[from] DelayError),
+}
+
+impl PrepareError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Admin(error) => error.hint(),
+            Self::KeyOrder(_) | Self::Delay(_) => None,
+        }
+    }
+}
+
 impl Runtime {
     /// Waits until the source topics exist, and creates those of the failure inbox. `false` if asked to stop.
     pub(super) fn prepare_topics(&mut self) -> bool {
@@ -48,6 +71,13 @@ impl Runtime {
             match self.try_prepare() {
                 Ok(()) => return true,
                 Err(waiting_for) => {
+                    // What the client was told says more than that nobody answered.
+                    let refused = self.membership().fault();
+                    let refused = refused.filter(|fault| matches!(fault, KafkaFault::Authentication { .. }));
+                    let waiting_for = match refused {
+                        Some(fault) => format!("{fault}; {}", fault.hint()),
+                        None => waiting_for,
+                    };
                     tracing::info!(group = %self.options.group, waiting_for, "consumer not started yet");
                     self.monitor
                         .update(|state| state.phase = Phase::Starting { waiting_for: Some(waiting_for) });
@@ -77,10 +107,16 @@ impl Runtime {
         })
     }
 
-    fn try_prepare_topics(&mut self) -> Result<(), AdminError> {
+    fn try_prepare_topics(&mut self) -> Result<(), PrepareError> {
         let sources = self.find_sources()?;
         self.workshop.parking.set_sources(&sources);
         self.workshop.parking.ensure_topics()?;
+        if let Some(key_order) = &self.workshop.key_order {
+            key_order.watch(&sources)?;
+        }
+        if let Some(delay) = &self.workshop.delay {
+            delay.watch(&sources)?;
+        }
         self.sources = sources;
         Ok(())
     }
@@ -155,9 +191,15 @@ mod tests {
         for topic in ["eu-orders", "a", "b"] {
             assert!(is_matched(topic), "{topic}");
         }
-        for topic in
-            ["orders", "not-eu-orders", "eu-orders.dlq", "eu-orders.dlq.status", "eu-orders.g.retry", "ab"]
-        {
+        for topic in [
+            "orders",
+            "not-eu-orders",
+            "eu-orders.dlq",
+            "eu-orders.dlq.status",
+            "eu-orders.g.retry",
+            "eu-orders.g.parked",
+            "ab",
+        ] {
             assert!(!is_matched(topic), "{topic}");
         }
     }

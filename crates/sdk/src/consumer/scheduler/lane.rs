@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::consumer::key_order::Released;
 use crate::consumer::options::Ordering;
 use crate::failure::Failure;
 use crate::record::ReceivedRecord;
@@ -57,4 +58,14 @@ pub(super) struct Entry {
     pub(super) epoch: u64,
     pub(super) attempts: u32,
     pub(super) rejected: Option<Failure>,
+    /// It comes from the failure inbox, not from its topic.
+    pub(super) released: Option<Box<Released>>,
+    /// The handler is done with it, but the failure inbox does not know yet.
+    pub(super) is_done: bool,
+}
+
+impl Entry {
+    pub(super) fn new(record: ReceivedRecord, epoch: u64) -> Self {
+        Self { record, epoch, attempts: 0, rejected: None, released: None, is_done: false }
+    }
 }

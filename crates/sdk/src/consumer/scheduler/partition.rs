@@ -1,5 +1,6 @@
 //! What the scheduler knows of each partition: what is done, what is committed, and whether it is paused.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Scheduler;
@@ -118,6 +119,36 @@ impl Scheduler {
             due
         });
         due.collect()
+    }
+
+    /// What there would be to commit in the partitions of these records, if they were done.
+    pub(in crate::consumer) fn due_with(&mut self, done: &[(PartitionKey, i64)]) -> Vec<Due> {
+        let mut by_partition: BTreeMap<&PartitionKey, Vec<i64>> = BTreeMap::new();
+        for (key, offset) in done {
+            by_partition.entry(key).or_default().push(*offset);
+        }
+        let metadata_max_bytes = self.limits.metadata_max_bytes;
+        let due = by_partition.into_iter().filter_map(|(key, offsets)| {
+            let partition = self.partitions.get_mut(key)?;
+            let (next_offset, metadata) =
+                partition.tracker.as_mut()?.snapshot_with(&offsets, metadata_max_bytes)?;
+            Some(Due { key: key.clone(), epoch: partition.epoch, next_offset, metadata })
+        });
+        due.collect()
+    }
+
+    /// Whether this is still the assignment of a partition.
+    pub(in crate::consumer) fn is_current(&self, key: &PartitionKey, epoch: u64) -> bool {
+        self.partitions.get(key).is_some_and(|partition| partition.epoch == epoch)
+    }
+
+    /// The assignments of partitions whose records may be given out.
+    pub(in crate::consumer) fn resumed_epochs(&self) -> HashMap<PartitionKey, u64> {
+        let resumed = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.tracker.is_some() && !partition.is_stopping);
+        resumed.map(|(key, partition)| (key.clone(), partition.epoch)).collect()
     }
 
     /// The group has this now.

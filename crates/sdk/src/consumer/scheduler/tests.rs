@@ -12,6 +12,7 @@ fn limits(ordering: Ordering, max_batch_records: usize) -> Limits {
         max_buffered_bytes: 10_000,
         metadata_max_bytes: 4096,
         max_span: 100,
+        one_per_lane: false,
     }
 }
 

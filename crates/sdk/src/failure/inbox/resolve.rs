@@ -1,11 +1,19 @@
 //! Redriving and discarding: the original goes to the retry topic, and the decision to the status topic with it.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{FailureInbox, InboxError, Skipped, Summary};
+use super::queues::{Queues, place};
+use super::scan::Scan;
+use super::{FailureInbox, InboxError, MAX_SELECTED_PAGE, Skipped, Summary};
 use crate::failure::context::redriven_record;
 use crate::failure::status::{StatusBook, status_record};
-use crate::failure::{Letter, LetterId, Resolution, ResolutionKind};
+use crate::failure::{
+    FailureContext, Letter, LetterId, Parked, Resolution, ResolutionKind, Standing, gone_record,
+    parked_record,
+};
 use crate::record::{Record, now_ms};
 
 /// Skipped letters that a summary names; it counts all.
@@ -13,45 +21,147 @@ const MAX_SKIPPED_NAMED: usize = 100;
 /// Redrives after which a letter is left alone: its record fails every time.
 const MAX_REDRIVES: u32 = 10;
 
+/// Which letters of a selection are taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    All,
+    /// Those that wait behind others.
+    Behind,
+    /// The others.
+    Rest,
+}
+
+impl Pass {
+    /// What is discarded from behind is not let go before it is: its group would work on it.
+    pub(super) fn of(kind: ResolutionKind) -> &'static [Self] {
+        match kind {
+            ResolutionKind::Redriven => &[Self::All],
+            ResolutionKind::Discarded => &[Self::Behind, Self::Rest],
+        }
+    }
+
+    fn takes(self, letter: &Letter) -> bool {
+        let standing = letter.context.as_ref().and_then(|context| context.standing);
+        match self {
+            Self::All => true,
+            Self::Behind => standing == Some(Standing::Behind),
+            Self::Rest => standing != Some(Standing::Behind),
+        }
+    }
+}
+
 /// A redrive or discard under way.
 pub(super) struct Work<'a> {
     pub(super) inbox: &'a FailureInbox,
+    pub(super) queues: Queues<'a>,
     pub(super) book: &'a mut StatusBook,
     pub(super) kind: ResolutionKind,
     pub(super) by: Arc<str>,
+    pub(super) pass: Pass,
+    /// Since when, and how many letters a second at most.
+    pub(super) pace: Option<(Instant, NonZeroU32)>,
     pub(super) summary: &'a mut Summary,
 }
 
+/// What a decision about a letter writes, besides its status.
+enum Step {
+    Write(Option<Record>),
+    /// Nothing: the letter follows another one.
+    Follows,
+    /// Nothing, for this reason.
+    Skip(String),
+}
+
 impl Work<'_> {
+    /// Takes letters by their ids.
+    pub(super) fn take_named(&mut self, scan: &mut Scan<'_>, ids: &[LetterId]) -> Result<(), InboxError> {
+        let mut letters = Vec::new();
+        for id in ids.iter().copied().collect::<BTreeSet<_>>() {
+            match scan.letter(self.book, id) {
+                Ok(letter) => letters.push(letter),
+                Err(InboxError::UnknownLetter { .. }) if self.pass != Pass::Behind => {
+                    self.skip(id, "no such letter");
+                }
+                Err(InboxError::UnknownLetter { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if letters.len() == MAX_SELECTED_PAGE {
+                self.take(std::mem::take(&mut letters))?;
+            }
+        }
+        self.take(letters)
+    }
+
     pub(super) fn take(&mut self, letters: Vec<Letter>) -> Result<(), InboxError> {
         let mut originals = Vec::new();
         let mut ids = Vec::with_capacity(letters.len());
-        for letter in letters {
+        let pass = self.pass;
+        for letter in letters.into_iter().filter(|letter| pass.takes(letter)) {
             let id = letter.id;
-            match self.original(letter) {
-                Ok(original) => {
+            match self.step(letter)? {
+                Step::Write(original) => {
                     originals.extend(original);
                     ids.push(id);
                 }
-                Err(reason) => self.skip(id, &reason),
+                Step::Follows => self.summary.behind += 1,
+                Step::Skip(reason) => self.skip(id, &reason),
             }
         }
         if !self.summary.dry_run && !ids.is_empty() {
             self.make_durable(originals, &ids)?;
         }
         self.summary.done += ids.len() as u64;
+        if let Some((begun, max_per_second)) = self.pace {
+            let due =
+                begun + Duration::from_secs_f64(self.summary.done as f64 / f64::from(max_per_second.get()));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
         Ok(())
     }
 
-    /// What to write for a letter besides its status: nothing for a discard. An error says why it is skipped.
-    fn original(&self, letter: Letter) -> Result<Option<Record>, String> {
+    fn step(&mut self, letter: Letter) -> Result<Step, InboxError> {
         if let Some(resolution) = &letter.resolution {
-            return Err(format!("already {} by {}", resolution.kind.name(), resolution.by));
+            return Ok(Step::Skip(format!("already {} by {}", resolution.kind.name(), resolution.by)));
+        }
+        let parked = match &letter.context {
+            Some(context) => self.queues.parked(context, letter.id)?,
+            None => None,
+        };
+        if let (Some(context), Some(parked)) = (&letter.context, parked) {
+            return Ok(self.step_in_order(&letter, context, parked));
         }
         if self.kind == ResolutionKind::Discarded {
-            return Ok(None);
+            return Ok(Step::Write(None));
         }
+        let original = self.original(letter);
+        Ok(original.map_or_else(Step::Skip, |original| Step::Write(Some(original))))
+    }
+
+    /// The step of a letter whose group preserves the order of keys.
+    fn step_in_order(&self, letter: &Letter, context: &FailureContext, parked: Parked) -> Step {
+        let topic = self.inbox.topics.parked(&context.group);
+        match (self.kind, parked.standing) {
+            (ResolutionKind::Discarded, _) => {
+                Step::Write(Some(gone_record(&topic, place(context)).partition(0)))
+            }
+            (ResolutionKind::Redriven, Standing::Behind | Standing::Released) => Step::Follows,
+            (ResolutionKind::Redriven, Standing::Failed) if context.redrives >= MAX_REDRIVES => {
+                Step::Skip(format!("redriven {} times already", context.redrives))
+            }
+            (ResolutionKind::Redriven, Standing::Failed) => {
+                let released = Parked { standing: Standing::Released, ..parked };
+                let key = letter.key.as_deref().unwrap_or_default();
+                Step::Write(Some(parked_record(&topic, place(context), key, released).partition(0)))
+            }
+        }
+    }
+
+    /// What a redrive writes to the retry topic. An error says why the letter is skipped.
+    fn original(&self, letter: Letter) -> Result<Record, String> {
         let context = letter.context.ok_or("written by another tool: it names no group to redrive to")?;
+        if context.standing.is_some() {
+            return Err("it waits no more: its group has gone on without it".into());
+        }
         if context.redrives >= MAX_REDRIVES {
             return Err(format!("redriven {} times already", context.redrives));
         }
@@ -59,7 +169,7 @@ impl Work<'_> {
         if !self.summary.dry_run {
             self.inbox.ensure_retry_topic(&context.group).map_err(|error| error.to_string())?;
         }
-        Ok(Some(redriven_record(letter.id, letter.key, letter.value, &letter.headers, &context, retry)))
+        Ok(redriven_record(letter.id, letter.key, letter.value, &letter.headers, &context, retry))
     }
 
     fn make_durable(&mut self, originals: Vec<Record>, ids: &[LetterId]) -> Result<(), InboxError> {

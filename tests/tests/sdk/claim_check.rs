@@ -1,0 +1,108 @@
+//! Large values beside the cluster: the handler sees them, letters do not, and they go with the records.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidings::ReceivedRecord;
+use tidings::Record;
+use tidings::claim_check::{ClaimCheck, Collected, DirectoryStore};
+use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
+use tidings::failure::{Failure, Selection, StatusFilter};
+use tidings_tests::until;
+
+use crate::support::{PATIENCE, Scene};
+
+fn large(number: u8) -> Vec<u8> {
+    vec![number; 100_000]
+}
+
+#[test]
+fn a_handler_sees_large_values_and_missing_ones_become_letters() {
+    let scene = Scene::new();
+    let directory = tempfile::tempdir().unwrap();
+    let claims = ClaimCheck::new(DirectoryStore::open(directory.path()).unwrap(), 1_000);
+    let record = |number: u8| Record::new(scene.topic.as_str()).key([number]).value(large(number));
+    let mut records: Vec<_> = (0..20).map(|number| claims.check_in(record(number)).unwrap()).collect();
+    records.push(claims.check_in(Record::new(scene.topic.as_str()).key([20]).value([20; 3])).unwrap());
+    let folder = directory.path().join(&scene.topic);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 20);
+    // What 7 refers to is taken away for a while, and 8 is rejected.
+    let name = records[7].headers.last_str("tidings.claim").unwrap();
+    let name: serde_json::Value = serde_json::from_str(name).unwrap();
+    let path = directory.path().join(name["name"].as_str().unwrap());
+    std::fs::rename(&path, directory.path().join("taken")).unwrap();
+    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
+        sent.unwrap();
+    }
+    let seen: Arc<Mutex<Vec<(u8, usize)>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let mut options =
+        ConsumerOptions::new(&scene.group, [&scene.topic]).ordering(Ordering::Key).max_concurrency(4);
+    options.claim_check = Some(claims.clone());
+    let handler = move |record: &ReceivedRecord| {
+        let value = record.value.as_deref().unwrap();
+        assert!(value.iter().all(|byte| *byte == value[0]));
+        log.lock().unwrap().push((value[0], value.len()));
+        let is_bad = value[0] == 8 && !record.topic.ends_with("retry");
+        if is_bad { Outcome::Reject(Failure::new("no")) } else { Outcome::Done }
+    };
+    let consumer = Consumer::for_each(&scene.cluster, scene.producer.clone(), options, handler).unwrap();
+    until("all are worked on", || (consumer.state().processed == 21).then_some(()));
+    let inbox = scene.inbox();
+    let mut letters = inbox.list(StatusFilter::Parked, None, 10).unwrap().items;
+    letters.sort_by_key(|letter| letter.key.clone());
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().all(|letter| letter.value.as_deref() == Some(b"")), "letters hold tickets");
+    let error = &letters[0].context.as_ref().unwrap().error;
+    assert!(error.contains("is missing: restore it"), "{error}");
+    std::fs::rename(directory.path().join("taken"), &path).unwrap();
+    assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 2);
+    until("both are done", || (consumer.state().processed == 23).then_some(()));
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort_unstable();
+    seen.dedup();
+    let expect: Vec<_> = (0..20).map(|number| (number, 100_000)).chain([(20, 3)]).collect();
+    assert_eq!(seen, expect);
+    consumer.stop(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn payloads_go_when_no_record_can_refer_to_them() {
+    let scene = Scene::new();
+    let directory = tempfile::tempdir().unwrap();
+    let claims = ClaimCheck::new(DirectoryStore::open(directory.path()).unwrap(), 10);
+    let folder = directory.path().join(&scene.topic);
+    std::fs::create_dir(&folder).unwrap();
+    // A UUIDv7 begins with its time in milliseconds.
+    let aged = |days: i64, last: u8| {
+        let made_ms = tidings::now_ms() - days * 86_400_000;
+        let id = format!("{:08x}-{:04x}-7000-8000-0000000000{last:02x}", made_ms >> 16, made_ms & 0xffff);
+        std::fs::write(folder.join(&id), large(last)).unwrap();
+        id
+    };
+    let ticket = |id: &str| {
+        serde_json::json!({"name": format!("{}/{id}", scene.topic), "bytes": 100_000, "crc32c": 0})
+            .to_string()
+    };
+    let [gone, unfinished, delayed, referred, young] =
+        [aged(9, 1), aged(9, 2), aged(8, 3), aged(5, 4), aged(4, 5)];
+    std::fs::rename(folder.join(&unfinished), folder.join(format!("{unfinished}.part"))).unwrap();
+    let retry = scene.inbox().topics().retry(&scene.group);
+    scene.admin.create_topic(&tidings::admin::TopicSpec::new(&*retry, 1)).unwrap();
+    let record = |topic: &str, id: &str| Record::new(topic).partition(0).header("tidings.claim", ticket(id));
+    for sent in scene
+        .producer
+        .send_batch_blocking(&[record(&scene.topic, &referred), record(&retry, &delayed)], PATIENCE)
+    {
+        sent.unwrap();
+    }
+    let collected = claims.collect(&scene.cluster, &scene.topic, PATIENCE).unwrap();
+    assert_eq!(collected, Collected { deleted: 2, kept: 3 });
+    let mut left: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [delayed, referred, young]);
+    assert!(!left.contains(&gone));
+}

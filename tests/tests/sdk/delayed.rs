@@ -1,0 +1,113 @@
+//! Records that are due later, and retries that wait elsewhere: not too early, not lost, and nobody waits for them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
+use tidings::failure::{Failure, StatusFilter};
+use tidings::{ReceivedRecord, Record, now_ms};
+use tidings_tests::until;
+
+use crate::support::{PATIENCE, Scene};
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// When each value was handed out, in milliseconds since the epoch.
+type Seen = Arc<Mutex<BTreeMap<String, Vec<i64>>>>;
+
+fn consume(
+    scene: &Scene,
+    seen: &Seen,
+    answer: impl Fn(&str, usize) -> Outcome + Send + Sync + 'static,
+) -> Consumer {
+    let mut options = ConsumerOptions::new(&scene.group, [&scene.topic]).ordering(Ordering::Partition);
+    options.instance_id = Some("only".into());
+    options.delayed_delivery = true;
+    options.delayed_retries = true;
+    let seen = Arc::clone(seen);
+    let handler = move |record: &ReceivedRecord| {
+        let value = String::from_utf8(record.value.clone().unwrap()).unwrap();
+        let mut seen = seen.lock().unwrap();
+        let times = seen.entry(value.clone()).or_default();
+        times.push(now_ms());
+        answer(&value, times.len())
+    };
+    Consumer::for_each(&scene.cluster, scene.producer.clone(), options, handler).unwrap()
+}
+
+fn produce(scene: &Scene, records: Vec<Record>) {
+    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
+        sent.unwrap();
+    }
+}
+
+fn count(seen: &Seen) -> usize {
+    seen.lock().unwrap().values().map(Vec::len).sum()
+}
+
+#[test]
+fn records_come_when_they_are_due_and_nobody_waits_for_them() {
+    let scene = Scene::new();
+    let seen = Seen::default();
+    let consumer = consume(&scene, &seen, |_, _| Outcome::Done);
+    let due_ms = now_ms() + 3_000;
+    let record = |index: i64| {
+        // Same partition and key as those that are due at once; the later ones first.
+        let record = Record::new(scene.topic.as_str()).key("k").value(format!("late-{index}"));
+        record.due_at_ms(due_ms + 400 * (9 - index))
+    };
+    produce(&scene, (0..10).map(record).collect());
+    let now = |index| Record::new(scene.topic.as_str()).key("k").value(format!("now-{index}"));
+    produce(
+        &scene,
+        (0..50)
+            .map(now)
+            .chain([Record::new(scene.topic.as_str()).key("k").value("past").due_at_ms(5)])
+            .collect(),
+    );
+    until("those that are due are done", || (count(&seen) == 51).then_some(()));
+    assert!(now_ms() < due_ms, "too slow a machine to show anything");
+    // What waits survives a restart.
+    consumer.stop(STOP_LIMIT).unwrap();
+    let consumer = consume(&scene, &seen, |_, _| Outcome::Done);
+    until("all are done", || (count(&seen) == 61).then_some(()));
+    let mut latest_ms = 0;
+    for (value, times) in &*seen.lock().unwrap() {
+        assert_eq!(times.len(), 1, "{value} came twice");
+        if let Some(index) = value.strip_prefix("late-") {
+            let early_ms = due_ms + 400 * (9 - index.parse::<i64>().unwrap()) - times[0];
+            assert!(early_ms <= 0, "{value} came {early_ms} ms too early");
+            latest_ms = latest_ms.max(-early_ms);
+        }
+    }
+    println!("at most {latest_ms} ms late");
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_retry_that_waits_elsewhere_lets_its_partition_go_on_and_counts() {
+    let scene = Scene::new();
+    let seen = Seen::default();
+    let consumer = consume(&scene, &seen, |value, times| match (value, times) {
+        ("twice", 1 | 2) => Outcome::retry_after(Duration::from_millis(600), Failure::new("not yet")),
+        ("never", _) => Outcome::Reject(Failure::new("never")),
+        _ => Outcome::Done,
+    });
+    let record = |value: &str| Record::new(scene.topic.as_str()).key("k").value(value);
+    let bad = record("soon").header("tidings.due-ms", "tomorrow");
+    produce(
+        &scene,
+        [record("twice"), bad].into_iter().chain((0..50).map(|index| record(&format!("{index}")))).collect(),
+    );
+    until("the others are done", || (count(&seen) >= 51).then_some(()));
+    until("it has been tried three times", || (count(&seen) == 53).then_some(()));
+    let times = seen.lock().unwrap()["twice"].clone();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 600), "{times:?}");
+    let letter = until("the one without a readable time is a letter", || {
+        scene.inbox().list(StatusFilter::Parked, None, 10).unwrap().items.pop()
+    });
+    let context = letter.context.unwrap();
+    assert!(context.error.contains("tidings.due-ms"), "{}", context.error);
+    consumer.stop(STOP_LIMIT).unwrap();
+}
