@@ -169,8 +169,8 @@ fn arrivals_are_seen_once_and_in_order(store: &impl Store) {
     assert!(store.arrived_after(Arrival(i64::MAX), 9).unwrap().is_empty());
     // Whoever follows while others write misses none of them, however their transactions overlap.
     let start = store.last_arrival().unwrap();
-    const WRITERS: usize = 4;
-    const BATCHES: usize = 15;
+    const WRITERS: usize = 3;
+    const BATCHES: usize = 6;
     let mut seen = Vec::new();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
