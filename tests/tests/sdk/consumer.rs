@@ -156,7 +156,8 @@ fn wrong_credentials_are_said_with_what_to_check() {
     let handler = Remembering::default();
     let consumer = Consumer::start(&refused, producer, scene.options(), handler).unwrap();
     let reason = until("it says why", || {
-        consumer.state().readiness().err().filter(|reason| reason.contains("authentication refused"))
+        let reason = consumer.state().readiness().unwrap_err();
+        reason.contains("authentication refused").then_some(reason)
     });
     assert!(reason.contains("sasl.password") && !reason.contains("wrong"), "{reason}");
     consumer.stop(STOP_LIMIT).unwrap();

@@ -195,7 +195,13 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "tidings::kafka", %error, reason, "consumer error");
-        self.inner.lock().fault = Some(KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO));
+        let fault = KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO);
+        let mut inner = self.inner.lock();
+        // A broker that refuses the credentials counts as down next: that would hide why.
+        let is_refused = matches!(inner.fault, Some(KafkaFault::Authentication { .. }));
+        if !(is_refused && matches!(fault, KafkaFault::Unreachable { .. })) {
+            inner.fault = Some(fault);
+        }
     }
 }
 
