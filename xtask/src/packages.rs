@@ -43,7 +43,7 @@ const NEEDED: &[Needed] = &[
     Needed {
         command: &["sh", "-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"],
         package: "postgresql",
-        why: "offsets in PostgreSQL",
+        why: "the PostgreSQL store, and offsets in PostgreSQL",
     },
     Needed { command: &["mvn", "--version"], package: "maven", why: "the Java programs" },
 ];

@@ -1,20 +1,32 @@
-//! How many activities per second the SQLite store takes, on flight-like ones: random ids, 16 tenants, 4,000 actors,
-//! three activities per target, roughly in order of occurrence.
+//! How many activities per second a store takes, on flight-like ones: random ids, 16 tenants, 4,000 actors, three activities
+//! per target, roughly in order of occurrence; and how long questions by tenant take then.
 //!
-//! `cargo run --release -p tidings-activity --example store_rate -- [activities] [per batch] [folder]`
+//! `cargo run --release -p tidings-activity --example store_rate -- [activities] [per batch] [folder or postgres URL]`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tidings_activity::sqlite::SqliteStore;
-use tidings_activity::{Activity, Draft, Store, Timestamp};
+use tidings_activity::query::{Filter, Query};
+use tidings_activity::{Activity, Draft, Store, StoreOptions, Timestamp};
+
+const QUESTIONS: u64 = 2000;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut number = |default: u64| arguments.next().map_or(default, |text| text.parse().expect("a number"));
     let (total, per_batch) = (number(1_000_000), number(2_000));
-    let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "./store-rate".to_owned()));
-    let store = SqliteStore::open(&folder.join("activities.db")).expect("open the store");
+    let place = arguments.next().unwrap_or_else(|| "./store-rate".to_owned());
+    let options = match place.contains("://") {
+        true => StoreOptions::Postgres(place.parse().expect("a URL")),
+        false => StoreOptions::Sqlite(PathBuf::from(place).join("activities.db")),
+    };
+    let store = options.open().expect("open the store").store();
+    insert(&store, total, per_batch);
+    ask(&store, total);
+}
+
+fn insert(store: &Arc<dyn Store>, total: u64, per_batch: u64) {
     let (mut inserting, mut slowest) = (0.0, 0.0f64);
     let mut reported = 0.0;
     for batch in 0..total / per_batch {
@@ -32,6 +44,34 @@ fn main() {
         }
     }
     println!("{total} in batches of {per_batch}: {:.0}/s", total as f64 / inserting);
+}
+
+/// Pages of 50 of one tenant, from random places, with and without an actor or a target.
+fn ask(store: &Arc<dyn Store>, total: u64) {
+    for kind in ["tenant", "actor", "target", "action"] {
+        let mut took: Vec<f64> = (0..QUESTIONS)
+            .map(|at| {
+                let example = flight(at.wrapping_mul(0x9e37_79b9_7f4a_7c15) % total);
+                let mut filter = Filter::of_tenant(example.tenant.to_string());
+                filter.to = Some(example.occurred_at);
+                match kind {
+                    "actor" => filter.actor = example.actor.map(|actor| actor.id.to_string()),
+                    "target" => filter.target = Some(example.targets[0].id.to_string()),
+                    "action" => {
+                        filter.action =
+                            Some(tidings_activity::query::ActionFilter::Exactly(example.action.to_string()));
+                    }
+                    _ => {}
+                }
+                let started = Instant::now();
+                store.query(&Query { filter, after: None, limit: 50 }).expect("an answer");
+                started.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        took.sort_by(f64::total_cmp);
+        let (median, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+        println!("by {kind}: median {median:.2} ms, p99 {p99:.2} ms");
+    }
 }
 
 fn flight(at: u64) -> Activity<'static> {

@@ -7,6 +7,7 @@
 //! once, or lies in the failure inbox with the reason. It knows nothing of the broker behind the
 //! address it is given.
 
+mod columns;
 mod object;
 
 pub mod activity;
@@ -19,10 +20,12 @@ pub mod diagnose;
 pub mod fallback;
 pub mod idempotency;
 pub mod ingest;
+mod instance;
 pub mod limits;
 pub mod lines;
 pub mod live;
 pub mod metrics;
+pub mod postgres;
 pub mod publisher;
 pub mod query;
 mod result_queue;
@@ -31,6 +34,7 @@ pub mod service;
 pub mod spool;
 pub mod sqlite;
 pub mod store;
+mod store_options;
 pub mod submission;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -42,4 +46,5 @@ pub use activity::{Activity, Context, Draft, Entity, Metadata};
 pub use metrics::ActivityMetrics;
 pub use service::{ActivityCopier, ActivityOptions, ActivityService, StartError, check_only_instance};
 pub use store::Store;
+pub use store_options::StoreOptions;
 pub use timestamp::Timestamp;

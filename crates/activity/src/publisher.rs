@@ -195,9 +195,9 @@ impl Run {
         let Publisher { store, producer, topic, metrics, .. } = &self.publisher;
         let found = store.unpublished_count().and_then(|count| {
             metrics.unpublished.set(count as i64);
-            store.unpublished(if self.failing { 1 } else { PUBLISH_BATCH })
+            store.unpublished(if self.failing { 1 } else { PUBLISH_BATCH }).map(|found| (count, found))
         });
-        let found = match found {
+        let (count, found) = match found {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(
@@ -208,7 +208,8 @@ impl Run {
             }
         };
         if found.is_empty() {
-            return Step::Idle;
+            // Those that are left are another instance's to publish, for as long as it lives.
+            return if count == 0 { Step::Idle } else { Step::Blocked };
         }
         if !self.publisher.topics_ready() {
             return Step::Blocked;

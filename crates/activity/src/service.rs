@@ -1,8 +1,9 @@
 //! The activity service: what `tidings up` starts, asks and stops.
 //!
 //! Owns the store, the spool, the producer, the writer's consumer and their order of starting: the store first (a locked
-//! or foreign file is an error at once), then the fallback and its publisher, then, in the background, the topics and the
-//! writer. So HTTP answers questions, and takes activities by the fallback, while the cluster cannot be reached.
+//! or foreign file is an error at once), then the fallback and its publisher, then, in the background, the topics and, once
+//! the store has been reached, the writer. So HTTP answers questions, and takes activities by the fallback, while the cluster
+//! cannot be reached, and takes them by the topic while the store cannot.
 //! Invariant: `stop` ends the writer between two batches, with what is stored committed.
 
 use std::path::{Path, PathBuf};
@@ -22,13 +23,15 @@ use tokio::sync::watch;
 use crate::api::{self, Topics};
 use crate::fallback::{Fallback, Keeper};
 use crate::ingest::Ingest;
+use crate::instance::{Instance, InstanceError};
 use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
 use crate::live::{Live, StoredBell};
 use crate::metrics::ActivityMetrics;
 use crate::publisher::{Publisher, Wake};
 use crate::spool::{Spool, SpoolError};
-use crate::sqlite::{HeldStore, OpenError, SqliteStore, StoreCopy};
+use crate::sqlite::{HeldStore, StoreCopy};
 use crate::store::{Store, StoreError};
+use crate::store_options::{OpenError, OpenStore, StoreOptions};
 use crate::writer::Writer;
 
 /// The topic of activities unless another is named.
@@ -39,14 +42,20 @@ pub const WRITER_GROUP: &str = "activity-writer";
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts to find or create the topics.
 const TOPICS_RETRY: Duration = Duration::from_millis(500);
+/// How long the store may take to be reached before other instances are looked for without it.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks whether the store has been reached.
+const STORE_POLL: Duration = Duration::from_millis(20);
 
 /// How the service runs. Begin with [`ActivityOptions::new`] and change fields.
 #[derive(Debug, Clone)]
 pub struct ActivityOptions {
     /// The cluster that keeps the stream.
     pub cluster: Cluster,
-    /// The SQLite file, made if absent.
-    pub store_path: PathBuf,
+    /// Where activities are kept.
+    pub store: StoreOptions,
+    /// The folder of this instance's own files, made if absent.
+    pub folder: PathBuf,
     /// The topic; its dead letters go to `<topic>.dlq`.
     pub topic: String,
     /// Partitions of the topic, if it has to be created.
@@ -66,11 +75,12 @@ pub struct ActivityOptions {
 }
 
 impl ActivityOptions {
-    /// The defaults for a cluster and a store.
-    pub fn new(cluster: Cluster, store_path: impl Into<PathBuf>) -> Self {
+    /// The defaults for a cluster, a store and a folder.
+    pub fn new(cluster: Cluster, store: StoreOptions, folder: impl Into<PathBuf>) -> Self {
         Self {
             cluster,
-            store_path: store_path.into(),
+            store,
+            folder: folder.into(),
             topic: DEFAULT_TOPIC.to_owned(),
             partitions: 3,
             dlq_partitions: 1,
@@ -92,6 +102,9 @@ pub enum StartError {
     /// The client of the cluster cannot be made.
     #[error("make a client of the cluster")]
     Cluster(#[from] ClusterError),
+    /// The folder cannot be used.
+    #[error("use the folder of the activity service")]
+    Instance(#[from] InstanceError),
     /// The spool cannot be opened.
     #[error("open the spool of activities")]
     Spool(#[from] SpoolError),
@@ -110,11 +123,15 @@ pub enum StartError {
     /// The cluster did not answer.
     #[error("look for other instances of the activity service")]
     Admin(#[from] AdminError),
+    /// The store did not answer.
+    #[error("read the store's id")]
+    Unreached(#[from] StoreError),
 }
 
 /// A running service. Dropping it asks the writer to stop without waiting.
 pub struct ActivityService {
-    store: Arc<SqliteStore>,
+    opened: OpenStore,
+    instance: Instance,
     producer: ResilientProducer,
     ingest: Ingest,
     live: Live,
@@ -136,7 +153,9 @@ enum WriterState {
 impl ActivityService {
     /// Opens the store and starts everything else in the background. Blocks for as long as opening the store takes.
     pub fn start(options: ActivityOptions) -> Result<Self, StartError> {
-        let store = Arc::new(SqliteStore::open(&options.store_path)?);
+        let instance = Instance::open(&options.folder)?;
+        let opened = options.store.open()?;
+        let store = opened.store();
         let metrics = ActivityMetrics::default();
         let producer = producer(&options)?;
         let spool = match &options.spool {
@@ -144,14 +163,14 @@ impl ActivityService {
             None => None,
         };
         let stored = StoredBell::default();
-        let live = Live::new(Arc::clone(&store) as Arc<dyn Store>, stored.clone());
+        let live = Live::new(Arc::clone(&store), stored.clone());
         let (found, topics) = watch::channel(Topics::Pending(None));
         let (wake, topic) = (Arc::new(Wake::default()), Arc::<str>::from(options.topic.as_str()));
         let publisher = Publisher {
             producer: producer.clone(),
             topic: Arc::clone(&topic),
             topics: topics.clone(),
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             spool: spool.clone(),
             wake: Arc::clone(&wake),
             stored: stored.clone(),
@@ -159,7 +178,7 @@ impl ActivityService {
         };
         publisher.start().map_err(StartError::Thread)?;
         let keeper = Keeper {
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             spool: spool.clone(),
             wake: Arc::clone(&wake),
             stored: stored.clone(),
@@ -169,8 +188,9 @@ impl ActivityService {
         let ingest = Ingest::new(producer.clone(), topic, topics.clone(), fallback, metrics.clone());
         let consumer = Arc::new(Mutex::new(WriterState::Waiting));
         let background = Background {
-            writer: Some(Writer::new(Arc::clone(&store) as Arc<dyn Store>, stored, metrics)),
-            instance_id: format!("{WRITER_GROUP}-{}", store.store_id()),
+            writer: Some(Writer::new(Arc::clone(&store), stored, metrics)),
+            store: Arc::clone(&store),
+            instance_id: instance.id().to_owned(),
             producer: producer.clone(),
             consumer: Arc::clone(&consumer),
             topics: found,
@@ -180,12 +200,12 @@ impl ActivityService {
             .name("activity topics".to_owned())
             .spawn(move || background.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { store, producer, ingest, live, spool, wake, topics, consumer })
+        Ok(Self { opened, instance, producer, ingest, live, spool, wake, topics, consumer })
     }
 
     /// The routes under `/api/v1/activities`.
     pub fn router(&self) -> Router {
-        api::router(self.ingest.clone(), self.store(), self.live.clone(), self.store.folder().to_owned())
+        api::router(self.ingest.clone(), self.store(), self.live.clone(), self.instance.folder().to_owned())
     }
 
     /// Ends the answers of the live tail, which would go on for ever. To be called before the server is stopped.
@@ -205,12 +225,12 @@ impl ActivityService {
 
     /// The store.
     pub fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as Arc<dyn Store>
+        self.opened.store()
     }
 
     /// What copies the service's files while it runs.
     pub fn copier(&self) -> ActivityCopier {
-        ActivityCopier { store: Arc::clone(&self.store), spool: self.spool.clone() }
+        ActivityCopier { opened: self.opened.clone(), spool: self.spool.clone() }
     }
 
     /// Whether the topics exist: before, another client could have them created with other settings than ours.
@@ -222,12 +242,16 @@ impl ActivityService {
     pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let (topics, consumer, producer) =
             (self.topics.clone(), Arc::clone(&self.consumer), self.producer.clone());
+        let store = self.store();
         move || {
             if let Topics::Pending(why) = &*topics.borrow() {
                 return Err(why.clone().unwrap_or_else(|| "the topics are not there yet".to_owned()));
             }
             if let Some(fault) = producer.last_fault() {
                 return Err(fault.to_string());
+            }
+            if let Some(fault) = store.fault() {
+                return Err(fault);
             }
             match &*consumer.lock() {
                 WriterState::Waiting => Err("the writer has not started yet".to_owned()),
@@ -249,9 +273,8 @@ impl ActivityService {
         if let WriterState::Running(consumer) = writer {
             consumer.stop(timeout).map_err(|error| error.to_string())?;
         }
-        // Only tidiness: what is in the write-ahead log is as durable there, but the next start reads it all.
-        if let Err(error) = self.store.checkpoint() {
-            tracing::debug!(error = &error as &dyn std::error::Error, "no checkpoint at the end");
+        if let Err(error) = self.opened.store().close() {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the store is not in order at the end");
         }
         flushed
     }
@@ -260,7 +283,7 @@ impl ActivityService {
 /// Copies a running service's files. Cheap to clone.
 #[derive(Clone)]
 pub struct ActivityCopier {
-    store: Arc<SqliteStore>,
+    opened: OpenStore,
     spool: Option<Spool>,
 }
 
@@ -271,9 +294,12 @@ impl ActivityCopier {
         self.spool.as_ref().map(|spool| spool.copy_to(path)).transpose()
     }
 
-    /// As [`SqliteStore::begin_copy`].
-    pub fn begin_store(&self) -> Result<(HeldStore<'_>, StoreCopy), StoreError> {
-        self.store.begin_copy()
+    /// As [`SqliteStore::begin_copy`](crate::sqlite::SqliteStore::begin_copy); `None` for a store that is no file of ours.
+    pub fn begin_store(&self) -> Result<Option<(HeldStore<'_>, StoreCopy)>, StoreError> {
+        match &self.opened {
+            OpenStore::Sqlite(store) => store.begin_copy().map(Some),
+            OpenStore::Postgres(_) => Ok(None),
+        }
     }
 }
 
@@ -296,12 +322,11 @@ fn producer(options: &ActivityOptions) -> Result<ResilientProducer, ClusterError
 }
 
 /// Fails if an instance with another store is a member of the writer's group. For clusters that others can reach;
-/// blocks for at most 10 s.
+/// blocks for at most 15 s.
 pub fn check_only_instance(options: &ActivityOptions) -> Result<(), StartError> {
-    let own = match SqliteStore::open(&options.store_path) {
-        Ok(store) => format!("{WRITER_GROUP}-{}-", store.store_id()),
-        Err(error) => return Err(error.into()),
-    };
+    let deadline = Instant::now() + STORE_TIMEOUT;
+    let store = options.store.open()?.store();
+    let own = format!("{WRITER_GROUP}-{}-", until_known(&*store, || Instant::now() > deadline)?);
     let admin = Admin::new(&options.cluster, ADMIN_TIMEOUT)?;
     let group = match admin.describe_group(WRITER_GROUP) {
         Err(AdminError::UnknownGroup { .. }) => return Ok(()),
@@ -311,6 +336,16 @@ pub fn check_only_instance(options: &ActivityOptions) -> Result<(), StartError> 
     match group.members.into_iter().find(|member| !member.member_id.starts_with(&own)) {
         Some(other) => Err(StartError::OtherInstance { member: other.member_id }),
         None => Ok(()),
+    }
+}
+
+/// The store's id, which is waited for until `over`.
+fn until_known(store: &dyn Store, over: impl Fn() -> bool) -> Result<String, StoreError> {
+    loop {
+        match store.store_id() {
+            Err(_) if !over() => std::thread::sleep(STORE_POLL),
+            id => return id,
+        }
     }
 }
 
@@ -326,6 +361,7 @@ enum WriterError {
 /// What is done when the store is open and nobody waits any more.
 struct Background {
     options: ActivityOptions,
+    store: Arc<dyn Store>,
     instance_id: String,
     producer: ResilientProducer,
     writer: Option<Writer>,
@@ -341,7 +377,7 @@ impl Background {
                 Ok(admin) => break admin,
                 Err(error) => error,
             };
-            if self.topics.is_closed() || matches!(*self.consumer.lock(), WriterState::Stopped) {
+            if self.is_over() {
                 return;
             }
             tracing::warn!(%error, topic = self.options.topic, "the topics cannot be found or created yet");
@@ -349,8 +385,16 @@ impl Background {
             std::thread::sleep(TOPICS_RETRY);
         };
         self.topics.send_replace(Topics::Ready);
-        self.start_writer();
+        // The group knows its members by their store.
+        if let Ok(store_id) = until_known(&*self.store, || self.is_over()) {
+            self.instance_id = format!("{WRITER_GROUP}-{store_id}-{}", self.instance_id);
+            self.start_writer();
+        }
         drop(admin);
+    }
+
+    fn is_over(&self) -> bool {
+        self.topics.is_closed() || matches!(*self.consumer.lock(), WriterState::Stopped)
     }
 
     fn find_topics(&self) -> Result<Admin, AdminError> {

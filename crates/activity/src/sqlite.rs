@@ -120,21 +120,6 @@ impl SqliteStore {
         })
     }
 
-    /// What tells this store from any other, from when it was made: 32 hexadecimal digits.
-    pub fn store_id(&self) -> &str {
-        &self.store_id
-    }
-
-    /// The folder that the store's files are in.
-    pub fn folder(&self) -> &Path {
-        folder_of(&self.path)
-    }
-
-    /// Moves the write-ahead log into the file and empties it.
-    pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.writer.lock().checkpoint().map_err(|source| self.failed("checkpoint", source))
-    }
-
     fn read<T>(
         &self,
         operation: &'static str,
@@ -199,8 +184,17 @@ impl Store for SqliteStore {
         self.read("count", |connection| read::count(connection, tenant))
     }
 
-    fn cursor_key(&self) -> CursorKey {
-        self.cursor_key.clone()
+    fn cursor_key(&self) -> Result<CursorKey, StoreError> {
+        Ok(self.cursor_key.clone())
+    }
+
+    fn store_id(&self) -> Result<String, StoreError> {
+        Ok(self.store_id.clone())
+    }
+
+    /// Moves the write-ahead log into the file and empties it: what is in it is as durable, but the next start reads it all.
+    fn close(&self) -> Result<(), StoreError> {
+        self.writer.lock().checkpoint().map_err(|source| self.failed("checkpoint", source))
     }
 }
 

@@ -47,8 +47,22 @@ pub trait Store: Send + Sync + 'static {
     /// How many activities there are: of one tenant, or of all.
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError>;
 
-    /// The key for cursors over this store, the same for as long as the store exists.
-    fn cursor_key(&self) -> CursorKey;
+    /// The key for cursors over this store, the same for as long as the store exists. Asks nobody: an error says that the
+    /// store has not been reached yet.
+    fn cursor_key(&self) -> Result<CursorKey, StoreError>;
+
+    /// What tells this store from any other, from when it was made: 32 hexadecimal digits. Asks nobody, as above.
+    fn store_id(&self) -> Result<String, StoreError>;
+
+    /// Why the store cannot be used now, as far as that is known without asking.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
+    /// Puts its files in order before the end; only tidiness.
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A place in the order in which a store received its activities: later ones are greater.

@@ -92,6 +92,7 @@ tidings.toml, with every key this command knows:
   [broker]                          # Kafka's own names
   num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
   [activity]
+  store = \"sqlite\"                  # TIDINGS_ACTIVITY_STORE: or postgres://USER:PASSWORD@HOST:PORT/DATABASE
   partitions = 3                    # TIDINGS_ACTIVITY_PARTITIONS
   dlq_partitions = 1                # TIDINGS_ACTIVITY_DLQ_PARTITIONS
   ack_timeout_ms = 2000             # TIDINGS_ACTIVITY_ACK_TIMEOUT_MS: then the fallback takes what was sent

@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
+use tidings_activity::postgres::PostgresOptions;
 
 use crate::args::{ServerArgs, UpArgs};
 use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
@@ -58,10 +59,17 @@ pub struct BrokerSetting {
     pub source: String,
 }
 
+/// Where activities are kept, as written: `sqlite`, or a URL that holds a password.
+#[derive(Clone, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct StoreSetting(String);
+
 /// `[activity]` in the configuration file.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ActivityConfig {
+    /// Where activities are kept.
+    pub store: StoreSetting,
     /// Partitions of the topic `activities`, when it is created.
     pub partitions: i32,
     /// Partitions of the topic `activities.dlq`, when it is created.
@@ -79,6 +87,7 @@ pub struct ActivityConfig {
 impl Default for ActivityConfig {
     fn default() -> Self {
         ActivityConfig {
+            store: StoreSetting("sqlite".to_owned()),
             partitions: 3,
             dlq_partitions: 1,
             ack_timeout_ms: 2000,
@@ -86,6 +95,25 @@ impl Default for ActivityConfig {
             breaker_open_ms: 30_000,
             spool_max_bytes: 0,
         }
+    }
+}
+
+impl std::fmt::Debug for StoreSetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0 == "sqlite" { "sqlite" } else { "postgres" })
+    }
+}
+
+impl StoreSetting {
+    /// The PostgreSQL database that is named, or `None` for SQLite.
+    pub fn postgres(&self) -> anyhow::Result<Option<PostgresOptions>> {
+        if self.0 == "sqlite" {
+            return Ok(None);
+        }
+        if !self.0.contains("://") {
+            bail!("activity.store: expected sqlite or postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+        }
+        self.0.parse().map(Some).context("activity.store")
     }
 }
 
@@ -200,6 +228,7 @@ impl Config {
                 bail!("activity.{key}: expected at least 1, found {count}");
             }
         }
+        activity.store.postgres()?;
         if activity.ack_timeout_ms < 1 || activity.breaker_failures < 1 {
             bail!("activity.ack_timeout_ms and activity.breaker_failures: expected at least 1, found 0");
         }

@@ -9,7 +9,6 @@ mod runtime;
 pub mod snapshot;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use tidings::breaker::BreakerOptions;
 use tidings::consumer::ConsumerMetrics;
 use tidings::{Cluster, ProducerMetrics};
 use tidings_activity::service::check_only_instance;
-use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store};
+use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store, StoreOptions};
 use tidings_broker::BrokerHandle;
 use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
 
@@ -161,7 +160,7 @@ async fn start_activity(
         producer_metrics.register_produced(registry);
         consumer_metrics.register_lag(registry);
     }
-    let mut options = ActivityOptions::new(cluster.clone(), store_path(config));
+    let mut options = ActivityOptions::new(cluster.clone(), store(config)?, &config.data_dir);
     options.partitions = config.activity.partitions;
     options.dlq_partitions = config.activity.dlq_partitions;
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
@@ -178,6 +177,12 @@ async fn start_activity(
             match check_only_instance(&options) {
                 // The service waits for a cluster that does not answer, so its start does not fail for that either.
                 Err(StartError::Admin(error)) => tracing::warn!(%error, "cannot look for other instances"),
+                Err(StartError::Unreached(error)) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot look for other instances"
+                    );
+                }
                 result => result?,
             }
         }
@@ -197,8 +202,11 @@ fn breaker(config: &Config) -> BreakerOptions {
     }
 }
 
-fn store_path(config: &Config) -> PathBuf {
-    config.data_dir.join(STORE_FILE)
+fn store(config: &Config) -> anyhow::Result<StoreOptions> {
+    Ok(match config.activity.store.postgres()? {
+        Some(postgres) => StoreOptions::Postgres(postgres),
+        None => StoreOptions::Sqlite(config.data_dir.join(STORE_FILE)),
+    })
 }
 
 /// A listener on every interface is reached through loopback.

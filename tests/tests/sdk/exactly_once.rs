@@ -15,13 +15,16 @@ use tidings::producer::{TransactionError, TransactionalOptions, TransactionalPro
 use tidings::reader::{ReadFrom, TopicReader};
 use tidings::stores::{PostgresStore, SqliteStore};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
-use tidings_tests::{Kafka, LONG, Postgres, until, until_within};
+use tidings_postgres_server::PostgresServer;
+use tidings_tests::{Kafka, LONG, until, until_within};
 
 use crate::support::{PATIENCE, Scene};
 
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Records of a run with kills.
 const COUNT: usize = 4_000;
+/// What a batch of rows costs, so that a process is still at work when it is killed.
+const WORK: Duration = Duration::from_millis(10);
 
 fn text(record: &ReceivedRecord) -> String {
     String::from_utf8(record.value.clone().unwrap()).unwrap()
@@ -213,6 +216,7 @@ fn insert_into_sqlite(
     batch: &[ReceivedRecord],
     transaction: &mut rusqlite::Transaction<'_>,
 ) -> Result<Vec<Outcome>, HandlerError> {
+    std::thread::sleep(WORK);
     for record in batch {
         let inserted = transaction.execute("INSERT INTO results VALUES (?1)", [text(record)]);
         inserted.map_err(|error| HandlerError::from_error(&error))?;
@@ -224,6 +228,7 @@ fn insert_into_postgres(
     batch: &[ReceivedRecord],
     transaction: &mut postgres::Transaction<'_>,
 ) -> Result<Vec<Outcome>, HandlerError> {
+    std::thread::sleep(WORK);
     for record in batch {
         let inserted = transaction.execute("INSERT INTO results VALUES ($1)", &[&text(record)]);
         inserted.map_err(|error| HandlerError::from_error(&error))?;
@@ -357,16 +362,18 @@ fn offsets_that_are_committed_separately_repeat_results() {
 
 #[test]
 fn a_killed_process_writes_each_result_to_postgres_once() {
-    let postgres = Postgres::start();
+    let server = PostgresServer::start();
+    let url = server.database();
+    let connect = || postgres::Client::connect(&url, postgres::NoTls).unwrap();
     let scene = Scene::new();
-    let mut client = postgres.connect();
+    let mut client = connect();
     client.batch_execute("CREATE TABLE results (value TEXT)").unwrap();
     let count = |client: &mut postgres::Client, what: &str| {
         let row = client.query_one(&format!("SELECT count({what}) FROM results"), &[]).unwrap();
         usize::try_from(row.get::<_, i64>(0)).unwrap()
     };
-    let all = || count(&mut postgres.connect(), "DISTINCT value") == COUNT;
-    with_kills(&scene, "postgres", &postgres.url(), || count(&mut client, "*"), all);
+    let all = || count(&mut connect(), "DISTINCT value") == COUNT;
+    with_kills(&scene, "postgres", &url, || count(&mut client, "*"), all);
     assert_eq!(count(&mut client, "*"), COUNT, "records were repeated");
 }
 

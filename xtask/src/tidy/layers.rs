@@ -30,12 +30,13 @@ const LAYERS: &[(&str, Allowed)] = &[
     // The SDK and the services on it. They reach the engine over the wire only.
     ("tidings", Behind("testing", "tidings-broker")),
     ("tidings-http", Only(&[])),
-    ("tidings-activity", Only(&["tidings", "tidings-http"])),
+    ("tidings-activity", Only(&["tidings", "tidings-http", "tidings-postgres-server"])),
     ("tidings-console", Only(&["tidings", "tidings-http"])),
     // For other people's services: knows the platform's HTTP API only.
     ("tidings-tower", Only(&[])),
     // What wires, tests and measures it all.
     ("tidings-cli", Anything),
+    ("tidings-postgres-server", Only(&[])),
     ("tidings-tests", Anything),
     ("tidings-crash", Anything),
     ("tidings-compat", Anything),

@@ -17,7 +17,8 @@ use tidings_http::{FieldError, Params, Problem};
 use super::Api;
 use super::filter::{FILTERS, filter};
 use super::outflow::{Outflow, outflow};
-use super::search::{ask, ask_within};
+use super::search::{ask, ask_within, cursor_key};
+use crate::cursor::CursorKey;
 use crate::limits::LIVE_PAGE_ITEMS;
 use crate::live::{Heard, Listening};
 use crate::query::{Filter, Matcher};
@@ -31,6 +32,7 @@ const RETRY_MS: u32 = 1000;
 /// Follows the store for one reader.
 struct Follower {
     api: Arc<Api>,
+    key: CursorKey,
     matcher: Matcher,
     /// Everything up to here was sent, or is not for this reader.
     position: Arrival,
@@ -46,7 +48,8 @@ pub(super) async fn live(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (filter, resume) = parse(&api, uri.query(), &headers)?;
+    let key = cursor_key(&api)?;
+    let (filter, resume) = parse(&key, uri.query(), &headers)?;
     let listening =
         api.live.listen().ok_or_else(|| Problem::unavailable("as many listen as may at once", 5))?;
     let last = ask(&api, |store| store.last_arrival()).await?;
@@ -54,7 +57,7 @@ pub(super) async fn live(
     let position = resume.map_or(last, |resume| resume.min(last));
     let (outflow, body) = outflow();
     let matcher = Matcher::new(filter);
-    let follower = Follower { api, matcher, position, outflow, sent_at: Instant::now() };
+    let follower = Follower { api, key, matcher, position, outflow, sent_at: Instant::now() };
     tokio::spawn(follower.run(listening));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -65,7 +68,11 @@ pub(super) async fn live(
     Ok(response)
 }
 
-fn parse(api: &Api, query: Option<&str>, headers: &HeaderMap) -> Result<(Filter, Option<Arrival>), Problem> {
+fn parse(
+    key: &CursorKey,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<(Filter, Option<Arrival>), Problem> {
     let mut known = FILTERS.to_vec();
     known.push("last_event_id");
     let params = Params::parse(query, &known)?;
@@ -79,7 +86,7 @@ fn parse(api: &Api, query: Option<&str>, headers: &HeaderMap) -> Result<(Filter,
         Some(value) => ("Last-Event-ID", Some(value.to_str().unwrap_or("?"))),
         None => ("last_event_id", params.get("last_event_id")),
     };
-    let resume = token.map(|token| api.store.cursor_key().decode_arrival(&filter, token)).transpose();
+    let resume = token.map(|token| key.decode_arrival(&filter, token)).transpose();
     match resume {
         Ok(resume) => Ok((filter, resume)),
         Err(error) => Err(Problem::bad_parameters(vec![FieldError::new(name, error.to_string())])),
@@ -166,6 +173,6 @@ impl Follower {
     }
 
     fn token(&self, arrival: Arrival) -> String {
-        self.api.store.cursor_key().encode_arrival(self.matcher.filter(), arrival)
+        self.key.encode_arrival(self.matcher.filter(), arrival)
     }
 }

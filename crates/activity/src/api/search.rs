@@ -31,7 +31,7 @@ struct List<'a> {
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Problem> {
-    let key = api.store.cursor_key();
+    let key = cursor_key(&api)?;
     let query = parse(uri.query(), &key)?;
     let page = ask(&api, {
         let query = query.clone();
@@ -109,6 +109,11 @@ fn fill_page(store: &dyn Store, mut query: Query) -> Result<Page, StoreError> {
     Ok(page)
 }
 
+/// The store's key, or 503 while the store has not been reached.
+pub(super) fn cursor_key(api: &Api) -> Result<CursorKey, Problem> {
+    api.store.cursor_key().map_err(|error| no_answer(&error))
+}
+
 /// Runs a question on a thread for blocking work.
 pub(super) async fn ask<T: Send + 'static>(
     api: &Api,
@@ -129,12 +134,14 @@ pub(super) async fn ask_within<T: Send + 'static>(
     let answer = tokio::task::spawn_blocking(move || question(&*store)).await;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a question to the store failed");
-            Err(Problem::unavailable("the store does not answer", 1))
-        }
+        Ok(Err(error)) => Err(no_answer(&error)),
         Err(_) => Err(Problem::internal("the question to the store broke off")),
     }
+}
+
+fn no_answer(error: &StoreError) -> Problem {
+    tracing::error!(error = error as &dyn std::error::Error, "a question to the store failed");
+    Problem::unavailable("the store does not answer", 1)
 }
 
 fn json(value: &impl Serialize) -> Result<Response, Problem> {

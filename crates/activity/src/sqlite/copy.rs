@@ -114,7 +114,7 @@ mod tests {
         check_copy(&path).unwrap();
         let copied = SqliteStore::open(&path).unwrap();
         assert_eq!((copied.count(None).unwrap(), copied.unpublished_count().unwrap()), (2, 2));
-        assert!(copied.cursor_key() == store.cursor_key());
+        assert!(copied.cursor_key().unwrap() == store.cursor_key().unwrap());
     }
 
     #[test]

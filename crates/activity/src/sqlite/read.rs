@@ -8,12 +8,12 @@
 
 use std::ops::ControlFlow;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::id::StoredId;
 use super::links::{self, LinkQuery, Role};
-use crate::activity::{Activity, Context, Entity, Metadata};
+use crate::activity::Activity;
+use crate::columns::Columns;
 use crate::limits::MAX_SCANNED_ROWS;
 use crate::query::{Filter, Needle, Page, Position, Query};
 use crate::store::{Arrival, Arrived};
@@ -290,46 +290,19 @@ pub fn arrived(row: &Row<'_>) -> Result<Arrived, ReadError> {
 
 fn activity(tenant: &str, row: &Row<'_>) -> Result<Activity<'static>, ReadError> {
     let id = row.get::<_, StoredId<'static>>(1)?.into_text();
-    let damaged = |column| ReadError::Damaged { tenant: tenant.to_owned(), id: id.to_string(), column };
-    let time = |column: usize, name| {
-        let micros: i64 = row.get(column)?;
-        Timestamp::from_micros(micros).ok_or_else(|| damaged(name))
-    };
-    let owned = |column| Ok::<_, rusqlite::Error>(text(row, column)?.map(|text| text.to_owned().into()));
-    let actor = match owned(4)? {
-        Some(id) => Some(Entity { id, kind: owned(5)?, name: owned(6)? }),
-        None => None,
-    };
-    let targets = match row.get_ref(7)? {
-        ValueRef::Null => Vec::new(),
-        value => value
-            .as_bytes()
-            .ok()
-            .and_then(|json| serde_json::from_slice::<Vec<Entity<'_>>>(json).ok())
-            .ok_or_else(|| damaged("targets"))?
-            .into_iter()
-            .map(Entity::into_owned)
-            .collect(),
-    };
-    let context = match text(row, 8)? {
-        None => None,
-        Some(json) => {
-            Some(serde_json::from_str::<Context<'_>>(json).map_err(|_| damaged("context"))?.into_owned())
-        }
-    };
-    let metadata = match text(row, 9)? {
-        None => None,
-        Some(json) => Some(Metadata::from_text(json.to_owned()).map_err(|_| damaged("metadata"))?),
-    };
-    Ok(Activity {
-        occurred_at: time(0, "occurred_at")?,
-        received_at: time(2, "received_at")?,
-        tenant: tenant.to_owned().into(),
-        action: row.get::<_, String>(3)?.into(),
-        actor,
-        targets,
-        context,
-        metadata,
+    let columns = Columns {
+        tenant,
+        occurred_at: row.get(0)?,
         id: id.clone(),
-    })
+        received_at: row.get(2)?,
+        action: text(row, 3)?.unwrap_or_default(),
+        actor_id: text(row, 4)?,
+        actor_type: text(row, 5)?,
+        actor_name: text(row, 6)?,
+        targets: text(row, 7)?,
+        context: text(row, 8)?,
+        metadata: text(row, 9)?,
+    };
+    let damaged = |column| ReadError::Damaged { tenant: tenant.to_owned(), id: id.to_string(), column };
+    columns.activity().map_err(damaged)
 }

@@ -42,7 +42,7 @@ impl Writer {
         transaction.commit()
     }
 
-    /// As `SqliteStore::checkpoint`.
+    /// As `Store::close`.
     pub fn checkpoint(&self) -> Result<(), rusqlite::Error> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
     }

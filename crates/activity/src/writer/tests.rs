@@ -104,8 +104,11 @@ fn a_store_that_fails_keeps_the_batch() {
         fn last_arrival(&self) -> Result<Arrival, StoreError> {
             Err(failed())
         }
-        fn cursor_key(&self) -> CursorKey {
-            CursorKey::new([0; 16])
+        fn cursor_key(&self) -> Result<CursorKey, StoreError> {
+            Err(failed())
+        }
+        fn store_id(&self) -> Result<String, StoreError> {
+            Err(failed())
         }
     }
 

@@ -82,8 +82,8 @@ fn bad_settings_name_their_place() {
     check(
         "[activity]\nsize = 1",
         &[],
-        "FILE: activity.size: no such setting; there are partitions, dlq_partitions, ack_timeout_ms, \
-         breaker_failures, breaker_open_ms, spool_max_bytes",
+        "FILE: activity.size: no such setting; there are store, partitions, dlq_partitions, \
+         ack_timeout_ms, breaker_failures, breaker_open_ms, spool_max_bytes",
     );
     check(
         "",
@@ -130,4 +130,24 @@ fn leaving_loopback_is_possible_on_request() {
     let config = load("http = \"0.0.0.0:80\"\ninsecure = true", &environment, UpArgs::default()).unwrap();
     assert_eq!(config.http.port(), 80);
     assert_eq!(config.host_names, ["tidings.lan", "10.0.0.5"]);
+}
+
+#[test]
+fn a_store_is_named_and_its_password_never_shown() {
+    let store = |text: &str| load("", &[("TIDINGS_ACTIVITY_STORE", text)], UpArgs::default());
+    assert!(store("sqlite").unwrap().activity.store.postgres().unwrap().is_none());
+    let config = store("postgres://ann:s3cret@db.lan/audit").unwrap();
+    let postgres = config.activity.store.postgres().unwrap().unwrap();
+    assert_eq!(postgres.name(), "postgres at db.lan:5432/audit");
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let check = |text: &str, expected: &str| {
+        let error = format!("{:#}", store(text).unwrap_err());
+        assert_eq!(error, format!("activity.store: {expected}"));
+    };
+    check("s3cret", "expected sqlite or postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+    check("mysql://ann:s3cret@db/audit", "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+    check(
+        "postgres://ann:s3cret@db",
+        "names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+    );
 }

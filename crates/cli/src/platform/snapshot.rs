@@ -34,14 +34,15 @@ fn take(
     activity: &ActivityCopier,
 ) -> anyhow::Result<Vec<SnapshotFile>> {
     let spooled = activity.copy_spool(&folder.join(SPOOL_FILE)).context("copy the spool")?;
-    let mut store = None;
+    let mut store = Ok(None);
     let mut stand_still = || match activity.begin_store() {
-        Ok((held, copy)) => {
-            store = Some(Ok(copy));
-            Some(held)
+        Ok(begun) => {
+            let (held, copy) = begun.unzip();
+            store = Ok(copy);
+            held
         }
         Err(error) => {
-            store = Some(Err(error));
+            store = Err(error);
             None
         }
     };
@@ -52,9 +53,15 @@ fn take(
             Vec::new()
         }
     };
-    let copy = store.context("the store was not asked")??;
-    let bytes = copy.write_to(&folder.join(STORE_FILE))?;
-    files.push(SnapshotFile { path: STORE_FILE.into(), bytes });
+    match store? {
+        Some(copy) => {
+            let bytes = copy.write_to(&folder.join(STORE_FILE))?;
+            files.push(SnapshotFile { path: STORE_FILE.into(), bytes });
+        }
+        None => {
+            tracing::warn!("the activities are in PostgreSQL and not in this backup: pg_dump copies them")
+        }
+    }
     files.extend(spooled.map(|bytes| SnapshotFile { path: SPOOL_FILE.into(), bytes }));
     Ok(files)
 }

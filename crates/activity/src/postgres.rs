@@ -1,0 +1,224 @@
+//! The store in a PostgreSQL database: for several instances at once, and for data that others read with SQL.
+//!
+//! Owns its connections and one thread that drives them; calls block on the caller's thread. Connections are made when they
+//! are first needed and again after a failure, so the store can be opened while the server is away. Invariants: a commit is
+//! synced by the server before it returns (`synchronous_commit`); a server that hangs costs a caller its limit, never
+//! more; several instances may use one database, each seeing arrivals in the same order. The schema is in `schema` and
+//! `partitions`, statements in `write` and `read`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::activity::Activity;
+use crate::cursor::CursorKey;
+use crate::query::{Page, Query};
+use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
+use health::Health;
+use session::{Fault, Role, Session};
+use write::Source;
+
+mod health;
+mod options;
+mod partitions;
+mod read;
+mod schema;
+mod session;
+mod time;
+mod write;
+
+pub use options::{PostgresOptions, UrlError};
+
+/// Connections that answer questions: as many questions run at once.
+pub const READERS: usize = 2;
+
+/// How long a batch of the topic may take: the writer tries again.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a write past the topic may take: its caller waits `FALLBACK_TIMEOUT`, and the spool needs a rest of that.
+const FALLBACK_LIMIT: Duration = Duration::from_millis(1500);
+/// How long the publisher's questions may take.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+/// How long a question may take.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// A store in a PostgreSQL database.
+pub struct PostgresStore {
+    options: PostgresOptions,
+    health: Arc<Health>,
+    writer: Slot,
+    fallback: Slot,
+    publisher: Slot,
+    readers: Vec<Slot>,
+    handle: Handle,
+    /// Ends the thread when it is dropped.
+    _end: oneshot::Sender<()>,
+}
+
+/// A place for a connection, which one caller at a time uses.
+struct Slot {
+    role: Role,
+    limit: Duration,
+    session: Mutex<Option<Session>>,
+}
+
+impl PostgresStore {
+    /// Begins to connect and returns at once. An error is the operating system's, which has no thread.
+    pub fn open(options: PostgresOptions) -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let health = Arc::new(Health::default());
+        let watch = health::watch(options.clone(), Arc::clone(&health));
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new().name("activity postgres".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = watch => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        let slot = |role, limit| Slot { role, limit, session: Mutex::new(None) };
+        Ok(Self {
+            options,
+            health,
+            writer: slot(Role::Writer, WRITE_LIMIT),
+            fallback: slot(Role::Fallback, FALLBACK_LIMIT),
+            publisher: slot(Role::Publisher, PUBLISH_LIMIT),
+            readers: (0..READERS).map(|_| slot(Role::Reader, READ_LIMIT)).collect(),
+            handle,
+            _end: end,
+        })
+    }
+
+    /// Does `work` on the slot's connection, within its limit. After an error the connection is not used again.
+    fn with<T>(
+        &self,
+        slot: &Slot,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let result = match slot.session.try_lock_for(slot.limit) {
+            Some(mut session) => self.handle.block_on(async {
+                let done = tokio::time::timeout(slot.limit, self.on_session(slot, &mut session, work)).await;
+                let result = done.unwrap_or(Err(Fault::Late(slot.limit)));
+                if result.is_err() {
+                    *session = None;
+                }
+                result
+            }),
+            None => Err(Fault::Busy(slot.limit)),
+        };
+        result.map_err(|fault| {
+            if fault.is_outage() {
+                self.health.suspect(fault.to_string());
+            }
+            self.failed(operation, fault)
+        })
+    }
+
+    async fn on_session<T>(
+        &self,
+        slot: &Slot,
+        session: &mut Option<Session>,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let session = match session {
+            Some(open) if !open.is_closed() => open,
+            _ => session.insert(Session::connect(&self.options, &self.health, slot.role, slot.limit).await?),
+        };
+        work(session).await
+    }
+
+    fn read<T>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let free = self.readers.iter().find(|slot| !slot.session.is_locked());
+        self.with(free.unwrap_or(&self.readers[0]), operation, work)
+    }
+
+    fn identity(&self) -> Result<&schema::Identity, StoreError> {
+        let identity = self.health.identity.get();
+        identity
+            .ok_or_else(|| self.failed("read the store's identity", Fault::NotReached(self.health.fault())))
+    }
+
+    fn failed(&self, operation: &'static str, fault: Fault) -> StoreError {
+        let store = self.options.name().to_owned();
+        match fault {
+            Fault::Damaged { tenant, id, column } => StoreError::DamagedRow { store, tenant, id, column },
+            fault => StoreError::Failed { store, operation, source: Box::new(fault) },
+        }
+    }
+}
+
+impl Store for PostgresStore {
+    fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+        self.with(&self.writer, "insert a batch", async |session| {
+            write::insert_batch(session, activities, Source::Topic).await
+        })
+    }
+
+    fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+        self.with(&self.fallback, "insert an unpublished batch", async |session| {
+            write::insert_batch(session, activities, Source::Fallback).await
+        })
+    }
+
+    fn unpublished(&self, limit: usize) -> Result<Vec<Arrived>, StoreError> {
+        self.with(&self.publisher, "find what is unpublished", async |session| {
+            read::unpublished(session, limit).await
+        })
+    }
+
+    fn mark_published(&self, arrivals: &[Arrival]) -> Result<(), StoreError> {
+        self.with(&self.publisher, "mark as published", async |session| {
+            write::mark_published(session, arrivals).await
+        })
+    }
+
+    fn unpublished_count(&self) -> Result<u64, StoreError> {
+        self.with(&self.publisher, "count what is unpublished", async |session| {
+            read::unpublished_count(session).await
+        })
+    }
+
+    fn arrived_after(&self, after: Arrival, limit: usize) -> Result<Vec<Arrived>, StoreError> {
+        self.read("find what arrived", async |session| read::arrived_after(session, after, limit).await)
+    }
+
+    fn last_arrival(&self) -> Result<Arrival, StoreError> {
+        self.read("find the last arrival", async |session| read::last_arrival(session).await)
+    }
+
+    fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError> {
+        self.read("get", async |session| read::get(session, tenant, id).await)
+    }
+
+    fn query(&self, query: &Query) -> Result<Page, StoreError> {
+        self.read("query", async |session| read::query(session, query).await)
+    }
+
+    fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError> {
+        self.read("count", async |session| read::count(session, tenant).await)
+    }
+
+    fn cursor_key(&self) -> Result<CursorKey, StoreError> {
+        self.identity().map(|identity| identity.cursor_key.clone())
+    }
+
+    fn store_id(&self) -> Result<String, StoreError> {
+        self.identity().map(|identity| identity.store_id.clone())
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.health.fault().map(|fault| format!("{}: {fault}", self.options.name()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

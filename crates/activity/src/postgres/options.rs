@@ -1,0 +1,127 @@
+//! Where a PostgreSQL store is, from its URL.
+//!
+//! Invariant: the password leaves this module only towards the server: neither what is shown of a place nor an error
+//! about a URL repeats it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode};
+
+/// How long one address may take to answer, unless the URL says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_PORT: u16 = 5432;
+
+/// A database and how to reach it.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    config: tokio_postgres::Config,
+    name: String,
+}
+
+/// Why a text is no URL of a PostgreSQL store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It is something else.
+    #[error("expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Form,
+    /// No database is named: the user's name is not a good guess.
+    #[error("names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    NoDatabase,
+    /// It asks for an encrypted connection.
+    #[error(
+        "asks for TLS (sslmode), which this store does not speak yet: reach the server by a private network or a tunnel"
+    )]
+    Tls,
+}
+
+impl FromStr for PostgresOptions {
+    type Err = UrlError;
+
+    fn from_str(url: &str) -> Result<Self, UrlError> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(UrlError::Form);
+        }
+        // The parser's own words may quote the URL.
+        let mut config: tokio_postgres::Config = url.parse().map_err(|_| UrlError::Form)?;
+        if config.get_hosts().is_empty() {
+            return Err(UrlError::Form);
+        }
+        if config.get_dbname().is_none_or(str::is_empty) {
+            return Err(UrlError::NoDatabase);
+        }
+        if config.get_ssl_mode() != SslMode::Prefer && config.get_ssl_mode() != SslMode::Disable {
+            return Err(UrlError::Tls);
+        }
+        config.ssl_mode(SslMode::Disable);
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("tidings");
+        }
+        Ok(Self { name: name(&config), config })
+    }
+}
+
+impl PostgresOptions {
+    /// The place without user and password: `postgres at HOST:PORT/DATABASE`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn config(&self) -> &tokio_postgres::Config {
+        &self.config
+    }
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+fn name(config: &tokio_postgres::Config) -> String {
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+        match host {
+            Host::Tcp(host) => format!("{host}:{port}"),
+            Host::Unix(folder) => format!("{}:{port}", folder.display()),
+        }
+    });
+    let hosts: Vec<String> = hosts.collect();
+    format!("postgres at {}/{}", hosts.join(","), config.get_dbname().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_shown_without_its_password() {
+        let check = |url: &str, name: &str| {
+            let options: PostgresOptions = url.parse().unwrap();
+            assert_eq!(options.name(), name);
+            assert_eq!(format!("{options:?}"), name);
+        };
+        check("postgres://ann:s3cret@db.lan:5433/audit", "postgres at db.lan:5433/audit");
+        check("postgresql://ann:s3cret@a,b/audit?sslmode=disable", "postgres at a:5432,b:5432/audit");
+        check("postgres://ann@%2Frun%2Fpg/audit", "postgres at /run/pg:5432/audit");
+    }
+
+    #[test]
+    fn wrong_urls_are_refused_without_being_repeated() {
+        let check = |url: &str, expected: UrlError| {
+            let error = url.parse::<PostgresOptions>().unwrap_err();
+            assert_eq!(error, expected, "{url}");
+            assert!(!error.to_string().contains("s3cret"));
+        };
+        check("mysql://ann:s3cret@db/audit", UrlError::Form);
+        check("postgres://ann:s3cret@db:port/audit", UrlError::Form);
+        check("postgres://ann:s3cret@db/audit?s3cret=1", UrlError::Form);
+        check("postgres://ann:s3cret@db", UrlError::NoDatabase);
+        check("postgres://ann:s3cret@db/audit?sslmode=require", UrlError::Tls);
+    }
+}

@@ -1,0 +1,245 @@
+//! The PostgreSQL store's own tests: the contract, its plans, its partitions, several instances, and servers that hang.
+
+use std::sync::Arc;
+
+use tidings_postgres_server::{PASSWORD, PostgresServer};
+
+use super::*;
+use crate::query::{ActionFilter, Filter};
+use crate::testing::{activity, store_contract};
+use crate::timestamp::Timestamp;
+
+fn open(url: &str) -> PostgresStore {
+    let store = PostgresStore::open(url.parse().unwrap()).unwrap();
+    // The first question waits for the tables.
+    store.count(None).unwrap();
+    store
+}
+
+fn database_of(url: &str) -> &str {
+    url.rsplit_once('/').unwrap().1
+}
+
+#[test]
+fn keeps_the_contract() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    store_contract(|| open(&url));
+}
+
+#[test]
+fn instances_that_start_together_make_one_store() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let stores: Vec<_> = std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| open(&url))).collect();
+        starting.into_iter().map(|store| store.join().unwrap()).collect()
+    });
+    let ids: Vec<_> = stores.iter().map(|store| store.store_id().unwrap()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 32), "{ids:?}");
+    // The same activities from all of them, in partitions that none has seen yet: each is stored once.
+    let inserted: Vec<_> = std::thread::scope(|scope| {
+        let inserting: Vec<_> = stores
+            .iter()
+            .map(|store| {
+                scope.spawn(|| {
+                    (0..24)
+                        .map(|month| {
+                            let time = format!("{}-{:02}-01T00:00:00Z", 2022 + month / 12, 1 + month % 12);
+                            let json = format!(
+                                r#"{{"id":"{month}","tenant":"t","action":"a","occurred_at":"{time}"}}"#
+                            );
+                            store.insert_batch(&[activity(&json)]).unwrap()[0]
+                        })
+                        .filter(|inserted| *inserted == Inserted::Stored)
+                        .count()
+                })
+            })
+            .collect();
+        inserting.into_iter().map(|count| count.join().unwrap()).collect()
+    });
+    assert_eq!(inserted.iter().sum::<usize>(), 24, "{inserted:?}");
+    assert_eq!(stores[3].count(Some("t")).unwrap(), 24);
+}
+
+#[test]
+fn one_instance_publishes_at_a_time() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let (first, second) = (open(&url), open(&url));
+    let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#));
+    first.insert_unpublished(&[with("1"), with("2")]).unwrap();
+    let found = first.unpublished(1).unwrap();
+    assert!(second.unpublished(9).unwrap().is_empty());
+    assert_eq!(second.unpublished_count().unwrap(), 2);
+    first.mark_published(&[found[0].arrival]).unwrap();
+    // The right goes with the instance.
+    drop(first);
+    let mut found = second.unpublished(9).unwrap();
+    while found.is_empty() {
+        found = second.unpublished(9).unwrap();
+    }
+    assert_eq!(found[0].activity.id, "2");
+}
+
+#[test]
+fn every_question_walks_an_index_in_the_order_of_the_answer() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let store = open(&url);
+    let with = |year: usize| {
+        activity(&format!(
+            r#"{{"id":"{year}","tenant":"t","action":"a","actor":{{"id":"u"}},"targets":[{{"id":"i"}}],
+                "occurred_at":"{year}-03-01T00:00:00Z"}}"#
+        ))
+    };
+    store.insert_batch(&[with(2017), with(2018), with(2019)]).unwrap();
+    let plan = |sql: &str, entity: Option<&str>| {
+        let explain = format!("EXPLAIN (COSTS OFF) {sql}");
+        let time = |text: &str| time::Micros(Timestamp::parse(text).unwrap().as_micros());
+        let (to, from) = (time("2018-06-01T00:00:00Z"), time("2018-01-01T00:00:00Z"));
+        let lines = store.read("explain", async |session| {
+            let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+                vec![&"t", &to, &"x", &from, &9_i64];
+            if let Some(entity) = &entity {
+                parameters.push(entity);
+            }
+            let rows = session.client.query(&explain, &parameters).await?;
+            rows.iter().map(|row| Ok(row.try_get::<_, String>(0)?)).collect::<Result<Vec<_>, Fault>>()
+        });
+        lines.unwrap().join("\n")
+    };
+    let in_order = |plan: &str, index: &str| {
+        assert!(plan.contains(&format!("Scan Backward using {index}")), "{index}: {plan}");
+        for wrong in ["Sort", "Seq Scan", "Bitmap", "Hash", "Join Filter"] {
+            assert!(!plan.contains(wrong), "{wrong}: {plan}");
+        }
+    };
+    let check = |sql: &str, entity: Option<&str>, index: &str| {
+        let plan = plan(sql, entity);
+        in_order(&plan, index);
+        // Partitions of other times are not looked at.
+        assert!(!plan.contains("_2017") && !plan.contains("_2019"), "{plan}");
+    };
+    check(read::BY_TIME, None, "activity_2018_tenant_occurred_at_id_idx");
+    check(read::BY_ACTOR, Some("u"), "activity_2018_tenant_actor_id_occurred_at_id_idx");
+    check(read::BY_ACTION, Some("a"), "activity_2018_tenant_action_occurred_at_id_idx");
+    let by_target = plan(read::BY_TARGET, Some("i"));
+    in_order(&by_target, "target_2018_tenant_target_id_occurred_at_id_idx");
+    let looked_up = "activity_2018_tenant_occurred_at_id_idx on activity_2018 activity_2
+              Index Cond: ((tenant = t.tenant) AND (occurred_at >= t.occurred_at) AND (occurred_at <= t.occurred_at) \
+         AND (id = t.id))";
+    let by_target = by_target.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let looked_up = looked_up.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    assert!(by_target.contains(&looked_up), "{by_target}");
+}
+
+#[test]
+fn times_far_away_and_long_texts_have_a_place() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let store = open(&url);
+    let long = |count: usize| "\u{10348}".repeat(count);
+    let (id, tenant, action, entity) = (long(128), long(128), long(128), long(256));
+    let times = [
+        "0001-01-01T00:00:00Z",
+        "1969-12-31T23:59:59.999999Z",
+        "2099-12-31T23:59:59.999999Z",
+        "9999-12-31T23:59:59.999999Z",
+    ];
+    let batch: Vec<_> = times
+        .iter()
+        .map(|time| {
+            activity(&format!(
+                r#"{{"id":"{time}{}","tenant":"{tenant}","action":"{action}","actor":{{"id":"{entity}"}},
+                    "targets":[{{"id":"{entity}"}}],"metadata":{{"nul":"\u0000"}},"occurred_at":"{time}"}}"#,
+                &id[..4 * (128 - time.len())]
+            ))
+        })
+        .collect();
+    store.insert_batch(&batch).unwrap();
+    let newest_first: Vec<_> = batch.iter().rev().cloned().collect();
+    for filter in [
+        Filter::of_tenant(&tenant),
+        Filter { actor: Some(entity.clone()), ..Filter::of_tenant(&tenant) },
+        Filter { target: Some(entity.clone()), ..Filter::of_tenant(&tenant) },
+        Filter { action: Some(ActionFilter::Exactly(action.clone())), ..Filter::of_tenant(&tenant) },
+    ] {
+        let page = store.query(&Query { filter, after: None, limit: 9 }).unwrap();
+        assert_eq!(page.items, newest_first);
+    }
+}
+
+#[test]
+fn tables_of_a_newer_program_are_refused() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    drop(open(&url));
+    server.query(database_of(&url), "UPDATE tidings_activity.store SET version = 99");
+    let store = PostgresStore::open(url.parse().unwrap()).unwrap();
+    let error = store.insert_batch(&[activity(r#"{"id":"1","tenant":"t","action":"a"}"#)]).unwrap_err();
+    let StoreError::Failed { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.to_string(), "schema version 99, expected 1: this program is older than the tables");
+    assert!(store.fault().unwrap().contains("schema version 99"));
+}
+
+#[test]
+fn commits_are_synced_whatever_the_server_is_set_to() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    server.query("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", database_of(&url)));
+    let store = open(&url);
+    let setting = store.with(&store.writer, "ask", async |session| {
+        Ok(session.client.query_one("SHOW synchronous_commit", &[]).await?.try_get::<_, String>(0)?)
+    });
+    assert_eq!(setting.unwrap(), "on");
+}
+
+#[test]
+fn a_server_that_is_killed_costs_errors_and_nothing_else() {
+    let server = PostgresServer::start();
+    let url = server.database();
+    let store = open(&url);
+    let with = |id: usize| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#));
+    store.insert_batch(&[with(0)]).unwrap();
+    assert_eq!(store.fault(), None);
+    server.kill();
+    // Nobody asks it anything, and it is known.
+    wait_for(|| store.fault().is_some());
+    let error = store.insert_batch(&[with(1)]).unwrap_err();
+    let shown = format!("{error} {error:?} {:?}", store.fault());
+    assert!(shown.contains("127.0.0.1") && !shown.contains(PASSWORD), "{shown}");
+    server.restart();
+    wait_for(|| store.fault().is_none());
+    wait_for(|| store.insert_batch(&[with(0), with(1)]).is_ok());
+    assert_eq!(store.count(Some("t")).unwrap(), 2);
+}
+
+#[test]
+fn a_lock_of_somebody_else_costs_the_limit() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let store = Arc::new(open(&url));
+    let holder = open(&url);
+    let blocked = holder.with(&holder.writer, "hold the row", async |session| {
+        let transaction = session.client.transaction().await?;
+        transaction.execute("UPDATE store SET layout = layout", &[]).await?;
+        let store = Arc::clone(&store);
+        let insert = std::thread::spawn(move || {
+            let began = std::time::Instant::now();
+            let batch = [activity(r#"{"id":"1","tenant":"t","action":"a"}"#)];
+            (store.insert_unpublished(&batch).is_err(), began.elapsed())
+        });
+        Ok(insert.join().unwrap())
+    });
+    let (failed, took) = blocked.unwrap();
+    assert!(failed && took >= FALLBACK_LIMIT && took < FALLBACK_LIMIT * 3, "{took:?}");
+}
+
+fn wait_for(condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "gave up");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,193 @@
+//! Writing batches into the PostgreSQL store.
+//!
+//! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
+//! row of `store` to the commit, so that arrivals become visible in their order. Rows travel as arrays, one per column.
+
+use std::collections::HashSet;
+
+use tokio_postgres::types::ToSql;
+
+use super::session::{Fault, Session};
+use super::time::Micros;
+use crate::activity::{Activity, Entity};
+use crate::store::{Arrival, Inserted};
+use crate::text::Text;
+
+/// Waits for the turn, and takes places in the order of arrival.
+const TAKE_PLACES: &str =
+    "UPDATE store SET last_arrival = last_arrival + $1 RETURNING last_arrival - $1, layout";
+
+const IDENTIFY: &str = "
+INSERT INTO identity (arrival, tenant, id, occurred_at)
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[])
+ON CONFLICT (tenant, id) DO NOTHING RETURNING arrival";
+
+const INSERT: &str = "
+INSERT INTO activity (tenant, id, occurred_at, received_at, action, actor_id, actor_type, actor_name, targets,
+    context, metadata)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::text[])";
+
+const INSERT_TARGETS: &str = "
+INSERT INTO target (tenant, target_id, occurred_at, id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[])";
+
+const MARK: &str = "INSERT INTO unpublished (arrival) SELECT * FROM unnest($1::bigint[])";
+
+const TAKE_MARKS_OFF: &str = "
+DELETE FROM unpublished WHERE EXISTS (SELECT FROM unpublished) AND arrival IN (
+    SELECT identity.arrival FROM identity JOIN unnest($1::text[], $2::text[]) AS known (tenant, id) USING (tenant, id))";
+
+const MARK_PUBLISHED: &str = "DELETE FROM unpublished WHERE arrival = ANY ($1)";
+
+/// Where a batch comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The topic has it.
+    Topic,
+    /// The topic does not have it.
+    Fallback,
+}
+
+/// As `Store::insert_batch`, or as `Store::insert_unpublished`.
+pub async fn insert_batch(
+    session: &mut Session,
+    activities: &[Activity<'_>],
+    source: Source,
+) -> Result<Vec<Inserted>, Fault> {
+    let mut inserted = vec![Inserted::Duplicate; activities.len()];
+    let first = first_of_each(activities);
+    if first.is_empty() {
+        return Ok(inserted);
+    }
+    let Session { client, statements, layout, .. } = session;
+    let transaction = client.transaction().await?;
+    let take_places = statements.of(&transaction, TAKE_PLACES).await?;
+    let row = transaction.query_one(&take_places, &[&(first.len() as i64)]).await?;
+    let (places, version): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+
+    let arrivals: Vec<i64> = (places + 1..).take(first.len()).collect();
+    let rows: Vec<&Activity<'_>> = first.iter().map(|index| &activities[*index]).collect();
+    let identify = statements.of(&transaction, IDENTIFY).await?;
+    let identity: [&(dyn ToSql + Sync); 4] = [&arrivals, &tenants(&rows), &ids(&rows), &times(&rows)];
+    let mut new: Vec<i64> = Vec::with_capacity(rows.len());
+    for row in transaction.query(&identify, &identity).await? {
+        new.push(row.try_get(0)?);
+    }
+    for arrival in &new {
+        inserted[first[(arrival - places - 1) as usize]] = Inserted::Stored;
+    }
+    let (new_rows, known_rows): (Vec<_>, Vec<_>) = first
+        .iter()
+        .map(|index| (&activities[*index], inserted[*index]))
+        .partition(|(_, inserted)| *inserted == Inserted::Stored);
+    let new_rows: Vec<&Activity<'_>> = new_rows.into_iter().map(|(activity, _)| activity).collect();
+    let known_rows: Vec<&Activity<'_>> = known_rows.into_iter().map(|(activity, _)| activity).collect();
+
+    if !new_rows.is_empty() {
+        layout.ensure(&transaction, version, new_rows.iter().map(|activity| activity.occurred_at)).await?;
+        let insert = statements.of(&transaction, INSERT).await?;
+        insert_rows(&transaction, &insert, &new_rows).await?;
+        let insert_targets = statements.of(&transaction, INSERT_TARGETS).await?;
+        insert_targets_of(&transaction, &insert_targets, &new_rows).await?;
+    }
+    match source {
+        Source::Fallback if !new.is_empty() => {
+            let mark = statements.of(&transaction, MARK).await?;
+            transaction.execute(&mark, &[&new]).await?;
+        }
+        Source::Topic if !known_rows.is_empty() => {
+            let take_off = statements.of(&transaction, TAKE_MARKS_OFF).await?;
+            transaction.execute(&take_off, &[&tenants(&known_rows), &ids(&known_rows)]).await?;
+        }
+        Source::Fallback | Source::Topic => {}
+    }
+    transaction.commit().await?;
+    Ok(inserted)
+}
+
+/// As `Store::mark_published`.
+pub async fn mark_published(session: &mut Session, arrivals: &[Arrival]) -> Result<(), Fault> {
+    let arrivals: Vec<i64> = arrivals.iter().map(|arrival| arrival.0).collect();
+    let statement = session.statements.get(&session.client, MARK_PUBLISHED).await?;
+    session.client.execute(&statement, &[&arrivals]).await?;
+    Ok(())
+}
+
+/// Where each (tenant, id) stands first.
+fn first_of_each(activities: &[Activity<'_>]) -> Vec<usize> {
+    let mut seen = HashSet::with_capacity(activities.len());
+    let is_first = |index: &usize| seen.insert((&*activities[*index].tenant, &*activities[*index].id));
+    (0..activities.len()).filter(is_first).collect()
+}
+
+async fn insert_rows(
+    transaction: &tokio_postgres::Transaction<'_>,
+    insert: &tokio_postgres::Statement,
+    rows: &[&Activity<'_>],
+) -> Result<(), Fault> {
+    let actor = |field: for<'a> fn(&'a Entity<'a>) -> Option<&'a str>| -> Vec<Option<&str>> {
+        rows.iter().map(|row| row.actor.as_ref().and_then(field)).collect()
+    };
+    let received: Vec<Micros> = rows.iter().map(|row| Micros(row.received_at.as_micros())).collect();
+    let actions: Vec<&str> = rows.iter().map(|row| &*row.action).collect();
+    let targets = json(rows.iter().map(|row| (!row.targets.is_empty()).then_some(&row.targets)));
+    let contexts = json(rows.iter().map(|row| row.context.as_ref()));
+    let metadata: Vec<Option<&str>> =
+        rows.iter().map(|row| row.metadata.as_ref().map(|metadata| metadata.as_str())).collect();
+    let columns: [&(dyn ToSql + Sync); 11] = [
+        &tenants(rows),
+        &ids(rows),
+        &times(rows),
+        &received,
+        &actions,
+        &actor(|actor| Some(&actor.id)),
+        &actor(|actor| actor.kind.as_ref().map(Text::as_str)),
+        &actor(|actor| actor.name.as_ref().map(Text::as_str)),
+        &targets,
+        &contexts,
+        &metadata,
+    ];
+    transaction.execute(insert, &columns).await?;
+    Ok(())
+}
+
+async fn insert_targets_of(
+    transaction: &tokio_postgres::Transaction<'_>,
+    insert: &tokio_postgres::Statement,
+    rows: &[&Activity<'_>],
+) -> Result<(), Fault> {
+    let (mut owners, mut targets) = (Vec::with_capacity(rows.len()), Vec::<&str>::with_capacity(rows.len()));
+    for row in rows {
+        for (index, target) in row.targets.iter().enumerate() {
+            // One activity may name a target twice, with different types.
+            if !row.targets[..index].iter().any(|earlier| earlier.id == target.id) {
+                owners.push(*row);
+                targets.push(&target.id);
+            }
+        }
+    }
+    if !owners.is_empty() {
+        let columns: [&(dyn ToSql + Sync); 4] = [&tenants(&owners), &targets, &times(&owners), &ids(&owners)];
+        transaction.execute(insert, &columns).await?;
+    }
+    Ok(())
+}
+
+fn tenants<'a>(rows: &[&'a Activity<'_>]) -> Vec<&'a str> {
+    rows.iter().map(|row| &*row.tenant).collect()
+}
+
+fn ids<'a>(rows: &[&'a Activity<'_>]) -> Vec<&'a str> {
+    rows.iter().map(|row| &*row.id).collect()
+}
+
+fn times(rows: &[&Activity<'_>]) -> Vec<Micros> {
+    rows.iter().map(|row| Micros(row.occurred_at.as_micros())).collect()
+}
+
+/// JSON as text values, or nulls.
+fn json<T: serde::Serialize>(values: impl Iterator<Item = Option<T>>) -> Vec<Option<String>> {
+    // Strings cannot fail to serialise into memory.
+    values.map(|value| value.map(|value| serde_json::to_string(&value).unwrap_or_default())).collect()
+}
