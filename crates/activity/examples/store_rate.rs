@@ -18,7 +18,7 @@ fn main() {
     let (total, per_batch) = (number(1_000_000), number(2_000));
     let place = arguments.next().unwrap_or_else(|| "./store-rate".to_owned());
     let options = match place.contains("://") {
-        true => StoreOptions::Postgres(place.parse().expect("a URL")),
+        true => StoreOptions::Postgres(Box::new(place.parse().expect("a URL"))),
         false => StoreOptions::Sqlite(PathBuf::from(place).join("activities.db")),
     };
     let store = options.open().expect("open the store").store();

@@ -13,7 +13,7 @@ pub enum StoreOptions {
     /// The SQLite file, made if absent.
     Sqlite(PathBuf),
     /// A PostgreSQL database, reached when it can be.
-    Postgres(PostgresOptions),
+    Postgres(Box<PostgresOptions>),
 }
 
 /// Why a store cannot be opened.
@@ -42,7 +42,7 @@ impl StoreOptions {
         Ok(match self {
             Self::Sqlite(path) => OpenStore::Sqlite(Arc::new(SqliteStore::open(path)?)),
             Self::Postgres(options) => OpenStore::Postgres(Arc::new(
-                PostgresStore::open(options.clone()).map_err(OpenError::Thread)?,
+                PostgresStore::open((**options).clone()).map_err(OpenError::Thread)?,
             )),
         })
     }

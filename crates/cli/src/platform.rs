@@ -204,7 +204,7 @@ fn breaker(config: &Config) -> BreakerOptions {
 
 fn store(config: &Config) -> anyhow::Result<StoreOptions> {
     Ok(match config.activity.store.postgres()? {
-        Some(postgres) => StoreOptions::Postgres(postgres),
+        Some(postgres) => StoreOptions::Postgres(Box::new(postgres)),
         None => StoreOptions::Sqlite(config.data_dir.join(STORE_FILE)),
     })
 }

@@ -64,10 +64,12 @@ fn no_log_is_ahead_of_what_it_follows() {
             copy(&data_dir, &scene.path().join("data/.snapshot"), &target);
             snapshots.push((before, target));
         }
+        // Retention has had its part in it.
+        while log(&data_dir, 0).log_start_offset() == 0 {
+            std::thread::yield_now();
+        }
         done.store(true, SeqCst);
     });
-    let removed = log(&data_dir, 0).log_start_offset();
-    assert!(removed > 0, "retention removed something");
     for (before, path) in snapshots {
         let (restored, report) = open(&path);
         assert!(report.cuts.is_empty(), "{:?}", report.cuts);

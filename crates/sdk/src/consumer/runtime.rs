@@ -123,12 +123,7 @@ impl Runtime {
             consumer.context().set_committer(Some(committer));
         }
         let metrics = Arc::new(options.metrics.of_group(&options.group));
-        let key_order = options.preserve_key_order.then(|| {
-            let (group, instance_id) = (&options.group, options.instance_id.as_deref());
-            let order = KeyOrder::new(cluster, producer.clone(), group, instance_id, Arc::clone(&board));
-            order.set_consumer(Arc::downgrade(&consumer));
-            order
-        });
+        let key_order = key_order(cluster, &producer, &options, &consumer, &board);
         let delay = options.delays().then(|| {
             let (group, instance_id) = (&options.group, options.instance_id.as_deref());
             Delay::new(cluster, group, instance_id, options.delays_retries())
@@ -432,4 +427,20 @@ fn interned(names: &mut Vec<TopicName>, topic: &str, parking: &Parking) -> Arc<s
     let topic: Arc<str> = topic.into();
     names.push(TopicName { topic: Arc::clone(&topic), source: parking.source_of(&topic) });
     topic
+}
+
+/// What keeps the order of keys through failures, where that is asked for.
+fn key_order(
+    cluster: &Cluster,
+    producer: &Producer,
+    options: &ConsumerOptions,
+    consumer: &Arc<BaseConsumer<Membership>>,
+    board: &Arc<Board>,
+) -> Option<Arc<KeyOrder>> {
+    options.preserve_key_order.then(|| {
+        let (group, instance_id) = (&options.group, options.instance_id.as_deref());
+        let order = KeyOrder::new(cluster, producer.clone(), group, instance_id, Arc::clone(board));
+        order.set_consumer(Arc::downgrade(consumer));
+        order
+    })
 }

@@ -475,7 +475,8 @@ pub(super) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type()?.is_dir() {
             std::fs::create_dir(&target)?;
             copy_folder(&entry.path(), &target)?;
-        } else {
+        } else if entry.file_type()?.is_file() {
+            // The socket that a killed server leaves behind has nothing to copy.
             std::fs::copy(entry.path(), target)?;
         }
     }
