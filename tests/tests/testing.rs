@@ -33,6 +33,16 @@ fn ask_for_metadata(address: &str) {
     assert_eq!(answer[4..], [0, 0, 0, 1, 0, 0, 0, 1]);
 }
 
+/// Group `billing` works on everything in `orders`, and leaves.
+fn read_to_the_end(broker: &Broker) {
+    let producer = Producer::new(&broker.cluster(), ProducerOptions::default()).unwrap();
+    let options = ConsumerOptions::new("billing", ["orders"]);
+    let consumer =
+        Consumer::for_each(&broker.cluster(), producer, options, |_: &ReceivedRecord| Outcome::Done).unwrap();
+    broker.wait_for_lag("billing", "orders", 0, PATIENCE).unwrap();
+    consumer.stop(PATIENCE).unwrap();
+}
+
 /// One start may meet a busy machine, not all of them.
 #[test]
 fn a_broker_answers_in_milliseconds_and_leaves_nothing_behind() {
@@ -85,12 +95,7 @@ fn records_and_lag_are_waited_for_and_said_when_they_do_not_come() {
     let error = broker.wait_for_lag("billing", "orders", 6, moment).unwrap_err();
     assert_eq!(error.to_string(), "a lag of 6 records of group billing in orders not within 50 ms: it is 7");
     broker.wait_for_lag("billing", "orders", 7, moment).unwrap();
-    let producer = Producer::new(&broker.cluster(), ProducerOptions::default()).unwrap();
-    let options = ConsumerOptions::new("billing", ["orders"]);
-    let consumer =
-        Consumer::for_each(&broker.cluster(), producer, options, |_: &ReceivedRecord| Outcome::Done).unwrap();
-    broker.wait_for_lag("billing", "orders", 0, PATIENCE).unwrap();
-    consumer.stop(PATIENCE).unwrap();
+    read_to_the_end(&broker);
 }
 
 /// What makes a broker quick must not make it forget.
@@ -150,12 +155,7 @@ fn committed_offsets_expire_with_the_clock() {
     let broker = Broker::start().unwrap();
     broker.create_topic("orders", 1).unwrap();
     send(&broker, "orders", 1);
-    let producer = Producer::new(&broker.cluster(), ProducerOptions::default()).unwrap();
-    let options = ConsumerOptions::new("billing", ["orders"]);
-    let consumer =
-        Consumer::for_each(&broker.cluster(), producer, options, |_: &ReceivedRecord| Outcome::Done).unwrap();
-    broker.wait_for_lag("billing", "orders", 0, PATIENCE).unwrap();
-    consumer.stop(PATIENCE).unwrap();
+    read_to_the_end(&broker);
     let admin = tidings::admin::Admin::new(&broker.cluster(), PATIENCE).unwrap();
     assert_eq!(admin.group_offsets("billing").unwrap().iter().map(|of| of.committed_offset).sum::<i64>(), 1);
     broker.clock().unwrap().advance(8 * DAY);

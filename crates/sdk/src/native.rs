@@ -15,8 +15,10 @@ use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+use rdkafka::util::IntoOpaque;
 
-use crate::record::{Headers, ReceivedRecord};
+use crate::record::{Headers, ReceivedRecord, Record};
 
 /// Copies a message out of librdkafka's memory.
 pub(crate) fn to_received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
@@ -57,8 +59,19 @@ fn read_headers(message: &BorrowedMessage<'_>) -> Headers {
     headers
 }
 
+/// A record as librdkafka takes it; `opaque` comes back with its delivery.
+pub(crate) fn to_native_record<D: IntoOpaque>(record: &Record, opaque: D) -> BaseRecord<'_, [u8], [u8], D> {
+    let mut native = BaseRecord::with_opaque_to(&record.topic, opaque);
+    native.key = record.key.as_deref();
+    native.payload = record.value.as_deref();
+    native.partition = record.partition;
+    native.timestamp = record.timestamp_ms;
+    native.headers = (!record.headers.is_empty()).then(|| to_native_headers(&record.headers));
+    native
+}
+
 /// Headers in librdkafka's memory, with names of any bytes.
-pub(crate) fn to_native_headers(headers: &Headers) -> OwnedHeaders {
+fn to_native_headers(headers: &Headers) -> OwnedHeaders {
     let owned = OwnedHeaders::new_with_capacity(headers.len());
     // `rdkafka` takes names as `&str` only, and gives its pointer away as this reference.
     let native = ptr::from_ref(owned.as_borrowed()).cast::<sys::rd_kafka_headers_t>().cast_mut();

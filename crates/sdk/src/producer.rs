@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 
@@ -319,7 +319,7 @@ impl Producer {
                 _ => Arc::clone(metrics.insert(self.inner.metrics.topic(&record.topic))),
             };
             let slot = Box::new(Slot { batch: Arc::clone(batch), index: *sent, metrics });
-            match self.inner.client.send(to_native(record, slot)) {
+            match self.inner.client.send(native::to_native_record(record, slot)) {
                 Ok(()) => {}
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     return Enqueued::QueueFull;
@@ -356,16 +356,6 @@ impl Producer {
 enum Enqueued {
     All,
     QueueFull,
-}
-
-fn to_native(record: &Record, slot: Box<Slot>) -> BaseRecord<'_, [u8], [u8], Box<Slot>> {
-    let mut native = BaseRecord::with_opaque_to(&record.topic, slot);
-    native.key = record.key.as_deref();
-    native.payload = record.value.as_deref();
-    native.partition = record.partition;
-    native.timestamp = record.timestamp_ms;
-    native.headers = (!record.headers.is_empty()).then(|| native::to_native_headers(&record.headers));
-    native
 }
 
 /// Receives delivery reports and errors on librdkafka's polling thread.

@@ -8,7 +8,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, TopicPartitionList};
 use thiserror::Error;
 
@@ -65,7 +65,7 @@ impl Transactional {
         for (index, record) in records.enumerate() {
             placed.lock().push(None);
             let slot = || Box::new(Slot { placed: Arc::clone(&placed), index });
-            let mut unsent = Some(to_native(record, slot()));
+            let mut unsent = Some(native::to_native_record(record, slot()));
             while let Some(native) = unsent.take() {
                 match self.producer.send(native) {
                     Ok(()) => {}
@@ -116,16 +116,6 @@ impl Transactional {
             _ => KafkaFault::from_kafka(error, &self.bootstrap, STEP_TIMEOUT),
         }
     }
-}
-
-fn to_native(record: &Record, slot: Box<Slot>) -> BaseRecord<'_, [u8], [u8], Box<Slot>> {
-    let mut native = BaseRecord::with_opaque_to(&record.topic, slot);
-    native.key = record.key.as_deref();
-    native.payload = record.value.as_deref();
-    native.partition = record.partition;
-    native.timestamp = record.timestamp_ms;
-    native.headers = (!record.headers.is_empty()).then(|| native::to_native_headers(&record.headers));
-    native
 }
 
 type Placed = Arc<Mutex<Vec<Option<Result<Delivered, RDKafkaErrorCode>>>>>;

@@ -13,7 +13,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 
@@ -241,12 +241,7 @@ impl Transaction<'_> {
             metrics: self.producer.options.metrics.topic(&record.topic),
             sent_at: Instant::now(),
         });
-        let mut native: BaseRecord<'_, [u8], [u8], _> = BaseRecord::with_opaque_to(&record.topic, counts);
-        native.key = record.key.as_deref();
-        native.payload = record.value.as_deref();
-        native.partition = record.partition;
-        native.timestamp = record.timestamp_ms;
-        native.headers = (!record.headers.is_empty()).then(|| native::to_native_headers(&record.headers));
+        let mut native = native::to_native_record(record, counts);
         loop {
             match self.producer.client.send(native) {
                 Ok(()) => return Ok(()),

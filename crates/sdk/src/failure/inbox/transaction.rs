@@ -9,7 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
 use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
@@ -60,13 +60,7 @@ impl Transactions {
 
     fn send(&self, records: &[Record]) -> Result<(), KafkaError> {
         for record in records {
-            let mut native: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&record.topic);
-            native.key = record.key.as_deref();
-            native.payload = record.value.as_deref();
-            native.partition = record.partition;
-            native.timestamp = record.timestamp_ms;
-            native.headers = (!record.headers.is_empty()).then(|| native::to_native_headers(&record.headers));
-            let mut unsent = Some(native);
+            let mut unsent = Some(native::to_native_record(record, ()));
             while let Some(native) = unsent.take() {
                 match self.producer.send(native) {
                     Ok(()) => {}
