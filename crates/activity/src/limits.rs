@@ -107,6 +107,9 @@ pub const LIVE_POLL: Duration = Duration::from_secs(1);
 /// After how much silence a reader of the live tail gets a sign of life.
 pub const LIVE_HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Between two looks for activities that are past their retention.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+
 /// The most records the writer stores in one transaction.
 pub const WRITER_BATCH_RECORDS: usize = 4000;
 /// The most bytes of records in one transaction, which are held in memory.

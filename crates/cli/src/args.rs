@@ -10,8 +10,8 @@ mod server;
 
 pub use backup::BackupCommand;
 pub use clients::{
-    ActivityCommand, ClusterArgs, DlqCommand, GroupCommand, ListArgs, SelectionArgs, SendArgs, TailArgs,
-    TopicCommand,
+    ActivityCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, ListArgs, SelectionArgs, SendArgs,
+    TailArgs, TopicCommand,
 };
 pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
@@ -93,6 +93,8 @@ tidings.toml, with every key this command knows:
   num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
   [activity]
   store = \"sqlite\"                  # TIDINGS_ACTIVITY_STORE: or postgres://USER:PASSWORD@HOST:PORT/DATABASE
+  retention_days = 0                # TIDINGS_ACTIVITY_RETENTION_DAYS: since it occurred; 0 keeps it for ever
+  retention_days_per_tenant.acme = 30   # TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT: acme=30,globex=0
   partitions = 3                    # TIDINGS_ACTIVITY_PARTITIONS
   dlq_partitions = 1                # TIDINGS_ACTIVITY_DLQ_PARTITIONS
   ack_timeout_ms = 2000             # TIDINGS_ACTIVITY_ACK_TIMEOUT_MS: then the fallback takes what was sent
@@ -121,7 +123,8 @@ Examples:
   tidings activity send --tenant acme --actor user:ada --action invoice.paid --target invoice:17
   tidings activity send --file events.ndjson
   tidings activity list --tenant acme --action 'invoice.*' --limit 10
-  tidings activity tail --tenant acme";
+  tidings activity tail --tenant acme
+  tidings activity erase --tenant acme --actor ada --requested-by privacy-officer";
 
 const DLQ_EXAMPLES: &str = "\
 Examples:

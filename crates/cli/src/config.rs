@@ -70,6 +70,10 @@ pub struct StoreSetting(String);
 pub struct ActivityConfig {
     /// Where activities are kept.
     pub store: StoreSetting,
+    /// After how many days since it occurred an activity is deleted; 0 for never.
+    pub retention_days: u32,
+    /// The same for some tenants.
+    pub retention_days_per_tenant: BTreeMap<String, u32>,
     /// Partitions of the topic `activities`, when it is created.
     pub partitions: i32,
     /// Partitions of the topic `activities.dlq`, when it is created.
@@ -88,6 +92,8 @@ impl Default for ActivityConfig {
     fn default() -> Self {
         ActivityConfig {
             store: StoreSetting("sqlite".to_owned()),
+            retention_days: 0,
+            retention_days_per_tenant: BTreeMap::new(),
             partitions: 3,
             dlq_partitions: 1,
             ack_timeout_ms: 2000,

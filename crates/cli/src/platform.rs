@@ -17,8 +17,7 @@ use prometheus_client::registry::Registry;
 use tidings::breaker::BreakerOptions;
 use tidings::consumer::ConsumerMetrics;
 use tidings::{Cluster, ProducerMetrics};
-use tidings_activity::service::check_only_instance;
-use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store, StoreOptions};
+use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Retention, Store, StoreOptions};
 use tidings_broker::BrokerHandle;
 use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
 
@@ -163,6 +162,8 @@ async fn start_activity(
     let mut options = ActivityOptions::new(cluster.clone(), store(config)?, &config.data_dir);
     options.partitions = config.activity.partitions;
     options.dlq_partitions = config.activity.dlq_partitions;
+    options.is_shared = foreign_cluster;
+    options.retention = retention(config);
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
     options.breaker = breaker(config);
     options.breaker.metrics.register(registry);
@@ -171,23 +172,7 @@ async fn start_activity(
     }
     options.producer_metrics = producer_metrics;
     options.consumer_metrics = consumer_metrics;
-    let start = move || {
-        if foreign_cluster {
-            use tidings_activity::StartError;
-            match check_only_instance(&options) {
-                // The service waits for a cluster that does not answer, so its start does not fail for that either.
-                Err(StartError::Admin(error)) => tracing::warn!(%error, "cannot look for other instances"),
-                Err(StartError::Unreached(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot look for other instances"
-                    );
-                }
-                result => result?,
-            }
-        }
-        ActivityService::start(options)
-    };
+    let start = move || ActivityService::start(options);
     let service =
         tokio::task::spawn_blocking(start).await.context("starting the activity service panicked")??;
     service.register_metrics(registry);
@@ -199,6 +184,16 @@ fn breaker(config: &Config) -> BreakerOptions {
         failures: config.activity.breaker_failures,
         open_for: Duration::from_millis(config.activity.breaker_open_ms),
         ..BreakerOptions::default()
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    let kept = |days: u32| (days > 0).then(|| Duration::from_secs(u64::from(days) * 86_400));
+    let activity = &config.activity;
+    let tenants = activity.retention_days_per_tenant.iter();
+    Retention {
+        default: kept(activity.retention_days),
+        tenants: tenants.map(|(tenant, days)| (tenant.clone(), kept(*days))).collect(),
     }
 }
 

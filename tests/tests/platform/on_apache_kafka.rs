@@ -1,14 +1,13 @@
 //! The platform on three nodes of Apache Kafka in the place of its own broker.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tidings_tests::{ApacheCluster, Http, Kafka, Tidings, jars, until_within};
+use tidings_tests::{ApacheCluster, Http, Kafka, jars, until_within};
 
-use crate::outages::{Accepted, compare, load, services, until_all_published, until_streaming};
+use crate::outages::{services, until_all_published, until_streaming};
 use crate::support::{ACTIVITIES, stored_ids};
+use crate::under_load::UnderLoad;
 
 /// Kafka takes some seconds to find out that a node is gone, and more to come back.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -19,45 +18,25 @@ fn activities_go_through_a_cluster_whose_nodes_die() {
     let mut cluster = ApacheCluster::start(&jars());
     let bootstrap = cluster.bootstrap();
     let data = tempfile::tempdir().unwrap();
-    let start = || services(&bootstrap, data.path()).start();
-    let platform = Mutex::new(Some(start()));
-    let http = || platform.lock().unwrap().as_ref().map(Tidings::http).expect("the platform runs");
-    until_streaming(&http());
+    let platform = UnderLoad::start(PATIENCE, || services(&bootstrap, data.path()));
+    until_streaming(&platform.http());
     let kafka = Kafka::new(&bootstrap);
-    check_storing_and_parking(&http(), &kafka);
-    let (done, accepted) = (AtomicBool::new(false), Mutex::new(Accepted::default()));
-    let until_more = |via: &str, more: usize| {
-        let count = || accepted.lock().unwrap().count(via);
-        let enough = count() + more;
-        until_within(PATIENCE, &format!("{more} more are accepted by {via}"), || {
-            (count() >= enough).then_some(())
-        });
-    };
-    let restart = || {
-        let old = platform.lock().unwrap().take();
-        old.expect("the platform runs").kill_now();
-        *platform.lock().unwrap() = Some(start());
-    };
-    std::thread::scope(|scope| {
-        for name in 0..2 {
-            let (platform, done, accepted) = (&platform, &done, &accepted);
-            scope.spawn(move || load(name, platform, done, accepted));
-        }
-        until_more("stream", 50);
+    check_storing_and_parking(&platform.http(), &kafka);
+    platform.play(2, || {
+        platform.until_more("stream", 50);
         cluster.kill(0);
-        until_more("stream", 50);
+        platform.until_more("stream", 50);
         cluster.kill(1);
-        until_more("fallback", 50);
-        restart();
-        until_more("fallback", 50);
+        platform.until_more("fallback", 50);
+        platform.restart();
+        platform.until_more("fallback", 50);
         cluster.revive();
-        until_more("stream", 50);
-        restart();
-        until_more("stream", 50);
-        done.store(true, Ordering::Relaxed);
+        platform.until_more("stream", 50);
+        platform.restart();
+        platform.until_more("stream", 50);
     });
-    until_all_published(&http());
-    compare(&http(), &kafka, &accepted.into_inner().unwrap());
+    until_all_published(&platform.http());
+    platform.compare(&kafka);
 }
 
 /// A question finds what was posted, and what is no activity becomes a letter.

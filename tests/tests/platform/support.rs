@@ -48,6 +48,12 @@ pub fn stored_ids(http: &Http, tenant: &str) -> BTreeMap<String, usize> {
     }
 }
 
+/// Waits until cluster and store have been reached.
+#[track_caller]
+pub fn until_ready(http: &Http) {
+    until("it is ready", || http.is_ready().then_some(()));
+}
+
 /// Waits until a tenant has `count` different activities in the store.
 #[track_caller]
 pub fn until_stored(http: &Http, tenant: &str, count: usize) -> BTreeMap<String, usize> {

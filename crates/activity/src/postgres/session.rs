@@ -12,6 +12,7 @@ use tokio_postgres::{Client, NoTls, Statement, Transaction};
 use super::health::Health;
 use super::options::PostgresOptions;
 use super::partitions::Layout;
+use super::remove::Dropping;
 use super::schema::{self, Identity};
 
 /// A weaker setting of the server, or of the role, would answer before the commit is on disk; a stronger one stays.
@@ -27,6 +28,9 @@ const SET_UP_READER: &str = "
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET enable_incremental_sort = off;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
 
+/// Whoever wants to drop a partition waits for questions that use it, and all others wait behind: not for long.
+const SET_UP_HOUSEKEEPER: &str = "SET lock_timeout = 2000";
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -36,6 +40,8 @@ pub enum Role {
     Fallback,
     /// Finds and marks what is to be published.
     Publisher,
+    /// Takes activities out.
+    Housekeeper,
     /// Answers questions.
     Reader,
 }
@@ -129,6 +135,8 @@ pub struct Session {
     pub layout: Layout,
     /// Whether it holds the right to publish.
     pub publishes: bool,
+    /// The partition that is about to go.
+    pub dropping: Dropping,
 }
 
 impl Session {
@@ -147,14 +155,18 @@ impl Session {
             }
         });
         client.batch_execute(SET_UP).await?;
-        if role == Role::Reader {
+        if matches!(role, Role::Reader | Role::Housekeeper) {
             client.batch_execute(SET_UP_READER).await?;
+        }
+        if role == Role::Housekeeper {
+            client.batch_execute(SET_UP_HOUSEKEEPER).await?;
         }
         let identity = schema::prepare(&mut client).await?;
         // What nobody waits for any more should not go on.
         client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
         health.reached(identity)?;
-        Ok(Self { client, statements: Statements::default(), layout: Layout::default(), publishes: false })
+        let (statements, layout, dropping) = Default::default();
+        Ok(Self { client, statements, layout, publishes: false, dropping })
     }
 
     /// Whether the connection is gone.

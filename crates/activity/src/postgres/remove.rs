@@ -1,0 +1,286 @@
+//! Taking activities out of the PostgreSQL store: those past their retention, and those of an actor who is erased.
+//!
+//! A partition goes whole when every tenant with something in it allows that; else rows go, in steps. Invariants: a step is short, so
+//! that writers and questions wait for it no longer than for a batch; `identity` loses its rows before a partition goes, so
+//! that nothing points to what is not there for longer than a step takes.
+
+use tokio_postgres::{Row, Transaction};
+
+use super::partitions::{self, Span};
+use super::session::{Fault, Session};
+use super::time::Micros;
+use crate::columns;
+use crate::cursor::CursorKey;
+use crate::erasure::{Erasure, ErasureRequest};
+use crate::retention::{Cutoffs, Expired};
+use crate::timestamp::Timestamp;
+
+/// The most activities that one statement takes out.
+const STEP_ROWS: i64 = 2000;
+
+/// Steps from one tenant to the next in the index, whatever their number of rows.
+const TENANTS: &str = "
+WITH RECURSIVE tenants (tenant) AS (
+    (SELECT tenant FROM identity ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT tenant FROM identity WHERE tenant > tenants.tenant ORDER BY tenant LIMIT 1) FROM tenants
+    WHERE tenants.tenant IS NOT NULL
+) SELECT tenant FROM tenants WHERE tenant IS NOT NULL";
+
+/// Those that are unpublished stay until the topic has them.
+const EXPIRED: &str = "
+SELECT a.tenant, a.occurred_at, a.id, a.targets FROM activity a
+WHERE a.tenant = $1 AND a.occurred_at < $2 AND NOT EXISTS (
+    SELECT FROM unpublished JOIN identity i USING (arrival) WHERE i.tenant = a.tenant AND i.id = a.id)
+ORDER BY a.occurred_at, a.id LIMIT $3";
+
+const OF_ACTOR: &str = "
+SELECT tenant, occurred_at, id, targets FROM activity WHERE tenant = $1 AND actor_id = $2
+ORDER BY occurred_at, id LIMIT $3";
+
+const DELETE_MARKS: &str = "
+DELETE FROM unpublished WHERE arrival IN (
+    SELECT i.arrival FROM unnest($1::text[], $2::text[]) AS gone (tenant, id) JOIN identity i USING (tenant, id))";
+
+const DELETE_IDENTITIES: &str = "
+DELETE FROM identity i USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
+WHERE i.tenant = gone.tenant AND i.id = gone.id";
+
+const DELETE_ACTIVITIES: &str = "
+DELETE FROM activity a USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS gone (tenant, id, occurred_at)
+WHERE a.tenant = gone.tenant AND a.occurred_at = gone.occurred_at AND a.id = gone.id";
+
+const DELETE_TARGETS: &str = "
+DELETE FROM target t
+USING unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) AS gone (tenant, id, occurred_at, target_id)
+WHERE t.tenant = gone.tenant AND t.target_id = gone.target_id AND t.occurred_at = gone.occurred_at AND t.id = gone.id";
+
+const BEGIN_ERASURE: &str = "
+INSERT INTO erasure (erasure_id, tenant, actor, digest, requested_by, requested_at, activities)
+VALUES ($1, $2, $3, $4, $5, $6, 0)";
+
+const ERASURES: &str =
+    "SELECT erasure_id, tenant, requested_by, requested_at, activities, finished_at FROM erasure ";
+
+/// How far the partition that is to go has come.
+#[derive(Debug)]
+pub struct Dropping {
+    span: Option<Span>,
+    /// The last row whose identity is gone, in the order of the index by time.
+    after: (String, Micros, String),
+}
+
+impl Default for Dropping {
+    fn default() -> Self {
+        Self { span: None, after: (String::new(), Micros(i64::MIN), String::new()) }
+    }
+}
+
+/// What of a row is needed to remove all that belongs to it.
+struct Found {
+    tenant: String,
+    occurred_at: Micros,
+    id: String,
+    targets: Option<String>,
+}
+
+/// As `Store::expire`.
+pub async fn expire(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
+    if let Some(span) = expired_partition(session, cutoffs).await? {
+        let activities = drop_partition(session, span).await?;
+        return Ok(Expired { activities, is_done: false });
+    }
+    for row in session.client.query(TENANTS, &[]).await? {
+        let tenant: &str = row.try_get(0)?;
+        let Some(before) = cutoffs.of(tenant) else { continue };
+        let transaction = session.client.transaction().await?;
+        let before = Micros(before.as_micros());
+        let rows = transaction.query(EXPIRED, &[&tenant, &before, &STEP_ROWS]).await?;
+        let found = found(&rows)?;
+        if !found.is_empty() {
+            remove(&transaction, &found).await?;
+            transaction.commit().await?;
+            return Ok(Expired { activities: found.len() as u64, is_done: false });
+        }
+    }
+    Ok(Expired { activities: 0, is_done: true })
+}
+
+/// The first partition that ends before everything of it is too old, for every tenant that has something in it.
+async fn expired_partition(session: &Session, cutoffs: &Cutoffs) -> Result<Option<Span>, Fault> {
+    let Some(default) = cutoffs.default else { return Ok(None) };
+    for span in partitions::spans(&session.client).await? {
+        let (Some(_), Some(end)) = span.bounds() else { continue };
+        if end > default {
+            continue;
+        }
+        let keeping = cutoffs.tenants.iter().filter(|(_, cutoff)| cutoff.is_none_or(|cutoff| cutoff < end));
+        let keeping: Vec<&str> = keeping.map(|(tenant, _)| tenant.as_str()).collect();
+        let suffix = span.suffix();
+        let needed = format!(
+            "SELECT EXISTS (SELECT FROM unnest($1::text[]) AS keeping (tenant)
+                 JOIN activity_{suffix} a USING (tenant))
+             OR EXISTS (SELECT FROM unpublished JOIN identity i USING (arrival)
+                 WHERE i.occurred_at >= $2 AND i.occurred_at < $3)"
+        );
+        let (start, end) = (span.bounds().0.unwrap_or(Timestamp::MIN), Micros(end.as_micros()));
+        let needed = session.client.query_one(&needed, &[&keeping, &Micros(start.as_micros()), &end]).await?;
+        if !needed.try_get::<_, bool>(0)? {
+            return Ok(Some(span));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes out some identities, and when there are none left the partition; answers how many activities went that way.
+async fn drop_partition(session: &mut Session, span: Span) -> Result<u64, Fault> {
+    let suffix = span.suffix();
+    let Session { client, dropping, .. } = session;
+    if dropping.span != Some(span) {
+        *dropping = Dropping { span: Some(span), ..Dropping::default() };
+    }
+    let transaction = client.transaction().await?;
+    let next = format!(
+        "SELECT tenant, occurred_at, id, NULL::text FROM activity_{suffix}
+         WHERE (tenant, occurred_at, id) > ($1, $2, $3) ORDER BY tenant, occurred_at, id LIMIT $4"
+    );
+    let (tenant, occurred_at, id) = &dropping.after;
+    let rows = transaction.query(&next, &[tenant, occurred_at, id, &STEP_ROWS]).await?;
+    let found = found(&rows)?;
+    if let Some(last) = found.last() {
+        let (tenants, ids) = keys(&found);
+        transaction.execute(DELETE_IDENTITIES, &[&tenants, &ids]).await?;
+        let after = (last.tenant.clone(), last.occurred_at, last.id.clone());
+        transaction.commit().await?;
+        dropping.after = after;
+        return Ok(found.len() as u64);
+    }
+    // The writers' turn, so that none is about to put something into it.
+    transaction.execute("UPDATE store SET layout = layout + 1", &[]).await?;
+    transaction.batch_execute(&format!("DROP TABLE activity_{suffix}, target_{suffix}")).await?;
+    transaction.commit().await?;
+    *dropping = Dropping::default();
+    tracing::info!(partition = suffix, "a partition of activities is past its retention and gone");
+    Ok(0)
+}
+
+/// As `Store::begin_erasure`.
+pub async fn begin_erasure(
+    session: &mut Session,
+    key: &CursorKey,
+    request: &ErasureRequest,
+) -> Result<(), Fault> {
+    let transaction = session.client.transaction().await?;
+    // The writers' turn: each batch that follows knows of it.
+    transaction.execute("UPDATE store SET erasures = erasures + 1", &[]).await?;
+    let digest = key.actor_digest(&request.tenant, &request.actor);
+    transaction
+        .execute(
+            BEGIN_ERASURE,
+            &[
+                &request.id,
+                &request.tenant,
+                &request.actor,
+                &&digest[..],
+                &request.requested_by,
+                &Micros(request.requested_at.as_micros()),
+            ],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// As `Store::continue_erasures`.
+pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> {
+    let transaction = session.client.transaction().await?;
+    // One instance at a time works on an erasure; another one finds the next.
+    let oldest = "SELECT erasure_id, tenant, actor FROM erasure WHERE finished_at IS NULL
+        ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+    let Some(oldest) = transaction.query_opt(oldest, &[]).await? else {
+        return Ok(Expired { activities: 0, is_done: true });
+    };
+    let (erasure_id, tenant, actor): (&str, &str, &str) =
+        (oldest.try_get(0)?, oldest.try_get(1)?, oldest.try_get(2)?);
+    let rows = transaction.query(OF_ACTOR, &[&tenant, &actor, &STEP_ROWS]).await?;
+    let found = found(&rows)?;
+    remove(&transaction, &found).await?;
+    let removed = found.len() as i64;
+    transaction
+        .execute(
+            "UPDATE erasure SET activities = activities + $2 WHERE erasure_id = $1",
+            &[&erasure_id, &removed],
+        )
+        .await?;
+    if removed < STEP_ROWS {
+        let finish = "UPDATE erasure SET finished_at = $2, actor = NULL WHERE erasure_id = $1";
+        transaction.execute(finish, &[&erasure_id, &Micros(Timestamp::now().as_micros())]).await?;
+    }
+    transaction.commit().await?;
+    Ok(Expired { activities: removed.unsigned_abs(), is_done: false })
+}
+
+/// As `Store::erasure`.
+pub async fn erasure(session: &mut Session, id: &str) -> Result<Option<Erasure>, Fault> {
+    let sql = format!("{ERASURES} WHERE erasure_id = $1");
+    let row = session.client.query_opt(&sql, &[&id]).await?;
+    row.map(|row| record(&row)).transpose()
+}
+
+/// As `Store::erasures`.
+pub async fn erasures(session: &mut Session, tenant: &str, limit: usize) -> Result<Vec<Erasure>, Fault> {
+    let sql = format!("{ERASURES} WHERE tenant = $1 ORDER BY requested_at DESC, erasure_id DESC LIMIT $2");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    session.client.query(&sql, &[&tenant, &limit]).await?.iter().map(record).collect()
+}
+
+fn record(row: &Row) -> Result<Erasure, Fault> {
+    let time = |Micros(micros): Micros| Timestamp::from_micros(micros).unwrap_or(Timestamp::MIN);
+    Ok(Erasure {
+        id: row.try_get(0)?,
+        tenant: row.try_get(1)?,
+        requested_by: row.try_get(2)?,
+        requested_at: time(row.try_get(3)?),
+        activities: row.try_get::<_, i64>(4)?.unsigned_abs(),
+        finished_at: row.try_get::<_, Option<Micros>>(5)?.map(time),
+    })
+}
+
+fn found(rows: &[Row]) -> Result<Vec<Found>, Fault> {
+    let found = rows.iter().map(|row| {
+        Ok(Found {
+            tenant: row.try_get(0)?,
+            occurred_at: row.try_get(1)?,
+            id: row.try_get(2)?,
+            targets: row.try_get(3)?,
+        })
+    });
+    found.collect()
+}
+
+fn keys(rows: &[Found]) -> (Vec<&str>, Vec<&str>) {
+    rows.iter().map(|row| (row.tenant.as_str(), row.id.as_str())).unzip()
+}
+
+async fn remove(transaction: &Transaction<'_>, rows: &[Found]) -> Result<(), Fault> {
+    let (tenants, ids) = keys(rows);
+    let times: Vec<Micros> = rows.iter().map(|row| row.occurred_at).collect();
+    transaction.execute(DELETE_MARKS, &[&tenants, &ids]).await?;
+    transaction.execute(DELETE_IDENTITIES, &[&tenants, &ids]).await?;
+    transaction.execute(DELETE_ACTIVITIES, &[&tenants, &ids, &times]).await?;
+    let mut owners = Vec::new();
+    let mut targets = Vec::new();
+    for row in rows {
+        // A damaged column has no targets to remove; its row goes all the same.
+        for target in row.targets.as_deref().and_then(|json| columns::targets(json).ok()).unwrap_or_default()
+        {
+            owners.push(row);
+            targets.push(target.id.to_string());
+        }
+    }
+    let tenants: Vec<&str> = owners.iter().map(|row| row.tenant.as_str()).collect();
+    let ids: Vec<&str> = owners.iter().map(|row| row.id.as_str()).collect();
+    let times: Vec<Micros> = owners.iter().map(|row| row.occurred_at).collect();
+    transaction.execute(DELETE_TARGETS, &[&tenants, &ids, &times, &targets]).await?;
+    Ok(())
+}
