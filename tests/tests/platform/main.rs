@@ -18,6 +18,7 @@ mod hostile;
 mod hostile_activities;
 mod lifecycle;
 mod live;
+mod monitoring;
 mod on_apache_kafka;
 mod outages;
 mod postgres;
