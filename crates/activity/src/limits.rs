@@ -65,8 +65,9 @@ pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a request waits for the fallback after the cluster did not take it.
 pub const FALLBACK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back.
-pub const FALLBACK_WAITING: usize = 128;
+/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back. What they hold is
+/// bounded by the limits of bodies already.
+pub const FALLBACK_WAITING: usize = 4096;
 /// No more requests join a transaction of the fallback that has this many activities.
 pub const FALLBACK_BATCH_EVENTS: usize = 2000;
 /// The most activities that are published later in one batch.

@@ -38,16 +38,27 @@ pub enum OnlyInstanceError {
 pub fn check(cluster: &Cluster, store: &dyn Store, deadline: Instant) -> Result<(), OnlyInstanceError> {
     let store_id = until_known(store, || Instant::now() > deadline)?;
     let left = deadline.saturating_duration_since(Instant::now()).max(STORE_POLL);
-    let admin = Admin::new(cluster, left)?;
-    let group = match admin.describe_group(WRITER_GROUP) {
-        Err(AdminError::UnknownGroup { .. }) => return Ok(()),
-        group => group?,
-    };
-    let own = member_prefix(&store_id);
-    match group.members.into_iter().find(|member| !member.member_id.starts_with(&own)) {
-        Some(other) => Err(OnlyInstanceError::OtherInstance { member: other.member_id }),
+    match find_other(cluster, &store_id, left)? {
+        Some(member) => Err(OnlyInstanceError::OtherInstance { member }),
         None => Ok(()),
     }
+}
+
+/// The member of the writer's group that has another store, the first of them by its id.
+pub fn find_other(
+    cluster: &Cluster,
+    store_id: &str,
+    timeout: Duration,
+) -> Result<Option<String>, OnlyInstanceError> {
+    let admin = Admin::new(cluster, timeout)?;
+    let group = match admin.describe_group(WRITER_GROUP) {
+        Err(AdminError::UnknownGroup { .. }) => return Ok(None),
+        group => group?,
+    };
+    // A static member's id begins with its instance id.
+    let own = member_prefix(store_id);
+    let members = group.members.into_iter().map(|member| member.member_id);
+    Ok(members.filter(|member| !member.starts_with(&own)).min())
 }
 
 /// What the ids of a store's members begin with: a static member's id begins with its instance id.

@@ -174,7 +174,7 @@ impl ActivityService {
         let ingest = Ingest::new(producer.clone(), topic, topics.clone(), fallback, metrics.clone());
         let consumer = Arc::new(Mutex::new(WriterState::Waiting));
         let background = Background {
-            writer: Writer::new(Arc::clone(&store), stored, metrics),
+            writer: Some(Writer::new(Arc::clone(&store), stored, metrics)),
             store,
             instance_id: instance.id().to_owned(),
             is_alone,

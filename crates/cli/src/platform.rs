@@ -167,8 +167,10 @@ async fn start_activity(
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
     options.breaker = breaker(config);
     options.breaker.metrics.register(registry);
-    if config.activity.spool_max_bytes > 0 {
-        options.spool = Some((config.data_dir.join(SPOOL_FILE), config.activity.spool_max_bytes));
+    let spool = config.data_dir.join(SPOOL_FILE);
+    // What one has left is taken out, also when none is wanted any more.
+    if config.activity.spool_max_bytes > 0 || spool.exists() {
+        options.spool = Some((spool, config.activity.spool_max_bytes));
     }
     options.producer_metrics = producer_metrics;
     options.consumer_metrics = consumer_metrics;
