@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::api::Topics;
 use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
 use crate::only_instance::{self, OnlyInstanceError, member_prefix, until_known};
-use crate::service::{ActivityOptions, WRITER_GROUP};
+use crate::service::{ActivityOptions, writer_group};
 use crate::store::Store;
 use crate::writer::Writer;
 
@@ -120,7 +120,7 @@ impl Background {
     fn found_alone(&self) -> bool {
         loop {
             let deadline = Instant::now() + ADMIN_TIMEOUT;
-            match only_instance::check(&self.options.cluster, &*self.store, deadline) {
+            match only_instance::check(&self.options, &*self.store, deadline) {
                 Ok(()) => return true,
                 Err(error @ OnlyInstanceError::OtherInstance { .. }) => {
                     fail(&self.consumer, &error);
@@ -143,7 +143,7 @@ impl Background {
             return;
         }
         // The group knows its members by their store.
-        let member = member_prefix(store_id) + &self.instance_id;
+        let member = member_prefix(&self.options.topic, store_id) + &self.instance_id;
         match consume(&self.options, &self.producer, member, writer) {
             Ok(consumer) => *state = WriterState::Running(consumer),
             Err(error) => {
@@ -192,9 +192,9 @@ impl Watch {
         if partitions_count == self.partitions_count {
             return;
         }
-        match only_instance::find_other(&self.options.cluster, &self.store_id, ADMIN_TIMEOUT) {
-            Ok(Some(other)) if *other < *member_prefix(&self.store_id) => {
-                fail(&consumer, &OnlyInstanceError::OtherInstance { member: other });
+        match only_instance::find_other(&self.options, &self.store_id, ADMIN_TIMEOUT) {
+            Ok(Some(other)) if *other < *member_prefix(&self.options.topic, &self.store_id) => {
+                fail(&consumer, &OnlyInstanceError::other(&self.options.topic, other));
             }
             Ok(_) => self.partitions_count = partitions_count,
             Err(error) => {
@@ -222,7 +222,7 @@ fn consume(
     member: String,
     writer: Writer,
 ) -> Result<Consumer, WriterError> {
-    let mut consumer = ConsumerOptions::new(WRITER_GROUP, [&options.topic]);
+    let mut consumer = ConsumerOptions::new(writer_group(&options.topic), [&options.topic]);
     consumer.instance_id = Some(member);
     consumer.max_batch_records = WRITER_BATCH_RECORDS;
     consumer.max_batch_bytes = WRITER_BATCH_BYTES;

@@ -162,6 +162,7 @@ async fn start_activity(
     let mut options = ActivityOptions::new(cluster.clone(), store(config)?, &config.data_dir);
     options.partitions = config.activity.partitions;
     options.dlq_partitions = config.activity.dlq_partitions;
+    options.topic.clone_from(&config.activity.topic);
     options.is_shared = foreign_cluster;
     options.retention = retention(config);
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);

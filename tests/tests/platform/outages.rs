@@ -2,48 +2,18 @@
 //! has them all when the cluster is back.
 
 use std::io::{Read, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use tidings_tests::{Http, Launch, Response, until};
+use serde_json::Value;
+use tidings_tests::{LONG, Launch, Response, until};
 
 use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_ready, until_stored};
-use crate::under_load::{UnderLoad, ids_on_topic};
-
-const TIMEOUT: Duration = Duration::from_millis(400);
-/// The longest that anything waited for under load may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The services on a cluster that the test stops and starts, with short times.
-pub(crate) fn services(bootstrap: &str, data_dir: &Path) -> Launch {
-    Launch::up_on(bootstrap, data_dir)
-        .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
-        .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "500")
-}
-
-/// Settled: the writer runs, so that nothing of what follows is about its start.
-#[track_caller]
-pub(crate) fn until_streaming(http: &Http) {
-    until("activities go by the stream", || {
-        let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
-        (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
-    });
-}
+use crate::under_load::{TIMEOUT, UnderLoad, ids_on_topic, services, until_all_published, until_streaming};
 
 #[track_caller]
 fn via(answer: &Response) -> String {
     answer.expect(200)["results"][0]["via"].as_str().expect("an answer says how").to_owned()
-}
-
-#[track_caller]
-pub(crate) fn until_all_published(http: &Http) {
-    until("all that was kept is published", || {
-        let unpublished = http.metric("tidings_activity_unpublished")?;
-        let spooled = http.metric("tidings_activity_spool_bytes")?;
-        (unpublished == 0.0 && spooled == 0.0).then_some(())
-    });
 }
 
 #[test]
@@ -257,7 +227,7 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
     let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let broker = Launch::broker(engine.path()).start();
     let address = broker.bootstrap();
-    let services = UnderLoad::start(PATIENCE, || {
+    let services = UnderLoad::start(LONG, || {
         services(&address, data.path()).environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "50000000")
     });
     until_streaming(&services.http());

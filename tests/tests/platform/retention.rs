@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use tidings_postgres_server::PostgresServer;
-use tidings_tests::{Http, Launch, until};
+use tidings_tests::{Http, until};
 
+use crate::site::Site;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready, until_stored};
 
 fn by(tenant: &str, id: &str, actor: &str) -> Value {
@@ -24,8 +25,8 @@ fn an_erased_actor_stays_away_in_postgres() {
 }
 
 fn an_erased_actor_stays_away(store: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let launch = || Launch::up(directory.path()).environment("TIDINGS_ACTIVITY_STORE", store);
+    let site = Site::new();
+    let launch = || site.platform().environment("TIDINGS_ACTIVITY_STORE", store);
     let platform = launch().start();
     let http = platform.http();
     until_ready(&http);
@@ -53,11 +54,11 @@ fn an_erased_actor_stays_away(store: &str) {
     let platform = launch().start();
     let (http, kafka) = (platform.http(), platform.kafka());
     until_ready(&http);
-    let records = kafka.read_all("activities");
+    let records = kafka.read_all(site.topic());
     assert_eq!(records.len(), 300, "the topic keeps its records");
     let again: Vec<_> =
         records.iter().map(|record| (record.key.as_deref(), record.value.as_deref().unwrap())).collect();
-    kafka.produce("activities", &again);
+    kafka.produce(site.topic(), &again);
     http.post(ACTIVITIES, &by("acme", "later", "ada")).expect(200);
     until("all of it has been read again", || {
         (http.metric("tidings_activity_erased_total") >= Some(100.0)
@@ -94,8 +95,8 @@ fn old_activities_go_by_tenant_in_postgres() {
 }
 
 fn old_activities_go_by_tenant(store: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let launch = || Launch::up(directory.path()).environment("TIDINGS_ACTIVITY_STORE", store);
+    let site = Site::new();
+    let launch = || site.platform().environment("TIDINGS_ACTIVITY_STORE", store);
     let platform = launch().start();
     let old = |tenant: &str, year: u32| {
         let mut old = activity(tenant, &format!("{year}"), 0);
@@ -110,6 +111,7 @@ fn old_activities_go_by_tenant(store: &str) {
     until_ready(&platform.http());
     platform.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
     until_stored(&platform.http(), "acme", 7);
+    until_stored(&platform.http(), "keeps", 2);
     platform.kill_now();
     let platform = launch()
         .environment("TIDINGS_ACTIVITY_RETENTION_DAYS", "365")
