@@ -28,6 +28,7 @@ mod erasure;
 mod export;
 mod filter;
 mod live;
+mod onward;
 mod outflow;
 mod search;
 mod stream;

@@ -15,7 +15,7 @@ use tidings::{ClusterError, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::api::Topics;
-use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
+use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_COMMIT_INTERVAL, WRITER_WAIT};
 use crate::only_instance::{self, OnlyInstanceError, member_prefix, until_known};
 use crate::service::{ActivityOptions, writer_group};
 use crate::store::Store;
@@ -227,6 +227,7 @@ fn consume(
     consumer.max_batch_records = WRITER_BATCH_RECORDS;
     consumer.max_batch_bytes = WRITER_BATCH_BYTES;
     consumer.max_wait = WRITER_WAIT;
+    consumer.commit_interval = WRITER_COMMIT_INTERVAL;
     consumer.letter_partitions = options.dlq_partitions;
     consumer.metrics = options.consumer_metrics.clone();
     Ok(Consumer::start(&options.cluster, producer.producer()?, consumer, writer)?)

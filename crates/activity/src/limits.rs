@@ -117,4 +117,7 @@ pub const WRITER_BATCH_RECORDS: usize = 4000;
 pub const WRITER_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long the writer waits for more after the first record of a batch: a transaction costs a sync, and the more
 /// rows share it the less each costs. It delays what a query sees, never an ack.
-pub const WRITER_WAIT: Duration = Duration::from_millis(30);
+pub const WRITER_WAIT: Duration = Duration::from_millis(100);
+/// The shortest time between two commits of the writer's offsets while records flow. What a kill has it read again is known by
+/// its ids.
+pub const WRITER_COMMIT_INTERVAL: Duration = Duration::from_secs(1);

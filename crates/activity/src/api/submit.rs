@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tidings_http::{MediaType, Problem, read_body};
 
+use super::onward::Onward;
 use super::{Api, no_params, stream};
 use crate::answers::Begun;
 use crate::fallback::Via;
@@ -78,7 +79,7 @@ async fn post_json(
     };
     let ingest = api.ingest.clone();
     // A caller who hangs up ends the request, not this: what was taken in is brought to an end, and counts for the breaker.
-    let accept = tokio::spawn(async move {
+    let accept = Onward::new(async move {
         let accepted = ingest.accept(&records).await.into_iter();
         let via = accepted.collect::<Result<Vec<Via>, NotAccepted>>();
         if let (Ok(via), Some(claim)) = (&via, claim) {
@@ -87,8 +88,8 @@ async fn post_json(
         drop(held);
         via
     });
-    let via = accept.await.map_err(|_| Problem::internal("taking the activities in failed"))?;
-    Ok(results(ids, &via.map_err(|error| unavailable(&error, key))?))
+    let via = accept.await.map_err(|error| unavailable(&error, key))?;
+    Ok(results(ids, &via))
 }
 
 /// The activities' ids and records, and with a key what is known of it.

@@ -281,13 +281,22 @@ impl Runtime {
 
     /// How long to wait for a record: not beyond what is to be done meanwhile.
     fn poll_wait(&self) -> Duration {
-        let (in_hand, running) = self.board.lock().scheduler.in_hand_counts();
-        if in_hand > 0 || running > 0 {
+        let (in_hand, running, gathers_until) = {
+            let scheduler = &self.board.lock().scheduler;
+            let (in_hand, running) = scheduler.in_hand_counts();
+            (in_hand, running, scheduler.gathers_until())
+        };
+        if running > 0 {
             return BUSY_WAIT;
+        }
+        if in_hand > 0 {
+            // A worker begins at that time by itself.
+            let left = gathers_until.map(|until| until.saturating_duration_since(Instant::now()));
+            return whole_millis(left.unwrap_or_default()).clamp(BUSY_WAIT, IDLE_WAIT);
         }
         let next_commit = self.membership().commit_due(self.consumer.client());
         let wait = next_commit.map_or(IDLE_WAIT, |at| at.saturating_duration_since(Instant::now()));
-        wait.clamp(Duration::from_millis(1), IDLE_WAIT)
+        whole_millis(wait).clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
     /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun.
@@ -440,6 +449,11 @@ impl Runtime {
     fn owned_keys(&self) -> Vec<PartitionKey> {
         self.membership().owned().into_iter().map(|(key, _)| key).collect()
     }
+}
+
+/// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
+fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
 }
 
 fn list(keys: &[PartitionKey]) -> TopicPartitionList {
