@@ -44,8 +44,10 @@ fn an_erased_actor_stays_away(store: &str) {
     assert_eq!(listed["items"], json!([record]));
     assert!(!listed.to_string().contains("ada"), "{listed}");
     let id = record["id"].as_str().unwrap();
-    assert_eq!(http.get(&format!("/api/v1/erasures/{id}")).expect(200), record);
-    http.get("/api/v1/erasures/nobody").expect(404);
+    assert_eq!(http.get(&format!("/api/v1/erasures/{id}?tenant=acme")).expect(200), record);
+    http.get(&format!("/api/v1/erasures/{id}?tenant=another")).expect(404);
+    http.get(&format!("/api/v1/erasures/{id}")).expect(400);
+    http.get("/api/v1/erasures/nobody?tenant=acme").expect(404);
     http.post("/api/v1/erasures", &json!({"tenant": "acme", "actor": ""})).expect(400);
     http.post("/api/v1/erasures", &json!({"tenant": "acme", "actor": "", "requested_by": "x"})).expect(422);
     platform.kill_now();

@@ -172,6 +172,25 @@ fn times_far_away_and_long_texts_have_a_place() {
 }
 
 #[test]
+fn tables_of_an_older_program_are_brought_up() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#));
+    let store = open(&url);
+    store.insert_batch(&[with("before")]).unwrap();
+    let id = store.store_id().unwrap();
+    drop(store);
+    let as_version_1 = "SET search_path = tidings_activity; DROP TABLE erasure;
+        ALTER TABLE store DROP erasures; UPDATE store SET version = 1";
+    server.query(database_of(&url), as_version_1);
+    let store = open(&url);
+    assert_eq!(store.store_id().unwrap(), id);
+    assert_eq!(store.insert_batch(&[with("before"), with("after")]).unwrap()[1], Inserted::Stored);
+    assert_eq!(store.count(Some("t")).unwrap(), 2);
+    assert_eq!(store.erasures("t", 9).unwrap(), []);
+}
+
+#[test]
 fn tables_of_a_newer_program_are_refused() {
     let server = PostgresServer::shared();
     let url = server.database();
