@@ -196,6 +196,11 @@ impl ActivityService {
         api::router(self.ingest.clone(), self.store(), self.live.clone(), self.housekeeper.clone(), folder)
     }
 
+    /// From now on activities are kept for this long.
+    pub fn set_retention(&self, retention: Retention) {
+        self.housekeeper.set_retention(retention);
+    }
+
     /// Ends the answers of the live tail, which would go on for ever. To be called before the server is stopped.
     pub fn end_live(&self) {
         self.live.end();

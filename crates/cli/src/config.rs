@@ -108,6 +108,17 @@ impl Default for ActivityConfig {
     }
 }
 
+impl ActivityConfig {
+    /// The same with the retention of another, which can change while the platform runs.
+    fn with_retention_of(&self, other: &Self) -> Self {
+        Self {
+            retention_days: other.retention_days,
+            retention_days_per_tenant: other.retention_days_per_tenant.clone(),
+            ..self.clone()
+        }
+    }
+}
+
 impl std::fmt::Debug for StoreSetting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0 == "sqlite" { "sqlite" } else { "postgres" })
@@ -212,7 +223,7 @@ impl Config {
             ("bootstrap", self.bootstrap != new.bootstrap),
             ("ready_file", self.ready_file != new.ready_file),
             ("insecure", self.insecure != new.insecure),
-            ("activity", self.activity != new.activity),
+            ("activity", self.activity != new.activity.with_retention_of(&self.activity)),
         ];
         let mut names: Vec<String> =
             named.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect();

@@ -110,6 +110,11 @@ impl Platform {
         self.activity.store()
     }
 
+    /// Takes over what can change while it runs.
+    pub fn apply(&self, config: &Config) {
+        self.activity.set_retention(retention(config));
+    }
+
     /// What the activity stream has counted.
     pub fn activity_metrics(&self) -> &ActivityMetrics {
         self.activity.metrics()
