@@ -86,6 +86,20 @@ pub fn check_recorded(http: &Http, [paid_action, deleted_action]: [&str; 2]) -> 
     paid.clone()
 }
 
+/// What a client may write into its request so that the platform's rules refuse the record of it; `LONG` is some thousands of
+/// characters.
+pub const HOSTILE_HEADERS: [(&str, &str); 9] = [
+    ("user-agent", "LONG"),
+    ("user-agent", "a\tb"),
+    ("user-agent", "a\u{85}b"),
+    ("x-request-id", "LONG"),
+    ("x-request-id", ""),
+    ("x-correlation-id", "LONG"),
+    ("x-correlation-id", ""),
+    ("x-forwarded-for", "nowhere"),
+    ("x-forwarded-for", "fe80::1%eth0"),
+];
+
 /// The ids of a page, in its order.
 #[track_caller]
 pub fn ids(page: &Value) -> Vec<String> {
