@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use regex::Regex;
 
 use super::ConsumerError;
@@ -110,14 +110,7 @@ impl Runtime {
             return Err(ConsumerError::NotWithTransactions { group: options.group, option });
         }
         let patterns = prepare::patterns(&options.topics)?;
-        let mut config = cluster.consumer_config(&options.group)?;
-        config.set("auto.offset.reset", options.start_at.setting());
-        for (name, value) in options.protocol.settings() {
-            config.set(*name, *value);
-        }
-        if let Some(instance_id) = &options.instance_id {
-            config.set("group.instance.id", instance_id);
-        }
+        let config = native_config(cluster, &options)?;
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
         let poll_limit = PollLimit::of(&config);
@@ -449,6 +442,18 @@ impl Runtime {
     fn owned_keys(&self) -> Vec<PartitionKey> {
         self.membership().owned().into_iter().map(|(key, _)| key).collect()
     }
+}
+
+fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientConfig, ClusterError> {
+    let mut config = cluster.consumer_config(&options.group)?;
+    config.set("auto.offset.reset", options.start_at.setting());
+    for (name, value) in options.protocol.settings() {
+        config.set(*name, *value);
+    }
+    if let Some(instance_id) = &options.instance_id {
+        config.set("group.instance.id", instance_id);
+    }
+    Ok(config)
 }
 
 /// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
