@@ -28,6 +28,7 @@ mod erasure;
 mod export;
 mod filter;
 mod live;
+mod onward;
 mod outflow;
 mod search;
 mod stream;
@@ -49,8 +50,8 @@ pub(crate) struct Api {
     /// To requests with an `Idempotency-Key`.
     answers: Answers,
     /// In KiB of bodies.
-    bodies: Semaphore,
-    small_bodies: Semaphore,
+    bodies: Arc<Semaphore>,
+    small_bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     queries: Semaphore,
     exports: Arc<Semaphore>,
@@ -73,8 +74,8 @@ pub(crate) fn router(
         ingest,
         store,
         answers: Answers::default(),
-        bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
-        small_bodies: Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024),
+        bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES / 1024)),
+        small_bodies: Arc::new(Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024)),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Semaphore::new(MAX_QUERIES),
         exports: Arc::new(Semaphore::new(MAX_EXPORTS)),

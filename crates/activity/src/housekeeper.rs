@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::limits::RETENTION_INTERVAL;
 use crate::metrics::ActivityMetrics;
 use crate::retention::{Expired, Retention};
@@ -20,13 +22,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Wakes and ends the thread, which ends with the last one, too. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Housekeeper {
+    retention: Arc<Mutex<Retention>>,
     bell: SyncSender<()>,
     stopping: Arc<AtomicBool>,
 }
 
 struct Run {
     store: Arc<dyn Store>,
-    retention: Retention,
+    retention: Arc<Mutex<Retention>>,
     metrics: ActivityMetrics,
     bell: Receiver<()>,
     stopping: Arc<AtomicBool>,
@@ -41,9 +44,17 @@ impl Housekeeper {
     ) -> std::io::Result<Self> {
         let (ring, bell) = sync_channel(1);
         let stopping = Arc::new(AtomicBool::new(false));
-        let run = Run { store, retention, metrics, bell, stopping: Arc::clone(&stopping) };
+        let retention = Arc::new(Mutex::new(retention));
+        let run =
+            Run { store, retention: Arc::clone(&retention), metrics, bell, stopping: Arc::clone(&stopping) };
         std::thread::Builder::new().name("activity housekeeper".to_owned()).spawn(move || run.run())?;
-        Ok(Self { bell: ring, stopping })
+        Ok(Self { retention, bell: ring, stopping })
+    }
+
+    /// From now on activities are kept for this long.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.retention.lock() = retention;
+        self.ring();
     }
 
     /// There is an actor to erase.
@@ -83,7 +94,7 @@ impl Run {
             Ok(erased)
         })?;
         self.steps(|| {
-            let cutoffs = self.retention.cutoffs(Timestamp::now());
+            let cutoffs = self.retention.lock().cutoffs(Timestamp::now());
             if cutoffs.keep_all() {
                 return Ok(Expired { activities: 0, is_done: true });
             }

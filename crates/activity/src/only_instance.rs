@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tidings::ClusterError;
 use tidings::admin::{Admin, AdminError};
-use tidings::{Cluster, ClusterError};
 
-use crate::service::WRITER_GROUP;
+use crate::service::{ActivityOptions, writer_group};
 use crate::store::{Store, StoreError};
 
 /// Between two looks whether the store has been reached.
@@ -16,10 +16,12 @@ const STORE_POLL: Duration = Duration::from_millis(20);
 pub enum OnlyInstanceError {
     /// There is another instance.
     #[error(
-        "group {WRITER_GROUP}: member {member} of another instance stores this cluster's activities already; \
+        "group {group}: member {member} of another instance stores this cluster's activities already; \
          one SQLite store serves one instance, PostgreSQL serves several"
     )]
     OtherInstance {
+        /// The writer's group.
+        group: String,
         /// Its member id.
         member: String,
     },
@@ -34,25 +36,47 @@ pub enum OnlyInstanceError {
     Store(#[from] StoreError),
 }
 
+impl OnlyInstanceError {
+    /// This member of the topic's group is another instance's.
+    pub fn other(topic: &str, member: String) -> Self {
+        Self::OtherInstance { group: writer_group(topic), member }
+    }
+}
+
 /// Fails if an instance with another store is a member of the writer's group, or if that is not known by `deadline`.
-pub fn check(cluster: &Cluster, store: &dyn Store, deadline: Instant) -> Result<(), OnlyInstanceError> {
+pub fn check(
+    options: &ActivityOptions,
+    store: &dyn Store,
+    deadline: Instant,
+) -> Result<(), OnlyInstanceError> {
     let store_id = until_known(store, || Instant::now() > deadline)?;
     let left = deadline.saturating_duration_since(Instant::now()).max(STORE_POLL);
-    let admin = Admin::new(cluster, left)?;
-    let group = match admin.describe_group(WRITER_GROUP) {
-        Err(AdminError::UnknownGroup { .. }) => return Ok(()),
-        group => group?,
-    };
-    let own = member_prefix(&store_id);
-    match group.members.into_iter().find(|member| !member.member_id.starts_with(&own)) {
-        Some(other) => Err(OnlyInstanceError::OtherInstance { member: other.member_id }),
+    match find_other(options, &store_id, left)? {
+        Some(member) => Err(OnlyInstanceError::other(&options.topic, member)),
         None => Ok(()),
     }
 }
 
+/// The member of the writer's group that has another store, the first of them by its id.
+pub fn find_other(
+    options: &ActivityOptions,
+    store_id: &str,
+    timeout: Duration,
+) -> Result<Option<String>, OnlyInstanceError> {
+    let admin = Admin::new(&options.cluster, timeout)?;
+    let group = match admin.describe_group(&writer_group(&options.topic)) {
+        Err(AdminError::UnknownGroup { .. }) => return Ok(None),
+        group => group?,
+    };
+    // A static member's id begins with its instance id.
+    let own = member_prefix(&options.topic, store_id);
+    let members = group.members.into_iter().map(|member| member.member_id);
+    Ok(members.filter(|member| !member.starts_with(&own)).min())
+}
+
 /// What the ids of a store's members begin with: a static member's id begins with its instance id.
-pub fn member_prefix(store_id: &str) -> String {
-    format!("{WRITER_GROUP}-{store_id}-")
+pub fn member_prefix(topic: &str, store_id: &str) -> String {
+    format!("{}-{store_id}-", writer_group(topic))
 }
 
 /// The store's id, which is waited for until `over`.

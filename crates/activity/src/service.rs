@@ -37,8 +37,11 @@ use crate::writer::Writer;
 
 /// The topic of activities unless another is named.
 pub const DEFAULT_TOPIC: &str = "activities";
-/// The group that stores them.
-pub const WRITER_GROUP: &str = "activity-writer";
+
+/// The group that stores a topic's activities: `activity-writer` for that of the default, else `<topic>-writer`.
+pub fn writer_group(topic: &str) -> String {
+    if topic == DEFAULT_TOPIC { "activity-writer".to_owned() } else { format!("{topic}-writer") }
+}
 /// How long a start waits for the answer whether there is another instance; later the writer waits for it.
 const ALONE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -174,7 +177,7 @@ impl ActivityService {
         let ingest = Ingest::new(producer.clone(), topic, topics.clone(), fallback, metrics.clone());
         let consumer = Arc::new(Mutex::new(WriterState::Waiting));
         let background = Background {
-            writer: Writer::new(Arc::clone(&store), stored, metrics),
+            writer: Some(Writer::new(Arc::clone(&store), stored, metrics)),
             store,
             instance_id: instance.id().to_owned(),
             is_alone,
@@ -191,6 +194,11 @@ impl ActivityService {
     pub fn router(&self) -> Router {
         let folder = self.instance.folder().to_owned();
         api::router(self.ingest.clone(), self.store(), self.live.clone(), self.housekeeper.clone(), folder)
+    }
+
+    /// From now on activities are kept for this long.
+    pub fn set_retention(&self, retention: Retention) {
+        self.housekeeper.set_retention(retention);
     }
 
     /// Ends the answers of the live tail, which would go on for ever. To be called before the server is stopped.
@@ -310,7 +318,7 @@ fn producer(options: &ActivityOptions) -> Result<ResilientProducer, ClusterError
 
 /// Whether the cluster says that no other instance stores the stream; `false` if it does not say so soon.
 fn is_alone(options: &ActivityOptions, store: &dyn Store) -> Result<bool, StartError> {
-    match only_instance::check(&options.cluster, store, Instant::now() + ALONE_PATIENCE) {
+    match only_instance::check(options, store, Instant::now() + ALONE_PATIENCE) {
         Ok(()) => Ok(true),
         Err(error @ OnlyInstanceError::OtherInstance { .. }) => Err(StartError::OtherInstance(error)),
         // The service waits for a cluster that does not answer, so its start does not fail for that either.

@@ -37,6 +37,8 @@ pub const READERS: usize = 2;
 pub struct SqliteStore {
     path: PathBuf,
     writer: Mutex<write::Writer>,
+    /// How far taking out what is too old has come: the last tenant that has nothing of that kind.
+    expired_tenant: Mutex<i64>,
     readers: Vec<Mutex<Connection>>,
     cursor_key: CursorKey,
     store_id: String,
@@ -116,6 +118,7 @@ impl SqliteStore {
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(write::Writer::new(connection, cursor_key.clone())),
+            expired_tenant: Mutex::new(0),
             readers,
             cursor_key,
             store_id,
@@ -188,7 +191,8 @@ impl Store for SqliteStore {
     }
 
     fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError> {
-        let expired = remove::expire(self.writer.lock().connection().0, cutoffs);
+        let mut after = self.expired_tenant.lock();
+        let expired = remove::expire(self.writer.lock().connection().0, cutoffs, &mut after);
         expired.map_err(|source| self.failed("delete what is past its retention", source))
     }
 

@@ -92,6 +92,7 @@ tidings.toml, with every key this command knows:
   [broker]                          # Kafka's own names
   num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
   [activity]
+  topic = \"activities\"              # TIDINGS_ACTIVITY_TOPIC: its group, dead letters and retries are named after it
   store = \"sqlite\"                  # TIDINGS_ACTIVITY_STORE: or postgres://USER:PASSWORD@HOST:PORT/DATABASE
   retention_days = 0                # TIDINGS_ACTIVITY_RETENTION_DAYS: since it occurred; 0 keeps it for ever
   retention_days_per_tenant.acme = 30   # TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT: acme=30,globex=0

@@ -112,6 +112,11 @@ impl Platform {
         self.activity.store()
     }
 
+    /// Takes over what can change while it runs.
+    pub fn apply(&self, config: &Config) {
+        self.activity.set_retention(retention(config));
+    }
+
     /// What the activity stream has counted.
     pub fn activity_metrics(&self) -> &ActivityMetrics {
         self.activity.metrics()
@@ -164,13 +169,16 @@ async fn start_activity(
     let mut options = ActivityOptions::new(cluster.clone(), store(config)?, &config.data_dir);
     options.partitions = config.activity.partitions;
     options.dlq_partitions = config.activity.dlq_partitions;
+    options.topic.clone_from(&config.activity.topic);
     options.is_shared = foreign_cluster;
     options.retention = retention(config);
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
     options.breaker = breaker(config);
     options.breaker.metrics.register(registry);
-    if config.activity.spool_max_bytes > 0 {
-        options.spool = Some((config.data_dir.join(SPOOL_FILE), config.activity.spool_max_bytes));
+    let spool = config.data_dir.join(SPOOL_FILE);
+    // What one has left is taken out, also when none is wanted any more.
+    if config.activity.spool_max_bytes > 0 || spool.exists() {
+        options.spool = Some((spool, config.activity.spool_max_bytes));
     }
     options.producer_metrics = producer_metrics;
     options.consumer_metrics = consumer_metrics;

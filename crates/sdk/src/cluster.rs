@@ -24,6 +24,18 @@ const FETCH_PARTITION_MAX_BYTES: u32 = 512 * 1024;
 /// Bytes asked for in one fetch from one broker.
 const FETCH_MAX_BYTES: u32 = 1024 * 1024;
 
+/// Settings for members of the caller's groups. Clients that join none refuse some of them, or take them for their own.
+const MEMBER_SETTINGS: [&str; 8] = [
+    "group.instance.id",
+    "group.protocol",
+    "group.protocol.type",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+];
+
 /// A Kafka cluster and how to talk to it. Cheap to clone; opens no connection by itself.
 ///
 /// ```
@@ -142,12 +154,24 @@ impl Cluster {
         Ok(self.with_settings(config))
     }
 
+    /// A consumer of our own: one that joins no group, or none that the caller knows.
+    pub(crate) fn reader_config(&self, group: &str) -> Result<ClientConfig, ClusterError> {
+        Ok(without_member_settings(self.consumer_config(group)?))
+    }
+
     /// A client that only asks: metadata, offsets, groups. It never creates topics by asking for them.
     pub(crate) fn query_config(&self) -> Result<ClientConfig, ClusterError> {
         let mut config = self.base_config()?;
         config.set("allow.auto.create.topics", "false");
-        Ok(self.with_settings(config))
+        Ok(without_member_settings(self.with_settings(config)))
     }
+}
+
+fn without_member_settings(mut config: ClientConfig) -> ClientConfig {
+    for name in MEMBER_SETTINGS {
+        config.remove(name);
+    }
+    config
 }
 
 impl ClusterError {
@@ -204,6 +228,19 @@ mod tests {
         let config = cluster.consumer_config("g").unwrap();
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("2048"));
+    }
+
+    #[test]
+    fn what_is_meant_for_members_reaches_members_only() {
+        let cluster = Cluster::new("a:1").set("max.poll.interval.ms", "500").set("fetch.wait.max.ms", "7");
+        let (member, reader) = (cluster.consumer_config("g").unwrap(), cluster.reader_config("g").unwrap());
+        assert_eq!(
+            (member.get("max.poll.interval.ms"), reader.get("max.poll.interval.ms")),
+            (Some("500"), None)
+        );
+        assert_eq!(reader.get("fetch.wait.max.ms"), Some("7"));
+        // It is shorter than a session by default, which a member of a classic group must not be, and others need not care.
+        assert!(cluster.query_config().unwrap().create_native_config().is_ok());
     }
 
     #[test]

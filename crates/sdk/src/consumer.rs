@@ -32,6 +32,7 @@ mod key_order;
 mod membership;
 mod metrics;
 mod options;
+mod poll_limit;
 mod random;
 mod runtime;
 mod scheduler;

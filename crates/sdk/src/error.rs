@@ -60,6 +60,9 @@ pub enum KafkaFault {
     /// Another member of the group uses the same `group.instance.id`.
     #[error("fenced: another member has the same group.instance.id")]
     Fenced,
+    /// The member did not poll in time: its process was starved or stopped. It joins again, and what it worked on comes again.
+    #[error("the member left its group: it did not poll within max.poll.interval.ms")]
+    PolledTooLate,
     /// Any other answer, by Kafka's own name.
     #[error("{name}: {reason}")]
     Kafka {
@@ -76,7 +79,7 @@ impl KafkaFault {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::QueueFull => true,
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::QueueFull | Self::PolledTooLate => true,
             Self::Kafka { transient, .. } => *transient,
             Self::Authentication { .. }
             | Self::Authorization { .. }
@@ -103,6 +106,9 @@ impl KafkaFault {
             Self::RecordTooLarge => "raise max.message.bytes of the topic, or make the record smaller".into(),
             Self::QueueFull => "send slower, or raise queue.buffering.max.kbytes".into(),
             Self::Fenced => "give every running member its own instance id".into(),
+            Self::PolledTooLate => {
+                "raise max.poll.interval.ms, or give the process more of the machine".into()
+            }
             Self::Kafka { .. } => {
                 "look the code up in Kafka's protocol guide and read the brokers' log".into()
             }
@@ -141,6 +147,7 @@ impl KafkaFault {
             Code::MessageSizeTooLarge | Code::InvalidMessageSize => Self::RecordTooLarge,
             Code::QueueFull => Self::QueueFull,
             Code::FencedInstanceId | Code::Fenced => Self::Fenced,
+            Code::PollExceeded => Self::PolledTooLate,
             other => Self::Kafka {
                 name: format!("{other:?}"),
                 reason: other.to_string(),
@@ -198,6 +205,7 @@ mod tests {
         check(Code::MessageSizeTooLarge, false, "too large");
         check(Code::NotCoordinator, true, "NotCoordinator");
         check(Code::FencedInstanceId, false, "instance");
+        check(Code::PollExceeded, true, "max.poll.interval.ms");
         check(Code::InvalidTopic, false, "InvalidTopic");
     }
 

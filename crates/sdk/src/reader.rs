@@ -104,7 +104,7 @@ impl TopicReader {
         timeout: Duration,
     ) -> Result<Self, ReadError> {
         let deadline = Instant::now() + timeout;
-        let mut config = cluster.consumer_config(READER_GROUP)?;
+        let mut config = cluster.reader_config(READER_GROUP)?;
         config.set("enable.partition.eof", "true");
         config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);
         let consumer = outsider(&config)?;

@@ -54,8 +54,8 @@ fn the_unit_starts_the_platform() {
 /// An instruction of the container file, with its continued lines.
 fn instruction(name: &str) -> String {
     let text = deploy("container/Containerfile").replace("\\\n", "");
-    let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    lines.last().unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    lines.next_back().unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
 }
 
 fn words(json: &str) -> Vec<String> {

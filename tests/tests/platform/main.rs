@@ -19,12 +19,17 @@ mod hostile_activities;
 mod lifecycle;
 mod live;
 mod monitoring;
-mod on_apache_kafka;
 mod outages;
 mod postgres;
 mod retention;
+mod site;
 mod store;
 mod support;
 mod tower;
 mod transactions;
 mod under_load;
+
+/// Each test's own broker, that of its platform.
+pub fn cluster_under_test() -> Option<String> {
+    None
+}

@@ -1,48 +1,19 @@
 //! The cluster, the store, or both are away: activities are accepted all the same, each is stored once, and the topic
 //! has them all when the cluster is back.
 
-use std::path::Path;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use tidings_tests::{Http, Launch, Response, until};
+use serde_json::Value;
+use tidings_tests::{LONG, Launch, Response, until};
 
-use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_stored};
-use crate::under_load::{UnderLoad, ids_on_topic};
-
-const TIMEOUT: Duration = Duration::from_millis(400);
-/// The longest that anything waited for under load may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The services on a cluster that the test stops and starts, with short times.
-pub(crate) fn services(bootstrap: &str, data_dir: &Path) -> Launch {
-    Launch::up_on(bootstrap, data_dir)
-        .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
-        .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "500")
-}
-
-/// Settled: the writer runs, so that nothing of what follows is about its start.
-#[track_caller]
-pub(crate) fn until_streaming(http: &Http) {
-    until("activities go by the stream", || {
-        let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
-        (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
-    });
-}
+use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_ready, until_stored};
+use crate::under_load::{TIMEOUT, UnderLoad, ids_on_topic, services, until_all_published, until_streaming};
 
 #[track_caller]
 fn via(answer: &Response) -> String {
     answer.expect(200)["results"][0]["via"].as_str().expect("an answer says how").to_owned()
-}
-
-#[track_caller]
-pub(crate) fn until_all_published(http: &Http) {
-    until("all that was kept is published", || {
-        let unpublished = http.metric("tidings_activity_unpublished")?;
-        let spooled = http.metric("tidings_activity_spool_bytes")?;
-        (unpublished == 0.0 && spooled == 0.0).then_some(())
-    });
 }
 
 #[test]
@@ -126,6 +97,80 @@ fn what_was_kept_is_published_later_and_in_order() {
     assert!(stored_ids(&http, "acme").values().all(|count| *count == 1));
 }
 
+/// Nobody posts anything: what is known of the cluster is learned all the same.
+#[test]
+fn an_idle_platform_is_ready_again_after_an_outage() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let platform = services(&address, data.path()).start();
+    let http = platform.http();
+    until_streaming(&http);
+    until_ready(&http);
+    broker.kill_now();
+    until("it is not ready", || (!http.is_ready()).then_some(()));
+    let _broker = Launch::broker(engine.path()).at(&address).start();
+    until_ready(&http);
+}
+
+/// A start during an outage waits for nobody, nor do requests for a cluster that is still being looked for.
+#[test]
+fn a_start_during_an_outage_takes_activities_at_once() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    broker.kill_now();
+    let platform = services(&address, data.path()).start();
+    let http = platform.http();
+    let begun = Instant::now();
+    for number in 0..10 {
+        let answer = http.post(ACTIVITIES, &activity("acme", &number.to_string(), number));
+        assert_eq!(via(&answer), "fallback");
+    }
+    // Each for itself would have waited that long.
+    assert!(begun.elapsed() < 5 * TIMEOUT, "{:?}", begun.elapsed());
+    // Another one, on a store of its own, has begun without the cluster, too: one of them stores the stream, the other says why not.
+    let others = tempfile::tempdir().unwrap();
+    let other = services(&address, others.path()).start();
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    until("one of the two is refused", || {
+        let told = [&http, &other.http()].map(|http| http.get("/readyz").text());
+        told.iter().any(|text| text.contains("PostgreSQL serves several")).then_some(())
+    });
+    drop(broker);
+}
+
+/// The caller hangs up before the cluster's deadline: what it sent is kept all the same.
+#[test]
+fn what_an_impatient_caller_sent_is_kept() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let platform = services(&broker.bootstrap(), data.path()).start();
+    let http = platform.http();
+    until_streaming(&http);
+    broker.signal(Signal::STOP);
+    let body = activity("acme", "impatient", 0).to_string();
+    let head = format!(
+        "POST {ACTIVITIES} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        http.address(),
+        body.len()
+    );
+    for _ in 0..5 {
+        let mut caller = std::net::TcpStream::connect(http.address()).unwrap();
+        caller.write_all(head.as_bytes()).unwrap();
+        caller.write_all(body.as_bytes()).unwrap();
+        let patience = Some(TIMEOUT / 4);
+        caller.set_read_timeout(patience).unwrap();
+        assert!(caller.read(&mut [0; 1]).is_err(), "the cluster hangs, so there is no answer yet");
+    }
+    until_stored(&http, "acme", 1);
+    // They count: the next caller does not wait.
+    until("the breaker is open", || {
+        (http.metric("tidings_produce_breaker_state") == Some(2.0)).then_some(())
+    });
+    broker.signal(Signal::CONT);
+}
+
 #[test]
 fn without_cluster_and_store_it_is_503_or_the_spool() {
     let (engine, data, spooling) =
@@ -158,10 +203,10 @@ fn without_cluster_and_store_it_is_503_or_the_spool() {
     let much: Vec<Value> =
         (0..1000).map(|number| activity("acme", &format!("much-{number}"), number)).collect();
     http.post(ACTIVITIES, &Value::Array(much)).expect(503);
-    // The spool outlives a kill; then the store is back, and after that the cluster.
+    // The spool outlives a kill, also when it is not wanted any more; then the store is back, and after that the cluster.
     platform.kill_now();
     down.end();
-    let platform = launch().start();
+    let platform = services(&address, spooling.path()).start();
     assert_eq!(until_stored(&platform.http(), "acme", 20).len(), 20);
     let broker = Launch::broker(engine.path()).at(&address).start();
     until_all_published(&platform.http());
@@ -182,7 +227,7 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
     let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let broker = Launch::broker(engine.path()).start();
     let address = broker.bootstrap();
-    let services = UnderLoad::start(PATIENCE, || {
+    let services = UnderLoad::start(LONG, || {
         services(&address, data.path()).environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "50000000")
     });
     until_streaming(&services.http());

@@ -7,11 +7,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use tidings_postgres_server::{PASSWORD, PostgresServer};
-use tidings_tests::{Launch, until};
+use tidings_tests::{LONG, Launch, until};
 
-use crate::outages::{PATIENCE, services, until_all_published, until_streaming};
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready, until_stored};
-use crate::under_load::UnderLoad;
+use crate::under_load::{UnderLoad, services, until_all_published, until_streaming};
 
 fn up(data_dir: &Path, url: &str) -> Launch {
     Launch::up(data_dir).environment("TIDINGS_ACTIVITY_STORE", url)
@@ -106,7 +105,7 @@ fn kills_of_each_lose_nothing_and_double_nothing() {
         (PostgresServer::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (url, mut broker) = (server.database(), Launch::broker(engine.path()).start());
     let address = broker.bootstrap();
-    let platform = UnderLoad::start(PATIENCE, || {
+    let platform = UnderLoad::start(LONG, || {
         services(&address, data.path()).environment("TIDINGS_ACTIVITY_STORE", &url)
     });
     until_streaming(&platform.http());

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use tidings_postgres_server::PostgresServer;
-use tidings_tests::{Http, Launch, until};
+use tidings_tests::{Http, until};
 
+use crate::site::Site;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready, until_stored};
 
 fn by(tenant: &str, id: &str, actor: &str) -> Value {
@@ -24,8 +25,8 @@ fn an_erased_actor_stays_away_in_postgres() {
 }
 
 fn an_erased_actor_stays_away(store: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let launch = || Launch::up(directory.path()).environment("TIDINGS_ACTIVITY_STORE", store);
+    let site = Site::new();
+    let launch = || site.platform().environment("TIDINGS_ACTIVITY_STORE", store);
     let platform = launch().start();
     let http = platform.http();
     until_ready(&http);
@@ -43,8 +44,10 @@ fn an_erased_actor_stays_away(store: &str) {
     assert_eq!(listed["items"], json!([record]));
     assert!(!listed.to_string().contains("ada"), "{listed}");
     let id = record["id"].as_str().unwrap();
-    assert_eq!(http.get(&format!("/api/v1/erasures/{id}")).expect(200), record);
-    http.get("/api/v1/erasures/nobody").expect(404);
+    assert_eq!(http.get(&format!("/api/v1/erasures/{id}?tenant=acme")).expect(200), record);
+    http.get(&format!("/api/v1/erasures/{id}?tenant=another")).expect(404);
+    http.get(&format!("/api/v1/erasures/{id}")).expect(400);
+    http.get("/api/v1/erasures/nobody?tenant=acme").expect(404);
     http.post("/api/v1/erasures", &json!({"tenant": "acme", "actor": ""})).expect(400);
     http.post("/api/v1/erasures", &json!({"tenant": "acme", "actor": "", "requested_by": "x"})).expect(422);
     platform.kill_now();
@@ -53,11 +56,11 @@ fn an_erased_actor_stays_away(store: &str) {
     let platform = launch().start();
     let (http, kafka) = (platform.http(), platform.kafka());
     until_ready(&http);
-    let records = kafka.read_all("activities");
+    let records = kafka.read_all(site.topic());
     assert_eq!(records.len(), 300, "the topic keeps its records");
     let again: Vec<_> =
         records.iter().map(|record| (record.key.as_deref(), record.value.as_deref().unwrap())).collect();
-    kafka.produce("activities", &again);
+    kafka.produce(site.topic(), &again);
     http.post(ACTIVITIES, &by("acme", "later", "ada")).expect(200);
     until("all of it has been read again", || {
         (http.metric("tidings_activity_erased_total") >= Some(100.0)
@@ -94,8 +97,8 @@ fn old_activities_go_by_tenant_in_postgres() {
 }
 
 fn old_activities_go_by_tenant(store: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let launch = || Launch::up(directory.path()).environment("TIDINGS_ACTIVITY_STORE", store);
+    let site = Site::new();
+    let launch = || site.platform().environment("TIDINGS_ACTIVITY_STORE", store);
     let platform = launch().start();
     let old = |tenant: &str, year: u32| {
         let mut old = activity(tenant, &format!("{year}"), 0);
@@ -110,6 +113,7 @@ fn old_activities_go_by_tenant(store: &str) {
     until_ready(&platform.http());
     platform.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
     until_stored(&platform.http(), "acme", 7);
+    until_stored(&platform.http(), "keeps", 2);
     platform.kill_now();
     let platform = launch()
         .environment("TIDINGS_ACTIVITY_RETENTION_DAYS", "365")

@@ -2,13 +2,18 @@
 //! became of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tidings_tests::{Http, Kafka, Launch, Tidings, until, until_within};
 
 use crate::support::{ACTIVITIES, activity, until_ready, until_stored};
+
+/// The cluster's deadline.
+pub const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// A platform that is started again and again by the same launch.
 pub struct UnderLoad<'l> {
@@ -156,4 +161,29 @@ pub fn ids_on_topic(kafka: &Kafka, tenant: &str) -> BTreeMap<String, usize> {
         }
     }
     counts
+}
+
+/// The services on a cluster that the test stops and starts, with short times.
+pub fn services(bootstrap: &str, data_dir: &Path) -> Launch {
+    Launch::up_on(bootstrap, data_dir)
+        .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
+        .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "500")
+}
+
+/// Settled: the writer runs, so that nothing of what follows is about its start.
+#[track_caller]
+pub fn until_streaming(http: &Http) {
+    until("activities go by the stream", || {
+        let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
+        (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
+    });
+}
+
+#[track_caller]
+pub fn until_all_published(http: &Http) {
+    until("all that was kept is published", || {
+        let unpublished = http.metric("tidings_activity_unpublished")?;
+        let spooled = http.metric("tidings_activity_spool_bytes")?;
+        (unpublished == 0.0 && spooled == 0.0).then_some(())
+    });
 }

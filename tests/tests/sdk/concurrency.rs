@@ -188,24 +188,41 @@ fn batches_run_side_by_side_and_a_failed_one_comes_again() {
 
 #[test]
 fn a_handler_that_is_slower_than_the_group_allows_keeps_its_place() {
-    // The shortest session that a cluster allows by default, and a poll limit may not be shorter.
-    const LIMIT: Duration = Duration::from_millis(6_000);
+    // Shorter than a session: the clients that ask beside the member must not take it for theirs.
+    const LIMIT: Duration = Duration::from_millis(500);
     let mut scene = Scene::new();
-    let limit_ms = LIMIT.as_millis().to_string();
-    scene.cluster = scene.cluster.set("max.poll.interval.ms", &limit_ms).set("session.timeout.ms", &limit_ms);
-    produce(&scene.producer, &scene.topic, 0..1, 1);
+    scene.cluster = scene.cluster.set("max.poll.interval.ms", LIMIT.as_millis().to_string());
+    produce(&scene.producer, &scene.topic, 0..40, 4);
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&calls);
-    let consumer = for_each(&scene, options(&scene), move |_| {
+    let mut options = options(&scene);
+    options.protocol = GroupProtocol::Consumer;
+    // More than may be in hand at once, so that partitions are paused meanwhile.
+    options.max_buffered_records = 4;
+    let consumer = for_each(&scene, options, move |record| {
         seen.fetch_add(1, Atomic::SeqCst);
-        let begun = Instant::now();
-        until("the limit is over", || (begun.elapsed() > LIMIT + LIMIT / 10).then_some(()));
+        if key_and_value(record).1 == 0 {
+            let begun = Instant::now();
+            until("the limit is long over", || (begun.elapsed() > 3 * LIMIT).then_some(()));
+        }
         Outcome::Done
     });
-    until("it is done", || (consumer.state().processed == 1).then_some(()));
-    assert_eq!((calls.load(Atomic::SeqCst), consumer.state().phase), (1, Phase::Running));
-    until("it is committed", || (consumer.state().lag() == Some(0)).then_some(()));
+    until("all are done", || (consumer.state().processed == 40).then_some(()));
+    assert_eq!((calls.load(Atomic::SeqCst), consumer.state().phase), (40, Phase::Running));
+    until("all are committed", || (consumer.state().lag() == Some(0)).then_some(()));
     consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_poll_limit_below_the_session_is_refused_where_the_client_says_so() {
+    let scene = Scene::new();
+    let too_short = scene.cluster.clone().set("max.poll.interval.ms", "500");
+    let refused =
+        Consumer::for_each(&too_short, scene.producer.clone(), options(&scene), |_: &ReceivedRecord| {
+            Outcome::Done
+        });
+    let error = refused.expect_err("a classic member needs a session within that").to_string();
+    assert!(error.contains("max.poll.interval.ms") && error.contains("session.timeout.ms"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `POST /api/v1/erasures`, `GET /api/v1/erasures?tenant=` and `GET /api/v1/erasures/{id}`.
+//! `POST /api/v1/erasures`, `GET /api/v1/erasures?tenant=` and `GET /api/v1/erasures/{id}?tenant=`.
 //!
 //! The body is `{"tenant", "actor", "requested_by"}`, all required. 200 with the record when everything is gone, 202 with
 //! what is gone so far if that takes longer than a few seconds: it goes on, also after a restart. 503 if the store does not
@@ -54,12 +54,12 @@ pub(super) async fn post(
     }
     let body = read_body(&headers, body, SMALL_BODY_BYTES).await?;
     let request = read(&body)?;
-    let id = request.id.clone();
+    let (tenant, id) = (request.tenant.clone(), request.id.clone());
     ask(&api, move |store| store.begin_erasure(&request)).await?;
     api.housekeeper.ring();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let record = record(&api, id.clone()).await?;
+        let record = record(&api, &tenant, id.clone()).await?;
         if record.finished_at.is_some() {
             return json(&record);
         }
@@ -83,16 +83,19 @@ pub(super) async fn one(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    no_params(&uri)?;
-    json(&record(&api, id).await?)
+    let params = Params::parse(uri.query(), &["tenant"])?;
+    let tenant = tenant(&params).map_err(|error| Problem::bad_parameters(vec![error]))?;
+    json(&record(&api, &tenant, id).await?)
 }
 
-async fn record(api: &Api, id: String) -> Result<Erasure, Problem> {
+async fn record(api: &Api, tenant: &str, id: String) -> Result<Erasure, Problem> {
     let found = ask(api, {
         let id = id.clone();
         move |store| store.erasure(&id)
     });
-    found.await?.ok_or_else(|| Problem::not_found(format!("there is no erasure {id:?}")))
+    // One tenant's ids say nothing to another.
+    let found = found.await?.filter(|record| record.tenant == tenant);
+    found.ok_or_else(|| Problem::not_found(format!("tenant {tenant:?} has no erasure {id:?}")))
 }
 
 fn read(body: &[u8]) -> Result<ErasureRequest, Problem> {

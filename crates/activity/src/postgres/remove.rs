@@ -1,9 +1,11 @@
 //! Taking activities out of the PostgreSQL store: those past their retention, and those of an actor who is erased.
 //!
-//! A partition goes whole when every tenant with something in it allows that; else rows go, in steps. Invariants: a step is short, so
-//! that writers and questions wait for it no longer than for a batch; `identity` loses its rows before a partition goes, so
-//! that nothing points to what is not there for longer than a step takes.
+//! A partition goes whole when every tenant with something in it allows that: it is detached, so that nobody finds it any more,
+//! then `identity` loses its rows in steps, then its table is dropped. Else rows go, in steps. Invariants: a step is short, so
+//! that writers and questions wait for it no longer than for a batch; nothing is detached that is still to be published; what
+//! is sent again after it was forgotten keeps its new place.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Row, Transaction};
 
 use super::partitions::{self, Span};
@@ -18,14 +20,27 @@ use crate::timestamp::Timestamp;
 /// The most activities that one statement takes out.
 const STEP_ROWS: i64 = 2000;
 
+/// The most tenants that one step asks for what is too old.
+const STEP_TENANTS: i64 = 100;
+
+/// How long detaching a partition waits for questions that use the tables, while all others wait behind it.
+const DETACH_PATIENCE: &str = "SET LOCAL lock_timeout = 200";
+
+/// What the names of tables begin with that were partitions; then follow the partition's name and the last arrival that
+/// may be in it.
+const DETACHED: &str = "expired_";
+
+/// Which instance takes out what is too old, one at a time: "Tdng".
+const EXPIRY_LOCK: i64 = 0x5464_6e67_0000_0003;
+
 /// Steps from one tenant to the next in the index, whatever their number of rows.
 const TENANTS: &str = "
 WITH RECURSIVE tenants (tenant) AS (
-    (SELECT tenant FROM identity ORDER BY tenant LIMIT 1)
+    (SELECT tenant FROM identity WHERE tenant > $1 ORDER BY tenant LIMIT 1)
     UNION ALL
     SELECT (SELECT tenant FROM identity WHERE tenant > tenants.tenant ORDER BY tenant LIMIT 1) FROM tenants
     WHERE tenants.tenant IS NOT NULL
-) SELECT tenant FROM tenants WHERE tenant IS NOT NULL";
+) SELECT tenant FROM tenants WHERE tenant IS NOT NULL LIMIT $2";
 
 /// Those that are unpublished stay until the topic has them.
 const EXPIRED: &str = "
@@ -62,19 +77,23 @@ VALUES ($1, $2, $3, $4, $5, $6, 0)";
 const ERASURES: &str =
     "SELECT erasure_id, tenant, requested_by, requested_at, activities, finished_at FROM erasure ";
 
-/// How far the partition that is to go has come.
+/// How far taking out has come, for as long as the connection lives; without it, it begins anew.
 #[derive(Debug)]
-pub struct Dropping {
-    span: Option<Span>,
-    /// The last row whose identity is gone, in the order of the index by time.
-    after: (String, Micros, String),
+pub struct Progress {
+    /// The last tenant that has nothing that is too old.
+    tenant: String,
+    /// Of the detached table of this name, the last row whose identity is gone, in the order of the index by time.
+    detached: String,
+    row: (String, Micros, String),
 }
 
-impl Default for Dropping {
+impl Default for Progress {
     fn default() -> Self {
-        Self { span: None, after: (String::new(), Micros(i64::MIN), String::new()) }
+        Self { tenant: String::new(), detached: String::new(), row: BEFORE_ALL }
     }
 }
+
+const BEFORE_ALL: (String, Micros, String) = (String::new(), Micros(i64::MIN), String::new());
 
 /// What of a row is needed to remove all that belongs to it.
 struct Found {
@@ -86,24 +105,26 @@ struct Found {
 
 /// As `Store::expire`.
 pub async fn expire(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
-    if let Some(span) = expired_partition(session, cutoffs).await? {
-        let activities = drop_partition(session, span).await?;
+    let lock = session.client.query_one("SELECT pg_try_advisory_lock($1)", &[&EXPIRY_LOCK]).await?;
+    if !lock.try_get::<_, bool>(0)? {
+        // Another instance is at it.
+        return Ok(Expired { activities: 0, is_done: true });
+    }
+    let expired = expire_some(session, cutoffs).await?;
+    session.client.query_one("SELECT pg_advisory_unlock($1)", &[&EXPIRY_LOCK]).await?;
+    Ok(expired)
+}
+
+async fn expire_some(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
+    if let Some(activities) = forget_detached(session).await? {
         return Ok(Expired { activities, is_done: false });
     }
-    for row in session.client.query(TENANTS, &[]).await? {
-        let tenant: &str = row.try_get(0)?;
-        let Some(before) = cutoffs.of(tenant) else { continue };
-        let transaction = session.client.transaction().await?;
-        let before = Micros(before.as_micros());
-        let rows = transaction.query(EXPIRED, &[&tenant, &before, &STEP_ROWS]).await?;
-        let found = found(&rows)?;
-        if !found.is_empty() {
-            remove(&transaction, &found).await?;
-            transaction.commit().await?;
-            return Ok(Expired { activities: found.len() as u64, is_done: false });
-        }
+    if let Some(span) = expired_partition(session, cutoffs).await? {
+        // Where questions are in the way, the next time will do.
+        let is_done = !detach(session, span, cutoffs).await?;
+        return Ok(Expired { activities: 0, is_done });
     }
-    Ok(Expired { activities: 0, is_done: true })
+    expire_rows(session, cutoffs).await
 }
 
 /// The first partition that ends before everything of it is too old, for every tenant that has something in it.
@@ -111,57 +132,114 @@ async fn expired_partition(session: &Session, cutoffs: &Cutoffs) -> Result<Optio
     let Some(default) = cutoffs.default else { return Ok(None) };
     for span in partitions::spans(&session.client).await? {
         let (Some(_), Some(end)) = span.bounds() else { continue };
-        if end > default {
-            continue;
-        }
-        let keeping = cutoffs.tenants.iter().filter(|(_, cutoff)| cutoff.is_none_or(|cutoff| cutoff < end));
-        let keeping: Vec<&str> = keeping.map(|(tenant, _)| tenant.as_str()).collect();
-        let suffix = span.suffix();
-        let needed = format!(
-            "SELECT EXISTS (SELECT FROM unnest($1::text[]) AS keeping (tenant)
-                 JOIN activity_{suffix} a USING (tenant))
-             OR EXISTS (SELECT FROM unpublished JOIN identity i USING (arrival)
-                 WHERE i.occurred_at >= $2 AND i.occurred_at < $3)"
-        );
-        let (start, end) = (span.bounds().0.unwrap_or(Timestamp::MIN), Micros(end.as_micros()));
-        let needed = session.client.query_one(&needed, &[&keeping, &Micros(start.as_micros()), &end]).await?;
-        if !needed.try_get::<_, bool>(0)? {
+        if end <= default && !is_needed(&session.client, span, cutoffs).await? {
             return Ok(Some(span));
         }
     }
     Ok(None)
 }
 
-/// Takes out some identities, and when there are none left the partition; answers how many activities went that way.
-async fn drop_partition(session: &mut Session, span: Span) -> Result<u64, Fault> {
+/// Whether a partition has something of a tenant that keeps it for longer, or something to be published.
+async fn is_needed(client: &tokio_postgres::Client, span: Span, cutoffs: &Cutoffs) -> Result<bool, Fault> {
+    let (Some(start), Some(end)) = span.bounds() else { return Ok(true) };
+    let keeping = cutoffs.tenants.iter().filter(|(_, cutoff)| cutoff.is_none_or(|cutoff| cutoff < end));
+    let keeping: Vec<&str> = keeping.map(|(tenant, _)| tenant.as_str()).collect();
     let suffix = span.suffix();
-    let Session { client, dropping, .. } = session;
-    if dropping.span != Some(span) {
-        *dropping = Dropping { span: Some(span), ..Dropping::default() };
+    let needed = format!(
+        "SELECT EXISTS (SELECT FROM unnest($1::text[]) AS keeping (tenant) JOIN activity_{suffix} a USING (tenant))
+         OR EXISTS (SELECT FROM unpublished JOIN identity i USING (arrival)
+             WHERE i.occurred_at >= $2 AND i.occurred_at < $3)"
+    );
+    let (start, end) = (Micros(start.as_micros()), Micros(end.as_micros()));
+    Ok(client.query_one(&needed, &[&keeping, &start, &end]).await?.try_get(0)?)
+}
+
+/// Takes a partition out of sight; `false` if questions or new activities are in the way.
+async fn detach(session: &mut Session, span: Span, cutoffs: &Cutoffs) -> Result<bool, Fault> {
+    let suffix = span.suffix();
+    let transaction = session.client.transaction().await?;
+    // The writers' turn, so that none puts something into it.
+    let turn = "UPDATE store SET layout = layout + 1 RETURNING last_arrival";
+    let last_arrival: i64 = transaction.query_one(turn, &[]).await?.try_get(0)?;
+    if is_needed(transaction.client(), span, cutoffs).await? {
+        return Ok(false);
+    }
+    let detach = format!(
+        "{DETACH_PATIENCE};
+         ALTER TABLE activity DETACH PARTITION activity_{suffix};
+         ALTER TABLE target DETACH PARTITION target_{suffix};
+         DROP TABLE target_{suffix};
+         ALTER TABLE activity_{suffix} RENAME TO {DETACHED}{suffix}_{last_arrival}"
+    );
+    match transaction.batch_execute(&detach).await {
+        Ok(()) => {}
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    transaction.commit().await?;
+    tracing::info!(partition = suffix, "a partition of activities is past its retention and gone");
+    Ok(true)
+}
+
+/// Takes out some identities of a detached partition, and with the last ones its table; answers how many activities
+/// went that way, or `None` if there is no such table.
+async fn forget_detached(session: &mut Session) -> Result<Option<u64>, Fault> {
+    let tables = "SELECT relname::text FROM pg_class
+        WHERE relnamespace = 'tidings_activity'::regnamespace AND relkind = 'r' AND starts_with(relname, $1) LIMIT 1";
+    let Some(table) = session.client.query_opt(tables, &[&DETACHED]).await? else { return Ok(None) };
+    let table: &str = table.try_get(0)?;
+    let last_arrival = table.rsplit_once('_').and_then(|(_, arrival)| arrival.parse::<i64>().ok());
+    let last_arrival = last_arrival.ok_or(Fault::NoTables)?;
+    let Session { client, progress, .. } = session;
+    if progress.detached != table {
+        (progress.detached, progress.row) = (table.to_owned(), BEFORE_ALL);
     }
     let transaction = client.transaction().await?;
     let next = format!(
-        "SELECT tenant, occurred_at, id, NULL::text FROM activity_{suffix}
+        "SELECT tenant, occurred_at, id, NULL::text FROM {table}
          WHERE (tenant, occurred_at, id) > ($1, $2, $3) ORDER BY tenant, occurred_at, id LIMIT $4"
     );
-    let (tenant, occurred_at, id) = &dropping.after;
+    let (tenant, occurred_at, id) = &progress.row;
     let rows = transaction.query(&next, &[tenant, occurred_at, id, &STEP_ROWS]).await?;
     let found = found(&rows)?;
-    if let Some(last) = found.last() {
-        let (tenants, ids) = keys(&found);
-        transaction.execute(DELETE_IDENTITIES, &[&tenants, &ids]).await?;
-        let after = (last.tenant.clone(), last.occurred_at, last.id.clone());
+    let Some(last) = found.last() else {
+        transaction.batch_execute(&format!("DROP TABLE {table}")).await?;
         transaction.commit().await?;
-        dropping.after = after;
-        return Ok(found.len() as u64);
-    }
-    // The writers' turn, so that none is about to put something into it.
-    transaction.execute("UPDATE store SET layout = layout + 1", &[]).await?;
-    transaction.batch_execute(&format!("DROP TABLE activity_{suffix}, target_{suffix}")).await?;
+        return Ok(Some(0));
+    };
+    let (tenants, ids) = keys(&found);
+    // A later arrival is the same id, sent again.
+    let forget = format!("{DELETE_IDENTITIES} AND i.arrival <= $3");
+    transaction.execute(&forget, &[&tenants, &ids, &last_arrival]).await?;
     transaction.commit().await?;
-    *dropping = Dropping::default();
-    tracing::info!(partition = suffix, "a partition of activities is past its retention and gone");
-    Ok(0)
+    progress.row = (last.tenant.clone(), last.occurred_at, last.id.clone());
+    Ok(Some(found.len() as u64))
+}
+
+/// Takes out rows of the next tenant that has some that are too old.
+async fn expire_rows(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
+    let Session { client, progress, .. } = session;
+    let tenants = client.query(TENANTS, &[&progress.tenant, &STEP_TENANTS]).await?;
+    for row in &tenants {
+        let tenant: &str = row.try_get(0)?;
+        if let Some(before) = cutoffs.of(tenant) {
+            let transaction = client.transaction().await?;
+            let before = Micros(before.as_micros());
+            let rows = transaction.query(EXPIRED, &[&tenant, &before, &STEP_ROWS]).await?;
+            let found = found(&rows)?;
+            if !found.is_empty() {
+                remove(&transaction, &found).await?;
+                transaction.commit().await?;
+                return Ok(Expired { activities: found.len() as u64, is_done: false });
+            }
+        }
+        tenant.clone_into(&mut progress.tenant);
+    }
+    let is_done = (tenants.len() as i64) < STEP_TENANTS;
+    if is_done {
+        progress.tenant.clear();
+    }
+    Ok(Expired { activities: 0, is_done })
 }
 
 /// As `Store::begin_erasure`.

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls, Statement, Transaction};
 use super::health::Health;
 use super::options::PostgresOptions;
 use super::partitions::Layout;
-use super::remove::Dropping;
+use super::remove::Progress;
 use super::schema::{self, Identity};
 
 /// A weaker setting of the server, or of the role, would answer before the commit is on disk; a stronger one stays.
@@ -27,9 +27,6 @@ WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
 const SET_UP_READER: &str = "
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET enable_incremental_sort = off;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
-
-/// Whoever wants to drop a partition waits for questions that use it, and all others wait behind: not for long.
-const SET_UP_HOUSEKEEPER: &str = "SET lock_timeout = 2000";
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +132,8 @@ pub struct Session {
     pub layout: Layout,
     /// Whether it holds the right to publish.
     pub publishes: bool,
-    /// The partition that is about to go.
-    pub dropping: Dropping,
+    /// How far taking out what is too old has come.
+    pub progress: Progress,
 }
 
 impl Session {
@@ -158,15 +155,12 @@ impl Session {
         if matches!(role, Role::Reader | Role::Housekeeper) {
             client.batch_execute(SET_UP_READER).await?;
         }
-        if role == Role::Housekeeper {
-            client.batch_execute(SET_UP_HOUSEKEEPER).await?;
-        }
         let identity = schema::prepare(&mut client).await?;
         // What nobody waits for any more should not go on.
         client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
         health.reached(identity)?;
-        let (statements, layout, dropping) = Default::default();
-        Ok(Self { client, statements, layout, publishes: false, dropping })
+        let (statements, layout, progress) = Default::default();
+        Ok(Self { client, statements, layout, publishes: false, progress })
     }
 
     /// Whether the connection is gone.

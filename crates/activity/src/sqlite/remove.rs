@@ -16,6 +16,8 @@ use crate::timestamp::Timestamp;
 
 /// The most activities of one step.
 pub const STEP_ROWS: usize = 1000;
+/// The most tenants that one step asks for what is too old.
+const STEP_TENANTS: usize = 100;
 
 /// Those that are unpublished stay until the topic has them.
 const EXPIRED: &str = "
@@ -45,11 +47,23 @@ struct Found {
 }
 
 /// As `Store::expire`.
-pub fn expire(connection: &mut Connection, cutoffs: &Cutoffs) -> Result<Expired, rusqlite::Error> {
+///
+/// `after` is the last tenant that has nothing that is too old, from one step to the next.
+pub fn expire(
+    connection: &mut Connection,
+    cutoffs: &Cutoffs,
+    after: &mut i64,
+) -> Result<Expired, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut activities = 0;
-    for (tenant_id, tenant) in tenants(&transaction)? {
-        let Some(before) = cutoffs.of(&tenant) else { continue };
+    let mut last = *after;
+    let tenants = tenants(&transaction, last)?;
+    let is_last_step = tenants.len() < STEP_TENANTS;
+    for (tenant_id, tenant) in tenants {
+        let Some(before) = cutoffs.of(&tenant) else {
+            last = tenant_id;
+            continue;
+        };
         let room = STEP_ROWS - activities;
         let mut statement = transaction.prepare_cached(EXPIRED)?;
         let found = statement.query_map(params![tenant_id, before.as_micros(), room as i64], found)?;
@@ -59,12 +73,14 @@ pub fn expire(connection: &mut Connection, cutoffs: &Cutoffs) -> Result<Expired,
         if activities == STEP_ROWS {
             break;
         }
+        last = tenant_id;
     }
-    let is_done = activities < STEP_ROWS;
+    let is_done = is_last_step && activities < STEP_ROWS;
     if is_done {
         transaction.execute(links::FORGET_EMPTY_BUCKETS, ())?;
     }
     transaction.commit()?;
+    *after = if is_done { 0 } else { last };
     Ok(Expired { activities: activities as u64, is_done })
 }
 
@@ -153,9 +169,11 @@ fn record(row: &Row<'_>) -> Result<Erasure, rusqlite::Error> {
     })
 }
 
-fn tenants(transaction: &Transaction<'_>) -> Result<Vec<(i64, String)>, rusqlite::Error> {
-    let mut statement = transaction.prepare_cached("SELECT tenant_id, name FROM tenant")?;
-    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+fn tenants(transaction: &Transaction<'_>, after: i64) -> Result<Vec<(i64, String)>, rusqlite::Error> {
+    let next = "SELECT tenant_id, name FROM tenant WHERE tenant_id > ?1 ORDER BY tenant_id LIMIT ?2";
+    let mut statement = transaction.prepare_cached(next)?;
+    let rows =
+        statement.query_map(params![after, STEP_TENANTS as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
 

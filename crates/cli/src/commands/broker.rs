@@ -25,7 +25,7 @@ pub fn run(args: &BrokerArgs) -> anyhow::Result<()> {
         Ready::new(Some(broker.local_addr()), None).announce(config.ready_file.as_deref())?;
         tokio::select! {
             () = stop.received() => {}
-            () = reload.run() => {}
+            () = reload.run(|_| ()) => {}
         }
         tracing::info!("stopping");
         drop(control);

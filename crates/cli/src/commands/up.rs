@@ -23,7 +23,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         platform.ready().announce(config.ready_file.as_deref())?;
         tokio::select! {
             () = stop.received() => {}
-            () = reload.run() => {}
+            () = reload.run(|config| platform.apply(config)) => {}
         }
         tracing::info!("stopping");
         stop.finish(platform.shutdown()).await;

@@ -82,7 +82,7 @@ fn bad_settings_name_their_place() {
     check(
         "[activity]\nsize = 1",
         &[],
-        "FILE: activity.size: no such setting; there are store, retention_days, \
+        "FILE: activity.size: no such setting; there are topic, store, retention_days, \
          retention_days_per_tenant, partitions, dlq_partitions, ack_timeout_ms, breaker_failures, breaker_open_ms, spool_max_bytes",
     );
     check(
@@ -150,6 +150,16 @@ fn a_store_is_named_and_its_password_never_shown() {
         "postgres://ann:s3cret@db",
         "names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
     );
+}
+
+#[test]
+fn a_topic_has_a_legal_name() {
+    let topic = |name: &str| load(&format!("[activity]\ntopic = \"{name}\""), &[], UpArgs::default());
+    assert_eq!(topic("acme.activities-2_x").unwrap().activity.topic, "acme.activities-2_x");
+    for wrong in ["", "..", "a b", "ä", "a/b", &"x".repeat(101)] {
+        let error = topic(wrong).unwrap_err().to_string();
+        assert!(error.starts_with("activity.topic: "), "{error}");
+    }
 }
 
 #[test]

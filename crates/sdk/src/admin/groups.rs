@@ -149,7 +149,7 @@ impl Admin {
         if query.count() == 0 {
             return Ok(BTreeMap::new());
         }
-        let config = self.cluster.consumer_config(group)?;
+        let config = self.cluster.reader_config(group)?;
         let consumer = outsider(&config)?;
         let committed = consumer.committed_offsets(query, self.timeout).map_err(self.failed(&operation))?;
         let mut offsets = BTreeMap::new();

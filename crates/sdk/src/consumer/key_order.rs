@@ -40,8 +40,6 @@ use writer::{NewLetter, Request, Writer};
 /// Records that may wait in the queues of one topic and group: each takes memory in every member. Beyond, a record that
 /// would have to park waits where it is, and its partition with it in the end.
 pub(super) const MAX_PARKED_RECORDS: usize = 100_000;
-/// How long to wait until the topic shows what was written to it.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// Why records could not be parked, or let go. They come again.
 #[derive(Debug, Clone, Error)]
@@ -175,16 +173,16 @@ impl KeyOrder {
         self.is_stopping.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is known that was parked in these partitions' topics before now. Called after the group's commits
-    /// were read: those wait for transactions of former owners.
-    pub(super) fn catch_up(&self, partitions: &[PartitionKey]) -> bool {
+    /// Waits until everything is known that was parked in these partitions' topics before now, for at most twice `wait`.
+    /// Called after the group's commits were read: those wait for transactions of former owners.
+    pub(super) fn catch_up(&self, partitions: &[PartitionKey], wait: Duration) -> bool {
         let topics: Vec<Arc<str>> = {
             let watched = self.watched.lock();
             let of =
                 |(topic, _): &PartitionKey| watched.get(topic).map(|watched| Arc::clone(&watched.parked));
             partitions.iter().filter_map(of).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
         };
-        match self.barrier(&topics) {
+        match self.barrier(&topics, wait) {
             Ok(is_reached) => is_reached,
             Err(error) => {
                 tracing::warn!(group = self.group, %error, "parked records not known yet; asking again");
@@ -193,15 +191,16 @@ impl KeyOrder {
         }
     }
 
-    fn barrier(&self, parked_topics: &[Arc<str>]) -> Result<bool, SendError> {
+    /// Reads these topics to where they are now. Writing that down, and reading it, may take `wait` each.
+    fn barrier(&self, parked_topics: &[Arc<str>], wait: Duration) -> Result<bool, SendError> {
         let record = |topic: &Arc<str>| Record::new(Arc::clone(topic)).partition(0).key(BARRIER).value("");
         let records: Vec<_> = parked_topics.iter().map(record).collect();
-        let sent = self.producer.send_batch_blocking(&records, CATCH_UP_WAIT);
+        let sent = self.producer.send_batch_blocking(&records, wait);
         let mut ends = HashMap::new();
         for (topic, delivered) in parked_topics.iter().zip(sent) {
             ends.insert(Arc::clone(topic), delivered?.offset + 1);
         }
-        Ok(self.wait_for(&ends, CATCH_UP_WAIT))
+        Ok(self.wait_for(&ends, wait))
     }
 
     /// Waits until the `parked` topics are read up to these offsets.

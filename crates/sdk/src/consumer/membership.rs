@@ -15,6 +15,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::board::Board;
 use super::committer::{Answered, Committer};
+use super::poll_limit::PollLimit;
 use super::scheduler::{Due, Progress};
 use crate::cluster::log_line;
 use crate::error::KafkaFault;
@@ -34,6 +35,7 @@ pub(super) struct Membership {
     inner: Mutex<Inner>,
     bootstrap: String,
     revoke_wait: Duration,
+    poll_limit: PollLimit,
 }
 
 #[derive(Default)]
@@ -46,8 +48,14 @@ struct Inner {
 }
 
 impl Membership {
-    pub(super) fn new(board: Arc<Board>, bootstrap: &str, revoke_wait: Duration) -> Self {
-        Self { board, inner: Mutex::default(), bootstrap: bootstrap.to_string(), revoke_wait }
+    pub(super) fn new(
+        board: Arc<Board>,
+        bootstrap: &str,
+        revoke_wait: Duration,
+        poll_limit: PollLimit,
+    ) -> Self {
+        let revoke_wait = poll_limit.cap(revoke_wait);
+        Self { board, inner: Mutex::default(), bootstrap: bootstrap.to_string(), revoke_wait, poll_limit }
     }
 
     pub(super) fn set_committer(&self, committer: Option<Committer>) {
@@ -215,7 +223,7 @@ impl ConsumerContext for Membership {
                 if !self.board.settle(&keys, self.revoke_wait) {
                     tracing::warn!("partitions given up with records in work, which come again elsewhere");
                 }
-                let deadline = Instant::now() + REVOKE_COMMIT_WAIT;
+                let deadline = Instant::now() + self.poll_limit.cap(REVOKE_COMMIT_WAIT);
                 inner.commit_all(consumer.client(), deadline, &self.board, &self.bootstrap);
             }
             self.board.lock().scheduler.revoke(&keys);

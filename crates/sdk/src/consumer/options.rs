@@ -146,7 +146,8 @@ pub struct ConsumerOptions {
     /// The cluster's `offset.metadata.max.bytes`: what is done out of order is remembered there. 0 writes none; then a
     /// restart repeats what was done behind the first record that was not.
     pub offset_metadata_max_bytes: usize,
-    /// How long a rebalance waits for records of partitions that are taken away and are with the handler.
+    /// How long a rebalance waits for records of partitions that are taken away and are with the handler; at most a quarter of
+    /// `max.poll.interval.ms`.
     pub revoke_wait: Duration,
     /// Waits between attempts after a transient failure.
     pub backoff: Backoff,

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use regex::Regex;
 
 use super::ConsumerError;
@@ -30,6 +30,7 @@ use super::key_order::KeyOrder;
 use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
 use super::options::ConsumerOptions;
+use super::poll_limit::PollLimit;
 use super::state::{ConsumerMonitor, Phase};
 use super::worker::Workshop;
 use crate::cluster::{Cluster, ClusterError};
@@ -51,6 +52,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(1_500);
 /// How long a question for the group's commits may take.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait for what former owners parked, twice.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Runtime {
     cluster: Cluster,
@@ -62,6 +65,8 @@ pub(super) struct Runtime {
     workers: Vec<JoinHandle<()>>,
     max_workers: usize,
     consumer: Arc<BaseConsumer<Membership>>,
+    poll_limit: PollLimit,
+    polled_at: Instant,
     patterns: Vec<Regex>,
     /// The source topics subscribed to.
     sources: Vec<Arc<str>>,
@@ -105,17 +110,12 @@ impl Runtime {
             return Err(ConsumerError::NotWithTransactions { group: options.group, option });
         }
         let patterns = prepare::patterns(&options.topics)?;
-        let mut config = cluster.consumer_config(&options.group)?;
-        config.set("auto.offset.reset", options.start_at.setting());
-        for (name, value) in options.protocol.settings() {
-            config.set(*name, *value);
-        }
-        if let Some(instance_id) = &options.instance_id {
-            config.set("group.instance.id", instance_id);
-        }
+        let config = native_config(cluster, &options)?;
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
-        let membership = Membership::new(Arc::clone(&board), cluster.bootstrap(), options.revoke_wait);
+        let poll_limit = PollLimit::of(&config);
+        let (bootstrap, revoke_wait) = (cluster.bootstrap(), options.revoke_wait);
+        let membership = Membership::new(Arc::clone(&board), bootstrap, revoke_wait, poll_limit);
         let consumer: Arc<BaseConsumer<Membership>> =
             Arc::new(config.create_with_context(membership).map_err(ClusterError::from_kafka)?);
         if !handler.commits_itself() {
@@ -156,6 +156,8 @@ impl Runtime {
             workers: Vec::new(),
             max_workers,
             consumer,
+            poll_limit,
+            polled_at: now,
             patterns,
             sources: Vec::new(),
             topic_names: Vec::new(),
@@ -217,7 +219,7 @@ impl Runtime {
     }
 
     fn work(&mut self) -> Result<(), Fatal> {
-        if !self.prepare_topics() {
+        if !self.prepare_topics()? {
             return Ok(());
         }
         self.subscribe()?;
@@ -236,7 +238,9 @@ impl Runtime {
                 self.next_tick = Instant::now() + TICK;
                 self.resume_commits();
                 self.adjust();
+                self.poll_between()?;
                 self.refresh();
+                self.poll_between()?;
                 self.look_for_topics()?;
             }
         }
@@ -265,18 +269,27 @@ impl Runtime {
     }
 
     fn is_stuck(&self) -> bool {
-        self.full_since.is_some_and(|since| since.elapsed() > ROOM_WAIT)
+        self.full_since.is_some_and(|since| since.elapsed() > self.poll_limit.cap(ROOM_WAIT))
     }
 
     /// How long to wait for a record: not beyond what is to be done meanwhile.
     fn poll_wait(&self) -> Duration {
-        let (in_hand, running) = self.board.lock().scheduler.in_hand_counts();
-        if in_hand > 0 || running > 0 {
+        let (in_hand, running, gathers_until) = {
+            let scheduler = &self.board.lock().scheduler;
+            let (in_hand, running) = scheduler.in_hand_counts();
+            (in_hand, running, scheduler.gathers_until())
+        };
+        if running > 0 {
             return BUSY_WAIT;
+        }
+        if in_hand > 0 {
+            // A worker begins at that time by itself.
+            let left = gathers_until.map(|until| until.saturating_duration_since(Instant::now()));
+            return whole_millis(left.unwrap_or_default()).clamp(BUSY_WAIT, IDLE_WAIT);
         }
         let next_commit = self.membership().commit_due(self.consumer.client());
         let wait = next_commit.map_or(IDLE_WAIT, |at| at.saturating_duration_since(Instant::now()));
-        wait.clamp(Duration::from_millis(1), IDLE_WAIT)
+        whole_millis(wait).clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
     /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun.
@@ -292,9 +305,21 @@ impl Runtime {
         Ok(())
     }
 
+    /// Polls between two questions to the cluster, if it was so long ago that another one could cost the membership.
+    fn poll_between(&mut self) -> Result<(), Fatal> {
+        if self.poll_limit.is_near(self.polled_at.elapsed())
+            && let Some(record) = self.poll(Duration::ZERO)?
+        {
+            self.push(record);
+        }
+        Ok(())
+    }
+
     /// Polls once. Rebalances happen inside.
     fn poll(&mut self, wait: Duration) -> Result<Option<ReceivedRecord>, Fatal> {
-        let polled = match self.consumer.poll(wait) {
+        let polled = self.consumer.poll(wait);
+        self.polled_at = Instant::now();
+        let polled = match polled {
             Some(Ok(message)) => {
                 self.heard_at = Instant::now();
                 let topic = interned(&mut self.topic_names, message.topic(), &self.workshop.parking);
@@ -314,7 +339,12 @@ impl Runtime {
             }
             Err(error) => {
                 let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), wait);
-                tracing::debug!(group = %self.options.group, %fault, "consumer fault");
+                match fault {
+                    KafkaFault::PolledTooLate => {
+                        tracing::warn!(group = %self.options.group, %fault, hint = fault.hint(), "records come again");
+                    }
+                    _ => tracing::debug!(group = %self.options.group, %fault, "consumer fault"),
+                }
                 self.membership().set_fault(Some(fault));
                 Ok(None)
             }
@@ -358,9 +388,12 @@ impl Runtime {
         if unresumed.is_empty() {
             return;
         }
-        match self.consumer.committed_offsets(list(&unresumed), COMMITTED_TIMEOUT) {
+        let timeout = self.poll_limit.cap(COMMITTED_TIMEOUT);
+        let is_behind =
+            |order: &Arc<KeyOrder>| !order.catch_up(&unresumed, self.poll_limit.cap(CATCH_UP_WAIT));
+        match self.consumer.committed_offsets(list(&unresumed), timeout) {
             // What former owners parked is in the topic once their commits are known, and is read before anything else.
-            Ok(_) if self.workshop.key_order.as_ref().is_some_and(|order| !order.catch_up(&unresumed)) => {}
+            Ok(_) if self.workshop.key_order.as_ref().is_some_and(is_behind) => {}
             Ok(committed) => {
                 let metadata = native::read_metadata(&committed);
                 for (element, metadata) in committed.elements().iter().zip(metadata) {
@@ -376,7 +409,7 @@ impl Runtime {
                 }
             }
             Err(error) => {
-                let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), COMMITTED_TIMEOUT);
+                let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), timeout);
                 tracing::debug!(group = %self.options.group, %fault, "committed offsets not read; asking again");
                 self.membership().set_fault(Some(fault));
             }
@@ -409,6 +442,23 @@ impl Runtime {
     fn owned_keys(&self) -> Vec<PartitionKey> {
         self.membership().owned().into_iter().map(|(key, _)| key).collect()
     }
+}
+
+fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientConfig, ClusterError> {
+    let mut config = cluster.consumer_config(&options.group)?;
+    config.set("auto.offset.reset", options.start_at.setting());
+    for (name, value) in options.protocol.settings() {
+        config.set(*name, *value);
+    }
+    if let Some(instance_id) = &options.instance_id {
+        config.set("group.instance.id", instance_id);
+    }
+    Ok(config)
+}
+
+/// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
+fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
 }
 
 fn list(keys: &[PartitionKey]) -> TopicPartitionList {

@@ -75,7 +75,7 @@ impl Waiting {
 
 impl Mover {
     pub(super) fn new(delay: Arc<Delay>) -> Result<Self, DelayError> {
-        let mut config = delay.cluster.consumer_config(&format!("{}.delay", delay.group))?;
+        let mut config = delay.cluster.reader_config(&format!("{}.delay", delay.group))?;
         config.set("auto.offset.reset", "earliest");
         if let Some(instance_id) = &delay.instance_id {
             config.set("group.instance.id", instance_id);

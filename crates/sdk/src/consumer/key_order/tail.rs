@@ -74,7 +74,7 @@ enum Found {
 
 impl Tail {
     pub(super) fn new(order: Arc<KeyOrder>, cluster: &Cluster) -> Result<Self, KeyOrderError> {
-        let mut config = cluster.consumer_config("tidings-reader")?;
+        let mut config = cluster.reader_config("tidings-reader")?;
         config.set("auto.offset.reset", "earliest");
         let consumer = outsider(&config)?;
         config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);

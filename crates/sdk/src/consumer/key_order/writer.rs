@@ -154,7 +154,7 @@ impl Writer {
         };
         let topics: Vec<_> =
             order.watched.lock().values().map(|watched| Arc::clone(&watched.parked)).collect();
-        match order.barrier(&topics) {
+        match order.barrier(&topics, STEP_TIMEOUT) {
             Ok(true) => {
                 *slot = Some(producer);
                 KeyOrderError::Settled

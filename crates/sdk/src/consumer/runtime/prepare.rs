@@ -17,6 +17,7 @@ use crate::consumer::failures::TOPICS_TIMEOUT;
 use crate::consumer::key_order::KeyOrderError;
 use crate::consumer::random::jitter;
 use crate::consumer::state::Phase;
+use crate::consumer::transactional::OpenError;
 use crate::error::KafkaFault;
 
 /// What a compiled pattern may weigh.
@@ -54,6 +55,14 @@ enum PrepareError {
     Delay(#[from] DelayError),
 }
 
+/// The consumer does not start.
+enum NotReady {
+    /// Not yet.
+    WaitingFor(String),
+    /// Waiting does not heal it.
+    Fatal(String),
+}
+
 impl PrepareError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -61,16 +70,30 @@ impl PrepareError {
             Self::KeyOrder(_) | Self::Delay(_) => None,
         }
     }
+
+    /// Whether waiting does not help: a client cannot be made of these settings.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Admin(error) | Self::Delay(DelayError::Admin(error)) => {
+                matches!(error, AdminError::Cluster(_))
+            }
+            Self::KeyOrder(error) => {
+                matches!(error, KeyOrderError::Client(_) | KeyOrderError::Open(OpenError::Client(_)))
+            }
+            Self::Delay(error) => matches!(error, DelayError::Client(_)),
+        }
+    }
 }
 
 impl Runtime {
     /// Waits until the source topics exist, and creates those of the failure inbox. `false` if asked to stop.
-    pub(super) fn prepare_topics(&mut self) -> bool {
+    pub(super) fn prepare_topics(&mut self) -> Result<bool, Fatal> {
         let mut failed_attempts = 0;
         while !self.monitor.is_stop_requested() {
             match self.try_prepare() {
-                Ok(()) => return true,
-                Err(waiting_for) => {
+                Ok(()) => return Ok(true),
+                Err(NotReady::Fatal(reason)) => return Err(Fatal { reason, is_member: false }),
+                Err(NotReady::WaitingFor(waiting_for)) => {
                     // What the client was told says more than that nobody answered.
                     let refused = self.membership().fault();
                     let refused = refused.filter(|fault| matches!(fault, KafkaFault::Authentication { .. }));
@@ -91,19 +114,21 @@ impl Runtime {
                 let _ = self.consumer.poll(left.min(IDLE_WAIT));
             }
         }
-        false
+        Ok(false)
     }
 
     /// Everything that has to be there; an error says what is not, and what to do.
-    fn try_prepare(&mut self) -> Result<(), String> {
+    fn try_prepare(&mut self) -> Result<(), NotReady> {
         self.try_prepare_topics().map_err(|error| {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            format!("{error}{hint}")
+            let reason = format!("{error}{hint}");
+            if error.is_final() { NotReady::Fatal(reason) } else { NotReady::WaitingFor(reason) }
         })?;
         let Some(handler) = self.workshop.handler.atomic() else { return Ok(()) };
         handler.lock().prepare().map_err(|error| match error {
-            AtomicError::Again(error) => error.to_string(),
-            AtomicError::NotOurs(reason) | AtomicError::Fatal(reason) => reason,
+            AtomicError::Again(error) => NotReady::WaitingFor(error.to_string()),
+            AtomicError::NotOurs(reason) => NotReady::WaitingFor(reason),
+            AtomicError::Fatal(reason) => NotReady::Fatal(reason),
         })
     }
 

@@ -82,12 +82,13 @@ impl Runtime {
         }
         self.next_probe = Instant::now() + PROBE_INTERVAL;
         self.heard_at = Instant::now();
-        let result = self.probe_offsets(&owned);
-        let fault = |error| KafkaFault::from_kafka(&error, self.cluster.bootstrap(), PROBE_TIMEOUT);
+        let timeout = self.poll_limit.cap(PROBE_TIMEOUT);
+        let result = self.probe_offsets(&owned, timeout);
+        let fault = |error| KafkaFault::from_kafka(&error, self.cluster.bootstrap(), timeout);
         self.membership().set_fault(result.err().map(fault));
     }
 
-    fn probe_offsets(&self, owned: &[(PartitionKey, Progress)]) -> Result<(), KafkaError> {
+    fn probe_offsets(&self, owned: &[(PartitionKey, Progress)], timeout: Duration) -> Result<(), KafkaError> {
         let at = |offset: Offset| -> Result<TopicPartitionList, KafkaError> {
             let mut list = TopicPartitionList::with_capacity(owned.len());
             for ((topic, partition), _) in owned {
@@ -97,14 +98,14 @@ impl Runtime {
         };
         if owned.is_empty() {
             // Nothing to ask about; any answer proves that the cluster is there.
-            return self.consumer.fetch_metadata(Some(&self.sources[0]), PROBE_TIMEOUT).map(drop);
+            return self.consumer.fetch_metadata(Some(&self.sources[0]), timeout).map(drop);
         }
-        let ends = offsets_at(&self.consumer, &at(Offset::End)?, PROBE_TIMEOUT)?;
+        let ends = offsets_at(&self.consumer, &at(Offset::End)?, timeout)?;
         let starts = match self.options.start_at {
-            StartAt::Earliest => offsets_at(&self.consumer, &at(Offset::Beginning)?, PROBE_TIMEOUT)?,
+            StartAt::Earliest => offsets_at(&self.consumer, &at(Offset::Beginning)?, timeout)?,
             StartAt::Latest => ends.clone(),
         };
-        let committed = self.consumer.committed_offsets(at(Offset::Invalid)?, PROBE_TIMEOUT)?;
+        let committed = self.consumer.committed_offsets(at(Offset::Invalid)?, timeout)?;
         for element in committed.elements() {
             let name = (element.topic().to_string(), element.partition());
             let begin = match element.offset() {

@@ -1,24 +1,29 @@
-//! The platform on three nodes of Apache Kafka in the place of its own broker.
+//! Nodes of the cluster, the database and the platform die in turn, under load.
 
 use std::time::Duration;
 
 use serde_json::json;
+use tidings_postgres_server::PostgresServer;
 use tidings_tests::{ApacheCluster, Http, Kafka, jars, until_within};
 
-use crate::outages::{services, until_all_published, until_streaming};
 use crate::support::{ACTIVITIES, stored_ids};
-use crate::under_load::UnderLoad;
+use crate::under_load::{UnderLoad, services, until_all_published, until_streaming};
 
 /// Kafka takes some seconds to find out that a node is gone, and more to come back.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Activities are stored, found and parked as on the broker of our own; then one node dies, then a second one, so that nobody can acknowledge; the platform is killed meanwhile, under load.
+/// Activities are stored, found and parked as on the broker of our own; then one node dies, then the database, then a second
+/// node, so that nobody can acknowledge; the platform is killed meanwhile.
 #[test]
 fn activities_go_through_a_cluster_whose_nodes_die() {
     let mut cluster = ApacheCluster::start(&jars());
     let bootstrap = cluster.bootstrap();
     let data = tempfile::tempdir().unwrap();
-    let platform = UnderLoad::start(PATIENCE, || services(&bootstrap, data.path()));
+    let server = PostgresServer::start();
+    let url = server.database();
+    let platform = UnderLoad::start(PATIENCE, || {
+        services(&bootstrap, data.path()).environment("TIDINGS_ACTIVITY_STORE", &url)
+    });
     until_streaming(&platform.http());
     let kafka = Kafka::new(&bootstrap);
     check_storing_and_parking(&platform.http(), &kafka);
@@ -26,6 +31,9 @@ fn activities_go_through_a_cluster_whose_nodes_die() {
         platform.until_more("stream", 50);
         cluster.kill(0);
         platform.until_more("stream", 50);
+        server.kill();
+        platform.until_more("stream", 50);
+        server.restart();
         cluster.kill(1);
         platform.until_more("fallback", 50);
         platform.restart();
