@@ -66,6 +66,11 @@ impl Launch {
         launch
     }
 
+    /// `tidings up` with nothing but what [`Launch::environment`] will say.
+    pub fn up_by_environment() -> Self {
+        Self::command("up").with_ready_file()
+    }
+
     fn program(program: &Path) -> Self {
         let scratch = tempfile::tempdir().expect("make a directory for logs");
         let mut command = Command::new(program);
@@ -129,8 +134,16 @@ impl Launch {
         let program = self.scratch.path().join("tidings");
         std::fs::copy(binary(), &program).expect("copy the program");
         open_to_others(self.scratch.path());
+        // The ready file lies there.
+        std::os::unix::fs::chown(self.scratch.path(), Some(uid), None).expect("give the scratch away");
         let mut command = Command::new(program);
         command.args(self.command.get_args()).uid(uid).current_dir("/").stdin(Stdio::null());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.stdout(log(self.scratch.path(), "stdout")).stderr(log(self.scratch.path(), "stderr"));
         self.command = command;
         self

@@ -7,6 +7,7 @@
 mod broker;
 mod runtime;
 pub mod snapshot;
+mod space;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,6 +78,7 @@ impl Platform {
             }));
         }
         tidings_console::metrics::register_process_metrics(&mut registry);
+        space::register_space(&mut registry, config.data_dir.clone());
         let router = activity.router().merge(tidings_console::dlq::router(cluster.clone()));
         let http =
             server.serve(ServerOptions { router, registry, checks, host_names: config.host_names.clone() });

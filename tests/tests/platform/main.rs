@@ -18,6 +18,7 @@ mod hostile;
 mod hostile_activities;
 mod lifecycle;
 mod live;
+mod monitoring;
 mod outages;
 mod postgres;
 mod retention;
