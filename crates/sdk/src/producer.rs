@@ -15,6 +15,7 @@
 mod batch;
 mod metrics;
 mod partitioner;
+mod polled;
 mod report;
 mod transactional;
 
@@ -22,10 +23,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 
@@ -38,6 +39,7 @@ pub use metrics::ProducerMetrics;
 use metrics::TopicMetrics;
 use partitioner::Chosen;
 pub use partitioner::{Partitioner, partition_of_key};
+use polled::Polled;
 pub use report::{DeliveryCallback, DeliveryReport};
 pub use transactional::{Transaction, TransactionError, TransactionalOptions, TransactionalProducer};
 
@@ -184,7 +186,7 @@ pub struct Producer {
 }
 
 struct Inner {
-    client: ThreadedProducer<DeliveryContext, Chosen>,
+    client: Polled<DeliveryContext, Chosen>,
     bootstrap: String,
     metrics: ProducerMetrics,
 }
@@ -205,8 +207,7 @@ impl Producer {
             partitioner: options.partitioner.map(Chosen),
             on_delivery: options.on_delivery,
         };
-        let client =
-            ThreadedProducer::from_config_and_context(&config, context).map_err(ClusterError::from_kafka)?;
+        let client = Polled::new(&config, context).map_err(ClusterError::from_kafka)?;
         let bootstrap = cluster.bootstrap().to_string();
         Ok(Self { inner: Arc::new(Inner { client, bootstrap, metrics: options.metrics }) })
     }
