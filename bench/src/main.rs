@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Who is measured: tidings, tidings-process (page cache as durable, as Kafka has it), tidings-copy (no `sendfile`),
-    /// tidings-before (`--before`), kafka, kafka-flush.
+    /// tidings-before (`--before`), tidings-postgres (activities in PostgreSQL), kafka, kafka-flush.
     #[arg(long, value_delimiter = ',', default_value = "tidings,kafka,kafka-flush")]
     peers: Vec<String>,
     /// Small sizes and three rounds: to see in minutes whether something changed a lot.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub use kafka::Kafka;
-pub use tidings::Tidings;
+pub use tidings::{Tidings, TidingsOnPostgres};
 
 /// How long a server may take to answer before the benchmark gives up.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -38,8 +38,13 @@ pub trait Peer {
     /// The command that serves `data_dir` at the Kafka port of `ports`.
     fn command(&self, data_dir: &Path, ports: &Ports) -> Command;
 
-    /// The `tidings` executable, if this peer is the one that also has an HTTP API and a store.
+    /// The `tidings` executable, if this peer is one that also has an HTTP API and a store.
     fn platform(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The URL of an empty database that the platform is to keep activities in, unless it has files of its own for them.
+    fn database(&self) -> Option<String> {
         None
     }
 }
@@ -119,6 +124,7 @@ pub fn all(binary: &Path, before: &Path, folder: &Path) -> Vec<Box<dyn Peer>> {
         Box::new(Tidings::new("tidings-process", binary, "process")),
         Box::new(Tidings::new("tidings-copy", binary, "power").with(NO_SENDFILE)),
         Box::new(Tidings::new("tidings-before", before, "power")),
+        Box::new(TidingsOnPostgres::new(Tidings::new("tidings-postgres", binary, "power"))),
         Box::new(Kafka::new("kafka", folder, "")),
         Box::new(Kafka::new("kafka-flush", folder, "log.flush.interval.messages=1")),
     ]

@@ -1,8 +1,8 @@
 //! The whole platform, `tidings up`, on a data directory and ports of its own.
 
-use crate::peers::Ports;
+use crate::peers::{Peer, Ports};
 use crate::process::Process;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ pub struct Platform {
 
 impl Platform {
     /// Starts the process and returns at once, so that a client can race its start-up.
-    pub fn launch(binary: &Path, work_dir: &Path) -> Result<Self> {
+    pub fn launch(peer: &dyn Peer, work_dir: &Path) -> Result<Self> {
+        let binary = peer.platform().context("only Tidings is a platform")?;
         let directory = tempfile::Builder::new().prefix("platform").tempdir_in(work_dir)?;
         let ports = Ports::free()?;
         let kafka = format!("127.0.0.1:{}", ports.kafka);
@@ -34,13 +35,16 @@ impl Platform {
         let mut command = Command::new(binary);
         command.arg("up").arg("--data-dir").arg(directory.path().join("data"));
         command.arg("--kafka").arg(&kafka).arg("--http").arg(&http).arg("--ready-file").arg(&ready_file);
+        if let Some(url) = peer.database() {
+            command.env("TIDINGS_ACTIVITY_STORE", url);
+        }
         let process = Process::spawn(command, directory.path().join("server.log"))?;
         Ok(Self { process, ready_file, kafka, http, directory })
     }
 
     /// Starts it, waits for its ready file and answers how long that took.
-    pub fn start(binary: &Path, work_dir: &Path) -> Result<(Self, Duration)> {
-        let mut platform = Self::launch(binary, work_dir)?;
+    pub fn start(peer: &dyn Peer, work_dir: &Path) -> Result<(Self, Duration)> {
+        let mut platform = Self::launch(peer, work_dir)?;
         while !platform.ready_file.exists() {
             if let Some(status) = platform.process.ended()? {
                 bail!("the platform ended before it was ready: {status}\n{}", platform.process.last_words());

@@ -26,6 +26,8 @@ pub struct Launch {
     ready_file: Option<PathBuf>,
     /// Where a server is to listen for Kafka clients.
     kafka: Option<String>,
+    /// The cluster that services are to use.
+    cluster: Option<String>,
 }
 
 impl Launch {
@@ -46,7 +48,8 @@ impl Launch {
 
     /// The services alone, on a cluster that runs already.
     pub fn up_on(bootstrap: &str, data_dir: &Path) -> Self {
-        let launch = Self::command("up").arguments(["--http", "127.0.0.1:0", "--bootstrap", bootstrap]);
+        let mut launch = Self::command("up").arguments(["--http", "127.0.0.1:0", "--bootstrap", bootstrap]);
+        launch.cluster = Some(bootstrap.to_owned());
         launch.argument("--data-dir").argument(data_dir).with_ready_file()
     }
 
@@ -63,6 +66,11 @@ impl Launch {
         launch
     }
 
+    /// `tidings up` with nothing but what [`Launch::environment`] will say.
+    pub fn up_by_environment() -> Self {
+        Self::command("up").with_ready_file()
+    }
+
     fn program(program: &Path) -> Self {
         let scratch = tempfile::tempdir().expect("make a directory for logs");
         let mut command = Command::new(program);
@@ -74,7 +82,7 @@ impl Launch {
         }
         command.current_dir(scratch.path()).stdin(Stdio::null());
         command.stdout(log(scratch.path(), "stdout")).stderr(log(scratch.path(), "stderr"));
-        Self { command, scratch, ready_file: None, kafka: None }
+        Self { command, scratch, ready_file: None, kafka: None, cluster: None }
     }
 
     fn with_ready_file(mut self) -> Self {
@@ -126,8 +134,16 @@ impl Launch {
         let program = self.scratch.path().join("tidings");
         std::fs::copy(binary(), &program).expect("copy the program");
         open_to_others(self.scratch.path());
+        // The ready file lies there.
+        std::os::unix::fs::chown(self.scratch.path(), Some(uid), None).expect("give the scratch away");
         let mut command = Command::new(program);
         command.args(self.command.get_args()).uid(uid).current_dir("/").stdin(Stdio::null());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.stdout(log(self.scratch.path(), "stdout")).stderr(log(self.scratch.path(), "stderr"));
         self.command = command;
         self
@@ -156,7 +172,7 @@ impl Launch {
         let started = Instant::now();
         let child =
             self.command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary().display()));
-        Tidings { child, ready: Value::Null, scratch: self.scratch, started }
+        Tidings { child, ready: Value::Null, cluster: self.cluster, scratch: self.scratch, started }
     }
 
     /// Runs the program to its end.
@@ -170,6 +186,7 @@ impl Launch {
 pub struct Tidings {
     child: Child,
     ready: Value,
+    cluster: Option<String>,
     scratch: TempDir,
     started: Instant,
 }
@@ -197,13 +214,14 @@ impl Tidings {
         self.child.id()
     }
 
-    /// The address of the Kafka port, as clients take it.
+    /// The address of the Kafka port, as clients take it, or the cluster that it uses in the place of its own.
     #[track_caller]
     pub fn bootstrap(&self) -> String {
-        self.ready["kafka"].as_str().expect("the Kafka port is open").to_owned()
+        let cluster = self.cluster.as_deref();
+        cluster.unwrap_or_else(|| self.ready["kafka"].as_str().expect("the Kafka port is open")).to_owned()
     }
 
-    /// A client of its Kafka port.
+    /// A client of its cluster.
     #[track_caller]
     pub fn kafka(&self) -> Kafka {
         Kafka::new(&self.bootstrap())

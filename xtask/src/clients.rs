@@ -35,7 +35,7 @@ pub fn install(repository: &Path, target: &Path) -> Result<()> {
 
 /// The Express middleware, compiled, with Express beside it: what a user's own application has.
 fn install_express(package: &Path, folder: &Path) -> Result<()> {
-    const FOLDERS: [(&str, &str); 3] = [("src", "ts"), ("test", "mjs"), ("example", "mjs")];
+    const FOLDERS: [(&str, &str); 4] = [("src", "ts"), ("test", "mjs"), ("test", "json"), ("example", "mjs")];
     let manifests = ["package.json", "package-lock.json", "tsconfig.json"];
     let mut sources: Vec<PathBuf> = manifests.iter().map(|name| package.join(name)).collect();
     for (name, extension) in FOLDERS {

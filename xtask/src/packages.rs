@@ -38,6 +38,16 @@ const NEEDED: &[Needed] = &[
         package: "python3-venv",
         why: "the Python programs",
     },
+    Needed {
+        command: &["python3", "-c", "import yaml"],
+        package: "python3-yaml",
+        why: "the tests read the files of deploy/",
+    },
+    Needed {
+        command: &["prometheus", "--version"],
+        package: "prometheus",
+        why: "the alert rules and the dashboard are asked of one",
+    },
     Needed { command: &["go", "version"], package: "golang", why: "the programs with franz-go and sarama" },
     Needed { command: &["javac", "-version"], package: "default-jdk-headless", why: "the Java programs" },
     Needed {

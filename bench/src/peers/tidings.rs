@@ -4,6 +4,8 @@ use super::{Peer, Ports};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use tidings_postgres_server::PostgresServer;
 
 /// `tidings broker` with its defaults, one durability, and at most one other setting.
 pub struct Tidings {
@@ -54,6 +56,46 @@ impl Peer for Tidings {
     }
 
     fn platform(&self) -> Option<&Path> {
-        (self.name == "tidings").then_some(&self.binary)
+        matches!(self.name, "tidings" | "tidings-before" | "tidings-postgres").then_some(&self.binary)
+    }
+}
+
+/// The same with its activities in PostgreSQL, on this machine and with that program's defaults.
+pub struct TidingsOnPostgres {
+    tidings: Tidings,
+    /// Started when it is first needed.
+    server: OnceLock<Arc<PostgresServer>>,
+}
+
+impl TidingsOnPostgres {
+    /// Of a broker whose name is shown.
+    pub fn new(tidings: Tidings) -> Self {
+        Self { tidings, server: OnceLock::new() }
+    }
+}
+
+impl Peer for TidingsOnPostgres {
+    fn name(&self) -> &'static str {
+        self.tidings.name()
+    }
+
+    fn describe(&self) -> Result<String> {
+        Ok(format!("{}, activities in PostgreSQL", self.tidings.describe()?))
+    }
+
+    fn prepare(&self, data_dir: &Path, ports: &Ports) -> Result<()> {
+        self.tidings.prepare(data_dir, ports)
+    }
+
+    fn command(&self, data_dir: &Path, ports: &Ports) -> Command {
+        self.tidings.command(data_dir, ports)
+    }
+
+    fn platform(&self) -> Option<&Path> {
+        self.tidings.platform()
+    }
+
+    fn database(&self) -> Option<String> {
+        Some(self.server.get_or_init(PostgresServer::shared).database())
     }
 }

@@ -37,8 +37,8 @@ impl Scenario for Activities {
     }
 
     fn measure(&self, lab: &Lab, contestant: &mut Contestant) -> Result<Measured> {
-        let binary = contestant.peer.platform().context("only Tidings is a platform")?;
-        let (platform, _) = Platform::start(binary, &lab.work_dir)?;
+        let peer = contestant.peer.as_ref();
+        let (platform, _) = Platform::start(peer, &lab.work_dir)?;
         let batches_each = lab.sizes.activities / BATCH / CONNECTIONS;
         let events = (batches_each * BATCH * CONNECTIONS) as f64;
         // One request outside the measurement: first use creates connections that every later one shares.

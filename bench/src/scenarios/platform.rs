@@ -8,7 +8,7 @@ use crate::kafka_client::KafkaClient;
 use crate::lab::{Contestant, Lab};
 use crate::peers::Peer;
 use crate::platform;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,16 +36,16 @@ impl Scenario for Platform {
     }
 
     fn measure(&self, lab: &Lab, contestant: &mut Contestant) -> Result<Measured> {
-        let binary = contestant.peer.platform().context("only Tidings is a platform")?;
+        let peer = contestant.peer.as_ref();
         lab.settle();
-        let mut measured = http(binary, &lab.work_dir)?;
-        measured.push((&FIRST_ACK_UP, first_ack_ms(binary, &lab.work_dir)?));
+        let mut measured = http(peer, &lab.work_dir)?;
+        measured.push((&FIRST_ACK_UP, first_ack_ms(peer, &lab.work_dir)?));
         Ok(measured)
     }
 }
 
-fn http(binary: &Path, work_dir: &Path) -> Result<Measured> {
-    let (platform, ready_after) = platform::Platform::start(binary, work_dir)?;
+fn http(peer: &dyn Peer, work_dir: &Path) -> Result<Measured> {
+    let (platform, ready_after) = platform::Platform::start(peer, work_dir)?;
     let ready = Instant::now();
     let answer = HttpClient::connect(&platform.http)?.post_json("/api/v1/activities", ACTIVITY)?;
     let first_activity = ready.elapsed();
@@ -58,8 +58,8 @@ fn http(binary: &Path, work_dir: &Path) -> Result<Measured> {
     ])
 }
 
-fn first_ack_ms(binary: &Path, work_dir: &Path) -> Result<f64> {
-    let platform = platform::Platform::launch(binary, work_dir)?;
+fn first_ack_ms(peer: &dyn Peer, work_dir: &Path) -> Result<f64> {
+    let platform = platform::Platform::launch(peer, work_dir)?;
     let mut client = KafkaClient::connect_when_up(&platform.kafka, LIMIT)?;
     client.wait_topic("first", true)?;
     client.produce("first", 0, one_record())?;

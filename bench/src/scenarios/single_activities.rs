@@ -13,7 +13,7 @@ use crate::http_client::HttpClient;
 use crate::lab::{Contestant, Lab};
 use crate::peers::Peer;
 use crate::platform::Platform;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
 /// Connections that post as fast as they are answered.
@@ -42,9 +42,9 @@ impl Scenario for SingleActivities {
     }
 
     fn measure(&self, lab: &Lab, contestant: &mut Contestant) -> Result<Measured> {
-        let binary = contestant.peer.platform().context("only Tidings is a platform")?;
-        let mut measured = trickle(lab, &Platform::start(binary, &lab.work_dir)?.0)?;
-        let (platform, _) = Platform::start(binary, &lab.work_dir)?;
+        let peer = contestant.peer.as_ref();
+        let mut measured = trickle(lab, &Platform::start(peer, &lab.work_dir)?.0)?;
+        let (platform, _) = Platform::start(peer, &lab.work_dir)?;
         // The first use creates connections that every later one shares.
         post_each(&platform.http, CONNECTIONS, 1, None)?;
         measured.extend(at_once(lab, &platform)?);

@@ -1,4 +1,4 @@
-//! The routes under `/api/v1/activities`.
+//! The routes under `/api/v1/activities` and `/api/v1/erasures`.
 //!
 //! Owns status codes, limits on what is held at once, and the form of answers. Invariants: 200 on a POST means
 //! durable; the bodies held at once, the streams read at once and the questions asked at once are bounded, so memory
@@ -16,6 +16,7 @@ use tidings_http::{Params, Problem};
 use tokio::sync::Semaphore;
 
 use crate::answers::Answers;
+use crate::housekeeper::Housekeeper;
 use crate::ingest::Ingest;
 use crate::limits::{
     LIVE_CATCH_UPS, MAX_BODIES_BYTES, MAX_EXPORTS, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES,
@@ -23,9 +24,11 @@ use crate::limits::{
 use crate::live::Live;
 use crate::store::Store;
 
+mod erasure;
 mod export;
 mod filter;
 mod live;
+mod onward;
 mod outflow;
 mod search;
 mod stream;
@@ -47,29 +50,37 @@ pub(crate) struct Api {
     /// To requests with an `Idempotency-Key`.
     answers: Answers,
     /// In KiB of bodies.
-    bodies: Semaphore,
-    small_bodies: Semaphore,
+    bodies: Arc<Semaphore>,
+    small_bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     queries: Semaphore,
     exports: Arc<Semaphore>,
     live: Live,
+    housekeeper: Housekeeper,
     catch_ups: Semaphore,
     /// Where results wait for callers that do not read them yet.
     results_folder: PathBuf,
 }
 
 /// The routes. Whoever serves them puts the Host and Origin guard in front.
-pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, live: Live, results_folder: PathBuf) -> Router {
+pub(crate) fn router(
+    ingest: Ingest,
+    store: Arc<dyn Store>,
+    live: Live,
+    housekeeper: Housekeeper,
+    results_folder: PathBuf,
+) -> Router {
     let api = Arc::new(Api {
         ingest,
         store,
         answers: Answers::default(),
-        bodies: Semaphore::new(MAX_BODIES_BYTES / 1024),
-        small_bodies: Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024),
+        bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES / 1024)),
+        small_bodies: Arc::new(Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024)),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Semaphore::new(MAX_QUERIES),
         exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
         live,
+        housekeeper,
         catch_ups: Semaphore::new(LIVE_CATCH_UPS),
         results_folder,
     });
@@ -77,6 +88,8 @@ pub(crate) fn router(ingest: Ingest, store: Arc<dyn Store>, live: Live, results_
         .route("/api/v1/activities", get(search::list).post(submit::post).fallback(method_not_allowed))
         .route("/api/v1/activities/export", get(export::export).fallback(method_not_allowed))
         .route("/api/v1/activities/live", get(live::live).fallback(method_not_allowed))
+        .route("/api/v1/erasures", get(erasure::list).post(erasure::post).fallback(method_not_allowed))
+        .route("/api/v1/erasures/{id}", get(erasure::one).fallback(method_not_allowed))
         .route("/api/v1/activities/{id}", get(search::one).fallback(method_not_allowed))
         .with_state(api)
 }

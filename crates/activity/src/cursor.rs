@@ -12,6 +12,7 @@
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
+use siphasher::sip128::Hasher128;
 
 use crate::limits::MAX_ID_CHARS;
 use crate::query::{Filter, Position};
@@ -98,6 +99,16 @@ impl CursorKey {
             return Err(TokenError);
         }
         arrival.try_into().map(|arrival| Arrival(i64::from_be_bytes(arrival))).map_err(|_| TokenError)
+    }
+
+    /// What an erased actor is known by when something of it comes again, without being named.
+    pub(crate) fn actor_digest(&self, tenant: &str, actor: &str) -> [u8; 16] {
+        let mut hasher = siphasher::sip128::SipHasher24::new_with_key(&self.0);
+        hasher.write(b"actor");
+        hasher.write_u64(tenant.len() as u64);
+        hasher.write(tenant.as_bytes());
+        hasher.write(actor.as_bytes());
+        hasher.finish128().as_bytes()
     }
 
     fn tag(&self, bytes: &[u8], filter: &Filter) -> [u8; TAG_BYTES] {

@@ -132,36 +132,43 @@ impl Keeper {
         }
     }
 
+    /// Into the store; into the spool if that takes nothing, and while the spool has older ones: they are to come first.
     fn keep(&self, events: &[&[u8]]) -> Result<Via, KeepError> {
-        let count = events.len() as u64;
+        let spools = self.spool.as_ref().is_some_and(|spool| spool.pending_bytes() > 0);
+        let has_spool = self.spool.is_some();
+        let kept = if spools {
+            self.spool(events).or_else(|| self.store(events))
+        } else {
+            self.store(events).or_else(|| self.spool(events))
+        };
+        if kept.is_some() {
+            self.wake.ring();
+        }
+        kept.ok_or(KeepError::Refused { spool: has_spool })
+    }
+
+    fn store(&self, events: &[&[u8]]) -> Option<Via> {
         let activities = read(events.iter().copied());
-        match self.store.insert_unpublished(&activities) {
-            Ok(_) => {
-                self.stored.ring();
-                self.metrics.fallback.inc_by(count);
-                self.wake.ring();
-                return Ok(Via::Fallback);
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the store takes no fallback writes"
-                );
-            }
+        if let Err(error) = self.store.insert_unpublished(&activities) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the store takes no fallback writes");
+            return None;
         }
-        let Some(spool) = &self.spool else { return Err(KeepError::Refused { spool: false }) };
-        match spool.append(events) {
-            Ok(()) => {
-                self.metrics.spooled.inc_by(count);
-                self.metrics.spool_bytes.set(spool.pending_bytes() as i64);
-                self.wake.ring();
-                Ok(Via::Spool)
-            }
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the spool takes nothing either");
-                Err(KeepError::Refused { spool: true })
-            }
+        self.stored.ring();
+        self.metrics.fallback.inc_by(events.len() as u64);
+        Some(Via::Fallback)
+    }
+
+    fn spool(&self, events: &[&[u8]]) -> Option<Via> {
+        let spool = self.spool.as_ref()?;
+        if let Err(error) = spool.append(events) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the spool takes nothing");
+            return None;
         }
+        self.metrics.spooled.inc_by(events.len() as u64);
+        self.metrics.spool_bytes.set(spool.pending_bytes() as i64);
+        Some(Via::Spool)
     }
 }
 
@@ -250,7 +257,12 @@ mod tests {
         assert!(matches!(with.keep(much).await, Err(KeepError::Refused { spool: true })));
         assert_eq!(scene.metrics.spooled.get(), 2);
         drop(down);
-        assert_eq!(with.keep(vec![event("4")]).await.unwrap(), Via::Fallback);
+        // The older ones come first, so what follows goes where they are, until somebody has moved them.
+        assert_eq!(with.keep(vec![event("4")]).await.unwrap(), Via::Spool);
+        while let Some(frame) = spool.next_frame().unwrap() {
+            spool.done(&frame).unwrap();
+        }
+        assert_eq!(with.keep(vec![event("5")]).await.unwrap(), Via::Fallback);
         assert_eq!(scene.store.count(None).unwrap(), 1);
     }
 }

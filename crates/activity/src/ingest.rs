@@ -22,6 +22,8 @@ pub struct Ingest {
     producer: ResilientProducer,
     topic: Arc<str>,
     topics: watch::Receiver<Topics>,
+    /// Until when topics that are being looked for are waited for.
+    looking_until: Instant,
     fallback: Fallback,
     metrics: ActivityMetrics,
 }
@@ -77,7 +79,8 @@ impl Ingest {
         fallback: Fallback,
         metrics: ActivityMetrics,
     ) -> Self {
-        Self { producer, topic, topics, fallback, metrics }
+        let looking_until = Instant::now() + producer.timeout();
+        Self { producer, topic, topics, looking_until, fallback, metrics }
     }
 
     /// What is counted.
@@ -125,11 +128,12 @@ impl Ingest {
         sent.into_iter().map(attempt).collect()
     }
 
-    /// Waits for topics that are being looked for, but not for a cluster that is known not to have any.
+    /// Waits for topics that are being looked for, but not for a cluster that is known not to have any or to be slow to say so.
     async fn topics_ready(&self) -> Result<(), NotSent> {
         let mut topics = self.topics.clone();
         let known = topics.wait_for(|topics| *topics != Topics::Pending(None));
-        let known = tokio::time::timeout(self.producer.timeout(), known).await;
+        let patience = self.looking_until.saturating_duration_since(Instant::now());
+        let known = tokio::time::timeout(patience, known).await;
         match known {
             Ok(Ok(topics)) => match &*topics {
                 Topics::Ready => Ok(()),

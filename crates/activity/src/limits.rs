@@ -65,8 +65,9 @@ pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a request waits for the fallback after the cluster did not take it.
 pub const FALLBACK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back.
-pub const FALLBACK_WAITING: usize = 128;
+/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back. What they hold is
+/// bounded by the limits of bodies already.
+pub const FALLBACK_WAITING: usize = 4096;
 /// No more requests join a transaction of the fallback that has this many activities.
 pub const FALLBACK_BATCH_EVENTS: usize = 2000;
 /// The most activities that are published later in one batch.
@@ -107,10 +108,16 @@ pub const LIVE_POLL: Duration = Duration::from_secs(1);
 /// After how much silence a reader of the live tail gets a sign of life.
 pub const LIVE_HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Between two looks for activities that are past their retention.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+
 /// The most records the writer stores in one transaction.
 pub const WRITER_BATCH_RECORDS: usize = 4000;
 /// The most bytes of records in one transaction, which are held in memory.
 pub const WRITER_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long the writer waits for more after the first record of a batch: a transaction costs a sync, and the more
 /// rows share it the less each costs. It delays what a query sees, never an ack.
-pub const WRITER_WAIT: Duration = Duration::from_millis(30);
+pub const WRITER_WAIT: Duration = Duration::from_millis(100);
+/// The shortest time between two commits of the writer's offsets while records flow. What a kill has it read again is known by
+/// its ids.
+pub const WRITER_COMMIT_INTERVAL: Duration = Duration::from_secs(1);

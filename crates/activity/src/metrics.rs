@@ -32,6 +32,10 @@ pub struct ActivityMetrics {
     pub stored: Counter,
     /// Records whose activity was stored before.
     pub duplicates: Counter,
+    /// Activities deleted because they are past their retention.
+    pub expired: Counter,
+    /// Activities of erased actors that were deleted, or came again and were not stored.
+    pub erased: Counter,
     /// Records given to the failure inbox.
     pub dead_letters: Counter,
     /// From having read a request, or a chunk of a stream, to its durable ack, by whichever way.
@@ -51,6 +55,8 @@ impl Default for ActivityMetrics {
             spool_bytes: Gauge::default(),
             stored: Counter::default(),
             duplicates: Counter::default(),
+            expired: Counter::default(),
+            erased: Counter::default(),
             dead_letters: Counter::default(),
             ack_seconds: Histogram::new(ACK_SECONDS_BUCKETS),
         }
@@ -58,7 +64,7 @@ impl Default for ActivityMetrics {
 }
 
 impl ActivityMetrics {
-    /// Adds `tidings_activity_{accepted,refused,failed,fallback,spooled,published,stored,duplicates,dead_letters}_total`,
+    /// Adds `tidings_activity_{accepted,refused,failed,fallback,spooled,published,stored,duplicates,expired,erased,dead_letters}_total`,
     /// `tidings_activity_unpublished`, `tidings_activity_spool_bytes` and `tidings_activity_ack_seconds`.
     pub fn register(&self, registry: &mut Registry) {
         let mut counter =
@@ -71,6 +77,8 @@ impl ActivityMetrics {
         counter("tidings_activity_published", "Activities of the fallback published later", &self.published);
         counter("tidings_activity_stored", "Activities stored", &self.stored);
         counter("tidings_activity_duplicates", "Records whose activity was stored before", &self.duplicates);
+        counter("tidings_activity_expired", "Activities past their retention and deleted", &self.expired);
+        counter("tidings_activity_erased", "Activities of erased actors, deleted or kept out", &self.erased);
         counter("tidings_activity_dead_letters", "Records given to the failure inbox", &self.dead_letters);
         let unpublished = "Activities in the store that are not on the topic yet";
         registry.register("tidings_activity_unpublished", unpublished, self.unpublished.clone());

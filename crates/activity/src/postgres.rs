@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
+use crate::erasure::{Erasure, ErasureRequest};
 use crate::query::{Page, Query};
+use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
 use health::Health;
 use session::{Fault, Role, Session};
@@ -25,6 +27,7 @@ mod health;
 mod options;
 mod partitions;
 mod read;
+mod remove;
 mod schema;
 mod session;
 mod time;
@@ -41,6 +44,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 const FALLBACK_LIMIT: Duration = Duration::from_millis(1500);
 /// How long the publisher's questions may take.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+/// How long a step of taking activities out may take.
+const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(30);
 /// How long a question may take.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
@@ -51,6 +56,7 @@ pub struct PostgresStore {
     writer: Slot,
     fallback: Slot,
     publisher: Slot,
+    housekeeper: Slot,
     readers: Vec<Slot>,
     handle: Handle,
     /// Ends the thread when it is dropped.
@@ -87,6 +93,7 @@ impl PostgresStore {
             writer: slot(Role::Writer, WRITE_LIMIT),
             fallback: slot(Role::Fallback, FALLBACK_LIMIT),
             publisher: slot(Role::Publisher, PUBLISH_LIMIT),
+            housekeeper: slot(Role::Housekeeper, HOUSEKEEPING_LIMIT),
             readers: (0..READERS).map(|_| slot(Role::Reader, READ_LIMIT)).collect(),
             handle,
             _end: end,
@@ -141,6 +148,11 @@ impl PostgresStore {
         self.with(free.unwrap_or(&self.readers[0]), operation, work)
     }
 
+    /// The key, on a connection: it is known there.
+    fn key(&self) -> Result<&CursorKey, Fault> {
+        self.health.identity.get().map(|identity| &identity.cursor_key).ok_or(Fault::NotReached(None))
+    }
+
     fn identity(&self) -> Result<&schema::Identity, StoreError> {
         let identity = self.health.identity.get();
         identity
@@ -159,13 +171,13 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
         self.with(&self.writer, "insert a batch", async |session| {
-            write::insert_batch(session, activities, Source::Topic).await
+            write::insert_batch(session, activities, Source::Topic, self.key()?).await
         })
     }
 
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
         self.with(&self.fallback, "insert an unpublished batch", async |session| {
-            write::insert_batch(session, activities, Source::Fallback).await
+            write::insert_batch(session, activities, Source::Fallback, self.key()?).await
         })
     }
 
@@ -205,6 +217,32 @@ impl Store for PostgresStore {
 
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError> {
         self.read("count", async |session| read::count(session, tenant).await)
+    }
+
+    fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError> {
+        self.with(&self.housekeeper, "delete what is past its retention", async |session| {
+            remove::expire(session, cutoffs).await
+        })
+    }
+
+    fn begin_erasure(&self, request: &ErasureRequest) -> Result<(), StoreError> {
+        self.with(&self.publisher, "begin an erasure", async |session| {
+            remove::begin_erasure(session, self.key()?, request).await
+        })
+    }
+
+    fn continue_erasures(&self) -> Result<Expired, StoreError> {
+        self.with(&self.housekeeper, "erase an actor", async |session| {
+            remove::continue_erasures(session).await
+        })
+    }
+
+    fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError> {
+        self.read("find an erasure", async |session| remove::erasure(session, id).await)
+    }
+
+    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError> {
+        self.read("list erasures", async |session| remove::erasures(session, tenant, limit).await)
     }
 
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {

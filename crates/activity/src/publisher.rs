@@ -20,10 +20,12 @@ use crate::limits::PUBLISH_BATCH;
 use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
 use crate::spool::{Frame, Spool};
-use crate::store::{Arrival, Store};
+use crate::store::{Arrival, Arrived, Store, StoreError};
 
 /// Between two attempts while the cluster, or the store, takes nothing.
 const RETRY: Duration = Duration::from_millis(250);
+/// Between two counts of the marks, which may be many.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Wakes and ends the publisher.
 #[derive(Debug, Default)]
@@ -102,18 +104,31 @@ enum Step {
     Blocked,
 }
 
+enum Found {
+    Some(Vec<Arrived>),
+    /// There is nothing to send.
+    Nothing,
+    /// There may be something, for later or for somebody else.
+    Later,
+}
+
 struct Run {
     publisher: Publisher,
     /// On the topic, and still marked.
     published: Vec<Arrival>,
     /// After a failure one record at a time finds out whether it goes on.
     failing: bool,
+    /// When the marks were last counted.
+    counted_at: Option<Instant>,
+    /// Whether it has been told that the store does not answer.
+    has_told: bool,
 }
 
 impl Publisher {
     /// Starts the thread.
     pub fn start(self) -> std::io::Result<()> {
-        let mut run = Run { publisher: self, published: Vec::new(), failing: false };
+        let mut run =
+            Run { publisher: self, published: Vec::new(), failing: false, counted_at: None, has_told: false };
         std::thread::Builder::new()
             .name("activity publisher".to_owned())
             .spawn(move || {
@@ -145,8 +160,7 @@ impl Run {
         let Publisher { store, spool, metrics, .. } = &self.publisher;
         if !self.published.is_empty() {
             if let Err(error) = store.mark_published(&self.published) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "marks cannot be taken off yet");
-                return Step::Blocked;
+                return self.blocked(&error, "marks cannot be taken off");
             }
             self.published.clear();
         }
@@ -192,25 +206,14 @@ impl Run {
     }
 
     fn publish(&mut self) -> Step {
-        let Publisher { store, producer, topic, metrics, .. } = &self.publisher;
-        let found = store.unpublished_count().and_then(|count| {
-            metrics.unpublished.set(count as i64);
-            store.unpublished(if self.failing { 1 } else { PUBLISH_BATCH }).map(|found| (count, found))
-        });
-        let (count, found) = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "what is unpublished cannot be read"
-                );
-                return Step::Blocked;
-            }
+        let found = match self.find() {
+            Ok(Found::Some(found)) => found,
+            Ok(Found::Nothing) => return Step::Idle,
+            Ok(Found::Later) => return Step::Blocked,
+            Err(error) => return self.blocked(&error, "what is unpublished cannot be read"),
         };
-        if found.is_empty() {
-            // Those that are left are another instance's to publish, for as long as it lives.
-            return if count == 0 { Step::Idle } else { Step::Blocked };
-        }
+        self.has_told = false;
+        let Publisher { producer, topic, metrics, .. } = &self.publisher;
         if !self.publisher.topics_ready() {
             return Step::Blocked;
         }
@@ -235,6 +238,45 @@ impl Run {
             self.published.push(arrived.arrival);
         }
         if self.published.is_empty() { Step::Blocked } else { Step::Progress }
+    }
+}
+
+impl Run {
+    /// The oldest of what is to be sent.
+    fn find(&mut self) -> Result<Found, StoreError> {
+        let Publisher { store, producer, .. } = &self.publisher;
+        if self.counted_at.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
+            self.counted_at = Some(Instant::now());
+            self.count()?;
+        }
+        if producer.is_refusing() {
+            // What cannot be sent now need not be read.
+            return Ok(Found::Later);
+        }
+        let found = store.unpublished(if self.failing { 1 } else { PUBLISH_BATCH })?;
+        if !found.is_empty() {
+            return Ok(Found::Some(found));
+        }
+        // Those that are left are another instance's to publish, for as long as it lives.
+        Ok(if self.count()? == 0 { Found::Nothing } else { Found::Later })
+    }
+
+    fn count(&self) -> Result<u64, StoreError> {
+        let count = self.publisher.store.unpublished_count()?;
+        self.publisher.metrics.unpublished.set(count as i64);
+        Ok(count)
+    }
+
+    /// Tells it once, until something succeeds: attempts are many.
+    fn blocked(&mut self, error: &StoreError, what: &str) -> Step {
+        let error = error as &dyn std::error::Error;
+        if self.has_told {
+            tracing::debug!(error, "{what}");
+        } else {
+            tracing::warn!(error, "{what} yet; it is tried again");
+        }
+        self.has_told = true;
+        Step::Blocked
     }
 }
 

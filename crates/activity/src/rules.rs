@@ -142,7 +142,7 @@ impl Errors {
     }
 }
 
-fn check_text(text: &str, max_chars: usize) -> Result<(), String> {
+pub(crate) fn check_text(text: &str, max_chars: usize) -> Result<(), String> {
     if text.is_empty() {
         return Err("is empty".to_owned());
     }

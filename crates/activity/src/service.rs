@@ -13,21 +13,22 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tidings::admin::{Admin, AdminError, TopicSpec};
 use tidings::breaker::BreakerOptions;
-use tidings::consumer::{Consumer, ConsumerError, ConsumerMetrics, ConsumerOptions};
-use tidings::failure::FailureTopics;
+use tidings::consumer::ConsumerMetrics;
 use tidings::{Cluster, ClusterError, ProducerMetrics, ProducerOptions, ResilientOptions, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::api::{self, Topics};
+use crate::background::{Background, WriterState};
 use crate::fallback::{Fallback, Keeper};
+use crate::housekeeper::Housekeeper;
 use crate::ingest::Ingest;
 use crate::instance::{Instance, InstanceError};
-use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_WAIT};
 use crate::live::{Live, StoredBell};
 use crate::metrics::ActivityMetrics;
+use crate::only_instance::{self, OnlyInstanceError};
 use crate::publisher::{Publisher, Wake};
+use crate::retention::Retention;
 use crate::spool::{Spool, SpoolError};
 use crate::sqlite::{HeldStore, StoreCopy};
 use crate::store::{Store, StoreError};
@@ -36,22 +37,21 @@ use crate::writer::Writer;
 
 /// The topic of activities unless another is named.
 pub const DEFAULT_TOPIC: &str = "activities";
-/// The group that stores them.
-pub const WRITER_GROUP: &str = "activity-writer";
-/// How long a request to the cluster may take while starting.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts to find or create the topics.
-const TOPICS_RETRY: Duration = Duration::from_millis(500);
-/// How long the store may take to be reached before other instances are looked for without it.
-const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks whether the store has been reached.
-const STORE_POLL: Duration = Duration::from_millis(20);
+
+/// The group that stores a topic's activities: `activity-writer` for that of the default, else `<topic>-writer`.
+pub fn writer_group(topic: &str) -> String {
+    if topic == DEFAULT_TOPIC { "activity-writer".to_owned() } else { format!("{topic}-writer") }
+}
+/// How long a start waits for the answer whether there is another instance; later the writer waits for it.
+const ALONE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the service runs. Begin with [`ActivityOptions::new`] and change fields.
 #[derive(Debug, Clone)]
 pub struct ActivityOptions {
     /// The cluster that keeps the stream.
     pub cluster: Cluster,
+    /// Whether others can reach the cluster, so that another instance with a store of its own has to be looked for.
+    pub is_shared: bool,
     /// Where activities are kept.
     pub store: StoreOptions,
     /// The folder of this instance's own files, made if absent.
@@ -68,6 +68,8 @@ pub struct ActivityOptions {
     pub breaker: BreakerOptions,
     /// The file that takes activities when neither the cluster nor the store does, and how long it may become.
     pub spool: Option<(PathBuf, u64)>,
+    /// How long activities are kept.
+    pub retention: Retention,
     /// Where the producer counts; register it once per process.
     pub producer_metrics: ProducerMetrics,
     /// Where the writer's consumer counts; register it once per process.
@@ -79,6 +81,7 @@ impl ActivityOptions {
     pub fn new(cluster: Cluster, store: StoreOptions, folder: impl Into<PathBuf>) -> Self {
         Self {
             cluster,
+            is_shared: true,
             store,
             folder: folder.into(),
             topic: DEFAULT_TOPIC.to_owned(),
@@ -87,6 +90,7 @@ impl ActivityOptions {
             ack_timeout: Duration::from_secs(2),
             breaker: BreakerOptions::default(),
             spool: None,
+            retention: Retention::default(),
             producer_metrics: ProducerMetrics::default(),
             consumer_metrics: ConsumerMetrics::default(),
         }
@@ -112,20 +116,8 @@ pub enum StartError {
     #[error("start a thread of the activity service")]
     Thread(#[source] std::io::Error),
     /// Another instance stores the same stream into a store of its own.
-    #[error(
-        "group {WRITER_GROUP}: member {member} of another instance stores this cluster's activities already; \
-         one SQLite store serves one instance, PostgreSQL serves several"
-    )]
-    OtherInstance {
-        /// Its member id.
-        member: String,
-    },
-    /// The cluster did not answer.
-    #[error("look for other instances of the activity service")]
-    Admin(#[from] AdminError),
-    /// The store did not answer.
-    #[error("read the store's id")]
-    Unreached(#[from] StoreError),
+    #[error(transparent)]
+    OtherInstance(OnlyInstanceError),
 }
 
 /// A running service. Dropping it asks the writer to stop without waiting.
@@ -136,18 +128,12 @@ pub struct ActivityService {
     ingest: Ingest,
     live: Live,
     spool: Option<Spool>,
+    housekeeper: Housekeeper,
     /// Ends the publisher.
     wake: Arc<Wake>,
     topics: watch::Receiver<Topics>,
     /// Set by the background thread once the topics are there.
     consumer: Arc<Mutex<WriterState>>,
-}
-
-enum WriterState {
-    Waiting,
-    Running(Consumer),
-    Failed(String),
-    Stopped,
 }
 
 impl ActivityService {
@@ -156,6 +142,7 @@ impl ActivityService {
         let instance = Instance::open(&options.folder)?;
         let opened = options.store.open()?;
         let store = opened.store();
+        let is_alone = !options.is_shared || is_alone(&options, &*store)?;
         let metrics = ActivityMetrics::default();
         let producer = producer(&options)?;
         let spool = match &options.spool {
@@ -185,27 +172,33 @@ impl ActivityService {
             metrics: metrics.clone(),
         };
         let fallback = Fallback::start(keeper).map_err(StartError::Thread)?;
+        let housekeeper = Housekeeper::start(Arc::clone(&store), options.retention.clone(), metrics.clone())
+            .map_err(StartError::Thread)?;
         let ingest = Ingest::new(producer.clone(), topic, topics.clone(), fallback, metrics.clone());
         let consumer = Arc::new(Mutex::new(WriterState::Waiting));
         let background = Background {
             writer: Some(Writer::new(Arc::clone(&store), stored, metrics)),
-            store: Arc::clone(&store),
+            store,
             instance_id: instance.id().to_owned(),
+            is_alone,
             producer: producer.clone(),
             consumer: Arc::clone(&consumer),
             topics: found,
             options,
         };
-        std::thread::Builder::new()
-            .name("activity topics".to_owned())
-            .spawn(move || background.run())
-            .map_err(StartError::Thread)?;
-        Ok(Self { opened, instance, producer, ingest, live, spool, wake, topics, consumer })
+        background.start().map_err(StartError::Thread)?;
+        Ok(Self { opened, instance, producer, ingest, live, spool, housekeeper, wake, topics, consumer })
     }
 
     /// The routes under `/api/v1/activities`.
     pub fn router(&self) -> Router {
-        api::router(self.ingest.clone(), self.store(), self.live.clone(), self.instance.folder().to_owned())
+        let folder = self.instance.folder().to_owned();
+        api::router(self.ingest.clone(), self.store(), self.live.clone(), self.housekeeper.clone(), folder)
+    }
+
+    /// From now on activities are kept for this long.
+    pub fn set_retention(&self, retention: Retention) {
+        self.housekeeper.set_retention(retention);
     }
 
     /// Ends the answers of the live tail, which would go on for ever. To be called before the server is stopped.
@@ -267,6 +260,7 @@ impl ActivityService {
     pub fn stop(self, timeout: Duration) -> Result<(), String> {
         let writer = std::mem::replace(&mut *self.consumer.lock(), WriterState::Stopped);
         let deadline = Instant::now() + timeout;
+        self.housekeeper.stop();
         self.wake.stop(deadline);
         let timeout = deadline.saturating_duration_since(Instant::now());
         let flushed = self.producer.flush(timeout).map_err(|fault| fault.to_string());
@@ -307,6 +301,7 @@ impl Drop for ActivityService {
     fn drop(&mut self) {
         // Readiness checks may hold the state for longer: the consumer has to go with the service all the same.
         *self.consumer.lock() = WriterState::Stopped;
+        self.housekeeper.stop();
         self.wake.stop(Instant::now());
     }
 }
@@ -321,114 +316,15 @@ fn producer(options: &ActivityOptions) -> Result<ResilientProducer, ClusterError
     ResilientProducer::new(&options.cluster, resilient)
 }
 
-/// Fails if an instance with another store is a member of the writer's group. For clusters that others can reach;
-/// blocks for at most 15 s.
-pub fn check_only_instance(options: &ActivityOptions) -> Result<(), StartError> {
-    let deadline = Instant::now() + STORE_TIMEOUT;
-    let store = options.store.open()?.store();
-    let own = format!("{WRITER_GROUP}-{}-", until_known(&*store, || Instant::now() > deadline)?);
-    let admin = Admin::new(&options.cluster, ADMIN_TIMEOUT)?;
-    let group = match admin.describe_group(WRITER_GROUP) {
-        Err(AdminError::UnknownGroup { .. }) => return Ok(()),
-        group => group?,
-    };
-    // A static member's id begins with its instance id.
-    match group.members.into_iter().find(|member| !member.member_id.starts_with(&own)) {
-        Some(other) => Err(StartError::OtherInstance { member: other.member_id }),
-        None => Ok(()),
-    }
-}
-
-/// The store's id, which is waited for until `over`.
-fn until_known(store: &dyn Store, over: impl Fn() -> bool) -> Result<String, StoreError> {
-    loop {
-        match store.store_id() {
-            Err(_) if !over() => std::thread::sleep(STORE_POLL),
-            id => return id,
+/// Whether the cluster says that no other instance stores the stream; `false` if it does not say so soon.
+fn is_alone(options: &ActivityOptions, store: &dyn Store) -> Result<bool, StartError> {
+    match only_instance::check(options, store, Instant::now() + ALONE_PATIENCE) {
+        Ok(()) => Ok(true),
+        Err(error @ OnlyInstanceError::OtherInstance { .. }) => Err(StartError::OtherInstance(error)),
+        // The service waits for a cluster that does not answer, so its start does not fail for that either.
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for other instances yet");
+            Ok(false)
         }
-    }
-}
-
-/// Why the writer does not run.
-#[derive(Debug, thiserror::Error)]
-enum WriterError {
-    #[error("make the writer's producer: {0}")]
-    Producer(#[from] ClusterError),
-    #[error("{0}")]
-    Consumer(#[from] ConsumerError),
-}
-
-/// What is done when the store is open and nobody waits any more.
-struct Background {
-    options: ActivityOptions,
-    store: Arc<dyn Store>,
-    instance_id: String,
-    producer: ResilientProducer,
-    writer: Option<Writer>,
-    topics: watch::Sender<Topics>,
-    consumer: Arc<Mutex<WriterState>>,
-}
-
-impl Background {
-    fn run(mut self) {
-        // Letting go of the administrator waits for its thread: that is left until the writer runs.
-        let admin = loop {
-            let error = match self.find_topics() {
-                Ok(admin) => break admin,
-                Err(error) => error,
-            };
-            if self.is_over() {
-                return;
-            }
-            tracing::warn!(%error, topic = self.options.topic, "the topics cannot be found or created yet");
-            self.topics.send_replace(Topics::Pending(Some(error.to_string())));
-            std::thread::sleep(TOPICS_RETRY);
-        };
-        self.topics.send_replace(Topics::Ready);
-        // The group knows its members by their store.
-        if let Ok(store_id) = until_known(&*self.store, || self.is_over()) {
-            self.instance_id = format!("{WRITER_GROUP}-{store_id}-{}", self.instance_id);
-            self.start_writer();
-        }
-        drop(admin);
-    }
-
-    fn is_over(&self) -> bool {
-        self.topics.is_closed() || matches!(*self.consumer.lock(), WriterState::Stopped)
-    }
-
-    fn find_topics(&self) -> Result<Admin, AdminError> {
-        let admin = Admin::new(&self.options.cluster, ADMIN_TIMEOUT)?;
-        let mut specs = FailureTopics::of(&self.options.topic).specs(self.options.dlq_partitions);
-        specs.insert(0, TopicSpec::new(&self.options.topic, self.options.partitions));
-        admin.ensure_topics(&specs)?;
-        Ok(admin)
-    }
-
-    fn start_writer(&mut self) {
-        let Some(writer) = self.writer.take() else { return };
-        let mut state = self.consumer.lock();
-        if matches!(*state, WriterState::Stopped) {
-            return;
-        }
-        match self.consume(writer) {
-            Ok(consumer) => *state = WriterState::Running(consumer),
-            Err(error) => {
-                tracing::error!(%error, "the writer cannot be started");
-                *state = WriterState::Failed(error.to_string());
-            }
-        }
-    }
-
-    fn consume(&self, writer: Writer) -> Result<Consumer, WriterError> {
-        let mut options = ConsumerOptions::new(WRITER_GROUP, [&self.options.topic]);
-        options.instance_id = Some(self.instance_id.clone());
-        options.max_batch_records = WRITER_BATCH_RECORDS;
-        options.max_batch_bytes = WRITER_BATCH_BYTES;
-        options.max_wait = WRITER_WAIT;
-        options.letter_partitions = self.options.dlq_partitions;
-        options.metrics = self.options.consumer_metrics.clone();
-        let producer = self.producer.producer()?;
-        Ok(Consumer::start(&self.options.cluster, producer, options, writer)?)
     }
 }

@@ -14,7 +14,9 @@ use rusqlite::Connection;
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
+use crate::erasure::{Erasure, ErasureRequest};
 use crate::query::{Page, Query};
+use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
 pub use copy::{CopyError, HeldStore, StoreCopy, check_copy};
 use unpublished::Source;
@@ -23,6 +25,7 @@ mod copy;
 mod id;
 mod links;
 mod read;
+mod remove;
 mod schema;
 mod unpublished;
 mod write;
@@ -34,6 +37,8 @@ pub const READERS: usize = 2;
 pub struct SqliteStore {
     path: PathBuf,
     writer: Mutex<write::Writer>,
+    /// How far taking out what is too old has come: the last tenant that has nothing of that kind.
+    expired_tenant: Mutex<i64>,
     readers: Vec<Mutex<Connection>>,
     cursor_key: CursorKey,
     store_id: String,
@@ -112,7 +117,8 @@ impl SqliteStore {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder"))?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Mutex::new(write::Writer::new(connection)),
+            writer: Mutex::new(write::Writer::new(connection, cursor_key.clone())),
+            expired_tenant: Mutex::new(0),
             readers,
             cursor_key,
             store_id,
@@ -182,6 +188,32 @@ impl Store for SqliteStore {
 
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError> {
         self.read("count", |connection| read::count(connection, tenant))
+    }
+
+    fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError> {
+        let mut after = self.expired_tenant.lock();
+        let expired = remove::expire(self.writer.lock().connection().0, cutoffs, &mut after);
+        expired.map_err(|source| self.failed("delete what is past its retention", source))
+    }
+
+    fn begin_erasure(&self, request: &ErasureRequest) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        let (connection, key) = writer.connection();
+        remove::begin_erasure(connection, key, request)
+            .map_err(|source| self.failed("begin an erasure", source))
+    }
+
+    fn continue_erasures(&self) -> Result<Expired, StoreError> {
+        let erased = remove::continue_erasures(self.writer.lock().connection().0);
+        erased.map_err(|source| self.failed("erase an actor", source))
+    }
+
+    fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError> {
+        self.read("find an erasure", |connection| remove::erasure(connection, id))
+    }
+
+    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError> {
+        self.read("list erasures", |connection| remove::erasures(connection, tenant, limit))
     }
 
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {

@@ -6,7 +6,9 @@
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
+use crate::erasure::{Erasure, ErasureRequest};
 use crate::query::{Page, Query};
+use crate::retention::{Cutoffs, Expired};
 
 /// A store of activities.
 pub trait Store: Send + Sync + 'static {
@@ -47,6 +49,22 @@ pub trait Store: Send + Sync + 'static {
     /// How many activities there are: of one tenant, or of all.
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError>;
 
+    /// Deletes some of what is past its retention, in one short step. What is marked as unpublished stays.
+    fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError>;
+
+    /// Begins the erasure of an actor: durable on return, and from then on nothing of the actor that was received until the time
+    /// of the request is stored. What is stored goes by [`Store::continue_erasures`].
+    fn begin_erasure(&self, request: &ErasureRequest) -> Result<(), StoreError>;
+
+    /// Deletes some of what belongs to the oldest erasure that is not finished, in one short step; done when there is none.
+    fn continue_erasures(&self) -> Result<Expired, StoreError>;
+
+    /// The record of an erasure.
+    fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError>;
+
+    /// The records of a tenant's erasures, newest first.
+    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError>;
+
     /// The key for cursors over this store, the same for as long as the store exists. Asks nobody: an error says that the
     /// store has not been reached yet.
     fn cursor_key(&self) -> Result<CursorKey, StoreError>;
@@ -85,6 +103,8 @@ pub enum Inserted {
     Stored,
     /// There was one with this tenant and id, which stays as it is.
     Duplicate,
+    /// Its actor was erased after it had been received: it is not stored.
+    Erased,
 }
 
 /// Why a store could not do what it was asked. Trying again later may help; another input would not.

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::activity::{Activity, Draft};
+use crate::erasure::ErasureRequest;
 use crate::query::{ActionFilter, Filter, Matcher, Position, Query};
+use crate::retention::Cutoffs;
 use crate::store::{Arrival, Inserted, Store};
 use crate::timestamp::Timestamp;
 
@@ -19,6 +21,8 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     pages_are_stable(&store);
     what_came_past_the_topic_is_marked(&store);
     arrivals_are_seen_once_and_in_order(&store);
+    what_is_too_old_goes(&store);
+    erased_actors_stay_away(&store);
     let model = Model::fill(&store);
     model.compare(&store, Model::QUERIES);
     let (count, key) = (store.count(None).unwrap(), store.cursor_key().unwrap());
@@ -198,6 +202,131 @@ fn arrivals_are_seen_once_and_in_order(store: &impl Store) {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), WRITERS * BATCHES * 5);
+}
+
+fn what_is_too_old_goes(store: &impl Store) {
+    let with = |tenant: &str, id: usize| {
+        let time = format!("{}-{:02}-{:02}T00:00:00Z", 2012 + id / 300, 1 + id / 25 % 12, 1 + id % 25);
+        activity(&format!(
+            r#"{{"id":"{id}","tenant":"{tenant}","action":"a","actor":{{"id":"u"}},"targets":[{{"id":"i"}}],
+                "occurred_at":"{time}"}}"#
+        ))
+    };
+    // More than a step takes, over years.
+    let batch = |tenant: &str| (0..2500).map(|id| with(tenant, id)).collect::<Vec<_>>();
+    let (short, long, ever) = (batch("old-short"), batch("old-long"), batch("old-ever"));
+    for batch in [&short, &long, &ever] {
+        store.insert_batch(batch).unwrap();
+    }
+    let unpublished =
+        activity(r#"{"id":"kept","tenant":"old-short","action":"a","occurred_at":"2012-01-01T00:00:00Z"}"#);
+    store.insert_unpublished(std::slice::from_ref(&unpublished)).unwrap();
+    let time = |text: &str| Some(Timestamp::parse(text).unwrap());
+    let tenants = [
+        ("old-short".to_owned(), time("2019-01-01T00:00:00Z")),
+        ("old-long".to_owned(), time("2014-06-15T00:00:00Z")),
+    ];
+    expire_all(store, &Cutoffs { default: None, tenants: tenants.clone().into() });
+    let left = |batch: &[Activity<'_>], from: Option<Timestamp>| {
+        batch.iter().filter(|item| from.is_none_or(|from| item.occurred_at >= from)).count() as u64
+    };
+    let check = |tenant: &str, expected: u64| {
+        assert_eq!(store.count(Some(tenant)).unwrap(), expected, "{tenant}");
+        for filter in [
+            Filter::of_tenant(tenant),
+            Filter { actor: Some("u".to_owned()), ..Filter::of_tenant(tenant) },
+            Filter { target: Some("i".to_owned()), ..Filter::of_tenant(tenant) },
+        ] {
+            let found = ids(store, &Query { filter, after: None, limit: 400 });
+            assert_eq!(
+                found.iter().filter(|id| *id != "kept").count() as u64,
+                expected - u64::from(tenant == "old-short")
+            );
+        }
+    };
+    check("old-short", left(&short, time("2019-01-01T00:00:00Z")) + 1);
+    check("old-long", left(&long, time("2014-06-15T00:00:00Z")));
+    check("old-ever", 2500);
+    assert_eq!(store.get("old-long", "0").unwrap(), None);
+    // With a time for everybody, those that are named keep theirs.
+    let mut tenants: std::collections::BTreeMap<_, _> = tenants.into();
+    tenants.insert("old-ever".to_owned(), None);
+    for tenant in ["fields", "first", "left", "Left", "left ", "paging", "past", "arrivals", "model"] {
+        tenants.insert(tenant.to_owned(), None);
+    }
+    expire_all(store, &Cutoffs { default: time("2025-01-01T00:00:00Z"), tenants: tenants.clone() });
+    check("old-ever", 2500);
+    check("old-long", left(&long, time("2014-06-15T00:00:00Z")));
+    tenants.insert("old-ever".to_owned(), time("2030-01-01T00:00:00Z"));
+    tenants.insert("old-long".to_owned(), time("2030-01-01T00:00:00Z"));
+    expire_all(store, &Cutoffs { default: time("2025-01-01T00:00:00Z"), tenants });
+    check("old-ever", 0);
+    check("old-long", 0);
+    assert_eq!(store.get("old-short", "kept").unwrap(), Some(unpublished));
+    // What was deleted can come again, like anything new.
+    assert_eq!(store.insert_batch(&short[..1]).unwrap(), [Inserted::Stored]);
+    let marked: Vec<_> = store.unpublished(9).unwrap().iter().map(|arrived| arrived.arrival).collect();
+    store.mark_published(&marked).unwrap();
+}
+
+fn expire_all(store: &impl Store, cutoffs: &Cutoffs) {
+    while !store.expire(cutoffs).unwrap().is_done {}
+}
+
+fn erased_actors_stay_away(store: &impl Store) {
+    let with = |id: usize, actor: &str, received_at: &str| {
+        activity(&format!(
+            r#"{{"id":"{id}","tenant":"erasing","action":"a","actor":{{"id":"{actor}"}},"targets":[{{"id":"i"}}],
+                "occurred_at":"2026-11-{:02}T00:00:00Z","received_at":"{received_at}"}}"#,
+            1 + id % 28
+        ))
+    };
+    let before: Vec<_> = (0..2300).map(|id| with(id, "gone", "2026-11-01T00:00:00Z")).collect();
+    let others: Vec<_> = (2300..2310).map(|id| with(id, "stays", "2026-11-01T00:00:00Z")).collect();
+    store.insert_batch(&others).unwrap();
+    store.insert_batch(&before[..2000]).unwrap();
+    store.insert_unpublished(&before[2000..]).unwrap();
+    let newest = store.last_arrival().unwrap();
+    let request = ErasureRequest {
+        id: format!("erasure-{}", newest.0),
+        tenant: "erasing".to_owned(),
+        actor: "gone".to_owned(),
+        requested_by: "the officer".to_owned(),
+        requested_at: Timestamp::parse("2026-11-02T00:00:00Z").unwrap(),
+    };
+    store.begin_erasure(&request).unwrap();
+    let erased = |id: usize| store.insert_batch(&[with(id, "gone", "2026-11-01T00:00:00Z")]).unwrap()[0];
+    assert_eq!(erased(2400), Inserted::Erased, "from the request on");
+    while !store.continue_erasures().unwrap().is_done {}
+    let record = store.erasure(&request.id).unwrap().unwrap();
+    assert_eq!((record.activities, record.requested_by.as_str()), (2300, "the officer"));
+    assert!(record.finished_at.is_some() && record.requested_at == request.requested_at);
+    assert_eq!(store.erasures("erasing", 1).unwrap(), [record]);
+    assert_eq!(store.erasures("others", 9).unwrap(), []);
+    assert_eq!(store.count(Some("erasing")).unwrap(), 10);
+    assert_eq!(store.unpublished_count().unwrap(), 0);
+    for filter in [
+        Filter { actor: Some("gone".to_owned()), ..Filter::of_tenant("erasing") },
+        Filter {
+            target: Some("i".to_owned()),
+            from: Timestamp::parse("2026-11-15T00:00:00Z").ok(),
+            ..Filter::of_tenant("erasing")
+        },
+    ] {
+        let found = ids(store, &Query { filter, after: None, limit: 99 });
+        assert!(found.iter().all(|id| id.parse::<usize>().unwrap() >= 2300), "{found:?}");
+    }
+    // A replay brings nothing back; what the actor does later, and what others do, is stored at a new place.
+    assert_eq!(store.insert_batch(&before[..3]).unwrap(), [Inserted::Erased; 3]);
+    assert_eq!(store.insert_unpublished(&before[3..4]).unwrap(), [Inserted::Erased]);
+    let later =
+        [with(2500, "gone", "2026-11-02T00:00:00.000001Z"), with(2501, "stays", "2026-11-01T00:00:00Z")];
+    assert_eq!(store.insert_batch(&later).unwrap(), [Inserted::Stored; 2]);
+    let arrived = store.arrived_after(newest, 9).unwrap();
+    assert_eq!(arrived.len(), 2, "no place is given twice");
+    // Elsewhere the same id is somebody else.
+    let elsewhere = activity(r#"{"id":"1","tenant":"erasing-not","action":"a","actor":{"id":"gone"}}"#);
+    assert_eq!(store.insert_batch(&[elsewhere]).unwrap(), [Inserted::Stored]);
 }
 
 /// The ids of the suite's tenant of this name that arrived after a place, page by page.

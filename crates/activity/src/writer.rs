@@ -47,7 +47,9 @@ impl BatchHandler for Writer {
         self.stored.ring();
         let stored = inserted.iter().filter(|inserted| **inserted == Inserted::Stored).count() as u64;
         self.metrics.stored.inc_by(stored);
-        self.metrics.duplicates.inc_by(inserted.len() as u64 - stored);
+        let erased = inserted.iter().filter(|inserted| **inserted == Inserted::Erased).count() as u64;
+        self.metrics.duplicates.inc_by(inserted.len() as u64 - stored - erased);
+        self.metrics.erased.inc_by(erased);
         self.metrics.dead_letters.inc_by(rejected.len() as u64);
         if rejected.is_empty() {
             return Ok(Vec::new());

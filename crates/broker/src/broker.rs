@@ -297,6 +297,11 @@ impl BrokerHandle {
         }
     }
 
+    /// Bytes that must stay free on the disk for produces to be taken.
+    pub fn min_free_bytes(&self) -> u64 {
+        self.data_dir.min_free_bytes()
+    }
+
     /// A snapshot of all logs as of one instant, as [`DataDir::snapshot`] makes it. Blocks.
     pub fn snapshot<Q>(
         &self,

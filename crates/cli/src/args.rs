@@ -10,8 +10,8 @@ mod server;
 
 pub use backup::BackupCommand;
 pub use clients::{
-    ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, GroupCommand, ListArgs, SelectionArgs,
-    SendArgs, TailArgs, TopicCommand,
+    ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, ListArgs,
+    SelectionArgs, SendArgs, TailArgs, TopicCommand,
 };
 pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
@@ -95,7 +95,10 @@ tidings.toml, with every key this command knows:
   [broker]                          # Kafka's own names
   num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
   [activity]
+  topic = \"activities\"              # TIDINGS_ACTIVITY_TOPIC: its group, dead letters and retries are named after it
   store = \"sqlite\"                  # TIDINGS_ACTIVITY_STORE: or postgres://USER:PASSWORD@HOST:PORT/DATABASE
+  retention_days = 0                # TIDINGS_ACTIVITY_RETENTION_DAYS: since it occurred; 0 keeps it for ever
+  retention_days_per_tenant.acme = 30   # TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT: acme=30,globex=0
   partitions = 3                    # TIDINGS_ACTIVITY_PARTITIONS
   dlq_partitions = 1                # TIDINGS_ACTIVITY_DLQ_PARTITIONS
   ack_timeout_ms = 2000             # TIDINGS_ACTIVITY_ACK_TIMEOUT_MS: then the fallback takes what was sent
@@ -124,7 +127,8 @@ Examples:
   tidings activity send --tenant acme --actor user:ada --action invoice.paid --target invoice:17
   tidings activity send --file events.ndjson
   tidings activity list --tenant acme --action 'invoice.*' --limit 10
-  tidings activity tail --tenant acme";
+  tidings activity tail --tenant acme
+  tidings activity erase --tenant acme --actor ada --requested-by privacy-officer";
 
 const DLQ_EXAMPLES: &str = "\
 Examples:

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Owns the copying, both ways, and the checks. Invariants: a manifest is written after everything that it names is synced; each
-//! byte is compared with its checksum whenever a backup is read; a data directory is given its name only when it is whole.
+//! byte is compared with its checksum whenever a backup is read; a data directory that is not restored to its end says so, and
+//! no server starts on it.
 
 mod copy;
 mod create;
@@ -16,7 +17,7 @@ mod verify;
 
 pub use create::{NoServer, create};
 pub use manifest::Manifest;
-pub use restore::restore;
+pub use restore::{require_restored, restore};
 pub use verify::verify;
 
 use std::path::{Path, PathBuf};
@@ -26,16 +27,23 @@ use anyhow::{Context, bail};
 /// The folder with the data.
 const DATA: &str = "data";
 
-/// Fails if there is something at `path` already; what is named is for the message.
+/// What file systems have in their roots, and a directory may be one.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Fails if there is something at `path` already.
 fn require_empty(path: &Path) -> anyhow::Result<()> {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => bail!("{} is not empty", path.display()),
-        },
+    match entries(path) {
+        Ok(entries) if entries.is_empty() => Ok(()),
+        Ok(_) => bail!("{} is not empty", path.display()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("look into {}", path.display())),
     }
+}
+
+/// What is in a directory, but for what its file system has put there.
+fn entries(path: &Path) -> std::io::Result<Vec<std::fs::DirEntry>> {
+    let entries: Vec<_> = std::fs::read_dir(path)?.collect::<Result<_, _>>()?;
+    Ok(entries.into_iter().filter(|entry| entry.file_name() != LOST_AND_FOUND).collect())
 }
 
 /// A directory's files, as paths within it, in order.

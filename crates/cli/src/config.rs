@@ -14,6 +14,7 @@ use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
 use tidings_activity::postgres::PostgresOptions;
+use tidings_activity::service::DEFAULT_TOPIC;
 
 use crate::args::{ServerArgs, UpArgs};
 use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
@@ -68,8 +69,14 @@ pub struct StoreSetting(String);
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ActivityConfig {
+    /// The topic of activities; its group, dead letters and retries are named after it.
+    pub topic: String,
     /// Where activities are kept.
     pub store: StoreSetting,
+    /// After how many days since it occurred an activity is deleted; 0 for never.
+    pub retention_days: u32,
+    /// The same for some tenants.
+    pub retention_days_per_tenant: BTreeMap<String, u32>,
     /// Partitions of the topic `activities`, when it is created.
     pub partitions: i32,
     /// Partitions of the topic `activities.dlq`, when it is created.
@@ -87,13 +94,27 @@ pub struct ActivityConfig {
 impl Default for ActivityConfig {
     fn default() -> Self {
         ActivityConfig {
+            topic: DEFAULT_TOPIC.to_owned(),
             store: StoreSetting("sqlite".to_owned()),
+            retention_days: 0,
+            retention_days_per_tenant: BTreeMap::new(),
             partitions: 3,
             dlq_partitions: 1,
             ack_timeout_ms: 2000,
             breaker_failures: 5,
             breaker_open_ms: 30_000,
             spool_max_bytes: 0,
+        }
+    }
+}
+
+impl ActivityConfig {
+    /// The same with the retention of another, which can change while the platform runs.
+    fn with_retention_of(&self, other: &Self) -> Self {
+        Self {
+            retention_days: other.retention_days,
+            retention_days_per_tenant: other.retention_days_per_tenant.clone(),
+            ..self.clone()
         }
     }
 }
@@ -115,6 +136,20 @@ impl StoreSetting {
         }
         self.0.parse().map(Some).context("activity.store")
     }
+}
+
+/// Kafka's rule for names, with room for what those of the other topics and of the group add.
+fn check_topic(name: &str) -> anyhow::Result<()> {
+    const MAX_CHARS: usize = 100;
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > MAX_CHARS || name == "." || name == ".." || !name.bytes().all(is_legal)
+    {
+        bail!(
+            "activity.topic: {name:?} is no name for it: expected 1 to {MAX_CHARS} of the letters a to z, A to Z, digits, \
+             dots, underscores and hyphens"
+        );
+    }
+    Ok(())
 }
 
 /// The settings as they are written down.
@@ -188,7 +223,7 @@ impl Config {
             ("bootstrap", self.bootstrap != new.bootstrap),
             ("ready_file", self.ready_file != new.ready_file),
             ("insecure", self.insecure != new.insecure),
-            ("activity", self.activity != new.activity),
+            ("activity", self.activity != new.activity.with_retention_of(&self.activity)),
         ];
         let mut names: Vec<String> =
             named.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect();
@@ -228,6 +263,7 @@ impl Config {
                 bail!("activity.{key}: expected at least 1, found {count}");
             }
         }
+        check_topic(&activity.topic)?;
         activity.store.postgres()?;
         if activity.ack_timeout_ms < 1 || activity.breaker_failures < 1 {
             bail!("activity.ack_timeout_ms and activity.breaker_failures: expected at least 1, found 0");

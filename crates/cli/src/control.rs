@@ -3,18 +3,22 @@
 //! A connection asks for one thing in a line of JSON and is answered in one. `{"command": "snapshot"}` makes a snapshot in a
 //! folder of the data directory, names its files and holds it until the connection ends, however that comes about.
 //! Invariants: only the owner of the data directory may connect, and nothing listens on a network; one snapshot at a
-//! time; none is left behind by a server or a client that was killed, once the server has started again.
+//! time, and who is silent holds up nobody else; none is left behind by a server or a client that was killed, once the
+//! server has started again.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tidings_log::SnapshotFile;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::report::one_line;
 
@@ -25,8 +29,23 @@ const SNAPSHOT: &str = ".snapshot";
 /// The longest request.
 const MAX_REQUEST_BYTES: u64 = 4096;
 
+/// How long a request may take to arrive.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a request waits for the snapshot of another one to go.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that are served at once; more wait.
+const MAX_CONNECTIONS: usize = 16;
+
 /// Makes a snapshot in an empty folder.
-pub type TakeSnapshot = dyn Fn(&Path) -> anyhow::Result<Vec<SnapshotFile>> + Send + Sync;
+pub type TakeSnapshot = dyn Fn(&Path) -> anyhow::Result<Snapshot> + Send + Sync;
+
+/// What is in a snapshot's folder.
+pub struct Snapshot {
+    /// Its files.
+    pub files: Vec<SnapshotFile>,
+    /// What must stay free on the disk of the data directory.
+    pub min_free_bytes: u64,
+}
 
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +65,8 @@ pub enum Answer {
         folder: PathBuf,
         /// Its files.
         files: Vec<File>,
+        /// What must stay free on the disk of the data directory.
+        min_free_bytes: u64,
     },
     /// It cannot be done.
     Refused {
@@ -95,15 +116,8 @@ impl Control {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
             .context("keep others from the control socket")?;
         let data_dir = data_dir.to_owned();
-        let serving = tokio::spawn(async move {
-            // One after the other: that makes it one snapshot at a time.
-            while let Ok((stream, _)) = listener.accept().await {
-                if let Err(error) = serve(stream, &data_dir, &take).await {
-                    tracing::warn!(error = one_line(&error), "a request of the control socket failed");
-                }
-            }
-        });
-        Ok(Self { path, serving })
+        let served = Arc::new(Served { data_dir, take, snapshot: Mutex::default() });
+        Ok(Self { path, serving: tokio::spawn(accept(listener, served)) })
     }
 }
 
@@ -114,37 +128,85 @@ impl Drop for Control {
     }
 }
 
-async fn serve(stream: UnixStream, data_dir: &Path, take: &Arc<TakeSnapshot>) -> anyhow::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    (&mut stream).take(MAX_REQUEST_BYTES).read_until(b'\n', &mut line).await.context("read a request")?;
-    let answer = match serde_json::from_slice(&line) {
-        Ok(Request::Snapshot) => snapshot(data_dir, take).await,
-        Err(error) => Err(anyhow::Error::new(error).context("the request is none that is known")),
-    };
-    let answer = answer.unwrap_or_else(|error| Answer::Refused { reason: one_line(&error) });
-    let mut line = serde_json::to_vec(&answer).context("write an answer")?;
-    line.push(b'\n');
-    let answered = stream.write_all(&line).await;
-    if answered.is_ok() {
-        // Nothing more is said: this ends with the connection.
-        let _ = stream.read_u8().await;
-    }
-    remove_snapshot(data_dir).context("remove a snapshot")
+/// What connections share.
+struct Served {
+    data_dir: PathBuf,
+    take: Arc<TakeSnapshot>,
+    /// Held by the connection whose snapshot there is.
+    snapshot: Mutex<()>,
 }
 
-async fn snapshot(data_dir: &Path, take: &Arc<TakeSnapshot>) -> anyhow::Result<Answer> {
-    remove_snapshot(data_dir).context("remove an old snapshot")?;
-    let folder = data_dir.join(SNAPSHOT);
-    std::fs::create_dir(&folder).context("make a folder for the snapshot")?;
-    let folder = folder.canonicalize().context("name the snapshot's folder")?;
-    let files = tokio::task::spawn_blocking({
-        let (take, folder) = (Arc::clone(take), folder.clone());
-        move || take(&folder)
-    });
-    let files = files.await.context("making the snapshot panicked")??;
-    let files = files.into_iter().map(|SnapshotFile { path, bytes }| File { path, bytes }).collect();
-    Ok(Answer::Snapshot { folder, files })
+async fn accept(listener: UnixListener, served: Arc<Served>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        if connections.len() == MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        let served = served.clone();
+        connections.spawn(async move {
+            if let Err(error) = served.serve(stream).await {
+                tracing::warn!(error = one_line(&error), "a request of the control socket failed");
+            }
+        });
+    }
+}
+
+impl Served {
+    async fn serve(&self, stream: UnixStream) -> anyhow::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        let request = (&mut stream).take(MAX_REQUEST_BYTES);
+        let read = timeout(REQUEST_PATIENCE, { request }.read_until(b'\n', &mut line)).await;
+        read.context("no request came in time")?.context("read a request")?;
+        match serde_json::from_slice(&line) {
+            Ok(Request::Snapshot) => self.hold_snapshot(&mut stream).await,
+            Err(error) => {
+                refuse(&mut stream, anyhow::Error::new(error).context("the request is none that is known"))
+                    .await
+            }
+        }
+    }
+
+    async fn hold_snapshot(&self, stream: &mut BufReader<UnixStream>) -> anyhow::Result<()> {
+        let Ok(_one_at_a_time) = timeout(BUSY_PATIENCE, self.snapshot.lock()).await else {
+            return refuse(stream, anyhow::anyhow!("another backup is being made")).await;
+        };
+        match self.take_snapshot().await {
+            // Nothing more is said: this ends with the connection.
+            Ok(answer) => {
+                if answer_with(stream, &answer).await.is_ok() {
+                    let _ = stream.read_u8().await;
+                }
+            }
+            Err(error) => drop(refuse(stream, error).await),
+        }
+        remove_snapshot(&self.data_dir).context("remove a snapshot")
+    }
+
+    async fn take_snapshot(&self) -> anyhow::Result<Answer> {
+        remove_snapshot(&self.data_dir).context("remove an old snapshot")?;
+        let folder = self.data_dir.join(SNAPSHOT);
+        std::fs::create_dir(&folder).context("make a folder for the snapshot")?;
+        let folder = folder.canonicalize().context("name the snapshot's folder")?;
+        let taken = tokio::task::spawn_blocking({
+            let (take, folder) = (Arc::clone(&self.take), folder.clone());
+            move || take(&folder)
+        });
+        let Snapshot { files, min_free_bytes } = taken.await.context("making the snapshot panicked")??;
+        let files = files.into_iter().map(|SnapshotFile { path, bytes }| File { path, bytes }).collect();
+        Ok(Answer::Snapshot { folder, files, min_free_bytes })
+    }
+}
+
+async fn refuse(stream: &mut BufReader<UnixStream>, error: anyhow::Error) -> anyhow::Result<()> {
+    answer_with(stream, &Answer::Refused { reason: one_line(&error) }).await
+}
+
+async fn answer_with(stream: &mut BufReader<UnixStream>, answer: &Answer) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(answer).context("write an answer")?;
+    line.push(b'\n');
+    stream.write_all(&line).await.context("answer")
 }
 
 fn remove_snapshot(data_dir: &Path) -> std::io::Result<()> {

@@ -21,11 +21,14 @@ mod shutdown;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use args::{Args, Command};
 
 fn main() -> ExitCode {
     memory::keep_small();
+    keep_files_private();
     let args = Args::parse();
     let result = match args.command {
         Command::Up(args) => commands::up::run(&args),
@@ -46,4 +49,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Data directories, backups and whatever else is written hold records and activities: nobody but their owner reads them,
+/// and the system's default would let everybody.
+fn keep_files_private() {
+    let group_and_others = Mode::RWXG | Mode::RWXO;
+    let as_it_was = umask(group_and_others);
+    umask(as_it_was | group_and_others);
 }

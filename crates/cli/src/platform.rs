@@ -7,6 +7,7 @@
 mod broker;
 mod runtime;
 pub mod snapshot;
+mod space;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +18,7 @@ use prometheus_client::registry::Registry;
 use tidings::breaker::BreakerOptions;
 use tidings::consumer::ConsumerMetrics;
 use tidings::{Cluster, ProducerMetrics};
-use tidings_activity::service::check_only_instance;
-use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Store, StoreOptions};
+use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Retention, Store, StoreOptions};
 use tidings_broker::BrokerHandle;
 use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
 
@@ -78,6 +78,7 @@ impl Platform {
             }));
         }
         tidings_console::metrics::register_process_metrics(&mut registry);
+        space::register_space(&mut registry, config.data_dir.clone());
         let router = activity.router().merge(tidings_console::dlq::router(cluster.clone()));
         let http =
             server.serve(ServerOptions { router, registry, checks, host_names: config.host_names.clone() });
@@ -109,6 +110,11 @@ impl Platform {
     /// The store of activities.
     pub fn store(&self) -> Arc<dyn Store> {
         self.activity.store()
+    }
+
+    /// Takes over what can change while it runs.
+    pub fn apply(&self, config: &Config) {
+        self.activity.set_retention(retention(config));
     }
 
     /// What the activity stream has counted.
@@ -163,31 +169,20 @@ async fn start_activity(
     let mut options = ActivityOptions::new(cluster.clone(), store(config)?, &config.data_dir);
     options.partitions = config.activity.partitions;
     options.dlq_partitions = config.activity.dlq_partitions;
+    options.topic.clone_from(&config.activity.topic);
+    options.is_shared = foreign_cluster;
+    options.retention = retention(config);
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
     options.breaker = breaker(config);
     options.breaker.metrics.register(registry);
-    if config.activity.spool_max_bytes > 0 {
-        options.spool = Some((config.data_dir.join(SPOOL_FILE), config.activity.spool_max_bytes));
+    let spool = config.data_dir.join(SPOOL_FILE);
+    // What one has left is taken out, also when none is wanted any more.
+    if config.activity.spool_max_bytes > 0 || spool.exists() {
+        options.spool = Some((spool, config.activity.spool_max_bytes));
     }
     options.producer_metrics = producer_metrics;
     options.consumer_metrics = consumer_metrics;
-    let start = move || {
-        if foreign_cluster {
-            use tidings_activity::StartError;
-            match check_only_instance(&options) {
-                // The service waits for a cluster that does not answer, so its start does not fail for that either.
-                Err(StartError::Admin(error)) => tracing::warn!(%error, "cannot look for other instances"),
-                Err(StartError::Unreached(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot look for other instances"
-                    );
-                }
-                result => result?,
-            }
-        }
-        ActivityService::start(options)
-    };
+    let start = move || ActivityService::start(options);
     let service =
         tokio::task::spawn_blocking(start).await.context("starting the activity service panicked")??;
     service.register_metrics(registry);
@@ -199,6 +194,16 @@ fn breaker(config: &Config) -> BreakerOptions {
         failures: config.activity.breaker_failures,
         open_for: Duration::from_millis(config.activity.breaker_open_ms),
         ..BreakerOptions::default()
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    let kept = |days: u32| (days > 0).then(|| Duration::from_secs(u64::from(days) * 86_400));
+    let activity = &config.activity;
+    let tenants = activity.retention_days_per_tenant.iter();
+    Retention {
+        default: kept(activity.retention_days),
+        tenants: tenants.map(|(tenant, days)| (tenant.clone(), kept(*days))).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! SIGHUP: the settings are read again while everything runs.
 //!
-//! What can change at run time does (`log`); for the rest it is told that it waits for a restart. Invariant: settings that
+//! What can change at run time does (`log`, and what the caller applies); for the rest it is told that it waits for a restart. Invariant: settings that
 //! are wrong, in whatever place, change nothing.
 
 use anyhow::Context;
@@ -33,15 +33,15 @@ impl Reload {
         Ok(Self { hangup, load: Box::new(load), log_filter, config })
     }
 
-    /// Reloads at each signal, for as long as it is polled.
-    pub async fn run(&mut self) {
+    /// Reloads at each signal, for as long as it is polled; `apply` gets settings that are right.
+    pub async fn run(&mut self, apply: impl Fn(&Config)) {
         while self.hangup.recv().await.is_some() {
-            self.reload();
+            self.reload(&apply);
         }
         std::future::pending().await
     }
 
-    fn reload(&mut self) {
+    fn reload(&mut self, apply: impl Fn(&Config)) {
         let read = (self.load)().and_then(|config| {
             check_settings(&config)?;
             // Before anything else, because it can still be refused.
@@ -50,6 +50,7 @@ impl Reload {
         });
         match read {
             Ok(config) => {
+                apply(&config);
                 let waiting = self.config.needing_restart(&config);
                 let log = &config.log;
                 if waiting.is_empty() {

@@ -184,6 +184,12 @@ impl DataDir {
         self.storage.space.available_bytes()
     }
 
+    /// Bytes that must stay free for clients' writes to be taken.
+    pub fn min_free_bytes(&self) -> u64 {
+        self.storage.space.check(&*self.storage.disk, &self.storage.root);
+        self.storage.space.min_free_bytes()
+    }
+
     /// The room on the file system now.
     pub fn space(&self) -> io::Result<DiskSpace> {
         self.storage.disk.space(&self.storage.root)

@@ -58,6 +58,11 @@ impl SpaceWatch {
         self.available.load(Relaxed)
     }
 
+    /// Bytes that must stay free, as of the last look.
+    pub fn min_free_bytes(&self) -> u64 {
+        self.least.load(Relaxed)
+    }
+
     /// Looks now. A file system that does not tell leaves the state as it was.
     pub fn check(&self, disk: &dyn Disk, root: &Path) -> Option<LowSpace> {
         match disk.space(root) {

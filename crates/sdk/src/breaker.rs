@@ -163,6 +163,15 @@ impl Breaker {
         }
     }
 
+    /// Whether a call at this moment would be told to stay away.
+    pub fn is_refusing(&self, now: Instant) -> bool {
+        match self.inner.lock().state {
+            State::Closed { .. } => false,
+            State::HalfOpen { probing } => probing,
+            State::Open { until } => now < until,
+        }
+    }
+
     fn end(&self, epoch: u64, outcome: CallOutcome, now: Instant) {
         let mut inner = self.inner.lock();
         if inner.epoch != epoch {

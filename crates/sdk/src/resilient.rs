@@ -137,6 +137,28 @@ impl ResilientProducer {
         self.inner.timeout
     }
 
+    /// Asks the cluster whether it is back, if something failed and nothing was acknowledged since: for callers that may
+    /// not send for a while, and want breaker and [`ResilientProducer::last_fault`] to be true all the same. Blocks for at
+    /// most the timeout; does nothing while the breaker is open.
+    pub fn probe(&self, topic: &str) {
+        let Some(producer) = self.inner.producer.lock().clone() else { return };
+        if producer.last_fault().is_none() && self.breaker_state() == BreakerState::Closed {
+            return;
+        }
+        let Ok(permit) = self.inner.breaker.admit(Instant::now()) else { return };
+        let outcome = match producer.connect(&[topic], self.inner.timeout) {
+            Ok(()) => CallOutcome::Success,
+            Err(fault) if fault.is_transient() => CallOutcome::Failure,
+            Err(_) => CallOutcome::Unknown,
+        };
+        permit.end(outcome, Instant::now());
+    }
+
+    /// Whether the breaker refuses whatever is sent now.
+    pub fn is_refusing(&self) -> bool {
+        self.inner.breaker.is_refusing(Instant::now())
+    }
+
     /// Whether sends go through.
     pub fn breaker_state(&self) -> BreakerState {
         self.inner.breaker.state()

@@ -13,13 +13,11 @@ use axum::routing::post;
 use tidings_tower::{Activity, ActivityLayer, Recorder, RecorderOptions, RequestHead};
 
 fn describe(request: RequestHead<'_>) -> Option<Activity> {
-    let route = request.extensions.get::<MatchedPath>()?.as_str();
-    let activity = Activity::new("acme", &format!("{} {route}", request.method));
+    let route = request.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    let activity = Activity::new("acme", &request.action(route));
+    // Requests of nobody are recorded, too.
     let user = request.headers.get("x-user").and_then(|user| user.to_str().ok());
-    Some(match user {
-        Some(user) => activity.actor("user", user),
-        None => activity,
-    })
+    Some(activity.actor("user", user.unwrap_or_default()))
 }
 
 #[tokio::main]

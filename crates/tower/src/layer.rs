@@ -4,6 +4,7 @@
 //! bodies.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,6 +32,14 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     /// What layers further out have found: who is logged in, which route it is.
     pub extensions: &'a Extensions,
+}
+
+impl RequestHead<'_> {
+    /// The method and the route, as [`Activity::new`] takes it, for example `POST /orders/{order}`. Without a route (no route
+    /// takes the request, or something refuses it before) the path is left out: it is its sender's choice.
+    pub fn action(&self, route: Option<&str>) -> String {
+        format!("{} {}", self.method, route.unwrap_or("(no route)"))
+    }
 }
 
 type Describe = dyn Fn(RequestHead<'_>) -> Option<Activity> + Send + Sync;
@@ -71,7 +80,12 @@ impl ActivityLayer {
     fn begin<B>(&self, request: &Request<B>) -> Option<Unfinished> {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let head = RequestHead { method, uri, headers, extensions: request.extensions() };
-        let mut activity = (self.describe)(head)?;
+        // Whatever is wrong with a description, the request is none the worse for it.
+        let described = catch_unwind(AssertUnwindSafe(|| (self.describe)(head)));
+        let mut activity = described.unwrap_or_else(|_| {
+            self.recorder.drop_one("its description panicked");
+            None
+        })?;
         for (name, header) in [
             ("user_agent", "user-agent"),
             ("request_id", "x-request-id"),

@@ -10,9 +10,11 @@
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let recorder = Recorder::start("http://127.0.0.1:8080", RecorderOptions::default())?;
 //! let describe = |request: RequestHead<'_>| {
-//!     let route = request.extensions.get::<MatchedPath>()?.as_str();
-//!     let user = request.headers.get("x-user")?.to_str().ok()?;
-//!     Some(Activity::new("acme", &format!("{} {route}", request.method)).actor("user", user))
+//!     let route = request.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+//!     let activity = Activity::new("acme", &request.action(route));
+//!     // Requests of nobody are recorded, too.
+//!     let user = request.headers.get("x-user").and_then(|user| user.to_str().ok());
+//!     Some(activity.actor("user", user.unwrap_or_default()))
 //! };
 //! let app = Router::<()>::new()
 //!     .route("/orders/{order}/pay", post(|| async { "paid" }))

@@ -3,7 +3,7 @@
 //! Owns the bounded queue and the counts; [`crate::worker`] empties it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Uri;
@@ -21,6 +21,8 @@ use crate::worker::Worker;
 pub struct RecorderOptions {
     /// Activities that may wait; further ones are dropped and counted. 10,000.
     pub max_queued: usize,
+    /// Bytes of JSON that may wait, likewise. 32 MB.
+    pub max_queued_bytes: usize,
     /// Activities of one request. 500.
     pub max_batch: usize,
     /// How long a request may take. 5 s.
@@ -33,6 +35,7 @@ impl Default for RecorderOptions {
     fn default() -> Self {
         Self {
             max_queued: 10_000,
+            max_queued_bytes: 32_000_000,
             max_batch: 500,
             timeout: Duration::from_secs(5),
             max_retry_delay: Duration::from_secs(10),
@@ -53,9 +56,9 @@ pub struct BadAddress {
 pub struct Counts {
     /// Durable at the platform.
     pub sent: u64,
-    /// Refused by the platform; the log says why.
+    /// Refused by the platform, or none that it could take; the log says why.
     pub refused: u64,
-    /// Found the queue full, or came after the end.
+    /// Found the queue full, came after the end, or their description panicked.
     pub dropped: u64,
     /// Tries after the first.
     pub retries: u64,
@@ -67,6 +70,8 @@ pub(crate) struct Counters {
     pub refused: AtomicU64,
     pub dropped: AtomicU64,
     pub retries: AtomicU64,
+    /// Of the lines that wait or are on their way.
+    pub queued_bytes: AtomicUsize,
 }
 
 /// Brings activities to the platform in the background, in the order in which they were recorded; cheap to clone.
@@ -75,7 +80,9 @@ pub(crate) struct Counters {
 /// [`Recorder::close`] was awaited: where that must not happen, post the activity yourself before you answer.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Activity>,
+    /// Of JSON: whatever could go wrong in making it has gone wrong before.
+    queue: mpsc::Sender<Vec<u8>>,
+    max_queued_bytes: usize,
     counters: Arc<Counters>,
     /// Until when the worker goes on; none while nobody has closed it.
     end: Arc<watch::Sender<Option<Instant>>>,
@@ -89,30 +96,49 @@ impl Recorder {
         let (queue, receiver) = mpsc::channel(options.max_queued.max(1));
         let (end, end_seen) = watch::channel(None);
         let counters = Arc::<Counters>::default();
+        let max_queued_bytes = options.max_queued_bytes;
         let worker = Worker::new(authority, options, receiver, end_seen, counters.clone());
         let worker = Arc::new(Mutex::new(Some(tokio::spawn(worker.run()))));
-        Ok(Self { queue, counters, end: Arc::new(end), worker })
+        Ok(Self { queue, max_queued_bytes, counters, end: Arc::new(end), worker })
     }
 
     /// Takes an activity; never waits and never fails.
     pub fn record(&self, activity: Activity) {
-        if let Err(error) = self.queue.try_send(activity) {
-            let before = self.counters.dropped.fetch_add(1, Relaxed);
-            // The first of many says it all.
-            if before == 0 {
-                let why = if matches!(error, TrySendError::Full(_)) {
-                    "the queue is full"
-                } else {
-                    "it was closed"
-                };
-                tracing::warn!("an activity was dropped: {why}; further ones are only counted");
+        let json = match activity.into_json() {
+            Ok(json) => json,
+            Err(why) => {
+                self.counters.refused.fetch_add(1, Relaxed);
+                tracing::warn!(why, "an activity cannot be recorded");
+                return;
             }
+        };
+        let bytes = json.len();
+        let before = self.counters.queued_bytes.fetch_add(bytes, Relaxed);
+        let dropped = if before + bytes > self.max_queued_bytes {
+            Some("too much waits")
+        } else {
+            self.queue.try_send(json).err().map(|error| match error {
+                TrySendError::Full(_) => "the queue is full",
+                TrySendError::Closed(_) => "it was closed",
+            })
+        };
+        if let Some(why) = dropped {
+            self.counters.queued_bytes.fetch_sub(bytes, Relaxed);
+            self.drop_one(why);
+        }
+    }
+
+    /// Counts an activity that is lost.
+    pub(crate) fn drop_one(&self, why: &str) {
+        // The first of many says it all.
+        if self.counters.dropped.fetch_add(1, Relaxed) == 0 {
+            tracing::warn!("an activity was dropped: {why}; further ones are only counted");
         }
     }
 
     /// What has become of activities so far.
     pub fn counts(&self) -> Counts {
-        let Counters { sent, refused, dropped, retries } = &*self.counters;
+        let Counters { sent, refused, dropped, retries, .. } = &*self.counters;
         let [sent, refused, dropped, retries] =
             [sent, refused, dropped, retries].map(|count| count.load(Relaxed));
         Counts { sent, refused, dropped, retries }

@@ -1,15 +1,21 @@
-//! Takes secrets out of what is recorded, by the names of fields.
+//! Takes secrets out of what is recorded, by the names of fields. `packages/express` has the same lists, and both are
+//! tested with its `secret-names.json`.
 
 use serde_json::{Map, Value};
 
 /// What stands in the place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// Parts of names, in lower case and without anything but letters and digits.
-const PARTS: [&str; 12] = [
+/// Deeper values are left out: the platform takes 32 levels.
+const MAX_DEPTH: usize = 16;
+
+/// Anywhere in a name, in lower case and without anything but letters and digits.
+const PARTS: [&str; 14] = [
     "password",
     "passwd",
     "passphrase",
+    "passcode",
+    "pwd",
     "secret",
     "token",
     "authorization",
@@ -20,19 +26,25 @@ const PARTS: [&str; 12] = [
     "cardnumber",
     "sessionid",
 ];
-/// Whole names, likewise.
-const NAMES: [&str; 6] = ["pwd", "pin", "cvv", "cvc", "otp", "ssn"];
+/// As a word of a name: `userPin` and `pin_2`, but not `spinning`.
+const WORDS: [&str; 9] = ["pass", "auth", "pin", "cvv", "cvc", "otp", "ssn", "jwt", "sid"];
 
 /// The value of a field, without secrets.
 pub(crate) fn redact(name: &str, value: Value) -> Value {
-    if is_secret(name) {
-        return REDACTED.into();
-    }
+    if is_secret(name) { REDACTED.into() } else { inside(value, 1) }
+}
+
+fn inside(value: Value, depth: usize) -> Value {
     match value {
-        Value::Object(fields) => Value::Object(
-            fields.into_iter().map(|(name, value)| (name.clone(), redact(&name, value))).collect(),
-        ),
-        Value::Array(elements) => elements.into_iter().map(|element| redact("", element)).collect(),
+        Value::Object(_) | Value::Array(_) if depth == MAX_DEPTH => "[too deep]".into(),
+        Value::Object(fields) => {
+            let redacted = fields.into_iter().map(|(name, value)| {
+                let value = if is_secret(&name) { REDACTED.into() } else { inside(value, depth + 1) };
+                (name, value)
+            });
+            Value::Object(redacted.collect())
+        }
+        Value::Array(elements) => elements.into_iter().map(|element| inside(element, depth + 1)).collect(),
         other => other,
     }
 }
@@ -50,9 +62,30 @@ pub(crate) fn redact_query(query: &str) -> Map<String, Value> {
 }
 
 fn is_secret(name: &str) -> bool {
-    let name: String =
-        name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    NAMES.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part))
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let letters = letters.to_ascii_lowercase();
+    PARTS.iter().any(|part| letters.contains(part))
+        || words(name).any(|word| WORDS.iter().any(|secret| word.eq_ignore_ascii_case(secret)))
+}
+
+/// The words of `userPin`, `user_pin` and `USERPin`: `user` and `pin`.
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    let letters = name.as_bytes();
+    let ends_at = move |at: usize| {
+        let [before, this] = [letters[at - 1], letters[at]];
+        let next_is_lower = letters.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+        !this.is_ascii_alphabetic()
+            || !before.is_ascii_alphabetic()
+            || this.is_ascii_uppercase() && (before.is_ascii_lowercase() || next_is_lower)
+    };
+    let mut rest = 0;
+    std::iter::from_fn(move || {
+        let start = rest;
+        // Bytes of letters beyond ASCII are words of their own, and are cut where characters are.
+        let is_end = |at: &usize| name.is_char_boundary(*at) && ends_at(*at);
+        rest = (start + 1..letters.len()).find(is_end).unwrap_or(letters.len());
+        (start < letters.len()).then(|| &name[start..rest])
+    })
 }
 
 #[cfg(test)]
@@ -70,6 +103,25 @@ mod tests {
         });
         assert_eq!(redact("form", value), expect);
         assert_eq!(redact("cvv", json!(123)), REDACTED);
+    }
+
+    #[test]
+    fn the_names_of_secrets_are_those_that_are_agreed_on() {
+        let names: Value =
+            serde_json::from_str(include_str!("../../../packages/express/test/secret-names.json")).unwrap();
+        assert_eq!((&names["parts"], &names["words"]), (&json!(PARTS), &json!(WORDS)));
+        for (list, expect) in [("secret", true), ("not_secret", false)] {
+            for name in names[list].as_array().unwrap() {
+                let name = name.as_str().unwrap();
+                assert_eq!(is_secret(name), expect, "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn deep_values_are_cut() {
+        let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+        assert!(redact("deep", deep).to_string().ends_with("[\"[too deep]\"]]]]]]]]]]]]]]]"));
     }
 
     #[test]

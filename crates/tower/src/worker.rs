@@ -1,14 +1,15 @@
 //! Sends activities, one request at a time.
 //!
 //! Invariants: a batch is sent until each of its activities is durable or refused, so that activities arrive in order;
-//! what was sent without an answer is sent again under the same ids, and the platform stores it once.
+//! what was sent without an answer is sent again under the same ids, and the platform stores it once; what is wrong with one
+//! activity, or with the way to the platform, costs no other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::activity::Activity;
 use crate::recorder::{Counters, RecorderOptions};
 
 const PATH: &str = "/api/v1/activities";
@@ -26,16 +26,32 @@ const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// More than the answer to the largest batch.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
+/// How much of an answer is told.
+const MAX_REASON_BYTES: usize = 200;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) struct Worker {
     /// `host:port`.
     authority: String,
     options: RecorderOptions,
-    queue: mpsc::Receiver<Activity>,
+    queue: mpsc::Receiver<Line>,
     end: watch::Receiver<Option<Instant>>,
     counters: Arc<Counters>,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// Activities of the next request: fewer than allowed while a part of what was sent is refused.
+    batch_size: usize,
+    /// The last status of those that say that the way is not right, which is told once.
+    told: Option<u16>,
+}
+
+/// An activity in JSON.
+type Line = Vec<u8>;
+
+enum Answer {
+    Lines(Vec<LineAnswer>),
+    /// Another status than 2xx, and the beginning of what it said.
+    Status(u16, String),
 }
 
 /// The answer to one line.
@@ -49,11 +65,12 @@ impl Worker {
     pub fn new(
         authority: String,
         options: RecorderOptions,
-        queue: mpsc::Receiver<Activity>,
+        queue: mpsc::Receiver<Line>,
         end: watch::Receiver<Option<Instant>>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { authority, options, queue, end, counters, connection: None }
+        let batch_size = options.max_batch.max(1);
+        Self { authority, options, queue, end, counters, connection: None, batch_size, told: None }
     }
 
     /// Goes on until it is closed; answers how many activities were left behind.
@@ -80,39 +97,78 @@ impl Worker {
     }
 
     /// Sends a batch until it is through, or the end has come; answers how many were left behind.
-    async fn send(&mut self, mut batch: Vec<Activity>) -> usize {
+    async fn send(&mut self, mut waiting: Vec<Line>) -> usize {
         let mut failures = 0;
-        loop {
-            let before = batch.len();
-            batch = match tokio::time::timeout(self.options.timeout, self.post(&batch)).await {
-                Ok(Ok(answers)) => self.settle(batch, &answers),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "activities could not be sent, they will be sent again");
-                    self.connection = None;
-                    batch
-                }
-                Err(_) => {
-                    tracing::debug!("activities were not answered in time, they will be sent again");
-                    self.connection = None;
-                    batch
-                }
-            };
-            if batch.is_empty() {
-                return 0;
+        while !waiting.is_empty() {
+            let size = waiting.len().min(self.batch_size);
+            let behind = waiting.split_off(size);
+            let mut again = self.try_once(waiting).await;
+            let (left, is_smaller) = (again.len(), self.batch_size < size);
+            again.extend(behind);
+            waiting = again;
+            if left == 0 {
+                continue;
             }
             if self.end.borrow().is_some_and(|end| end <= Instant::now()) {
-                return batch.len();
+                return waiting.len();
             }
-            failures = if batch.len() < before { 0 } else { failures + 1 };
+            // A part of it is tried at once.
+            if is_smaller {
+                continue;
+            }
+            failures = if left < size { 0 } else { failures + 1 };
             self.counters.retries.fetch_add(1, Relaxed);
             self.pause(failures).await;
         }
+        0
     }
 
-    async fn post(&mut self, batch: &[Activity]) -> Result<Vec<LineAnswer>, Failure> {
-        let mut body = Vec::with_capacity(batch.len() * 256);
-        for activity in batch {
-            serde_json::to_writer(&mut body, activity)?;
+    /// Answers what is to be sent again.
+    async fn try_once(&mut self, batch: Vec<Line>) -> Vec<Line> {
+        let limit = until_end(self.end.clone(), Instant::now() + self.options.timeout);
+        let answered = tokio::select! {
+            answered = self.post(&batch) => answered,
+            () = limit => Err("there was no answer in time".into()),
+        };
+        let error = match answered {
+            Ok(Answer::Lines(answers)) => {
+                self.told = None;
+                // In steps: where a proxy takes no large bodies, growing by doubling would be refused every other time.
+                let max = self.options.max_batch.max(1);
+                self.batch_size = max.min(self.batch_size + max.div_ceil(16));
+                return self.settle(batch, &answers);
+            }
+            Ok(Answer::Status(status, text)) => match verdict(status) {
+                Verdict::Activity => return self.halve(batch, &format!("status {status}: {text}")),
+                Verdict::Deployment if self.told.replace(status) != Some(status) => {
+                    tracing::warn!(status, text, "activities wait: the way to the platform is not right");
+                    return batch;
+                }
+                _ => format!("status {status}: {text}"),
+            },
+            Err(error) => {
+                self.connection = None;
+                error.to_string()
+            }
+        };
+        tracing::debug!(error, "activities could not be sent, they will be sent again");
+        batch
+    }
+
+    /// Searches by halves for what is refused, so that it costs no other.
+    fn halve(&mut self, batch: Vec<Line>, error: &str) -> Vec<Line> {
+        if batch.len() > 1 {
+            self.batch_size = batch.len() / 2;
+            return batch;
+        }
+        batch.iter().for_each(|line| self.refuse(line, error));
+        Vec::new()
+    }
+
+    async fn post(&mut self, batch: &[Line]) -> Result<Answer, Failure> {
+        let mut body = Vec::with_capacity(batch.iter().map(|line| line.len() + 1).sum());
+        for line in batch {
+            body.extend_from_slice(line);
             body.push(b'\n');
         }
         let request = Request::post(PATH)
@@ -123,17 +179,11 @@ impl Worker {
         let status = response.status();
         let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
         if status.is_success() {
-            return serde_json::Deserializer::from_slice(&answer)
-                .into_iter()
-                .collect::<Result<_, _>>()
-                .map_err(Into::into);
+            let answers = serde_json::Deserializer::from_slice(&answer).into_iter();
+            return Ok(Answer::Lines(answers.collect::<Result<_, _>>()?));
         }
-        let text = String::from_utf8_lossy(&answer);
-        if is_temporary(status.as_u16()) {
-            return Err(format!("{status}: {text}").into());
-        }
-        let error = Value::from(format!("{status}: {text}"));
-        Ok((1..=batch.len()).map(|line| LineAnswer { line, error: Some(error.clone()) }).collect())
+        let text = String::from_utf8_lossy(&answer[..answer.len().min(MAX_REASON_BYTES)]).into_owned();
+        Ok(Answer::Status(status.as_u16(), text))
     }
 
     async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Failure> {
@@ -150,25 +200,32 @@ impl Worker {
     }
 
     /// Counts what is through; answers what is to be sent again.
-    fn settle(&self, batch: Vec<Activity>, answers: &[LineAnswer]) -> Vec<Activity> {
+    fn settle(&self, batch: Vec<Line>, answers: &[LineAnswer]) -> Vec<Line> {
         let mut answers = answers.iter().peekable();
         let mut again = Vec::new();
-        for (line, activity) in (1..).zip(batch) {
-            while answers.next_if(|answer| answer.line < line).is_some() {}
-            let Some(answer) = answers.next_if(|answer| answer.line == line) else {
-                again.push(activity);
+        for (number, line) in (1..).zip(batch) {
+            while answers.next_if(|answer| answer.line < number).is_some() {}
+            let Some(answer) = answers.next_if(|answer| answer.line == number) else {
+                again.push(line);
                 continue;
             };
             match &answer.error {
-                None => drop(self.counters.sent.fetch_add(1, Relaxed)),
-                Some(error) if is_temporary_error(error) => again.push(activity),
-                Some(error) => {
-                    self.counters.refused.fetch_add(1, Relaxed);
-                    tracing::warn!(?activity, %error, "the platform refuses an activity");
+                None => {
+                    self.counters.sent.fetch_add(1, Relaxed);
+                    self.counters.queued_bytes.fetch_sub(line.len(), Relaxed);
                 }
+                Some(error) if is_about_activity(error) => self.refuse(&line, &error.to_string()),
+                Some(_) => again.push(line),
             }
         }
         again
+    }
+
+    fn refuse(&self, line: &Line, error: &str) {
+        self.counters.refused.fetch_add(1, Relaxed);
+        self.counters.queued_bytes.fetch_sub(line.len(), Relaxed);
+        let activity = String::from_utf8_lossy(line);
+        tracing::warn!(%activity, error, "an activity is refused");
     }
 
     /// Waits before the next try; not beyond the end.
@@ -178,7 +235,8 @@ impl Worker {
         // Not all recorders of a platform that was down come back in the same moment.
         let random = uuid::Uuid::now_v7().as_bytes()[15];
         let delay = longest.mul_f64(0.5 + f64::from(random) / 512.0);
-        let end = *self.end.borrow_and_update();
+        // Not taken note of: whoever waits for more is told of the end, too.
+        let end = *self.end.borrow();
         let until = Instant::now() + delay;
         tokio::select! {
             () = tokio::time::sleep_until(end.map_or(until, |end| end.min(until))) => {}
@@ -197,13 +255,38 @@ impl Worker {
     }
 }
 
-fn is_temporary_error(error: &Value) -> bool {
-    error["status"].as_u64().is_some_and(|status| u16::try_from(status).is_ok_and(is_temporary))
+/// Ends at `limit`, or earlier if the recorder's own end is.
+async fn until_end(mut end: watch::Receiver<Option<Instant>>, limit: Instant) {
+    loop {
+        let until = end.borrow_and_update().map_or(limit, |end| end.min(limit));
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return,
+            Ok(()) = end.changed() => {}
+        }
+    }
 }
 
-/// Whether the same request may succeed later.
-fn is_temporary(status: u16) -> bool {
-    status >= 500
-        || status == StatusCode::TOO_MANY_REQUESTS.as_u16()
-        || status == StatusCode::REQUEST_TIMEOUT.as_u16()
+/// Whose fault it is that an activity is not durable.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nobody's that another try might not cure.
+    Later,
+    /// The way there: an address, credentials, a proxy. It concerns all activities alike and none in particular.
+    Deployment,
+    /// What was sent: sending it again changes nothing.
+    Activity,
+}
+
+/// What a status other than 2xx says.
+fn verdict(status: u16) -> Verdict {
+    match status {
+        500.. | 408 | 409 | 425 | 429 => Verdict::Later,
+        400 | 413 | 422 => Verdict::Activity,
+        _ => Verdict::Deployment,
+    }
+}
+
+fn is_about_activity(error: &Value) -> bool {
+    let status = error["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+    status.is_some_and(|status| verdict(status) == Verdict::Activity)
 }

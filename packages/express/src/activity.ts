@@ -2,7 +2,7 @@
 
 /** Who or what: a user, an invoice, a service. */
 export interface Entity {
-  type: string;
+  type?: string;
   id: string;
   name?: string;
 }

@@ -6,16 +6,23 @@
  */
 
 import type { Request, RequestHandler, Response } from "express";
-import type { Activity, Entity } from "./activity.js";
-import { redact, SECRET_NAMES } from "./redact.js";
+import { acceptable, type Draft } from "./acceptable.js";
+import type { Entity } from "./activity.js";
+import type { BreakerOptions } from "./breaker.js";
+import { Direct, type SendResult } from "./direct.js";
+import { isSecretName } from "./secrets.js";
 import { Sender, type SenderCounts, type SenderOptions } from "./sender.js";
-import { uuidV7 } from "./uuid.js";
 
+export type { Draft } from "./acceptable.js";
 export type { Activity, Context, Entity } from "./activity.js";
-export { REDACTED, redact, SECRET_NAMES } from "./redact.js";
-export { Sender, type SenderCounts, type SenderOptions } from "./sender.js";
+export type { BreakerOptions } from "./breaker.js";
+export type { SendResult } from "./direct.js";
+export { REDACTED, redact } from "./redact.js";
+export { isSecretName, SECRET_PARTS, SECRET_WORDS } from "./secrets.js";
+export type { SenderCounts, SenderOptions } from "./sender.js";
 
-export interface RecordOptions extends SenderOptions {
+/** Each function may throw: the request is recorded without what it would have given. */
+export interface RecordOptions extends SenderOptions, BreakerOptions {
   /** Whose activity it is. Without a tenant a request is not recorded. */
   tenant: string | ((request: Request, response: Response) => string | undefined);
   /** Who does it. */
@@ -30,14 +37,19 @@ export interface RecordOptions extends SenderOptions {
   when?: (request: Request, response: Response) => boolean;
   /** The part of successful requests that is recorded, from 0 to 1; failed ones always are. 1. */
   sample?: number;
-  /** Names of fields whose values are secrets, instead of the usual ones (`SECRET_NAMES`). */
-  secretNames?: RegExp;
+  /** Which fields hold secrets, by their names; by default `isSecretName`. */
+  isSecret?: (name: string) => boolean;
 }
 
 /** A middleware, and what is behind it. */
 export interface ActivityRecorder extends RequestHandler {
-  /** Records something that is not a request. */
-  record(activity: Omit<Activity, "id" | "occurred_at"> & Partial<Activity>): void;
+  /** Records something that is not a request, in the background. Never throws. */
+  record(activity: Draft): void;
+  /**
+   * Sends an activity and waits until it is durable, beside the queue; what else to do is the caller's decision. Answers
+   * within the deadline, at once after failures in a row, and never throws.
+   */
+  sendActivity(activity: Draft, options?: { timeoutMs?: number }): Promise<SendResult>;
   /** Resolves when nothing waits any more. */
   flush(): Promise<void>;
   /** Sends what waits before the process ends; resolves to how many activities were left behind. */
@@ -46,67 +58,102 @@ export interface ActivityRecorder extends RequestHandler {
 }
 
 const READS = new Set(["GET", "HEAD", "OPTIONS"]);
-const MAX_ACTION_LENGTH = 128;
+const SEND_TIMEOUT_MS = 2_000;
 
 export function recordActivities(options: RecordOptions): ActivityRecorder {
   const sender = new Sender(options);
+  const direct = new Direct(options);
+  const { isSecret = isSecretName } = options;
+  const part = partsOf(sender);
   const record: ActivityRecorder["record"] = (activity) => {
-    const now = Date.now();
-    sender.send({ id: uuidV7(now), occurred_at: new Date(now).toISOString(), ...activity });
+    try {
+      sender.send(acceptable(activity, isSecret).json);
+    } catch (error) {
+      sender.refuse(activity, reasonOf(error));
+    }
+  };
+  const sendActivity: ActivityRecorder["sendActivity"] = async (activity, { timeoutMs = SEND_TIMEOUT_MS } = {}) => {
+    try {
+      const { id, json } = acceptable(activity, isSecret);
+      return await direct.send(id, json, timeoutMs);
+    } catch (error) {
+      return { success: false, reason: reasonOf(error), retriable: false };
+    }
   };
   const middleware: RequestHandler = (request, response, next) => {
     const startedAt = process.hrtime.bigint();
     // `close` comes after `finish`, and alone when the client went away before it had its answer.
     response.once("close", () => {
       const durationMs = Number(process.hrtime.bigint() - startedAt) / 1e6;
-      try {
-        const activity = describe(request, response, durationMs, options);
-        if (activity !== undefined) record(activity);
-      } catch (error) {
-        // A callback of the application failed; its request did not.
-        process.emitWarning(`an activity could not be recorded: ${String(error)}`);
-      }
+      const activity = describe(request, response, durationMs, options, part);
+      if (activity !== undefined) record(activity);
     });
     next();
   };
   return Object.assign(middleware, {
     record,
+    sendActivity,
     flush: () => sender.flush(),
     close: (limitMs?: number) => sender.close(limitMs),
     counts: sender.counts,
   });
 }
 
-function describe(request: Request, response: Response, durationMs: number, options: RecordOptions) {
-  const { when = (request) => !READS.has(request.method), sample = 1, secretNames = SECRET_NAMES } = options;
-  const outcome = outcomeOf(response);
-  if (!when(request, response)) return undefined;
-  if (outcome === "success" && Math.random() >= sample) return undefined;
-  const tenant = typeof options.tenant === "string" ? options.tenant : options.tenant(request, response);
-  const action = options.action === undefined ? actionOf(request) : options.action(request, response);
-  if (!tenant || !action) return undefined;
-  const metadata = {
-    method: request.method,
-    path: request.baseUrl + request.path,
-    query: request.query,
-    status: response.statusCode,
-    outcome,
-    duration_ms: Math.round(durationMs * 1000) / 1000,
-    ...options.metadata?.(request, response),
+/** What `give` gives; nothing, if it throws. */
+type Part = <T>(name: string, give: (() => T) | undefined) => T | undefined;
+
+/** Callbacks of the application fail without their request and without the rest of its activity. */
+function partsOf(sender: Sender): Part {
+  const warned = new Set<string>();
+  return (name, give) => {
+    try {
+      return give?.();
+    } catch (error) {
+      sender.counts.incomplete += 1;
+      if (!warned.has(name)) {
+        warned.add(name);
+        process.emitWarning(`activities are recorded without their ${name}: ${reasonOf(error)}`);
+      }
+      return undefined;
+    }
   };
-  return definedFields({
+}
+
+function describe(
+  request: Request,
+  response: Response,
+  durationMs: number,
+  options: RecordOptions,
+  part: Part,
+): Draft | undefined {
+  const { when = (request) => !READS.has(request.method), sample = 1, tenant: of } = options;
+  const outcome = outcomeOf(response);
+  if (part("choice", () => when(request, response)) === false) return undefined;
+  if (outcome === "success" && Math.random() >= sample) return undefined;
+  const tenant = typeof of === "string" ? of : part("tenant", () => of(request, response));
+  if (!tenant) return undefined;
+  const action = part("action", () => options.action?.(request, response));
+  return {
     tenant,
-    action: action.slice(0, MAX_ACTION_LENGTH),
-    actor: options.actor?.(request, response),
-    targets: options.targets?.(request, response),
-    context: definedFields({
-      ip: request.ip,
+    action: action || actionOf(request),
+    actor: part("actor", () => options.actor?.(request, response)),
+    targets: part("targets", () => options.targets?.(request, response)),
+    context: {
+      ip: part("address", () => request.ip),
       user_agent: request.get("user-agent"),
       request_id: request.get("x-request-id"),
       correlation_id: request.get("x-correlation-id"),
-    }),
-    metadata: redact(metadata, secretNames) as Record<string, unknown>,
-  });
+    },
+    metadata: {
+      method: request.method,
+      path: request.baseUrl + request.path,
+      query: part("query", () => request.query),
+      status: response.statusCode,
+      outcome,
+      duration_ms: Math.round(durationMs * 1000) / 1000,
+      ...part("metadata", () => options.metadata?.(request, response)),
+    },
+  };
 }
 
 /** How the request ended: `aborted` when the client did not wait for the whole answer. */
@@ -115,14 +162,16 @@ function outcomeOf(response: Response): "success" | "failure" | "aborted" {
   return response.statusCode < 400 ? "success" : "failure";
 }
 
-/** The route as it was declared, so that requests for `/orders/17` and `/orders/18` are the same action. */
+/**
+ * The route as it was declared, so that requests for `/orders/17` and `/orders/18` are the same action; without the path of a
+ * request that no route took, which is its sender's choice.
+ */
 function actionOf(request: Request): string {
   const route: unknown = request.route?.path;
-  return `${request.method} ${request.baseUrl}${typeof route === "string" ? route : "/*"}`;
+  if (route === undefined) return `${request.method} (no route)`;
+  return `${request.method} ${request.baseUrl}${typeof route === "string" ? route : "(pattern)"}`;
 }
 
-type Defined<T> = { [K in keyof T]: Exclude<T[K], undefined> };
-
-function definedFields<T extends object>(fields: T): Defined<T> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Defined<T>;
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

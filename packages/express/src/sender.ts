@@ -2,11 +2,13 @@
  * Brings activities to the platform in the background.
  *
  * Owns a bounded queue and one request at a time, so that activities arrive in the order in which they were recorded.
- * What was sent without an answer is sent again under the same ids, and the platform stores it once. What lies in the
- * queue is lost with the process: call `close` before it ends.
+ * They wait as the JSON that is sent: whatever could go wrong in making it has gone wrong before. What was sent without an
+ * answer is sent again under the same ids, and the platform stores it once. What lies in the queue is lost with the
+ * process: call `close` before it ends.
  */
 
-import type { Activity } from "./activity.js";
+import type { Draft } from "./acceptable.js";
+import { reasonOf, verdictOf } from "./answer.js";
 
 export interface SenderOptions {
   /** The platform, for example `http://127.0.0.1:8080`. */
@@ -15,23 +17,31 @@ export interface SenderOptions {
   headers?: Record<string, string>;
   /** Activities that may wait; further ones are dropped and counted. 10,000. */
   maxQueued?: number;
+  /** Characters of JSON that may wait, likewise. 32 million. */
+  maxQueuedChars?: number;
   /** Activities of one request. 500. */
   maxBatch?: number;
   /** How long a batch may take, in milliseconds. 5,000. */
   timeoutMs?: number;
   /** The longest pause between two tries, in milliseconds. 10,000. */
   maxRetryDelayMs?: number;
-  /** Told of each activity that the platform refuses, or that found the queue full. */
-  onLost?: (activity: Activity, reason: string) => void;
+  /** Told of each activity that is refused, or that found the queue full. */
+  onLost?: (activity: Draft, reason: string) => void;
 }
 
 /** What has become of the activities so far. */
 export interface SenderCounts {
   queued: number;
   sent: number;
+  /** By the platform, or because nothing that it takes could be made of them. */
   refused: number;
+  /** Found the queue full, or came after `close`. */
   dropped: number;
   retries: number;
+  /** Recorded without a part, because the callback that gives it threw. */
+  incomplete: number;
+  /** Why the last try failed; absent after one that did not. */
+  lastFailure?: string;
 }
 
 const FIRST_RETRY_DELAY_MS = 100;
@@ -39,43 +49,56 @@ const FIRST_RETRY_DELAY_MS = 100;
 /** One line of the platform's answer. */
 interface LineAnswer {
   line: number;
-  error?: { status?: number; title?: string; detail?: string; errors?: unknown };
+  error?: { status?: number };
 }
 
 export class Sender {
-  readonly counts: SenderCounts = { queued: 0, sent: 0, refused: 0, dropped: 0, retries: 0 };
+  readonly counts: SenderCounts = { queued: 0, sent: 0, refused: 0, dropped: 0, retries: 0, incomplete: 0 };
   readonly #options: Required<Omit<SenderOptions, "onLost">>;
-  readonly #onLost: (activity: Activity, reason: string) => void;
+  readonly #onLost: (activity: Draft, reason: string) => void;
   readonly #endpoint: URL;
-  #queue: Activity[] = [];
+  #queue: string[] = [];
+  #queuedChars = 0;
+  /** Activities of the next request: fewer than allowed while a part of what was sent is refused. */
+  #batchSize: number;
   #sending: Promise<void> | undefined;
   /** Ends the pause between two tries. */
   #hurry: (() => void) | undefined;
+  /** Ends the request under way. */
+  #abort: AbortController | undefined;
   #giveUpAt = Number.POSITIVE_INFINITY;
 
   constructor(options: SenderOptions) {
     this.#options = {
       headers: {},
       maxQueued: 10_000,
+      maxQueuedChars: 32_000_000,
       maxBatch: 500,
       timeoutMs: 5_000,
       maxRetryDelayMs: 10_000,
       ...options,
     };
+    this.#batchSize = this.#options.maxBatch;
     this.#onLost = options.onLost ?? (() => {});
     this.#endpoint = new URL("/api/v1/activities", options.url);
   }
 
-  /** Takes an activity; never waits and never throws. */
-  send(activity: Activity): void {
-    if (this.#queue.length >= this.#options.maxQueued) {
-      this.counts.dropped += 1;
-      this.#lost(activity, `${this.#options.maxQueued} activities wait already`);
-      return;
-    }
-    this.#queue.push(activity);
+  /** Takes an activity in JSON; never waits and never throws. */
+  send(json: string): void {
+    const { maxQueued, maxQueuedChars } = this.#options;
+    if (this.#giveUpAt !== Number.POSITIVE_INFINITY) return this.#drop(json, "it came after the end");
+    if (this.#queue.length >= maxQueued) return this.#drop(json, `${maxQueued} activities wait already`);
+    if (this.#queuedChars + json.length > maxQueuedChars) return this.#drop(json, "too much waits already");
+    this.#queue.push(json);
+    this.#queuedChars += json.length;
     this.counts.queued = this.#queue.length;
     this.#sending ??= this.#sendAll().finally(() => (this.#sending = undefined));
+  }
+
+  /** Counts an activity that cannot be sent, and tells of it. */
+  refuse(activity: Draft, reason: string): void {
+    this.counts.refused += 1;
+    this.#lost(activity, reason);
   }
 
   /** Resolves when nothing waits any more. */
@@ -86,7 +109,10 @@ export class Sender {
   /** Sends what waits, for at most so many milliseconds; resolves to how many activities were left behind. */
   async close(limitMs = 10_000): Promise<number> {
     this.#giveUpAt = Date.now() + limitMs;
-    const timer = setTimeout(() => this.#hurry?.(), limitMs);
+    const timer = setTimeout(() => {
+      this.#abort?.abort();
+      this.#hurry?.();
+    }, limitMs);
     this.#hurry?.();
     await this.flush();
     clearTimeout(timer);
@@ -98,13 +124,16 @@ export class Sender {
     await new Promise((resolve) => setImmediate(resolve));
     let failures = 0;
     while (this.#queue.length > 0) {
-      const batch = this.#queue.slice(0, this.#options.maxBatch);
+      const batch = this.#queue.slice(0, this.#batchSize);
       const again = await this.#post(batch);
       this.#queue.splice(0, batch.length, ...again);
+      this.#queuedChars = this.#queue.reduce((sum, json) => sum + json.length, 0);
       this.counts.queued = this.#queue.length;
       if (again.length < batch.length) failures = 0;
       if (again.length === 0) continue;
       if (Date.now() >= this.#giveUpAt) return;
+      // A part of it is tried at once.
+      if (this.#batchSize < batch.length) continue;
       this.counts.retries += 1;
       await this.#pause(failures);
       failures += 1;
@@ -112,50 +141,87 @@ export class Sender {
   }
 
   /** Answers what is to be sent again. */
-  async #post(batch: Activity[]): Promise<Activity[]> {
-    const left = this.#giveUpAt - Date.now();
-    const limit = Math.max(1, Math.min(this.#options.timeoutMs, left));
+  async #post(batch: string[]): Promise<string[]> {
+    const abort = new AbortController();
+    this.#abort = abort;
+    const limit = Math.min(this.#options.timeoutMs, this.#giveUpAt - Date.now());
+    const timer = setTimeout(() => abort.abort(), Math.max(1, limit));
     try {
       const response = await fetch(this.#endpoint, {
         method: "POST",
         headers: { ...this.#options.headers, "content-type": "application/x-ndjson" },
-        body: batch.map((activity) => JSON.stringify(activity) + "\n").join(""),
-        signal: AbortSignal.timeout(limit),
+        body: batch.map((json) => json + "\n").join(""),
+        // Followed, a redirect would become a GET, whose 200 says nothing about the activities.
+        redirect: "manual",
+        signal: abort.signal,
       });
       const text = await response.text();
       if (response.ok) return this.#settle(batch, text);
-      return isTemporary(response.status) ? batch : this.#refuse(batch, `status ${response.status}: ${text}`);
-    } catch {
+      return this.#failed(batch, response.status, text);
+    } catch (error) {
+      this.counts.lastFailure = reasonOf(error);
       return batch;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
-  #settle(batch: Activity[], text: string): Activity[] {
+  /** A batch without answers of its own. What is wrong with one activity must not cost the others: it is searched by halves. */
+  #failed(batch: string[], status: number, text: string): string[] {
+    const reason = `status ${status}: ${text.slice(0, 200)}`;
+    const verdict = verdictOf(status);
+    if (verdict === "activity") {
+      if (batch.length > 1) {
+        this.#batchSize = batch.length >> 1;
+        return batch;
+      }
+      this.#refuseJson(batch[0]!, reason);
+      return [];
+    }
+    if (verdict === "deployment" && this.counts.lastFailure !== reason) {
+      process.emitWarning(`activities wait, because the way to the platform is not right: ${reason}`);
+    }
+    this.counts.lastFailure = reason;
+    return batch;
+  }
+
+  #settle(batch: string[], text: string): string[] {
     const answers = new Map<number, LineAnswer>();
     for (const line of text.split("\n").filter((line) => line !== "")) {
       const answer: LineAnswer = JSON.parse(line);
       answers.set(answer.line, answer);
     }
-    return batch.filter((activity, index) => {
+    delete this.counts.lastFailure;
+    // In steps: where a proxy takes no large bodies, growing by doubling would be refused every other time.
+    const { maxBatch } = this.#options;
+    this.#batchSize = Math.min(maxBatch, this.#batchSize + Math.ceil(maxBatch / 16));
+    return batch.filter((json, index) => {
       const answer = answers.get(index + 1);
       if (answer === undefined) return true;
       if (answer.error === undefined) {
         this.counts.sent += 1;
         return false;
       }
-      if (isTemporary(answer.error.status ?? 500)) return true;
-      this.#refuse([activity], JSON.stringify(answer.error));
-      return false;
+      const reason = JSON.stringify(answer.error);
+      if (verdictOf(answer.error.status ?? 500) === "activity") {
+        this.#refuseJson(json, reason);
+        return false;
+      }
+      this.counts.lastFailure = reason;
+      return true;
     });
   }
 
-  #refuse(batch: Activity[], reason: string): Activity[] {
-    this.counts.refused += batch.length;
-    for (const activity of batch) this.#lost(activity, reason);
-    return [];
+  #drop(json: string, reason: string): void {
+    this.counts.dropped += 1;
+    this.#lost(JSON.parse(json), reason);
   }
 
-  #lost(activity: Activity, reason: string): void {
+  #refuseJson(json: string, reason: string): void {
+    this.refuse(JSON.parse(json), reason);
+  }
+
+  #lost(activity: Draft, reason: string): void {
     try {
       this.#onLost(activity, reason);
     } catch {
@@ -176,9 +242,4 @@ export class Sender {
     });
     this.#hurry = undefined;
   }
-}
-
-/** Whether the same request may succeed later. */
-function isTemporary(status: number): boolean {
-  return status >= 500 || status === 429 || status === 408;
 }

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use tidings_tests::{Http, Launch, until};
 
-use crate::support::{ACTIVITIES, WRITER, activity, ids, stored_ids, until_stored};
+use crate::site::Site;
+use crate::support::{ACTIVITIES, activity, ids, stored_ids, until_stored};
 
 #[test]
 fn an_activity_goes_from_http_through_the_topic_to_the_query() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
 
     let sent = activity("acme", "one", 1);
@@ -27,21 +28,21 @@ fn an_activity_goes_from_http_through_the_topic_to_the_query() {
     assert_eq!(http.get(&format!("{ACTIVITIES}/one?tenant=other")).status, 404);
     assert_eq!(http.get(&format!("{ACTIVITIES}/two?tenant=acme")).status, 404);
 
-    let records = tidings.kafka().read_all("activities");
+    let records = tidings.kafka().read_all(site.topic());
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].key.as_deref(), Some(b"acme".as_slice()));
     let event: Value = serde_json::from_slice(records[0].value.as_deref().unwrap()).unwrap();
     assert_eq!((&event["specversion"], &event["id"]), (&json!("1.0"), &json!("one")));
     assert_eq!(records[0].header("ce_id").as_deref(), Some("one"));
     assert_eq!(records[0].header("ce_specversion").as_deref(), Some("1.0"));
-    assert_eq!(tidings.kafka().partition_count("activities"), 3);
-    assert_eq!(tidings.kafka().partition_count("activities.dlq"), 1);
+    assert_eq!(tidings.kafka().partition_count(site.topic()), 3);
+    assert_eq!(tidings.kafka().partition_count(&site.letters()), 1);
 }
 
 #[test]
 fn an_id_is_given_where_the_caller_gives_none() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let answer = tidings.http().post(ACTIVITIES, &json!({"tenant": "acme", "action": "a.b"})).expect(200);
     let id = answer["results"][0]["id"].as_str().unwrap();
     // A UUIDv7 has its version in the third group.
@@ -51,8 +52,8 @@ fn an_id_is_given_where_the_caller_gives_none() {
 
 #[test]
 fn the_same_id_is_stored_once_and_the_first_write_wins() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let mut second = activity("acme", "same", 2);
     second["action"] = json!("invoice.changed");
@@ -68,13 +69,13 @@ fn the_same_id_is_stored_once_and_the_first_write_wins() {
     let found = http.get(&format!("{ACTIVITIES}/same?tenant=acme")).expect(200);
     assert_eq!(found["action"], "invoice.created");
     assert_eq!(until_stored(&http, "other", 1).len(), 1);
-    assert_eq!(tidings.kafka().read_all("activities").len(), 5);
+    assert_eq!(tidings.kafka().read_all(site.topic()).len(), 5);
 }
 
 #[test]
 fn an_array_is_all_or_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let mut bad = activity("acme", "bad", 2);
     bad["actor"] = json!({"type": "user"});
@@ -87,13 +88,13 @@ fn an_array_is_all_or_nothing() {
     http.post(ACTIVITIES, &json!([activity("acme", "a", 1), activity("acme", "b", 2)])).expect(200);
     assert_eq!(until_stored(&http, "acme", 2).len(), 2);
     assert!(!stored_ids(&http, "acme").contains_key("good"));
-    assert_eq!(tidings.kafka().read_all("activities").len(), 2);
+    assert_eq!(tidings.kafka().read_all(site.topic()).len(), 2);
 }
 
 #[test]
 fn a_stream_of_lines_is_answered_line_by_line() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let mut lines = String::new();
     for number in 0..3000 {
@@ -119,8 +120,8 @@ fn a_stream_of_lines_is_answered_line_by_line() {
 
 #[test]
 fn a_long_stream_needs_no_memory_even_if_nobody_reads_its_answers_yet() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     http.post(ACTIVITIES, &activity("other", "first", 0)).expect(200);
     let before = tidings.resident_bytes();
@@ -144,22 +145,22 @@ fn a_long_stream_needs_no_memory_even_if_nobody_reads_its_answers_yet() {
 
 #[test]
 fn a_record_put_on_the_topic_by_any_client_is_stored() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let event = json!({
         "specversion": "1.0", "id": "from-kafka", "source": "/tenants/acme", "type": "tidings.activity.v1",
         "time": "2026-01-01T00:00:00Z", "datacontenttype": "application/json",
         "data": activity("acme", "from-kafka", 0),
     });
-    tidings.kafka().produce("activities", &[(Some(b"acme"), event.to_string().as_bytes())]);
+    tidings.kafka().produce(site.topic(), &[(Some(b"acme"), event.to_string().as_bytes())]);
     let stored = until_stored(&tidings.http(), "acme", 1);
     assert!(stored.contains_key("from-kafka"));
 }
 
 #[test]
 fn the_list_is_filtered_ordered_and_paged_while_events_arrive() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let mut sent: Vec<Value> =
         (0..60).map(|minute| activity("acme", &format!("id-{minute:03}"), minute)).collect();
@@ -217,28 +218,25 @@ fn the_list_is_filtered_ordered_and_paged_while_events_arrive() {
 
 #[test]
 fn metrics_tell_what_happened() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     http.post(ACTIVITIES, &json!([activity("acme", "a", 1), activity("acme", "b", 2)])).expect(200);
     until_stored(&http, "acme", 2);
-    let produced = "kafka_messages_produced_total{topic=\"activities\"}";
-    until("the producer has counted", || (http.metric(produced) == Some(2.0)).then_some(()));
+    let produced = format!("kafka_messages_produced_total{{topic=\"{}\"}}", site.topic());
+    let (lag, writer) = ("kafka_consumer_lag{", site.writer());
+    until("the producer has counted", || (http.metric(&produced) == Some(2.0)).then_some(()));
     let page = http.get("/metrics").text();
-    let lags: Vec<&str> = page
-        .lines()
-        .filter(|line| line.starts_with("kafka_consumer_lag{") && line.contains(WRITER))
-        .collect();
+    let lags: Vec<&str> =
+        page.lines().filter(|line| line.starts_with(lag) && line.contains(&writer)).collect();
     assert!(
-        lags.iter().all(|line| line.contains("topic=\"activities") && line.contains("partition=")),
+        lags.iter()
+            .all(|line| line.contains(&format!("topic=\"{}", site.topic())) && line.contains("partition=")),
         "{lags:?}"
     );
     until("nothing is left to store", || {
         let page = http.get("/metrics").text();
-        let mut lags = page
-            .lines()
-            .filter(|line| line.starts_with("kafka_consumer_lag{") && line.contains(WRITER))
-            .peekable();
+        let mut lags = page.lines().filter(|line| line.starts_with(lag) && line.contains(&writer)).peekable();
         (lags.peek().is_some() && lags.all(|line| line.ends_with(" 0"))).then_some(())
     });
     let page = http.get("/metrics").text();

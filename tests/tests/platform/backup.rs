@@ -1,7 +1,11 @@
 //! Backups of a platform under load: what was acknowledged before is in them, and nothing in them is ahead of anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -11,7 +15,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use tidings_tests::{Ended, Http, Kafka, LONG, Launch, Tidings, until};
 
-use crate::support::{ACTIVITIES, activity, stored_ids};
+use crate::disks::Volume;
+use crate::support::{ACTIVITIES, activity, stored_ids, until_stored};
 use crate::transactions::{PARTITIONS, producer, seen};
 
 const KEYS: usize = 50;
@@ -255,15 +260,14 @@ fn what_is_no_whole_backup_is_refused() {
     let tidings = launch(&data_dir).start();
     let batch = (0..500).map(|number| activity("acme", &format!("{number}"), number)).collect();
     tidings.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
-    crate::support::until_stored(&tidings.http(), "acme", 500);
+    until_stored(&tidings.http(), "acme", 500);
     assert!(create(&whole).status.success());
     fails(&[path("create"), &whole, path("--data-dir"), &data_dir], "is not empty");
     fails(&[path("restore"), &whole, path("--data-dir"), &data_dir], "is not empty");
     // The socket is nobody else's, and what is not understood is answered.
     let socket = data_dir.join("control.sock");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut stream = UnixStream::connect(&socket).unwrap();
     std::io::Write::write_all(&mut stream, b"{\"command\":\"nonsense\"}\n").unwrap();
     let mut answer = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut answer).unwrap();
@@ -312,4 +316,142 @@ fn what_is_no_whole_backup_is_refused() {
     std::fs::remove_file(whole.join("manifest.json")).unwrap();
     fails(&[path("verify"), &whole], "not finished");
     fails(&[path("restore"), &whole, path("--data-dir"), &target], "not finished");
+}
+
+/// A server with some activities, and a backup of it.
+fn backed_up(scene: &Path) -> (Tidings, PathBuf, PathBuf) {
+    let (data_dir, whole) = (scene.join("data"), scene.join("whole"));
+    let tidings = Launch::up(&data_dir).start();
+    let batch = (0..500).map(|number| activity("acme", &format!("{number}"), number)).collect();
+    tidings.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
+    until_stored(&tidings.http(), "acme", 500);
+    succeeds(&[path("create"), &whole, path("--data-dir"), &data_dir]);
+    (tidings, data_dir, whole)
+}
+
+/// Everything in a directory, and the directory.
+fn paths_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let inside = entries.flat_map(|path| if path.is_dir() { paths_in(&path) } else { vec![path] });
+    inside.chain([folder.to_owned()]).collect()
+}
+
+#[track_caller]
+fn check_private(folder: &Path) {
+    let open: Vec<_> = paths_in(folder)
+        .into_iter()
+        .filter(|path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o077 != 0)
+        .collect();
+    assert!(open.is_empty(), "others may read {open:?}");
+}
+
+/// Directories of deployments exist: volumes of containers, links into `/var/lib/private`. Nobody else may read what is there.
+#[test]
+fn a_restore_fills_directories_that_exist() {
+    let scene = tempfile::tempdir().unwrap();
+    let (tidings, data_dir, whole) = backed_up(scene.path());
+    check_private(&data_dir);
+    check_private(&whole);
+    drop(tidings);
+    let restore = |target: &Path| succeeds(&[path("restore"), &whole, path("--data-dir"), target]);
+
+    let new = scene.path().join("parent/new");
+    restore(&new);
+    check_private(&new);
+    let volume = Volume::mount(64);
+    std::fs::create_dir(volume.path().join("lost+found")).unwrap();
+    // Whose server it is, to whom its files belong.
+    const OWNER: u32 = 65534;
+    std::os::unix::fs::chown(volume.path(), Some(OWNER), Some(OWNER)).unwrap();
+    restore(volume.path());
+    let files = paths_in(volume.path());
+    let files: Vec<_> = files.iter().filter(|path| !path.ends_with("lost+found")).collect();
+    assert!(files.len() > 10 && files.iter().all(|path| path.metadata().unwrap().uid() == OWNER));
+    let (private, link) = (scene.path().join("private"), scene.path().join("link"));
+    std::fs::create_dir(&private).unwrap();
+    symlink(&private, &link).unwrap();
+    restore(&link);
+    for target in [volume.path(), &link] {
+        let tidings = Launch::up(target).start();
+        assert_eq!(until_stored(&tidings.http(), "acme", 500).len(), 500);
+    }
+    fails(&[path("restore"), &whole, path("--data-dir"), &link], "is not empty");
+}
+
+/// A server on half a data directory would take it for a whole one that has lost something.
+#[test]
+fn no_server_starts_on_half_a_restore() {
+    let scene = tempfile::tempdir().unwrap();
+    let (tidings, _, whole) = backed_up(scene.path());
+    drop(tidings);
+    let target = scene.path().join("target");
+    std::fs::create_dir(&target).unwrap();
+    // The store is the last but a few; reading it comes to no end.
+    let (store, aside) = (whole.join("data/activities.db"), scene.path().join("aside"));
+    std::fs::rename(&store, &aside).unwrap();
+    assert!(Command::new("mkfifo").arg(&store).status().unwrap().success());
+    let arguments: [&Path; 4] = [path("restore"), &whole, path("--data-dir"), &target];
+    let restoring = arguments.iter().fold(Launch::command("backup"), |launch, word| launch.argument(word));
+    let restoring = restoring.spawn();
+    until("most is restored", || target.join("__consumer_offsets-0").exists().then_some(()));
+    restoring.kill_now();
+    for command in [Launch::up(&target), Launch::broker(&target)] {
+        let ended = command.run(LONG);
+        assert!(!ended.status.success() && ended.stderr.contains("is half restored"), "{}", ended.stderr);
+    }
+    std::fs::remove_file(&store).unwrap();
+    std::fs::rename(&aside, &store).unwrap();
+    succeeds(&arguments);
+    assert_eq!(stored_ids(&Launch::up(&target).start().http(), "acme").len(), 500);
+}
+
+/// Who says nothing, and who never ends, holds up nobody for long.
+#[test]
+fn a_silent_client_holds_up_no_backup() {
+    let scene = tempfile::tempdir().unwrap();
+    let (tidings, data_dir, _) = backed_up(scene.path());
+    let connect = || UnixStream::connect(data_dir.join("control.sock")).unwrap();
+    let mut silent = connect();
+    succeeds(&[path("create"), &scene.path().join("beside"), path("--data-dir"), &data_dir]);
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0, "it is not waited for");
+
+    let mut holding = connect();
+    std::io::Write::write_all(&mut holding, b"{\"command\":\"snapshot\"}\n").unwrap();
+    assert_eq!(holding.read(&mut [0]).unwrap(), 1);
+    let second = scene.path().join("second");
+    fails(&[path("create"), &second, path("--data-dir"), &data_dir], "another backup is being made");
+    drop(holding);
+    succeeds(&[path("create"), &second, path("--data-dir"), &data_dir]);
+    assert!(tidings.http().is_ready());
+}
+
+/// The copy of the store must not make the broker refuse produces.
+#[test]
+fn a_backup_leaves_the_broker_its_room() {
+    const MIN_FREE_BYTES: u64 = 8 << 20;
+    let volume = Volume::mount(48);
+    let scene = tempfile::tempdir().unwrap();
+    let data_dir = volume.data_dir();
+    let setting = format!("log.min.free.bytes={MIN_FREE_BYTES}");
+    let tidings = Launch::up(&data_dir).arguments(["--set", &setting]).start();
+    let batch = (0..3000).map(|number| activity("acme", &format!("{number}"), number)).collect();
+    tidings.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
+    until_stored(&tidings.http(), "acme", 3000);
+    let length = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
+    let store_bytes = length("activities.db") + length("activities.db-wal");
+    // On its own disk it has no room for the store twice; elsewhere not even once.
+    let (beside, elsewhere) = (volume.path().join("backup"), scene.path().join("backup"));
+    volume.fill_up_to(MIN_FREE_BYTES + store_bytes / 2);
+    let create = |target: &Path| backup(&[path("create"), target, path("--data-dir"), &data_dir]);
+    for target in [&beside, &elsewhere] {
+        let ended = create(target);
+        assert!(!ended.status.success() && ended.stderr.contains("must stay so"), "{}", ended.stderr);
+    }
+    assert!(!data_dir.join(".snapshot").exists());
+    std::fs::remove_file(volume.filler()).unwrap();
+    volume.fill_up_to(MIN_FREE_BYTES + store_bytes + (64 << 10));
+    let ended = create(&beside);
+    assert!(!ended.status.success() && ended.stderr.contains("the backup has"), "{}", ended.stderr);
+    assert!(create(&elsewhere).status.success());
+    assert!(tidings.http().is_ready());
 }

@@ -1,62 +1,33 @@
-//! What operators copy (`deploy/`) fits the program: its arguments are known, its metrics exist.
+//! What operators copy (`deploy/`) fits the program: the unit's and the container's own command lines and environments start
+//! it. What watches it is in `monitoring`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rdkafka::consumer::Consumer;
+use serde_json::{Value, json};
 use tidings_tests::{LONG, Launch, until};
 
-use crate::support::{ACTIVITIES, activity, until_stored};
+/// The path of a file of `deploy/`.
+pub fn deploy_path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)
+}
 
-fn deploy(file: &str) -> String {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+/// Its text.
+pub fn deploy(file: &str) -> String {
+    let path = deploy_path(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every word that is a metric of ours, of the process, or of a consumer.
-fn metrics_named(text: &str) -> BTreeSet<String> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let prefixes = ["tidings_", "kafka_consumer_", "process_"];
-    words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix))).map(str::to_owned).collect()
-}
-
-#[test]
-fn alerts_and_dashboard_use_metrics_that_exist() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
-    let http = tidings.http();
-    http.post(ACTIVITIES, &activity("acme", "one", 1)).expect(200);
-    tidings.kafka().produce("activities", &[(None, b"no activity")]);
-    until_stored(&http, "acme", 1);
-    until("the letter is counted", || {
-        let letters = http.get("/api/v1/dlq/activities").expect(200);
-        (letters["items"].as_array()?.len() == 1).then_some(())
-    });
-    let body = http.get("/metrics").body;
-    let text = String::from_utf8(body).expect("metrics are text");
-    let names =
-        text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next());
-    let exist: BTreeSet<String> = names.map(str::to_owned).collect();
-    for file in ["prometheus/alerts.yml", "grafana/tidings.json"] {
-        let used = metrics_named(&deploy(file));
-        assert!(used.len() > 5, "{file} names only {used:?}");
-        let missing: Vec<_> = used.difference(&exist).collect();
-        assert!(missing.is_empty(), "{file}: no such metrics: {missing:?}; there are {exist:?}");
-    }
-}
-
-#[test]
-fn the_dashboard_is_one() {
-    let dashboard: serde_json::Value = serde_json::from_str(&deploy("grafana/tidings.json")).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels");
-    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
-    assert_eq!(ids.len(), panels.len(), "ids are unique");
-    for panel in panels {
-        assert!(panel["title"].as_str().is_some_and(|title| !title.is_empty()), "{panel}");
-        let [x, width] = ["x", "w"].map(|field| panel["gridPos"][field].as_u64().expect("a place"));
-        assert!(x + width <= 24, "{panel}");
-    }
+/// What a file in YAML says, as a parser reads it that others use as well.
+pub fn deploy_yaml(file: &str) -> Value {
+    const TO_JSON: &str = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let output =
+        Command::new("python3").args(["-c", TO_JSON]).arg(deploy_path(file)).output().expect("run Python");
+    assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// The unit's own command line, with the paths and ports of a test.
@@ -80,6 +51,86 @@ fn the_unit_starts_the_platform() {
     assert!(tidings.terminate(LONG).status.success());
 }
 
+/// An instruction of the container file, with its continued lines.
+fn instruction(name: &str) -> String {
+    let text = deploy("container/Containerfile").replace("\\\n", "");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    lines.next_back().unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+}
+
+fn words(json: &str) -> Vec<String> {
+    serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"))
+}
+
+/// The environment of the compose file's service: the image's, and its own where nothing is set outside.
+fn container_environment(service: &Value) -> BTreeMap<String, String> {
+    let image = instruction("ENV");
+    let mut environment: BTreeMap<String, String> = image
+        .split(' ')
+        .map(|pair| pair.split_once('=').expect("NAME=VALUE"))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    for (name, value) in service["environment"].as_object().expect("an environment") {
+        let value = value.as_str().expect("a text");
+        let default = value.strip_prefix("${").and_then(|value| value.strip_suffix('}'));
+        let value = default.map_or(value, |default| default.split_once(":-").expect("a default").1);
+        environment.insert(name.clone(), value.to_owned());
+    }
+    environment
+}
+
+/// The container's command, environment and user, beside the paths and ports of a test: another container is told an address
+/// that it can resolve and is let in by that name, and the health check notices when there is nobody.
+#[test]
+fn the_container_serves_other_containers() {
+    assert_eq!(words(&instruction("ENTRYPOINT")), ["/usr/local/bin/tidings"]);
+    assert_eq!(words(&instruction("CMD")), ["up"]);
+    let compose = deploy_yaml("container/compose.yml");
+    let (name, service) = compose["services"].as_object().expect("services").iter().next().expect("one");
+    assert_eq!((&service["read_only"], &service["cap_drop"]), (&json!(true), &json!(["ALL"])));
+    let limit = service["mem_limit"].as_str().and_then(|limit| limit.strip_suffix('m')).expect("megabytes");
+    assert!(limit.parse::<u64>().is_ok());
+
+    let uid = instruction("USER").split(':').next().and_then(|uid| uid.parse().ok()).expect("a user");
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("volume");
+    std::fs::create_dir(&data_dir).unwrap();
+    std::os::unix::fs::chown(&data_dir, Some(uid), Some(uid)).expect("give it to the user; needs root");
+    std::os::unix::fs::chown(directory.path(), Some(uid), Some(uid)).unwrap();
+    let mut launch = Launch::up_by_environment();
+    for (name, value) in container_environment(service) {
+        let value = match name.as_str() {
+            "TIDINGS_DATA_DIR" => {
+                assert_eq!(instruction("VOLUME"), value);
+                data_dir.display().to_string()
+            }
+            "TIDINGS_KAFKA" | "TIDINGS_HTTP" => format!("{}:0", value.split(':').next().expect("an address")),
+            _ => value,
+        };
+        launch = launch.environment(&name, &value);
+    }
+    let tidings = launch.as_user(uid).start();
+    let port = |address: &str| address.rsplit(':').next().expect("a port").to_owned();
+    let outside = format!("{}:{}", own_address(), port(&tidings.bootstrap()));
+    assert_eq!(told(outside), format!("{name}:9092"));
+    let host = format!("{name}:8080");
+    let answer = tidings.http().request("GET", "/readyz", &[("host", &host)], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+
+    let check = instruction("HEALTHCHECK");
+    let check = words(check.split_once("CMD ").expect("a command").1);
+    let http_port = port(tidings.http().address());
+    let is_healthy = || {
+        let check = check.iter().map(|word| word.replace("/8080", &format!("/{http_port}")));
+        let check: Vec<String> = check.collect();
+        let mut command = Command::new(&check[0]);
+        command.args(&check[1..]).stderr(Stdio::null()).status().expect("run the check").success()
+    };
+    until("it is healthy", || is_healthy().then_some(()));
+    assert!(tidings.terminate(LONG).status.success());
+    assert!(!is_healthy());
+}
+
 /// Whoever comes from another machine is told the advertised address, whoever is on this one the address it used.
 #[test]
 fn the_advertised_address_is_for_others() {
@@ -87,14 +138,16 @@ fn the_advertised_address_is_for_others() {
     let launch = Launch::broker(directory.path()).at("0.0.0.0:0");
     let tidings = launch.arguments(["--insecure", "--advertised", "tidings.test:19092"]).start();
     let port = tidings.bootstrap().rsplit(':').next().expect("a port").to_owned();
-    let told = |address: String| {
-        let metadata =
-            tidings_tests::Kafka::new(&address).reader("told").fetch_metadata(None, LONG).expect("ask");
-        let broker = &metadata.brokers()[0];
-        format!("{}:{}", broker.host(), broker.port())
-    };
     assert_eq!(told(format!("127.0.0.1:{port}")), format!("127.0.0.1:{port}"));
     assert_eq!(told(format!("{}:{port}", own_address())), "tidings.test:19092");
+}
+
+/// Where a client that came by this address is told to connect.
+fn told(address: String) -> String {
+    let metadata =
+        tidings_tests::Kafka::new(&address).reader("told").fetch_metadata(None, LONG).expect("ask");
+    let broker = &metadata.brokers()[0];
+    format!("{}:{}", broker.host(), broker.port())
 }
 
 /// This machine's address on its network. Connecting a datagram socket sends nothing.

@@ -19,12 +19,12 @@ use tidings_tests::{Kafka, LONG, Launch, Tidings, until};
 const MIB: u64 = 1 << 20;
 
 /// A tmpfs; unmounted when dropped.
-struct Volume {
+pub struct Volume {
     folder: TempDir,
 }
 
 impl Volume {
-    fn mount(megabytes: u64) -> Volume {
+    pub fn mount(megabytes: u64) -> Volume {
         assert!(
             rustix::process::geteuid().is_root(),
             "mounting a small volume needs root: run this test as root"
@@ -37,12 +37,17 @@ impl Volume {
         Volume { folder }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Its root.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
     /// Leaves so many bytes free.
-    fn fill_up_to(&self, free_bytes: u64) {
+    pub fn fill_up_to(&self, free_bytes: u64) {
         let found = rustix::fs::statvfs(self.folder.path()).expect("ask for the free space");
         let size = (found.f_bavail * found.f_frsize).saturating_sub(free_bytes);
         let file = File::create(self.filler()).expect("create a file");
@@ -50,7 +55,8 @@ impl Volume {
             .expect("fill the volume");
     }
 
-    fn filler(&self) -> PathBuf {
+    /// What takes up its room.
+    pub fn filler(&self) -> PathBuf {
         self.folder.path().join("filler")
     }
 }

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use tidings_tests::{Http, Launch, Tidings, until};
+use tidings_tests::{Http, Tidings, until};
 
+use crate::site::Site;
 use crate::support::{ACTIVITIES, activity};
 
 /// What the platform may grow by while it exports, whatever the size of the export.
@@ -29,8 +30,8 @@ fn fill(http: &Http, count: usize) {
 }
 
 fn export_in_constant_memory(count: usize) {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     fill(&http, count);
     // The store's caches are warm, whatever comes.
@@ -101,8 +102,8 @@ fn open(http: &Http, query: &str) -> TcpStream {
 /// Whoever cannot read to the end sees it, and the platform goes on.
 #[test]
 fn an_export_of_a_killed_platform_is_not_whole_and_a_reader_who_goes_costs_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     fill(&http, 12_000);
     // More than may be under way at once, each left after its first bytes.

@@ -1,13 +1,15 @@
 //! The Express middleware (`packages/express`) in an application that serves requests, beside a platform that dies.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tidings_tests::{Http, LONG, Launch, installed, until, until_within};
 
-use crate::support::{check_recorded, until_stored};
+use crate::support::{ACTIVITIES, HOSTILE_HEADERS, check_recorded, until_stored};
 
 /// The package's own example; dropping it kills it.
 struct Shop {
@@ -30,8 +32,19 @@ impl Shop {
     }
 
     fn ask(&self, method: &str, path: &str) -> u16 {
-        let headers = [("x-tenant", "acme"), ("x-user", "ada"), ("user-agent", "till")];
+        self.ask_with(method, path, &[("x-user", "ada"), ("user-agent", "till")])
+    }
+
+    fn ask_with(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let headers = [&[("x-tenant", "acme")], headers].concat();
         self.http.request(method, path, &headers, b"").status
+    }
+
+    /// What the shop says to a refund, which it grants only if there is a durable record of it.
+    fn refund(&self, order: &str) -> (u16, Value) {
+        let headers = [("x-tenant", "acme"), ("x-user", "ada")];
+        let answer = self.http.request("POST", &format!("/orders/{order}/refund"), &headers, b"");
+        (answer.status, answer.json())
     }
 
     fn counts(&self) -> Value {
@@ -66,6 +79,75 @@ fn requests_become_activities() {
 
     let paid = check_recorded(&tidings.http(), ["POST /orders/:order/pay", "DELETE /orders/:order"]);
     assert_eq!(paid["context"]["ip"], "127.0.0.1");
+}
+
+/// Whatever its client writes into a request, it is recorded: those that no route takes, too, and those that are refused
+/// before there is a route.
+#[test]
+fn no_client_can_keep_itself_out_of_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let shop = Shop::open(tidings.http().address());
+    assert_eq!(shop.ask_with("POST", "/orders/17/pay", &[]), 401);
+    assert_eq!(shop.ask("POST", "/nowhere/*"), 404);
+    assert_eq!(shop.ask("PUT", "/orders/17/files/a/b"), 200);
+    let mut asked = 3;
+    let long = "x".repeat(3000);
+    for (name, value) in HOSTILE_HEADERS {
+        let value = value.replace("LONG", &long);
+        assert_eq!(shop.ask_with("POST", "/orders/17/pay", &[("x-user", "ada"), (name, &value)]), 200);
+        asked += 1;
+    }
+    let path = format!("/orders/17/pay?{}", "%00".repeat(4000));
+    assert_eq!(shop.ask("POST", &path), 200);
+    asked += 1;
+    let counts = until("the shop has sent everything", || {
+        let counts = shop.counts();
+        (counts["queued"] == 0).then_some(counts)
+    });
+    assert_eq!((&counts["sent"], &counts["refused"]), (&json!(asked), &json!(0)), "{counts}");
+    until_stored(&tidings.http(), "acme", asked);
+    let page = tidings.http().get(&format!("{ACTIVITIES}?tenant=acme&limit=500")).expect(200);
+    let items = page["items"].as_array().expect("items");
+    let unrouted: Vec<_> = items.iter().filter(|item| item["action"] == "POST (no route)").collect();
+    let statuses: Vec<_> = unrouted.iter().map(|item| &item["metadata"]["status"]).collect();
+    assert_eq!(statuses, [404, 401], "{page}");
+    assert!(items.iter().any(|item| item["action"] == "PUT /orders/:order/files/:path"), "{page}");
+}
+
+/// The call on which a caller decides for itself: success is durable, and everything else is an answer in time.
+#[test]
+fn a_caller_is_told_whether_an_activity_is_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let address = tidings.http().address().to_owned();
+    let shop = Shop::open(&address);
+    let (status, answer) = shop.refund("1");
+    assert_eq!((status, &answer["via"]), (200, &json!("stream")), "{answer}");
+    tidings.signal(Signal::STOP);
+    let begun = Instant::now();
+    let (status, answer) = shop.refund("2");
+    assert_eq!((status, &answer["error"]), (503, &json!("no answer in time")));
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    tidings.kill_now();
+    let (status, answer) = shop.refund("3");
+    assert!(
+        status == 503 && answer["error"].as_str().is_some_and(|error| error.contains("ECONNREFUSED")),
+        "{answer}"
+    );
+    let tidings = Launch::up_at(&address, directory.path()).start();
+    assert_eq!(shop.refund("4").0, 200);
+    // What was acknowledged is there although the platform was killed. Of the second nobody knows; the third never left.
+    let refunds = format!("{ACTIVITIES}?tenant=acme&action=order.refunded");
+    let orders = until("the refunds are stored", || {
+        let page = tidings.http().get(&refunds).expect(200);
+        let items = page["items"].as_array().expect("items");
+        let orders: BTreeSet<String> =
+            items.iter().map(|item| item["targets"][0]["id"].as_str().expect("an id").to_owned()).collect();
+        (orders.contains("1") && orders.contains("4")).then_some(orders)
+    });
+    assert!(!orders.contains("3"), "{orders:?}");
+    shop.close();
 }
 
 /// Requests are answered while the platform is down; afterwards everything is there, once.

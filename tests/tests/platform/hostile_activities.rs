@@ -2,8 +2,9 @@
 //! out, and other people's tenants. The answer is a precise refusal, and nothing leaks.
 
 use serde_json::{Value, json};
-use tidings_tests::{Http, LONG, Launch, Response};
+use tidings_tests::{Http, LONG, Response};
 
+use crate::site::Site;
 use crate::support::{ACTIVITIES, activity, until_stored};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -30,8 +31,8 @@ fn refused(answer: &Response, status: u16) -> Value {
 
 #[test]
 fn json_that_is_meant_to_hurt_is_refused_precisely_or_kept_to_the_letter() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let with = |fields: &str| format!("{{\"tenant\":\"t\",\"action\":\"a\",{fields}}}").into_bytes();
     let nested = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
@@ -100,8 +101,8 @@ fn json_that_is_meant_to_hurt_is_refused_precisely_or_kept_to_the_letter() {
 
 #[test]
 fn values_forge_neither_logs_nor_headers_nor_spreadsheets() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).environment("TIDINGS_LOG", "debug").start();
+    let site = Site::new();
+    let tidings = site.platform().environment("TIDINGS_LOG", "debug").start();
     let http = tidings.http();
     let forged = "x%0d%0aFORGED%20line";
     for path in [
@@ -124,7 +125,7 @@ fn values_forge_neither_logs_nor_headers_nor_spreadsheets() {
     let record = "{\"specversion\":\"1.0\\nFORGED line\",\"id\":\"1\",\"data\":{}}";
     tidings
         .kafka()
-        .produce("activities", &[(None, record.as_bytes()), (Some(b"k\nFORGED line"), b"\nFORGED line")]);
+        .produce(site.topic(), &[(None, record.as_bytes()), (Some(b"k\nFORGED line"), b"\nFORGED line")]);
     let formulas = [
         "=HYPERLINK(\"http://evil.example\",\"x\")",
         "+1",
@@ -158,8 +159,8 @@ fn values_forge_neither_logs_nor_headers_nor_spreadsheets() {
 
 #[test]
 fn one_tenant_gets_nothing_of_another() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let secrets = (0..20).map(|number| {
         let mut activity = activity("acme", &format!("a-{number:02}"), number);

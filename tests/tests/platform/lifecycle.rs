@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 use tidings_tests::{Ended, Http, LONG, Launch, until};
 
-use crate::support::{ACTIVITIES, activity, until_stored};
+use crate::support::{ACTIVITIES, activity, stored_ids, until_stored};
 
 const SOON: Duration = Duration::from_secs(15);
 /// What a stop may take.
@@ -210,6 +211,15 @@ fn a_hangup_has_the_settings_read_again() {
         let said = told("all stay as they were");
         assert!(said.contains(what), "{text}: {said}");
     }
+    tidings
+        .http()
+        .post(ACTIVITIES, &json!({"tenant": "acme", "action": "a", "occurred_at": "2001-01-01T00:00:00Z"}))
+        .expect(200);
+    until_stored(&tidings.http(), "acme", 1);
+    write("log = \"info\"\n[activity]\nretention_days = 30\n");
+    let said = told("the settings were read again");
+    assert!(!said.contains("wait for a restart"), "{said}");
+    until("what is too old is gone", || stored_ids(&tidings.http(), "acme").is_empty().then_some(()));
     write(
         "log = \"info\"\nhost_names = [\"tidings.lan\"]\n[broker]\nnum.partitions = 4\n[activity]\npartitions = 9\n",
     );

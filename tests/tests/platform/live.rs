@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tidings_tests::{Http, LONG, Launch};
 
+use crate::site::Site;
 use crate::support::{ACTIVITIES, activity};
 
 /// One reader of the live tail.
@@ -85,8 +86,8 @@ fn post(http: &Http, tenant: &str, numbers: std::ops::Range<usize>) -> Vec<Strin
 
 #[test]
 fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform() {
-    let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let site = Site::new();
+    let tidings = site.platform().start();
     let http = tidings.http();
     post(&http, "acme", 0..10);
     crate::support::until_stored(&http, "acme", 10);
@@ -100,7 +101,7 @@ fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform() {
     assert_eq!(tail.ids(5), sent[..5]);
     tidings.kill_now();
     // What the writer had not stored, or the connection not brought, comes behind the token.
-    let tidings = Launch::up(directory.path()).start();
+    let tidings = site.platform().start();
     let http = tidings.http();
     let last = post(&http, "acme", 310..320);
     let mut tail = Tail::open(&http, "acme", Some(&tail.token));

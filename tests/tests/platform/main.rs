@@ -18,9 +18,18 @@ mod hostile;
 mod hostile_activities;
 mod lifecycle;
 mod live;
-mod on_apache_kafka;
+mod monitoring;
 mod outages;
+mod postgres;
+mod retention;
+mod site;
 mod store;
 mod support;
 mod tower;
 mod transactions;
+mod under_load;
+
+/// Each test's own broker, that of its platform.
+pub fn cluster_under_test() -> Option<String> {
+    None
+}

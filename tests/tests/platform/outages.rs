@@ -1,59 +1,19 @@
 //! The cluster, the store, or both are away: activities are accepted all the same, each is stored once, and the topic
 //! has them all when the cluster is back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use tidings_tests::{Http, Launch, Response, Tidings, until};
+use serde_json::Value;
+use tidings_tests::{LONG, Launch, Response, until};
 
-use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_stored};
-
-const TIMEOUT: Duration = Duration::from_millis(400);
-
-/// The services on a cluster that the test stops and starts, with short times.
-pub(crate) fn services(bootstrap: &str, data_dir: &Path) -> Launch {
-    Launch::up_on(bootstrap, data_dir)
-        .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
-        .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "500")
-}
-
-/// Settled: the writer runs, so that nothing of what follows is about its start.
-#[track_caller]
-pub(crate) fn until_streaming(http: &Http) {
-    until("activities go by the stream", || {
-        let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
-        (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
-    });
-}
+use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_ready, until_stored};
+use crate::under_load::{TIMEOUT, UnderLoad, ids_on_topic, services, until_all_published, until_streaming};
 
 #[track_caller]
 fn via(answer: &Response) -> String {
     answer.expect(200)["results"][0]["via"].as_str().expect("an answer says how").to_owned()
-}
-
-/// How often each id of a tenant stands on the topic.
-fn ids_on_topic(kafka: &tidings_tests::Kafka, tenant: &str) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for record in kafka.read_all("activities") {
-        if record.key.as_deref() == Some(tenant.as_bytes()) {
-            *counts.entry(record.header("ce_id").expect("an event has an id")).or_insert(0) += 1;
-        }
-    }
-    counts
-}
-
-#[track_caller]
-pub(crate) fn until_all_published(http: &Http) {
-    until("all that was kept is published", || {
-        let unpublished = http.metric("tidings_activity_unpublished")?;
-        let spooled = http.metric("tidings_activity_spool_bytes")?;
-        (unpublished == 0.0 && spooled == 0.0).then_some(())
-    });
 }
 
 #[test]
@@ -137,6 +97,80 @@ fn what_was_kept_is_published_later_and_in_order() {
     assert!(stored_ids(&http, "acme").values().all(|count| *count == 1));
 }
 
+/// Nobody posts anything: what is known of the cluster is learned all the same.
+#[test]
+fn an_idle_platform_is_ready_again_after_an_outage() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    let platform = services(&address, data.path()).start();
+    let http = platform.http();
+    until_streaming(&http);
+    until_ready(&http);
+    broker.kill_now();
+    until("it is not ready", || (!http.is_ready()).then_some(()));
+    let _broker = Launch::broker(engine.path()).at(&address).start();
+    until_ready(&http);
+}
+
+/// A start during an outage waits for nobody, nor do requests for a cluster that is still being looked for.
+#[test]
+fn a_start_during_an_outage_takes_activities_at_once() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let address = broker.bootstrap();
+    broker.kill_now();
+    let platform = services(&address, data.path()).start();
+    let http = platform.http();
+    let begun = Instant::now();
+    for number in 0..10 {
+        let answer = http.post(ACTIVITIES, &activity("acme", &number.to_string(), number));
+        assert_eq!(via(&answer), "fallback");
+    }
+    // Each for itself would have waited that long.
+    assert!(begun.elapsed() < 5 * TIMEOUT, "{:?}", begun.elapsed());
+    // Another one, on a store of its own, has begun without the cluster, too: one of them stores the stream, the other says why not.
+    let others = tempfile::tempdir().unwrap();
+    let other = services(&address, others.path()).start();
+    let broker = Launch::broker(engine.path()).at(&address).start();
+    until("one of the two is refused", || {
+        let told = [&http, &other.http()].map(|http| http.get("/readyz").text());
+        told.iter().any(|text| text.contains("PostgreSQL serves several")).then_some(())
+    });
+    drop(broker);
+}
+
+/// The caller hangs up before the cluster's deadline: what it sent is kept all the same.
+#[test]
+fn what_an_impatient_caller_sent_is_kept() {
+    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Launch::broker(engine.path()).start();
+    let platform = services(&broker.bootstrap(), data.path()).start();
+    let http = platform.http();
+    until_streaming(&http);
+    broker.signal(Signal::STOP);
+    let body = activity("acme", "impatient", 0).to_string();
+    let head = format!(
+        "POST {ACTIVITIES} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        http.address(),
+        body.len()
+    );
+    for _ in 0..5 {
+        let mut caller = std::net::TcpStream::connect(http.address()).unwrap();
+        caller.write_all(head.as_bytes()).unwrap();
+        caller.write_all(body.as_bytes()).unwrap();
+        let patience = Some(TIMEOUT / 4);
+        caller.set_read_timeout(patience).unwrap();
+        assert!(caller.read(&mut [0; 1]).is_err(), "the cluster hangs, so there is no answer yet");
+    }
+    until_stored(&http, "acme", 1);
+    // They count: the next caller does not wait.
+    until("the breaker is open", || {
+        (http.metric("tidings_produce_breaker_state") == Some(2.0)).then_some(())
+    });
+    broker.signal(Signal::CONT);
+}
+
 #[test]
 fn without_cluster_and_store_it_is_503_or_the_spool() {
     let (engine, data, spooling) =
@@ -169,63 +203,16 @@ fn without_cluster_and_store_it_is_503_or_the_spool() {
     let much: Vec<Value> =
         (0..1000).map(|number| activity("acme", &format!("much-{number}"), number)).collect();
     http.post(ACTIVITIES, &Value::Array(much)).expect(503);
-    // The spool outlives a kill; then the store is back, and after that the cluster.
+    // The spool outlives a kill, also when it is not wanted any more; then the store is back, and after that the cluster.
     platform.kill_now();
     down.end();
-    let platform = launch().start();
+    let platform = services(&address, spooling.path()).start();
     assert_eq!(until_stored(&platform.http(), "acme", 20).len(), 20);
     let broker = Launch::broker(engine.path()).at(&address).start();
     until_all_published(&platform.http());
     let on_topic = ids_on_topic(&broker.kafka(), "acme");
     assert_eq!((on_topic.len(), on_topic.contains_key("spooled-19")), (20, true));
     assert!(stored_ids(&platform.http(), "acme").values().all(|count| *count == 1));
-}
-
-/// What the load of an outage was answered.
-#[derive(Default)]
-pub(crate) struct Accepted {
-    by_via: BTreeMap<String, BTreeSet<String>>,
-    refused: usize,
-}
-
-impl Accepted {
-    /// How many were accepted in this way.
-    pub(crate) fn count(&self, via: &str) -> usize {
-        self.by_via.get(via).map_or(0, BTreeSet::len)
-    }
-
-    fn ids(&self) -> BTreeSet<&String> {
-        self.by_via.values().flatten().collect()
-    }
-}
-
-/// Posts until `done`, wherever the platform is at the moment.
-pub(crate) fn load(
-    name: usize,
-    platform: &Mutex<Option<Tidings>>,
-    done: &AtomicBool,
-    accepted: &Mutex<Accepted>,
-) {
-    for number in 0.. {
-        if done.load(Ordering::Relaxed) {
-            return;
-        }
-        let http = until("the platform runs", || platform.lock().unwrap().as_ref().map(Tidings::http));
-        let id = format!("{name}-{number}");
-        let body = activity("acme", &id, number).to_string();
-        let headers = [("content-type", "application/json")];
-        // Without a whole answer nobody knows what became of it.
-        let Ok(answer) = http.attempt("POST", ACTIVITIES, &headers, body.as_bytes()) else { continue };
-        let mut accepted = accepted.lock().unwrap();
-        match answer.status {
-            200 => {
-                let via = answer.json()["results"][0]["via"].as_str().unwrap().to_owned();
-                accepted.by_via.entry(via).or_default().insert(id);
-            }
-            503 => accepted.refused += 1,
-            other => panic!("{other}: {}", answer.text()),
-        }
-    }
 }
 
 /// How long the cluster is away: `TIDINGS_OUTAGE_SECONDS`, or no longer than it takes.
@@ -240,87 +227,38 @@ fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
     let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let broker = Launch::broker(engine.path()).start();
     let address = broker.bootstrap();
-    let start = || {
-        let platform = services(&address, data.path());
-        platform.environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "50000000").start()
-    };
-    let platform = Mutex::new(Some(start()));
-    let (done, accepted) = (AtomicBool::new(false), Mutex::new(Accepted::default()));
-    let http = || platform.lock().unwrap().as_ref().unwrap().http();
-    until_streaming(&http());
-    let until_more = |via: &str, more: usize| {
-        let count = || accepted.lock().unwrap().count(via);
-        let enough = count() + more;
-        until(&format!("{more} more are accepted by {via}"), || (count() >= enough).then_some(()));
-    };
-    let restart = || {
-        let old = platform.lock().unwrap().take();
-        old.unwrap().kill_now();
-        *platform.lock().unwrap() = Some(start());
-    };
-    let broker = std::thread::scope(|scope| {
-        for name in 0..4 {
-            let (platform, done, accepted) = (&platform, &done, &accepted);
-            scope.spawn(move || load(name, platform, done, accepted));
-        }
-        until_more("stream", 50);
+    let services = UnderLoad::start(LONG, || {
+        services(&address, data.path()).environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "50000000")
+    });
+    until_streaming(&services.http());
+    let broker = services.play(4, || {
+        services.until_more("stream", 50);
         broker.signal(Signal::STOP);
-        until_more("fallback", 50);
+        services.until_more("fallback", 50);
         broker.signal(Signal::CONT);
-        until_more("stream", 50);
+        services.until_more("stream", 50);
         broker.kill_now();
         let end = Instant::now() + outage_length();
-        until_more("fallback", 50);
+        services.until_more("fallback", 50);
         while Instant::now() < end {
-            until_more("fallback", 2000);
-            restart();
+            services.until_more("fallback", 2000);
+            services.restart();
         }
-        restart();
-        until_more("fallback", 50);
+        services.restart();
+        services.until_more("fallback", 50);
         let down = StoreDown::begin(data.path());
-        until_more("spool", 20);
-        let old = platform.lock().unwrap().take();
-        old.unwrap().kill_now();
-        down.end();
-        *platform.lock().unwrap() = Some(start());
-        until_more("fallback", 20);
+        services.until_more("spool", 20);
+        services.restart_after(|| down.end());
+        services.until_more("fallback", 20);
         let broker = Launch::broker(engine.path()).at(&address).start();
-        until_more("stream", 50);
-        restart();
-        until_more("stream", 50);
-        done.store(true, Ordering::Relaxed);
+        services.until_more("stream", 50);
+        services.restart();
+        services.until_more("stream", 50);
         broker
     });
-    until_all_published(&http());
-    compare(&http(), &broker.kafka(), &accepted.into_inner().unwrap());
+    until_all_published(&services.http());
+    services.compare(&broker.kafka());
     assert_eq!(broker.kafka().read_all("activities.dlq").len(), 0);
-}
-
-/// What was accepted is stored once and on the topic.
-#[track_caller]
-pub(crate) fn compare(http: &Http, kafka: &tidings_tests::Kafka, accepted: &Accepted) {
-    let ids = accepted.ids();
-    let on_topic = ids_on_topic(kafka, "acme");
-    // Also what nobody was told of: only then has the writer come to the topic's end.
-    let stored = until_stored(http, "acme", on_topic.len());
-    let counts: Vec<String> =
-        accepted.by_via.iter().map(|(via, ids)| format!("{via} {}", ids.len())).collect();
-    let lost: Vec<_> = ids.iter().filter(|id| !stored.contains_key(**id)).collect();
-    let not_on_topic: Vec<_> = ids.iter().filter(|id| !on_topic.contains_key(**id)).collect();
-    let doubled = stored.values().filter(|count| **count > 1).count();
-    let repeated: usize = on_topic.values().map(|count| count - 1).sum();
-    println!(
-        "accepted {} ({}), refused {}; stored {}, lost {}, doubled {doubled}; on the topic {}, missing {}, \
-         records that repeat an id {repeated}",
-        ids.len(),
-        counts.join(", "),
-        accepted.refused,
-        stored.len(),
-        lost.len(),
-        on_topic.len(),
-        not_on_topic.len(),
-    );
-    assert_eq!((lost.len(), doubled, not_on_topic.len()), (0, 0, 0), "{lost:?} {not_on_topic:?}");
 }
 
 /// The control: where the marks are taken away, the topic misses what the fallback took, and the comparison sees it.

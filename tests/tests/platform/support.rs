@@ -48,6 +48,12 @@ pub fn stored_ids(http: &Http, tenant: &str) -> BTreeMap<String, usize> {
     }
 }
 
+/// Waits until cluster and store have been reached.
+#[track_caller]
+pub fn until_ready(http: &Http) {
+    until("it is ready", || http.is_ready().then_some(()));
+}
+
 /// Waits until a tenant has `count` different activities in the store.
 #[track_caller]
 pub fn until_stored(http: &Http, tenant: &str, count: usize) -> BTreeMap<String, usize> {
@@ -79,6 +85,20 @@ pub fn check_recorded(http: &Http, [paid_action, deleted_action]: [&str; 2]) -> 
     assert_eq!((&metadata["status"], &metadata["outcome"]), (&json!(409), &json!("failure")));
     paid.clone()
 }
+
+/// What a client may write into its request so that the platform's rules refuse the record of it; `LONG` is some thousands of
+/// characters.
+pub const HOSTILE_HEADERS: [(&str, &str); 9] = [
+    ("user-agent", "LONG"),
+    ("user-agent", "a\tb"),
+    ("user-agent", "a\u{85}b"),
+    ("x-request-id", "LONG"),
+    ("x-request-id", ""),
+    ("x-correlation-id", "LONG"),
+    ("x-correlation-id", ""),
+    ("x-forwarded-for", "nowhere"),
+    ("x-forwarded-for", "fe80::1%eth0"),
+];
 
 /// The ids of a page, in its order.
 #[track_caller]

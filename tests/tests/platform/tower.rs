@@ -1,7 +1,10 @@
 //! The tower layer (`crates/tower`) in a service that answers requests, beside a platform that dies.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::MatchedPath;
@@ -11,8 +14,10 @@ use tidings_tests::{Http, Launch, until};
 use tidings_tower::{Activity, ActivityLayer, Counts, Recorder, RecorderOptions, RequestHead};
 use tokio::runtime::Runtime;
 
-use crate::support::{check_recorded, until_stored};
+use crate::support::{ACTIVITIES, HOSTILE_HEADERS, check_recorded, until_stored};
 
+/// The path of a request whose description panics.
+const PANICS: &str = "/panics";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A service with the layer, on a runtime of its own.
@@ -29,6 +34,7 @@ impl Shop {
             let recorder = Recorder::start(&format!("http://{platform}"), options).unwrap();
             let app = Router::new()
                 .route("/orders/{order}/pay", post(|| async { "paid" }))
+                .route("/files/{*path}", post(|| async { "stored" }))
                 .route("/orders/{order}", get(|| async { "order" }).delete(|| async { StatusCode::CONFLICT }))
                 .layer(ActivityLayer::new(recorder.clone(), describe));
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -40,7 +46,12 @@ impl Shop {
     }
 
     fn ask(&self, method: &str, path: &str) -> u16 {
-        self.http.request(method, path, &[("x-user", "ada"), ("user-agent", "till")], b"").status
+        self.ask_with(method, path, &[("user-agent", "till")])
+    }
+
+    fn ask_with(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let headers = [&[("x-user", "ada")], headers].concat();
+        self.http.request(method, path, &headers, b"").status
     }
 
     fn close(&self, limit: Duration) -> (usize, Counts) {
@@ -52,13 +63,10 @@ fn describe(request: RequestHead<'_>) -> Option<Activity> {
     if request.method == "GET" {
         return None;
     }
-    let route = request.extensions.get::<MatchedPath>()?.as_str();
+    assert_ne!(request.uri.path(), PANICS, "this one cannot be described");
+    let route = request.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     let user = request.headers.get("x-user")?.to_str().ok()?;
-    Some(
-        Activity::new("acme", &format!("{} {route}", request.method))
-            .actor("user", user)
-            .target("order", "17"),
-    )
+    Some(Activity::new("acme", &request.action(route)).actor("user", user).target("order", "17"))
 }
 
 #[test]
@@ -73,6 +81,99 @@ fn requests_become_activities() {
     assert_eq!((left, counts), (0, Counts { sent: 2, ..counts }));
 
     check_recorded(&tidings.http(), ["POST /orders/{order}/pay", "DELETE /orders/{order}"]);
+}
+
+/// Whatever its client writes into a request, it is recorded: those that no route takes, too.
+#[test]
+fn no_client_can_keep_itself_out_of_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    let shop = Shop::open(tidings.http().address(), RecorderOptions::default());
+    assert_eq!(shop.ask("POST", "/nowhere/*"), 404);
+    assert_eq!(shop.ask("POST", "/files/a/b"), 200);
+    let long = "x".repeat(3000);
+    for (name, value) in HOSTILE_HEADERS {
+        assert_eq!(shop.ask_with("POST", "/orders/17/pay", &[(name, &value.replace("LONG", &long))]), 200);
+    }
+    assert_eq!(shop.ask("POST", &format!("/orders/17/pay?{}", "a=b&".repeat(8000))), 200);
+    let query = format!("/orders/17/pay?a={}", "x".repeat(40_000));
+    assert_eq!(shop.ask("POST", &query), 200);
+    // Not recorded, and none the worse for it.
+    assert_eq!(shop.ask("POST", PANICS), 404);
+    let (left, counts) = shop.close(LIMIT);
+    let asked = HOSTILE_HEADERS.len() + 4;
+    assert_eq!((left, counts), (0, Counts { sent: asked as u64, dropped: 1, ..Counts::default() }));
+    until_stored(&tidings.http(), "acme", asked);
+    let page = tidings.http().get(&format!("{ACTIVITIES}?tenant=acme&limit=500")).expect(200);
+    let actions: BTreeSet<_> =
+        page["items"].as_array().unwrap().iter().map(|item| item["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        actions,
+        BTreeSet::from(["POST (no route)", "POST /files/{path}", "POST /orders/{order}/pay"])
+    );
+}
+
+/// What stands in front of the platform, until it lets everything through.
+async fn between(status: impl Fn(&[&str]) -> Option<u16> + Send + Sync + 'static) -> String {
+    let status = Arc::new(status);
+    let answer = move |body: String| {
+        let status = status.clone();
+        async move {
+            let lines: Vec<&str> = body.lines().collect();
+            match status(&lines) {
+                Some(status) => (StatusCode::from_u16(status).unwrap(), "no".to_owned()),
+                None => {
+                    (StatusCode::OK, (1..=lines.len()).map(|at| format!("{{\"line\":{at}}}\n")).collect())
+                }
+            }
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().route("/api/v1/activities", post(answer));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}")
+}
+
+/// What is wrong with one activity costs that one, and what is wrong with the way there costs none.
+#[test]
+fn a_refusal_costs_no_other_activity() {
+    let options = || RecorderOptions { max_retry_delay: Duration::from_millis(10), ..Default::default() };
+    let counts_of = |url: String| async move {
+        let recorder = Recorder::start(&url, options()).unwrap();
+        for number in 0..20 {
+            recorder.record(Activity::new("acme", &format!("a{number}")));
+        }
+        assert_eq!(recorder.close(LIMIT).await, 0);
+        recorder.counts()
+    };
+    Runtime::new().unwrap().block_on(async {
+        for status in [400, 413, 422] {
+            let bad = |lines: &[&str]| lines.iter().any(|line| line.contains("\"a7\""));
+            let url = between(move |lines| bad(lines).then_some(status)).await;
+            assert_eq!(counts_of(url).await, Counts { sent: 19, refused: 1, ..Counts::default() });
+        }
+        for status in [401, 403, 404, 405, 502] {
+            let tries = AtomicUsize::new(0);
+            let url = between(move |_| (tries.fetch_add(1, Relaxed) < 2).then_some(status)).await;
+            assert_eq!(counts_of(url).await, Counts { sent: 20, retries: 2, ..Counts::default() });
+        }
+    });
+}
+
+#[test]
+fn the_end_comes_when_it_was_asked_for_whatever_the_platform_does() {
+    Runtime::new().unwrap().block_on(async {
+        // It takes connections and never answers.
+        let hung = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = RecorderOptions { timeout: Duration::from_secs(60), ..Default::default() };
+        let recorder = Recorder::start(&format!("http://{}", hung.local_addr().unwrap()), options).unwrap();
+        recorder.record(Activity::new("acme", "a"));
+        let _connection = hung.accept().await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(recorder.close(Duration::from_millis(200)).await, 1);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    });
 }
 
 /// Requests are answered while the platform is down; afterwards everything is there, once.

@@ -144,7 +144,7 @@ fn no_answer(error: &StoreError) -> Problem {
     Problem::unavailable("the store does not answer", 1)
 }
 
-fn json(value: &impl Serialize) -> Result<Response, Problem> {
+pub(super) fn json(value: &impl Serialize) -> Result<Response, Problem> {
     let body =
         serde_json::to_vec(value).map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
     let mut response = body.into_response();

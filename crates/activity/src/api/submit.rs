@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tidings_http::{MediaType, Problem, read_body};
 
+use super::onward::Onward;
 use super::{Api, no_params, stream};
 use crate::answers::Begun;
 use crate::fallback::Via;
@@ -67,7 +68,7 @@ async fn post_json(
     let held_bytes = declared.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
     // Held until the answer: the records which the body becomes are about as long as the body.
     let room = if held_bytes <= SMALL_BODY_BYTES { &api.small_bodies } else { &api.bodies };
-    let _held = room.acquire_many(held_bytes.div_ceil(1024) as u32).await;
+    let held = Arc::clone(room).acquire_many_owned(held_bytes.div_ceil(1024) as u32).await;
     let body = within(BODY_TIMEOUT, read_body(headers, body, MAX_BODY_BYTES)).await?;
     let (ids, records, begun) = read(api, key, &body)?;
     drop(body);
@@ -76,12 +77,18 @@ async fn post_json(
         Some(Begun::First(claim)) => Some(claim),
         None => None,
     };
-    let accepted = api.ingest.accept(&records).await.into_iter();
-    let via: Vec<Via> =
-        accepted.collect::<Result<_, _>>().map_err(|error: NotAccepted| unavailable(&error, key))?;
-    if let Some(claim) = claim {
-        claim.accepted(via.iter().copied());
-    }
+    let ingest = api.ingest.clone();
+    // A caller who hangs up ends the request, not this: what was taken in is brought to an end, and counts for the breaker.
+    let accept = Onward::new(async move {
+        let accepted = ingest.accept(&records).await.into_iter();
+        let via = accepted.collect::<Result<Vec<Via>, NotAccepted>>();
+        if let (Ok(via), Some(claim)) = (&via, claim) {
+            claim.accepted(via.iter().copied());
+        }
+        drop(held);
+        via
+    });
+    let via = accept.await.map_err(|error| unavailable(&error, key))?;
     Ok(results(ids, &via))
 }
 

@@ -14,6 +14,7 @@ use crate::fallback::{Fallback, Keeper};
 use crate::limits::{EXPORT_PAGE_ITEMS, MAX_EXPORTS};
 use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
+use crate::retention::Retention;
 use crate::sqlite::SqliteStore;
 use crate::testing::activity;
 
@@ -44,10 +45,12 @@ impl Served {
             metrics: metrics.clone(),
         };
         let fallback = Fallback::start(keeper).unwrap();
-        let ingest = Ingest::new(producer, "activities".into(), found, fallback, metrics);
         let dyn_store = Arc::clone(&store) as Arc<dyn Store>;
+        let housekeeper =
+            Housekeeper::start(Arc::clone(&dyn_store), Retention::default(), metrics.clone()).unwrap();
+        let ingest = Ingest::new(producer, "activities".into(), found, fallback, metrics);
         let live = Live::with_heartbeat(Arc::clone(&dyn_store), stored.clone(), Duration::from_millis(20));
-        let router = router(ingest, dyn_store, live.clone(), folder.path().to_owned());
+        let router = router(ingest, dyn_store, live.clone(), housekeeper, folder.path().to_owned());
         Self { router, store, topics, stored, live, folder }
     }
 

@@ -71,7 +71,8 @@ impl Span {
         }
     }
 
-    /// The statements that make the partitions of both tables.
+    /// The statements that make the partitions of both tables. To attach a table waits for no question, and no
+    /// question for it, which `CREATE TABLE … PARTITION OF` would.
     fn creation(self) -> String {
         let bound = |time: Option<Timestamp>, none: &str| match time {
             Some(time) => format!("'{time}'"),
@@ -81,7 +82,8 @@ impl Span {
         let (start, end, suffix) = (bound(start, "MINVALUE"), bound(end, "MAXVALUE"), self.suffix());
         let create = |table: &str| {
             format!(
-                "CREATE TABLE {table}_{suffix} PARTITION OF {table} FOR VALUES FROM ({start}) TO ({end});"
+                "CREATE TABLE {table}_{suffix} (LIKE {table} INCLUDING ALL);
+                 ALTER TABLE {table} ATTACH PARTITION {table}_{suffix} FOR VALUES FROM ({start}) TO ({end});"
             )
         };
         create("activity") + &create("target")

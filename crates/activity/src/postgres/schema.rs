@@ -20,7 +20,8 @@ const MIGRATION_LOCK: i64 = 0x5464_6e67_0000_0001;
 /// `identity` has what a partitioned table cannot promise, that (tenant, id) is unique over all time, and the order of
 /// arrival. `activity` and `target`, which has a row for each different target, are partitioned by time (`partitions`). The one row of
 /// `store` is locked by whoever writes, until the commit: so arrivals are committed in their order.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE store (
     version int NOT NULL,
     store_id text NOT NULL,
@@ -61,7 +62,24 @@ CREATE TABLE target (
     id text COLLATE \"C\" NOT NULL
 ) PARTITION BY RANGE (occurred_at);
 CREATE INDEX target_by_id ON target (tenant, target_id, occurred_at, id);
-"];
+",
+    // Actors that were erased. The name of one is there until the last of its activities is gone.
+    "
+ALTER TABLE store ADD erasures bigint NOT NULL DEFAULT 0;
+CREATE TABLE erasure (
+    erasure_id text PRIMARY KEY,
+    tenant text COLLATE \"C\" NOT NULL,
+    actor text,
+    digest bytea NOT NULL,
+    requested_by text NOT NULL,
+    requested_at timestamptz NOT NULL,
+    activities bigint NOT NULL,
+    finished_at timestamptz
+);
+CREATE INDEX erasure_by_digest ON erasure (digest, requested_at);
+CREATE INDEX erasure_by_tenant ON erasure (tenant, requested_at);
+",
+];
 
 /// What tells this store from any other, drawn when its tables were made.
 #[derive(Clone, PartialEq, Eq)]

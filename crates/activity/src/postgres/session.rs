@@ -12,6 +12,7 @@ use tokio_postgres::{Client, NoTls, Statement, Transaction};
 use super::health::Health;
 use super::options::PostgresOptions;
 use super::partitions::Layout;
+use super::remove::Progress;
 use super::schema::{self, Identity};
 
 /// A weaker setting of the server, or of the role, would answer before the commit is on disk; a stronger one stays.
@@ -36,6 +37,8 @@ pub enum Role {
     Fallback,
     /// Finds and marks what is to be published.
     Publisher,
+    /// Takes activities out.
+    Housekeeper,
     /// Answers questions.
     Reader,
 }
@@ -129,6 +132,8 @@ pub struct Session {
     pub layout: Layout,
     /// Whether it holds the right to publish.
     pub publishes: bool,
+    /// How far taking out what is too old has come.
+    pub progress: Progress,
 }
 
 impl Session {
@@ -147,14 +152,15 @@ impl Session {
             }
         });
         client.batch_execute(SET_UP).await?;
-        if role == Role::Reader {
+        if matches!(role, Role::Reader | Role::Housekeeper) {
             client.batch_execute(SET_UP_READER).await?;
         }
         let identity = schema::prepare(&mut client).await?;
         // What nobody waits for any more should not go on.
         client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
         health.reached(identity)?;
-        Ok(Self { client, statements: Statements::default(), layout: Layout::default(), publishes: false })
+        let (statements, layout, progress) = Default::default();
+        Ok(Self { client, statements, layout, publishes: false, progress })
     }
 
     /// Whether the connection is gone.

@@ -6,6 +6,7 @@ use tidings_postgres_server::{PASSWORD, PostgresServer};
 
 use super::*;
 use crate::query::{ActionFilter, Filter};
+use crate::retention::Cutoffs;
 use crate::testing::{activity, store_contract};
 use crate::timestamp::Timestamp;
 
@@ -171,6 +172,25 @@ fn times_far_away_and_long_texts_have_a_place() {
 }
 
 #[test]
+fn tables_of_an_older_program_are_brought_up() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let with = |id: &str| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#));
+    let store = open(&url);
+    store.insert_batch(&[with("before")]).unwrap();
+    let id = store.store_id().unwrap();
+    drop(store);
+    let as_version_1 = "SET search_path = tidings_activity; DROP TABLE erasure;
+        ALTER TABLE store DROP erasures; UPDATE store SET version = 1";
+    server.query(database_of(&url), as_version_1);
+    let store = open(&url);
+    assert_eq!(store.store_id().unwrap(), id);
+    assert_eq!(store.insert_batch(&[with("before"), with("after")]).unwrap()[1], Inserted::Stored);
+    assert_eq!(store.count(Some("t")).unwrap(), 2);
+    assert_eq!(store.erasures("t", 9).unwrap(), []);
+}
+
+#[test]
 fn tables_of_a_newer_program_are_refused() {
     let server = PostgresServer::shared();
     let url = server.database();
@@ -179,7 +199,7 @@ fn tables_of_a_newer_program_are_refused() {
     let store = PostgresStore::open(url.parse().unwrap()).unwrap();
     let error = store.insert_batch(&[activity(r#"{"id":"1","tenant":"t","action":"a"}"#)]).unwrap_err();
     let StoreError::Failed { source, .. } = error else { panic!("{error}") };
-    assert_eq!(source.to_string(), "schema version 99, expected 1: this program is older than the tables");
+    assert_eq!(source.to_string(), "schema version 99, expected 2: this program is older than the tables");
     assert!(store.fault().unwrap().contains("schema version 99"));
 }
 
@@ -234,6 +254,71 @@ fn a_lock_of_somebody_else_costs_the_limit() {
     });
     let (failed, took) = blocked.unwrap();
     assert!(failed && took >= FALLBACK_LIMIT && took < FALLBACK_LIMIT * 3, "{took:?}");
+}
+
+/// Somebody reads for long, as a dump does: new partitions are made all the same, and old ones go later.
+#[test]
+fn a_long_question_holds_up_no_writer() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let (store, reader) = (open(&url), open(&url));
+    let with = |year: usize, id: &str| {
+        let time = format!("{year}-06-01T00:00:00Z");
+        activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a","occurred_at":"{time}"}}"#))
+    };
+    store.insert_batch(&[with(2010, "old")]).unwrap();
+    let cutoffs = Cutoffs { default: Timestamp::parse("2012-01-01T00:00:00Z").ok(), ..Cutoffs::default() };
+    let read = reader.with(&reader.writer, "read for long", async |session| {
+        let transaction = session.client.transaction().await?;
+        transaction.query("SELECT FROM activity LIMIT 1", &[]).await?;
+        let work = std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                let inserted = store.insert_unpublished(&[with(2001, "new partition"), with(2026, "other")]);
+                (inserted, store.expire(&cutoffs), store.count(None))
+            });
+            work.join().unwrap()
+        });
+        Ok(work)
+    });
+    let (inserted, expired, count) = read.unwrap();
+    assert_eq!(inserted.unwrap(), [Inserted::Stored; 2]);
+    assert_eq!(expired.unwrap(), Expired { activities: 0, is_done: true });
+    assert_eq!(count.unwrap(), 3);
+    let published: Vec<_> = store.unpublished(9).unwrap().iter().map(|found| found.arrival).collect();
+    store.mark_published(&published).unwrap();
+    while !store.expire(&cutoffs).unwrap().is_done {}
+    assert_eq!(store.count(None).unwrap(), 1);
+}
+
+/// An id that comes again while its partition is being forgotten is new, and stays.
+#[test]
+fn what_comes_again_while_a_partition_goes_stays() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let store = open(&url);
+    let with = |id: usize| {
+        activity(&format!(
+            r#"{{"id":"{id:05}","tenant":"t","action":"a","occurred_at":"2010-06-01T00:00:00Z"}}"#
+        ))
+    };
+    let batch: Vec<_> = (0..5000).map(with).collect();
+    store.insert_batch(&batch).unwrap();
+    let cutoffs = Cutoffs { default: Timestamp::parse("2012-01-01T00:00:00Z").ok(), ..Cutoffs::default() };
+    assert_eq!(store.expire(&cutoffs).unwrap(), Expired { activities: 0, is_done: false });
+    let all = Query { filter: Filter::of_tenant("t"), after: None, limit: 9 };
+    assert_eq!(store.query(&all).unwrap().items, [], "out of sight at once");
+    store.expire(&cutoffs).unwrap();
+    // The first ones are forgotten, the last ones not yet; nothing is there twice.
+    assert_eq!(store.insert_unpublished(&batch[..1]).unwrap(), [Inserted::Stored]);
+    assert_eq!(store.insert_unpublished(&batch[4999..]).unwrap(), [Inserted::Duplicate]);
+    assert_eq!(store.insert_unpublished(&batch[..1]).unwrap(), [Inserted::Duplicate]);
+    // Another instance goes on from the beginning.
+    let other = open(&url);
+    while !other.expire(&cutoffs).unwrap().is_done {}
+    assert_eq!(other.query(&all).unwrap().items, batch[..1]);
+    assert_eq!(other.count(Some("t")).unwrap(), 1);
+    assert_eq!(other.unpublished_count().unwrap(), 1);
+    assert_eq!(other.insert_batch(&batch[4999..]).unwrap(), [Inserted::Stored]);
 }
 
 fn wait_for(condition: impl Fn() -> bool) {

@@ -3,19 +3,21 @@
 //! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
 //! row of `store` to the commit, so that arrivals become visible in their order. Rows travel as arrays, one per column.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Statement, Transaction};
 
 use super::session::{Fault, Session};
 use super::time::Micros;
 use crate::activity::{Activity, Entity};
+use crate::cursor::CursorKey;
 use crate::store::{Arrival, Inserted};
 use crate::text::Text;
 
 /// Waits for the turn, and takes places in the order of arrival.
 const TAKE_PLACES: &str =
-    "UPDATE store SET last_arrival = last_arrival + $1 RETURNING last_arrival - $1, layout";
+    "UPDATE store SET last_arrival = last_arrival + $1 RETURNING last_arrival - $1, layout, erasures";
 
 const IDENTIFY: &str = "
 INSERT INTO identity (arrival, tenant, id, occurred_at)
@@ -54,6 +56,7 @@ pub async fn insert_batch(
     session: &mut Session,
     activities: &[Activity<'_>],
     source: Source,
+    key: &CursorKey,
 ) -> Result<Vec<Inserted>, Fault> {
     let mut inserted = vec![Inserted::Duplicate; activities.len()];
     let first = first_of_each(activities);
@@ -65,6 +68,10 @@ pub async fn insert_batch(
     let take_places = statements.of(&transaction, TAKE_PLACES).await?;
     let row = transaction.query_one(&take_places, &[&(first.len() as i64)]).await?;
     let (places, version): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let first = match row.try_get::<_, i64>(2)? {
+        0 => first,
+        _ => without_erased(&transaction, key, activities, first, &mut inserted).await?,
+    };
 
     let arrivals: Vec<i64> = (places + 1..).take(first.len()).collect();
     let rows: Vec<&Activity<'_>> = first.iter().map(|index| &activities[*index]).collect();
@@ -121,9 +128,40 @@ fn first_of_each(activities: &[Activity<'_>]) -> Vec<usize> {
     (0..activities.len()).filter(is_first).collect()
 }
 
+/// Those whose actor was not erased since they were received; says of the others that they are not stored.
+async fn without_erased(
+    transaction: &Transaction<'_>,
+    key: &CursorKey,
+    activities: &[Activity<'_>],
+    mut first: Vec<usize>,
+    inserted: &mut [Inserted],
+) -> Result<Vec<usize>, Fault> {
+    let digest = |activity: &Activity<'_>| {
+        activity.actor.as_ref().map(|actor| key.actor_digest(&activity.tenant, &actor.id))
+    };
+    let digests: Vec<[u8; 16]> = first.iter().filter_map(|index| digest(&activities[*index])).collect();
+    let digests: Vec<&[u8]> = digests.iter().map(<[u8; 16]>::as_slice).collect();
+    let find = "SELECT digest, max(requested_at) FROM erasure WHERE digest = ANY ($1) GROUP BY digest";
+    let mut erased = HashMap::new();
+    for row in transaction.query(find, &[&digests]).await? {
+        erased.insert(row.try_get::<_, Vec<u8>>(0)?, row.try_get::<_, Micros>(1)?);
+    }
+    let is_erased = |activity: &Activity<'_>| {
+        let requested_at = digest(activity).and_then(|digest| erased.get(&digest[..]).copied());
+        requested_at.is_some_and(|requested_at| Micros(activity.received_at.as_micros()) <= requested_at)
+    };
+    for (activity, inserted) in activities.iter().zip(inserted) {
+        if is_erased(activity) {
+            *inserted = Inserted::Erased;
+        }
+    }
+    first.retain(|index| !is_erased(&activities[*index]));
+    Ok(first)
+}
+
 async fn insert_rows(
-    transaction: &tokio_postgres::Transaction<'_>,
-    insert: &tokio_postgres::Statement,
+    transaction: &Transaction<'_>,
+    insert: &Statement,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
     let actor = |field: for<'a> fn(&'a Entity<'a>) -> Option<&'a str>| -> Vec<Option<&str>> {
@@ -153,8 +191,8 @@ async fn insert_rows(
 }
 
 async fn insert_targets_of(
-    transaction: &tokio_postgres::Transaction<'_>,
-    insert: &tokio_postgres::Statement,
+    transaction: &Transaction<'_>,
+    insert: &Statement,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
     let (mut owners, mut targets) = (Vec::with_capacity(rows.len()), Vec::<&str>::with_capacity(rows.len()));

@@ -18,6 +18,20 @@ use crate::activity::Activity;
 /// Rows of one bucket, as a power of two: 8,192 rows have some 200 pages of links, which several commits fill.
 const BUCKET_BITS: u32 = 13;
 
+/// The link of an activity that goes.
+pub const REMOVE: &str =
+    "DELETE FROM link WHERE bucket = ?1 AND role = ?2 AND tenant_id = ?3 AND entity_id = ?4
+    AND occurred_at = ?5 AND id = ?6";
+
+/// Buckets whose activities have all gone, but for the newest, which is being filled.
+pub const FORGET_EMPTY_BUCKETS: &str = "DELETE FROM bucket WHERE bucket < (SELECT max(bucket) FROM bucket)
+    AND NOT EXISTS (SELECT 1 FROM link WHERE link.bucket = bucket.bucket)";
+
+/// The bucket of the row `seq`.
+pub fn bucket_of(seq: i64) -> i64 {
+    seq >> BUCKET_BITS
+}
+
 /// What an entity is to an activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -63,7 +77,7 @@ impl<'t> LinkWriter<'t> {
         id: &StoredId<'_>,
         activity: &Activity<'_>,
     ) -> Result<(), rusqlite::Error> {
-        let bucket = seq >> BUCKET_BITS;
+        let bucket = bucket_of(seq);
         let occurred_at = activity.occurred_at.as_micros();
         let actor = activity.actor.iter().map(|actor| (Role::Actor, actor));
         let targets = activity.targets.iter().map(|target| (Role::Target, target));

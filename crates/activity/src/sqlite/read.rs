@@ -122,8 +122,7 @@ pub fn arrived_after(
 
 /// As `Store::last_arrival`.
 pub fn last_arrival(connection: &Connection) -> Result<Arrival, ReadError> {
-    let last: Option<i64> = connection.query_row("SELECT max(seq) FROM activity", (), |row| row.get(0))?;
-    Ok(Arrival(last.unwrap_or(0)))
+    Ok(Arrival(connection.query_row(super::schema::HIGHEST_SEQ, (), |row| row.get(0))?))
 }
 
 /// As `Store::query`.

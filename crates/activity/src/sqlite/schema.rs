@@ -66,10 +66,27 @@ CREATE TABLE bucket (bucket INTEGER PRIMARY KEY, earliest INTEGER NOT NULL, late
 ";
 
 /// What each later version added, from the second on.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // Rows that came past the topic and are to be published.
     "CREATE TABLE unpublished (seq INTEGER PRIMARY KEY);",
+    // Actors that were erased. The name of one is there until the last of its activities is gone.
+    "CREATE TABLE erasure (
+        erasure_id TEXT PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        actor TEXT,
+        digest BLOB NOT NULL,
+        requested_by TEXT NOT NULL,
+        requested_at INTEGER NOT NULL,
+        activities INTEGER NOT NULL,
+        finished_at INTEGER
+    ) WITHOUT ROWID;
+    CREATE INDEX erasure_by_digest ON erasure (digest, requested_at);
+    CREATE INDEX erasure_by_tenant ON erasure (tenant, requested_at);",
 ];
+
+/// The highest place that was ever given: that of the newest row, unless it was removed.
+pub const HIGHEST_SEQ: &str = "SELECT max(coalesce((SELECT max(seq) FROM activity), 0),
+    coalesce((SELECT value FROM meta WHERE name = 'highest_seq'), 0))";
 
 /// Sets up the writing connection, and the tables where the file is new.
 pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
@@ -114,7 +131,7 @@ fn set_up_writer(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(8);
+    connection.set_prepared_statement_cache_capacity(16);
     Ok(())
 }
 

@@ -56,7 +56,7 @@ fn brings_files_of_older_versions_up_to_date() {
     drop(store);
     // What version 1 had: no more than this was added since.
     let connection = Connection::open(&path).unwrap();
-    connection.execute_batch("DROP TABLE unpublished; PRAGMA user_version = 1").unwrap();
+    connection.execute_batch("DROP TABLE unpublished; DROP TABLE erasure; PRAGMA user_version = 1").unwrap();
     drop(connection);
     let store = SqliteStore::open(&path).unwrap();
     assert_eq!(store.get("t", "old").unwrap().as_ref(), Some(&old));

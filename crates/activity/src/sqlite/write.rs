@@ -10,8 +10,10 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 
 use super::id::StoredId;
 use super::links::LinkWriter;
+use super::schema::HIGHEST_SEQ;
 use super::unpublished::{self, Marks, Source};
 use crate::activity::Activity;
+use crate::cursor::CursorKey;
 use crate::store::{Arrival, Inserted};
 use crate::text::Text;
 
@@ -19,20 +21,27 @@ use crate::text::Text;
 const MAX_KNOWN_TENANTS: usize = 10_000;
 
 const INSERT: &str = "
-INSERT INTO activity (tenant_id, id, occurred_at, received_at, action, actor_id, actor_type, actor_name,
+INSERT INTO activity (seq, tenant_id, id, occurred_at, received_at, action, actor_id, actor_type, actor_name,
                       targets, context, metadata)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
 ON CONFLICT (tenant_id, id) DO NOTHING";
 
 /// The one connection that writes.
 pub struct Writer {
     connection: Connection,
     tenants: HashMap<String, i64>,
+    /// For the digests of erased actors.
+    key: CursorKey,
 }
 
 impl Writer {
-    pub fn new(connection: Connection) -> Self {
-        Self { connection, tenants: HashMap::new() }
+    pub fn new(connection: Connection, key: CursorKey) -> Self {
+        Self { connection, tenants: HashMap::new(), key }
+    }
+
+    /// The connection, for what takes activities out.
+    pub fn connection(&mut self) -> (&mut Connection, &CursorKey) {
+        (&mut self.connection, &self.key)
     }
 
     /// As `Store::mark_published`.
@@ -54,7 +63,7 @@ impl Writer {
         source: Source,
     ) -> Result<Vec<Inserted>, rusqlite::Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = insert_all(&transaction, &mut self.tenants, activities, source);
+        let result = insert_all(&transaction, &mut self.tenants, &self.key, activities, source);
         match result.and_then(|inserted| transaction.commit().map(|()| inserted)) {
             Ok(inserted) => Ok(inserted),
             Err(error) => {
@@ -69,20 +78,27 @@ impl Writer {
 fn insert_all(
     transaction: &Transaction<'_>,
     tenants: &mut HashMap<String, i64>,
+    key: &CursorKey,
     activities: &[Activity<'_>],
     source: Source,
 ) -> Result<Vec<Inserted>, rusqlite::Error> {
+    let mut seq: i64 = transaction.prepare_cached(HIGHEST_SEQ)?.query_row((), |row| row.get(0))?;
+    let mut erased = Erased::new(transaction, key)?;
     let mut insert = transaction.prepare_cached(INSERT)?;
     let mut marks = Marks::new(transaction, source)?;
     let mut links = LinkWriter::new(transaction)?;
     let mut json = Json::default();
     let mut inserted = Vec::with_capacity(activities.len());
     for activity in activities {
+        if erased.has(activity)? {
+            inserted.push(Inserted::Erased);
+            continue;
+        }
         let tenant_id = tenant_id(transaction, tenants, &activity.tenant)?;
         let id = StoredId::new(&activity.id);
-        let outcome = insert_one(&mut insert, &mut json, tenant_id, &id, activity)?;
+        let outcome = insert_one(&mut insert, &mut json, (seq + 1, tenant_id), &id, activity)?;
         if outcome == Inserted::Stored {
-            let seq = transaction.last_insert_rowid();
+            seq += 1;
             links.add(seq, tenant_id, &id, activity)?;
             marks.stored(seq)?;
         } else {
@@ -97,13 +113,14 @@ fn insert_all(
 fn insert_one(
     insert: &mut CachedStatement<'_>,
     json: &mut Json,
-    tenant_id: i64,
+    (seq, tenant_id): (i64, i64),
     id: &StoredId<'_>,
     activity: &Activity<'_>,
 ) -> Result<Inserted, rusqlite::Error> {
     let actor = activity.actor.as_ref();
     let targets = (!activity.targets.is_empty()).then_some(&activity.targets);
     let rows = insert.execute(params![
+        seq,
         tenant_id,
         id,
         activity.occurred_at.as_micros(),
@@ -140,6 +157,31 @@ fn tenant_id(
     }
     tenants.insert(name.to_owned(), tenant_id);
     Ok(tenant_id)
+}
+
+/// Knows what of erased actors comes again.
+struct Erased<'t> {
+    /// None while nobody was ever erased.
+    statement: Option<CachedStatement<'t>>,
+    key: &'t CursorKey,
+}
+
+impl<'t> Erased<'t> {
+    fn new(transaction: &'t Transaction<'_>, key: &'t CursorKey) -> Result<Self, rusqlite::Error> {
+        let mut any = transaction.prepare_cached("SELECT EXISTS (SELECT 1 FROM erasure)")?;
+        let find = "SELECT EXISTS (SELECT 1 FROM erasure WHERE digest = ?1 AND requested_at >= ?2)";
+        let statement = match any.query_row((), |row| row.get(0))? {
+            true => Some(transaction.prepare_cached(find)?),
+            false => None,
+        };
+        Ok(Self { statement, key })
+    }
+
+    fn has(&mut self, activity: &Activity<'_>) -> Result<bool, rusqlite::Error> {
+        let (Some(statement), Some(actor)) = (&mut self.statement, &activity.actor) else { return Ok(false) };
+        let digest = self.key.actor_digest(&activity.tenant, &actor.id);
+        statement.query_row(params![digest, activity.received_at.as_micros()], |row| row.get(0))
+    }
 }
 
 /// Buffers for the columns that hold JSON, used again for every row.

@@ -5,7 +5,9 @@ use tidings::Headers;
 use super::*;
 use crate::cloud_event::CloudEvent;
 use crate::cursor::CursorKey;
+use crate::erasure::{Erasure, ErasureRequest};
 use crate::query::{Page, Query};
+use crate::retention::{Cutoffs, Expired};
 use crate::sqlite::SqliteStore;
 use crate::store::{Arrival, Arrived, StoreError};
 use crate::testing::activity;
@@ -102,6 +104,21 @@ fn a_store_that_fails_keeps_the_batch() {
             Err(failed())
         }
         fn last_arrival(&self) -> Result<Arrival, StoreError> {
+            Err(failed())
+        }
+        fn expire(&self, _: &Cutoffs) -> Result<Expired, StoreError> {
+            Err(failed())
+        }
+        fn begin_erasure(&self, _: &ErasureRequest) -> Result<(), StoreError> {
+            Err(failed())
+        }
+        fn continue_erasures(&self) -> Result<Expired, StoreError> {
+            Err(failed())
+        }
+        fn erasure(&self, _: &str) -> Result<Option<Erasure>, StoreError> {
+            Err(failed())
+        }
+        fn erasures(&self, _: &str, _: usize) -> Result<Vec<Erasure>, StoreError> {
             Err(failed())
         }
         fn cursor_key(&self) -> Result<CursorKey, StoreError> {

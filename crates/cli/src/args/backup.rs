@@ -42,7 +42,7 @@ pub struct BackupRestoreArgs {
     /// The backup's directory
     #[arg(value_name = "BACKUP")]
     pub backup: PathBuf,
-    /// The data directory to make: empty or not there
+    /// The data directory to fill: empty or not there
     #[arg(long, value_name = "DIR", env = "TIDINGS_DATA_DIR")]
     pub data_dir: PathBuf,
 }

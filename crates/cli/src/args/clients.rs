@@ -38,6 +38,8 @@ pub enum ActivityCommand {
     List(ListArgs),
     /// Follow the stream as activities arrive
     Tail(TailArgs),
+    /// Delete all that an actor did, for good
+    Erase(EraseArgs),
 }
 
 /// `tidings activity send`
@@ -122,6 +124,26 @@ pub struct ListArgs {
     /// Go on where an earlier list ended
     #[arg(long)]
     pub cursor: Option<String>,
+}
+
+/// `tidings activity erase`
+#[derive(Args, Debug)]
+pub struct EraseArgs {
+    /// Where to.
+    #[command(flatten)]
+    pub http: HttpArgs,
+
+    /// Tenant
+    #[arg(long)]
+    pub tenant: String,
+
+    /// Id of the actor whose activities are deleted
+    #[arg(long)]
+    pub actor: String,
+
+    /// Who asks for it, for the record
+    #[arg(long, value_name = "NAME")]
+    pub requested_by: String,
 }
 
 /// `tidings activity tail`

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use super::entries;
+
 const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Copies the first `bytes` of a file to a new one, synced; answers their CRC-32C.
@@ -42,8 +44,7 @@ fn read(path: &Path, bytes: u64, mut take: impl FnMut(&[u8]) -> anyhow::Result<(
 
 /// Makes the names in a directory and in all below it durable.
 pub fn sync_names(root: &Path) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(root).with_context(|| format!("look into {}", root.display()))? {
-        let entry = entry?;
+    for entry in entries(root).with_context(|| format!("look into {}", root.display()))? {
         if entry.file_type()?.is_dir() {
             sync_names(&entry.path())?;
         }

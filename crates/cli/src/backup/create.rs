@@ -1,10 +1,12 @@
 //! Makes a backup of a running server.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use tidings_log::{Disk, RealDisk};
 
 use super::copy::{copy, sync_names};
 use super::manifest::Entry;
@@ -31,12 +33,13 @@ pub fn create(data_dir: &Path, backup: &Path) -> anyhow::Result<Manifest> {
     require_empty(backup)?;
     let mut manifest = Manifest::new(jiff::Timestamp::now().to_string());
     let mut server = connect(data_dir)?;
-    let (folder, files) = match ask(&mut server)? {
-        Answer::Snapshot { folder, files } => (folder, files),
+    let (folder, files, min_free_bytes) = match ask(&mut server)? {
+        Answer::Snapshot { folder, files, min_free_bytes } => (folder, files, min_free_bytes),
         Answer::Refused { reason } => bail!("the server makes no snapshot: {reason}"),
     };
     let data = backup.join(DATA);
     std::fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
+    require_room(&data, &folder, files.iter().map(|file| file.bytes).sum(), min_free_bytes)?;
     for file in files {
         let target = data.join(&file.path);
         if let Some(parent) = target.parent() {
@@ -54,6 +57,20 @@ pub fn create(data_dir: &Path, backup: &Path) -> anyhow::Result<Manifest> {
         std::fs::File::open(parent)?.sync_all().with_context(|| format!("sync {}", parent.display()))?;
     }
     Ok(manifest)
+}
+
+/// A backup on the server's own disk must not fill it so far that the server refuses produces.
+fn require_room(data: &Path, snapshot: &Path, bytes: u64, min_free_bytes: u64) -> anyhow::Result<()> {
+    let available_bytes = RealDisk.space(data).context("ask for free space")?.available_bytes;
+    let is_same_disk = std::fs::metadata(data)?.dev() == std::fs::metadata(snapshot)?.dev();
+    let kept_bytes = if is_same_disk { min_free_bytes } else { 0 };
+    if available_bytes < bytes.saturating_add(kept_bytes) {
+        bail!(
+            "the backup has {bytes} bytes, and of {available_bytes} that are free at {} {kept_bytes} must stay so",
+            data.display()
+        );
+    }
+    Ok(())
 }
 
 fn connect(data_dir: &Path) -> anyhow::Result<UnixStream> {

@@ -1,41 +1,116 @@
 //! Makes a data directory of a backup.
+//!
+//! The directory may exist: a mount point, or a link to one, can only be filled in place. So a file in it says that it is not
+//! whole until it is. Invariants: the file is durable before anything else is there, and goes after everything else is.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::copy::{copy, sync_names};
-use super::{DATA, Manifest, require_empty};
+use super::{DATA, Manifest, entries, require_empty};
 
-/// Copies a backup to `data_dir`, which must be empty or not there, and checks every byte on the way.
+/// The file in a directory that is not whole.
+const UNFINISHED: &str = "restore.unfinished";
+
+/// Copies a backup to `data_dir`, which must be empty or not there, and checks every byte on the way. What an interrupted
+/// restore has left there is removed first.
 pub fn restore(backup: &Path, data_dir: &Path) -> anyhow::Result<Manifest> {
     let manifest = Manifest::read(backup)?;
-    require_empty(data_dir)?;
-    let parent = match data_dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    // A part of a data directory would be taken for a whole one that has lost something.
-    let name = data_dir.file_name().context("the data directory has no name")?;
-    let unfinished = parent.join(format!("{}.unfinished", name.to_string_lossy()));
-    match std::fs::remove_dir_all(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", unfinished.display()));
-        }
-        _ => {}
+    let existed = data_dir.is_dir();
+    let unfinished = data_dir.join(UNFINISHED);
+    if unfinished.exists() {
+        empty(data_dir)?;
+    } else {
+        require_empty(data_dir)?;
     }
-    std::fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
+    begin(data_dir, &unfinished, existed)?;
+    if let Err(error) = fill(&manifest, backup, data_dir) {
+        // Whatever of this fails: the mark goes last, and nothing starts while it is there.
+        let emptied = empty(data_dir).and_then(|()| Ok(std::fs::remove_file(&unfinished)?));
+        if emptied.is_ok() && !existed {
+            let _ = std::fs::remove_dir(data_dir);
+        }
+        return Err(error);
+    }
+    sync_names(data_dir)?;
+    std::fs::remove_file(&unfinished)
+        .and_then(|()| File::open(data_dir)?.sync_all())
+        .with_context(|| format!("end the restore of {}", data_dir.display()))?;
+    Ok(manifest)
+}
+
+/// Fails if a restore of the data directory has not come to its end.
+pub fn require_restored(data_dir: &Path) -> anyhow::Result<()> {
+    if data_dir.join(UNFINISHED).exists() {
+        bail!(
+            "{} is half restored: run `tidings backup restore` again, which begins anew",
+            data_dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// Makes the directory and its mark durable.
+fn begin(data_dir: &Path, unfinished: &Path, existed: bool) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("make {}", data_dir.display()))?;
+    File::create(unfinished)
+        .and_then(|mark| mark.sync_all())
+        .and_then(|()| File::open(data_dir)?.sync_all())
+        .with_context(|| format!("write {}", unfinished.display()))?;
+    if !existed && let Some(parent) = data_dir.canonicalize()?.parent() {
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .with_context(|| format!("sync {}", parent.display()))?;
+    }
+    Ok(())
+}
+
+fn fill(manifest: &Manifest, backup: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    let owner = std::fs::metadata(data_dir).with_context(|| format!("look at {}", data_dir.display()))?;
     for file in &manifest.files {
-        let target = unfinished.join(&file.path);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+        let target = data_dir.join(&file.path);
+        let mut folders: Vec<&Path> = file.path.ancestors().skip(1).collect();
+        folders.reverse();
+        for folder in folders.into_iter().map(|folder| data_dir.join(folder)) {
+            match std::fs::create_dir(&folder) {
+                Ok(()) => give_to(&owner, &folder)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| format!("make {}", folder.display())),
+            }
         }
         file.check(copy(&backup.join(DATA).join(&file.path), &target, file.bytes)?)?;
+        give_to(&owner, &target)?;
     }
-    sync_names(&unfinished)?;
-    std::fs::rename(&unfinished, data_dir)
-        .and_then(|()| std::fs::File::open(parent)?.sync_all())
-        .with_context(|| format!("give {} its name", data_dir.display()))?;
-    Ok(manifest)
+    Ok(())
+}
+
+/// Root restores what another user's server reads: it belongs to whom the directory belongs to.
+fn give_to(owner: &std::fs::Metadata, path: &Path) -> anyhow::Result<()> {
+    let now = std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+    if now.uid() == owner.uid() {
+        return Ok(());
+    }
+    chown(path, Some(owner.uid()), Some(owner.gid()))
+        .with_context(|| format!("give {} to the owner of its data directory", path.display()))
+}
+
+/// Removes everything but the mark.
+fn empty(data_dir: &Path) -> anyhow::Result<()> {
+    for entry in entries(data_dir).with_context(|| format!("look into {}", data_dir.display()))? {
+        if entry.file_name() == UNFINISHED {
+            continue;
+        }
+        let path = entry.path();
+        let removed = if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
-//! `tidings activity`: send, list and follow activities.
+//! `tidings activity`: send, list, follow and erase activities.
 
+mod erase;
 mod list;
 mod send;
 mod tail;
@@ -12,6 +13,7 @@ pub use list::print_activities;
 pub fn run(command: ActivityCommand) -> anyhow::Result<()> {
     match command {
         ActivityCommand::Send(args) => block_on(send::run(args)),
+        ActivityCommand::Erase(args) => block_on(erase::run(args)),
         ActivityCommand::List(args) => block_on(list::run(args)),
         // Reading the topic is the work of one thread that blocks.
         ActivityCommand::Tail(args) => tail::run(&args),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::args::BrokerArgs;
+use crate::backup::require_restored;
 use crate::config::Config;
 use crate::control::Control;
 use crate::platform::{block_on, log_to_stderr, snapshot, start_broker, stop_broker};
@@ -14,6 +15,7 @@ use crate::shutdown::StopSignal;
 pub fn run(args: &BrokerArgs) -> anyhow::Result<()> {
     let config = Config::of_broker(&args.server)?;
     let log_filter = log_to_stderr(&config.log)?;
+    require_restored(&config.data_dir)?;
     block_on(async {
         let mut stop = StopSignal::install()?;
         let args = args.server.clone();
@@ -23,7 +25,7 @@ pub fn run(args: &BrokerArgs) -> anyhow::Result<()> {
         Ready::new(Some(broker.local_addr()), None).announce(config.ready_file.as_deref())?;
         tokio::select! {
             () = stop.received() => {}
-            () = reload.run() => {}
+            () = reload.run(|_| ()) => {}
         }
         tracing::info!("stopping");
         drop(control);

@@ -1,6 +1,7 @@
 //! `tidings up`: the whole platform.
 
 use crate::args::UpArgs;
+use crate::backup::require_restored;
 use crate::config::Config;
 use crate::platform::{Platform, block_on, log_to_stderr};
 use crate::reload::Reload;
@@ -10,6 +11,7 @@ use crate::shutdown::StopSignal;
 pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     let config = Config::of_up(args)?;
     let log_filter = log_to_stderr(&config.log)?;
+    require_restored(&config.data_dir)?;
     block_on(async {
         let mut stop = StopSignal::install()?;
         let args = args.clone();
@@ -21,7 +23,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         platform.ready().announce(config.ready_file.as_deref())?;
         tokio::select! {
             () = stop.received() => {}
-            () = reload.run() => {}
+            () = reload.run(|config| platform.apply(config)) => {}
         }
         tracing::info!("stopping");
         stop.finish(platform.shutdown()).await;

@@ -60,6 +60,8 @@ impl EnvironmentLayer {
             let key = key.to_ascii_lowercase();
             if let Some(key) = key.strip_prefix("broker_") {
                 insert_nested(&mut values, "broker", key.replace('_', "."), Value::from(text));
+            } else if key == "activity_retention_days_per_tenant" {
+                insert_nested(&mut values, "activity", "retention_days_per_tenant".to_owned(), pairs(&text));
             } else if let Some(key) = key.strip_prefix("activity_") {
                 insert_nested(&mut values, "activity", key.to_owned(), parse(&text));
             } else if key == "host_names" {
@@ -142,6 +144,13 @@ fn parse(text: &str) -> Value {
         Ok(number) => Value::from(number),
         Err(_) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
     }
+}
+
+/// `a=1,b=2` as a table.
+fn pairs(text: &str) -> Value {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.rsplit_once('=').unwrap_or((pair, "")));
+    Value::from(pairs.map(|(key, value)| (key.trim().to_owned(), parse(value.trim()))).collect::<Dict>())
 }
 
 fn insert_nested(values: &mut Dict, table: &str, key: String, value: Value) {

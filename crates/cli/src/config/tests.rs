@@ -82,8 +82,8 @@ fn bad_settings_name_their_place() {
     check(
         "[activity]\nsize = 1",
         &[],
-        "FILE: activity.size: no such setting; there are store, partitions, dlq_partitions, \
-         ack_timeout_ms, breaker_failures, breaker_open_ms, spool_max_bytes",
+        "FILE: activity.size: no such setting; there are topic, store, retention_days, \
+         retention_days_per_tenant, partitions, dlq_partitions, ack_timeout_ms, breaker_failures, breaker_open_ms, spool_max_bytes",
     );
     check(
         "",
@@ -150,4 +150,28 @@ fn a_store_is_named_and_its_password_never_shown() {
         "postgres://ann:s3cret@db",
         "names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
     );
+}
+
+#[test]
+fn a_topic_has_a_legal_name() {
+    let topic = |name: &str| load(&format!("[activity]\ntopic = \"{name}\""), &[], UpArgs::default());
+    assert_eq!(topic("acme.activities-2_x").unwrap().activity.topic, "acme.activities-2_x");
+    for wrong in ["", "..", "a b", "ä", "a/b", &"x".repeat(101)] {
+        let error = topic(wrong).unwrap_err().to_string();
+        assert!(error.starts_with("activity.topic: "), "{error}");
+    }
+}
+
+#[test]
+fn tenants_have_times_of_their_own() {
+    let file = "[activity]\nretention_days = 365\n[activity.retention_days_per_tenant]\nacme = 30\n";
+    let activity = load(file, &[], UpArgs::default()).unwrap().activity;
+    assert_eq!(activity.retention_days, 365);
+    assert_eq!(activity.retention_days_per_tenant, [("acme".to_owned(), 30)].into());
+    let environment = [("TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT", "acme=7, A=B Inc=0")];
+    let activity = load(file, &environment, UpArgs::default()).unwrap().activity;
+    let expected = [("acme".to_owned(), 7), ("A=B Inc".to_owned(), 0)].into();
+    assert_eq!(activity.retention_days_per_tenant, expected);
+    let environment = [("TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT", "acme")];
+    assert!(load(file, &environment, UpArgs::default()).is_err());
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use tidings::Cluster;
 use tidings::admin::{Admin, AdminError};
-use tidings_activity::service::{DEFAULT_TOPIC, WRITER_GROUP};
+use tidings_activity::service::{DEFAULT_TOPIC, writer_group};
 
 use crate::output::thousands;
 use crate::platform::Platform;
@@ -53,7 +53,7 @@ pub async fn writer_lag(platform: &Platform) -> anyhow::Result<u64> {
 fn lag_of(cluster: &Cluster) -> Result<u64, AdminError> {
     let admin = Admin::new(cluster, REQUEST_TIMEOUT)?;
     let committed: HashMap<i32, i64> = admin
-        .group_offsets(WRITER_GROUP)?
+        .group_offsets(&writer_group(DEFAULT_TOPIC))?
         .into_iter()
         .filter(|offset| offset.topic == DEFAULT_TOPIC)
         .map(|offset| (offset.partition, offset.committed_offset))

@@ -7,25 +7,35 @@
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tidings_activity::ActivityCopier;
 use tidings_broker::BrokerHandle;
-use tidings_log::SnapshotFile;
+use tidings_log::{Disk, RealDisk, SnapshotFile};
 
 use super::{SPOOL_FILE, STORE_FILE};
-use crate::control::TakeSnapshot;
+use crate::control::{Snapshot, TakeSnapshot};
 
 /// Of a broker alone.
 pub fn of_broker(broker: &Arc<BrokerHandle>) -> Arc<TakeSnapshot> {
     // The broker has to be alone when it is stopped.
     let broker = Arc::downgrade(broker);
-    Arc::new(move |folder| Ok(alive(&broker)?.snapshot(folder, || ())?))
+    Arc::new(move |folder| {
+        let broker = alive(&broker)?;
+        Ok(Snapshot { files: broker.snapshot(folder, || ())?, min_free_bytes: broker.min_free_bytes() })
+    })
 }
 
 /// Of the whole platform; without a broker of its own, of the services' files.
 pub fn of_platform(broker: Option<&Arc<BrokerHandle>>, activity: ActivityCopier) -> Arc<TakeSnapshot> {
     let broker = broker.map(Arc::downgrade);
-    Arc::new(move |folder| take(folder, broker.as_ref(), &activity))
+    Arc::new(move |folder| {
+        let min_free_bytes = match &broker {
+            Some(broker) => alive(broker)?.min_free_bytes(),
+            None => 0,
+        };
+        require_room(folder, min_free_bytes)?;
+        Ok(Snapshot { files: take(folder, broker.as_ref(), &activity)?, min_free_bytes })
+    })
 }
 
 fn take(
@@ -64,6 +74,23 @@ fn take(
     }
     files.extend(spooled.map(|bytes| SnapshotFile { path: SPOOL_FILE.into(), bytes }));
     Ok(files)
+}
+
+/// Store and spool are copied. Without room for that above what the broker keeps free, it would refuse produces meanwhile.
+fn require_room(folder: &Path, min_free_bytes: u64) -> anyhow::Result<()> {
+    let data_dir = folder.parent().context("a snapshot lies in a data directory")?;
+    let wal = format!("{STORE_FILE}-wal");
+    let length = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
+    let needed_bytes = length(STORE_FILE) + length(&wal) + length(SPOOL_FILE);
+    let space = RealDisk.space(data_dir).context("ask for free space")?;
+    if space.available_bytes < needed_bytes.saturating_add(min_free_bytes) {
+        bail!(
+            "the copy of the store takes up to {needed_bytes} bytes beside it for the time of the backup, and of {} bytes \
+             that are free {min_free_bytes} must stay so (log.min.free.bytes)",
+            space.available_bytes
+        );
+    }
+    Ok(())
 }
 
 fn alive(broker: &Weak<BrokerHandle>) -> anyhow::Result<Arc<BrokerHandle>> {

@@ -70,7 +70,7 @@ fn bad_settings_say_where_they_are() {
     check(
         "[activity]\npartition = 1",
         &[],
-        "tidings.toml: activity.partition: no such setting; there are store, partitions, dlq_partitions, ack_timeout_ms, \
+        "tidings.toml: activity.partition: no such setting; there are topic, store, retention_days, retention_days_per_tenant, partitions, dlq_partitions, ack_timeout_ms, \
          breaker_failures, breaker_open_ms, spool_max_bytes",
     );
     check("kafka = [1]", &[], "tidings.toml: kafka: invalid type: found sequence, expected a string");

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use regex::Regex;
 
 use super::ConsumerError;
@@ -110,14 +110,7 @@ impl Runtime {
             return Err(ConsumerError::NotWithTransactions { group: options.group, option });
         }
         let patterns = prepare::patterns(&options.topics)?;
-        let mut config = cluster.consumer_config(&options.group)?;
-        config.set("auto.offset.reset", options.start_at.setting());
-        for (name, value) in options.protocol.settings() {
-            config.set(*name, *value);
-        }
-        if let Some(instance_id) = &options.instance_id {
-            config.set("group.instance.id", instance_id);
-        }
+        let config = native_config(cluster, &options)?;
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
         let poll_limit = PollLimit::of(&config);
@@ -278,13 +271,22 @@ impl Runtime {
 
     /// How long to wait for a record: not beyond what is to be done meanwhile.
     fn poll_wait(&self) -> Duration {
-        let (in_hand, running) = self.board.lock().scheduler.in_hand_counts();
-        if in_hand > 0 || running > 0 {
+        let (in_hand, running, gathers_until) = {
+            let scheduler = &self.board.lock().scheduler;
+            let (in_hand, running) = scheduler.in_hand_counts();
+            (in_hand, running, scheduler.gathers_until())
+        };
+        if running > 0 {
             return BUSY_WAIT;
+        }
+        if in_hand > 0 {
+            // A worker begins at that time by itself.
+            let left = gathers_until.map(|until| until.saturating_duration_since(Instant::now()));
+            return whole_millis(left.unwrap_or_default()).clamp(BUSY_WAIT, IDLE_WAIT);
         }
         let next_commit = self.membership().commit_due(self.consumer.client());
         let wait = next_commit.map_or(IDLE_WAIT, |at| at.saturating_duration_since(Instant::now()));
-        wait.clamp(Duration::from_millis(1), IDLE_WAIT)
+        whole_millis(wait).clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
     /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun.
@@ -437,6 +439,23 @@ impl Runtime {
     fn owned_keys(&self) -> Vec<PartitionKey> {
         self.membership().owned().into_iter().map(|(key, _)| key).collect()
     }
+}
+
+fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientConfig, ClusterError> {
+    let mut config = cluster.consumer_config(&options.group)?;
+    config.set("auto.offset.reset", options.start_at.setting());
+    for (name, value) in options.protocol.settings() {
+        config.set(*name, *value);
+    }
+    if let Some(instance_id) = &options.instance_id {
+        config.set("group.instance.id", instance_id);
+    }
+    Ok(config)
+}
+
+/// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
+fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
 }
 
 fn list(keys: &[PartitionKey]) -> TopicPartitionList {

@@ -286,11 +286,15 @@ impl Scheduler {
         if self.ready.is_empty() {
             return Next::Wait(self.waiting.first_key_value().map(|((at, _), _)| *at));
         }
-        let gather_until = self.ready_since.unwrap_or(now) + self.limits.max_wait;
-        if !self.has_full_batch() && now < gather_until {
-            return Next::Gather(gather_until);
+        if let Some(until) = self.gathers_until().filter(|until| now < *until) {
+            return Next::Gather(until);
         }
         Next::Work(self.fill())
+    }
+
+    /// Until when a batch waits for more records, if nothing else is under way.
+    pub(super) fn gathers_until(&self) -> Option<Instant> {
+        self.ready_since.filter(|_| !self.has_full_batch()).map(|since| since + self.limits.max_wait)
     }
 
     /// Whether a batch would gain nothing by waiting.

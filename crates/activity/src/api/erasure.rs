@@ -1,0 +1,121 @@
+//! `POST /api/v1/erasures`, `GET /api/v1/erasures?tenant=` and `GET /api/v1/erasures/{id}?tenant=`.
+//!
+//! The body is `{"tenant", "actor", "requested_by"}`, all required. 200 with the record when everything is gone, 202 with
+//! what is gone so far if that takes longer than a few seconds: it goes on, also after a restart. 503 if the store does not
+//! take the request; nothing has happened then.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
+use uuid::Uuid;
+
+use super::filter::tenant;
+use super::search::{ask, json};
+use super::{Api, no_params};
+use crate::erasure::{Erasure, ErasureRequest};
+use crate::limits::{MAX_ENTITY_ID_CHARS, MAX_PAGE_ITEMS, MAX_TENANT_CHARS, SMALL_BODY_BYTES};
+use crate::rules::check_text;
+use crate::timestamp::Timestamp;
+
+/// How long a request waits for the end of its erasure.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether it has ended.
+const POLL: Duration = Duration::from_millis(10);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    tenant: String,
+    actor: String,
+    requested_by: String,
+}
+
+#[derive(Serialize)]
+struct List {
+    items: Vec<Erasure>,
+}
+
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    no_params(&uri)?;
+    if MediaType::of(&headers)? != MediaType::Json {
+        return Err(Problem::unsupported_media_type("expected application/json"));
+    }
+    let body = read_body(&headers, body, SMALL_BODY_BYTES).await?;
+    let request = read(&body)?;
+    let (tenant, id) = (request.tenant.clone(), request.id.clone());
+    ask(&api, move |store| store.begin_erasure(&request)).await?;
+    api.housekeeper.ring();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let record = record(&api, &tenant, id.clone()).await?;
+        if record.finished_at.is_some() {
+            return json(&record);
+        }
+        if Instant::now() > deadline {
+            return Ok((StatusCode::ACCEPTED, json(&record)?).into_response());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Problem> {
+    let params = Params::parse(uri.query(), &["tenant"])?;
+    let tenant = tenant(&params).map_err(|error| Problem::bad_parameters(vec![error]))?;
+    let items = ask(&api, move |store| store.erasures(&tenant, MAX_PAGE_ITEMS)).await?;
+    json(&List { items })
+}
+
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let params = Params::parse(uri.query(), &["tenant"])?;
+    let tenant = tenant(&params).map_err(|error| Problem::bad_parameters(vec![error]))?;
+    json(&record(&api, &tenant, id).await?)
+}
+
+async fn record(api: &Api, tenant: &str, id: String) -> Result<Erasure, Problem> {
+    let found = ask(api, {
+        let id = id.clone();
+        move |store| store.erasure(&id)
+    });
+    // One tenant's ids say nothing to another.
+    let found = found.await?.filter(|record| record.tenant == tenant);
+    found.ok_or_else(|| Problem::not_found(format!("tenant {tenant:?} has no erasure {id:?}")))
+}
+
+fn read(body: &[u8]) -> Result<ErasureRequest, Problem> {
+    let Request { tenant, actor, requested_by } = serde_json::from_slice(body).map_err(|error| {
+        Problem::bad_request(format!("the body is not a request for an erasure: {error}"))
+    })?;
+    let texts = [
+        ("tenant", &tenant, MAX_TENANT_CHARS),
+        ("actor", &actor, MAX_ENTITY_ID_CHARS),
+        ("requested_by", &requested_by, MAX_ENTITY_ID_CHARS),
+    ];
+    let errors: Vec<FieldError> = texts
+        .into_iter()
+        .filter_map(|(field, text, max_chars)| {
+            Some(FieldError::new(field, check_text(text, max_chars).err()?))
+        })
+        .collect();
+    if !errors.is_empty() {
+        return Err(Problem::unprocessable(errors));
+    }
+    let id = Uuid::now_v7().to_string();
+    Ok(ErasureRequest { id, tenant, actor, requested_by, requested_at: Timestamp::now() })
+}

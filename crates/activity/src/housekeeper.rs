@@ -1,0 +1,115 @@
+//! Takes out of the store what is past its retention, and what belongs to actors who are erased.
+//!
+//! Owns one thread, which works in short steps, so that writers and questions hardly wait for it, and sleeps otherwise.
+//! Invariant: what a kill interrupts goes on after the next start: an erasure is not finished before its record says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::limits::RETENTION_INTERVAL;
+use crate::metrics::ActivityMetrics;
+use crate::retention::{Expired, Retention};
+use crate::store::{Store, StoreError};
+use crate::timestamp::Timestamp;
+
+/// After a failure of the store.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Wakes and ends the thread, which ends with the last one, too. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Housekeeper {
+    retention: Arc<Mutex<Retention>>,
+    bell: SyncSender<()>,
+    stopping: Arc<AtomicBool>,
+}
+
+struct Run {
+    store: Arc<dyn Store>,
+    retention: Arc<Mutex<Retention>>,
+    metrics: ActivityMetrics,
+    bell: Receiver<()>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Housekeeper {
+    /// Starts the thread.
+    pub fn start(
+        store: Arc<dyn Store>,
+        retention: Retention,
+        metrics: ActivityMetrics,
+    ) -> std::io::Result<Self> {
+        let (ring, bell) = sync_channel(1);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let retention = Arc::new(Mutex::new(retention));
+        let run =
+            Run { store, retention: Arc::clone(&retention), metrics, bell, stopping: Arc::clone(&stopping) };
+        std::thread::Builder::new().name("activity housekeeper".to_owned()).spawn(move || run.run())?;
+        Ok(Self { retention, bell: ring, stopping })
+    }
+
+    /// From now on activities are kept for this long.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.retention.lock() = retention;
+        self.ring();
+    }
+
+    /// There is an actor to erase.
+    pub fn ring(&self) {
+        // One that waits already is enough.
+        let _ = self.bell.try_send(());
+    }
+
+    /// Asks the thread to end after its step.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.ring();
+    }
+}
+
+impl Run {
+    fn run(self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            let pause = match self.work() {
+                Ok(()) => RETENTION_INTERVAL,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "activities that are to go cannot be taken out yet");
+                    RETRY
+                }
+            };
+            if self.bell.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+
+    fn work(&self) -> Result<(), StoreError> {
+        self.steps(|| {
+            let erased = self.store.continue_erasures()?;
+            self.metrics.erased.inc_by(erased.activities);
+            Ok(erased)
+        })?;
+        self.steps(|| {
+            let cutoffs = self.retention.lock().cutoffs(Timestamp::now());
+            if cutoffs.keep_all() {
+                return Ok(Expired { activities: 0, is_done: true });
+            }
+            let expired = self.store.expire(&cutoffs)?;
+            self.metrics.expired.inc_by(expired.activities);
+            Ok(expired)
+        })
+    }
+
+    fn steps(&self, step: impl Fn() -> Result<Expired, StoreError>) -> Result<(), StoreError> {
+        while !self.stopping.load(Ordering::Relaxed) {
+            if step()?.is_done {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

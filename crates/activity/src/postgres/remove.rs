@@ -1,0 +1,364 @@
+//! Taking activities out of the PostgreSQL store: those past their retention, and those of an actor who is erased.
+//!
+//! A partition goes whole when every tenant with something in it allows that: it is detached, so that nobody finds it any more,
+//! then `identity` loses its rows in steps, then its table is dropped. Else rows go, in steps. Invariants: a step is short, so
+//! that writers and questions wait for it no longer than for a batch; nothing is detached that is still to be published; what
+//! is sent again after it was forgotten keeps its new place.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Row, Transaction};
+
+use super::partitions::{self, Span};
+use super::session::{Fault, Session};
+use super::time::Micros;
+use crate::columns;
+use crate::cursor::CursorKey;
+use crate::erasure::{Erasure, ErasureRequest};
+use crate::retention::{Cutoffs, Expired};
+use crate::timestamp::Timestamp;
+
+/// The most activities that one statement takes out.
+const STEP_ROWS: i64 = 2000;
+
+/// The most tenants that one step asks for what is too old.
+const STEP_TENANTS: i64 = 100;
+
+/// How long detaching a partition waits for questions that use the tables, while all others wait behind it.
+const DETACH_PATIENCE: &str = "SET LOCAL lock_timeout = 200";
+
+/// What the names of tables begin with that were partitions; then follow the partition's name and the last arrival that
+/// may be in it.
+const DETACHED: &str = "expired_";
+
+/// Which instance takes out what is too old, one at a time: "Tdng".
+const EXPIRY_LOCK: i64 = 0x5464_6e67_0000_0003;
+
+/// Steps from one tenant to the next in the index, whatever their number of rows.
+const TENANTS: &str = "
+WITH RECURSIVE tenants (tenant) AS (
+    (SELECT tenant FROM identity WHERE tenant > $1 ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT tenant FROM identity WHERE tenant > tenants.tenant ORDER BY tenant LIMIT 1) FROM tenants
+    WHERE tenants.tenant IS NOT NULL
+) SELECT tenant FROM tenants WHERE tenant IS NOT NULL LIMIT $2";
+
+/// Those that are unpublished stay until the topic has them.
+const EXPIRED: &str = "
+SELECT a.tenant, a.occurred_at, a.id, a.targets FROM activity a
+WHERE a.tenant = $1 AND a.occurred_at < $2 AND NOT EXISTS (
+    SELECT FROM unpublished JOIN identity i USING (arrival) WHERE i.tenant = a.tenant AND i.id = a.id)
+ORDER BY a.occurred_at, a.id LIMIT $3";
+
+const OF_ACTOR: &str = "
+SELECT tenant, occurred_at, id, targets FROM activity WHERE tenant = $1 AND actor_id = $2
+ORDER BY occurred_at, id LIMIT $3";
+
+const DELETE_MARKS: &str = "
+DELETE FROM unpublished WHERE arrival IN (
+    SELECT i.arrival FROM unnest($1::text[], $2::text[]) AS gone (tenant, id) JOIN identity i USING (tenant, id))";
+
+const DELETE_IDENTITIES: &str = "
+DELETE FROM identity i USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
+WHERE i.tenant = gone.tenant AND i.id = gone.id";
+
+const DELETE_ACTIVITIES: &str = "
+DELETE FROM activity a USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS gone (tenant, id, occurred_at)
+WHERE a.tenant = gone.tenant AND a.occurred_at = gone.occurred_at AND a.id = gone.id";
+
+const DELETE_TARGETS: &str = "
+DELETE FROM target t
+USING unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) AS gone (tenant, id, occurred_at, target_id)
+WHERE t.tenant = gone.tenant AND t.target_id = gone.target_id AND t.occurred_at = gone.occurred_at AND t.id = gone.id";
+
+const BEGIN_ERASURE: &str = "
+INSERT INTO erasure (erasure_id, tenant, actor, digest, requested_by, requested_at, activities)
+VALUES ($1, $2, $3, $4, $5, $6, 0)";
+
+const ERASURES: &str =
+    "SELECT erasure_id, tenant, requested_by, requested_at, activities, finished_at FROM erasure ";
+
+/// How far taking out has come, for as long as the connection lives; without it, it begins anew.
+#[derive(Debug)]
+pub struct Progress {
+    /// The last tenant that has nothing that is too old.
+    tenant: String,
+    /// Of the detached table of this name, the last row whose identity is gone, in the order of the index by time.
+    detached: String,
+    row: (String, Micros, String),
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { tenant: String::new(), detached: String::new(), row: BEFORE_ALL }
+    }
+}
+
+const BEFORE_ALL: (String, Micros, String) = (String::new(), Micros(i64::MIN), String::new());
+
+/// What of a row is needed to remove all that belongs to it.
+struct Found {
+    tenant: String,
+    occurred_at: Micros,
+    id: String,
+    targets: Option<String>,
+}
+
+/// As `Store::expire`.
+pub async fn expire(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
+    let lock = session.client.query_one("SELECT pg_try_advisory_lock($1)", &[&EXPIRY_LOCK]).await?;
+    if !lock.try_get::<_, bool>(0)? {
+        // Another instance is at it.
+        return Ok(Expired { activities: 0, is_done: true });
+    }
+    let expired = expire_some(session, cutoffs).await?;
+    session.client.query_one("SELECT pg_advisory_unlock($1)", &[&EXPIRY_LOCK]).await?;
+    Ok(expired)
+}
+
+async fn expire_some(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
+    if let Some(activities) = forget_detached(session).await? {
+        return Ok(Expired { activities, is_done: false });
+    }
+    if let Some(span) = expired_partition(session, cutoffs).await? {
+        // Where questions are in the way, the next time will do.
+        let is_done = !detach(session, span, cutoffs).await?;
+        return Ok(Expired { activities: 0, is_done });
+    }
+    expire_rows(session, cutoffs).await
+}
+
+/// The first partition that ends before everything of it is too old, for every tenant that has something in it.
+async fn expired_partition(session: &Session, cutoffs: &Cutoffs) -> Result<Option<Span>, Fault> {
+    let Some(default) = cutoffs.default else { return Ok(None) };
+    for span in partitions::spans(&session.client).await? {
+        let (Some(_), Some(end)) = span.bounds() else { continue };
+        if end <= default && !is_needed(&session.client, span, cutoffs).await? {
+            return Ok(Some(span));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a partition has something of a tenant that keeps it for longer, or something to be published.
+async fn is_needed(client: &tokio_postgres::Client, span: Span, cutoffs: &Cutoffs) -> Result<bool, Fault> {
+    let (Some(start), Some(end)) = span.bounds() else { return Ok(true) };
+    let keeping = cutoffs.tenants.iter().filter(|(_, cutoff)| cutoff.is_none_or(|cutoff| cutoff < end));
+    let keeping: Vec<&str> = keeping.map(|(tenant, _)| tenant.as_str()).collect();
+    let suffix = span.suffix();
+    let needed = format!(
+        "SELECT EXISTS (SELECT FROM unnest($1::text[]) AS keeping (tenant) JOIN activity_{suffix} a USING (tenant))
+         OR EXISTS (SELECT FROM unpublished JOIN identity i USING (arrival)
+             WHERE i.occurred_at >= $2 AND i.occurred_at < $3)"
+    );
+    let (start, end) = (Micros(start.as_micros()), Micros(end.as_micros()));
+    Ok(client.query_one(&needed, &[&keeping, &start, &end]).await?.try_get(0)?)
+}
+
+/// Takes a partition out of sight; `false` if questions or new activities are in the way.
+async fn detach(session: &mut Session, span: Span, cutoffs: &Cutoffs) -> Result<bool, Fault> {
+    let suffix = span.suffix();
+    let transaction = session.client.transaction().await?;
+    // The writers' turn, so that none puts something into it.
+    let turn = "UPDATE store SET layout = layout + 1 RETURNING last_arrival";
+    let last_arrival: i64 = transaction.query_one(turn, &[]).await?.try_get(0)?;
+    if is_needed(transaction.client(), span, cutoffs).await? {
+        return Ok(false);
+    }
+    let detach = format!(
+        "{DETACH_PATIENCE};
+         ALTER TABLE activity DETACH PARTITION activity_{suffix};
+         ALTER TABLE target DETACH PARTITION target_{suffix};
+         DROP TABLE target_{suffix};
+         ALTER TABLE activity_{suffix} RENAME TO {DETACHED}{suffix}_{last_arrival}"
+    );
+    match transaction.batch_execute(&detach).await {
+        Ok(()) => {}
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    transaction.commit().await?;
+    tracing::info!(partition = suffix, "a partition of activities is past its retention and gone");
+    Ok(true)
+}
+
+/// Takes out some identities of a detached partition, and with the last ones its table; answers how many activities
+/// went that way, or `None` if there is no such table.
+async fn forget_detached(session: &mut Session) -> Result<Option<u64>, Fault> {
+    let tables = "SELECT relname::text FROM pg_class
+        WHERE relnamespace = 'tidings_activity'::regnamespace AND relkind = 'r' AND starts_with(relname, $1) LIMIT 1";
+    let Some(table) = session.client.query_opt(tables, &[&DETACHED]).await? else { return Ok(None) };
+    let table: &str = table.try_get(0)?;
+    let last_arrival = table.rsplit_once('_').and_then(|(_, arrival)| arrival.parse::<i64>().ok());
+    let last_arrival = last_arrival.ok_or(Fault::NoTables)?;
+    let Session { client, progress, .. } = session;
+    if progress.detached != table {
+        (progress.detached, progress.row) = (table.to_owned(), BEFORE_ALL);
+    }
+    let transaction = client.transaction().await?;
+    let next = format!(
+        "SELECT tenant, occurred_at, id, NULL::text FROM {table}
+         WHERE (tenant, occurred_at, id) > ($1, $2, $3) ORDER BY tenant, occurred_at, id LIMIT $4"
+    );
+    let (tenant, occurred_at, id) = &progress.row;
+    let rows = transaction.query(&next, &[tenant, occurred_at, id, &STEP_ROWS]).await?;
+    let found = found(&rows)?;
+    let Some(last) = found.last() else {
+        transaction.batch_execute(&format!("DROP TABLE {table}")).await?;
+        transaction.commit().await?;
+        return Ok(Some(0));
+    };
+    let (tenants, ids) = keys(&found);
+    // A later arrival is the same id, sent again.
+    let forget = format!("{DELETE_IDENTITIES} AND i.arrival <= $3");
+    transaction.execute(&forget, &[&tenants, &ids, &last_arrival]).await?;
+    transaction.commit().await?;
+    progress.row = (last.tenant.clone(), last.occurred_at, last.id.clone());
+    Ok(Some(found.len() as u64))
+}
+
+/// Takes out rows of the next tenant that has some that are too old.
+async fn expire_rows(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired, Fault> {
+    let Session { client, progress, .. } = session;
+    let tenants = client.query(TENANTS, &[&progress.tenant, &STEP_TENANTS]).await?;
+    for row in &tenants {
+        let tenant: &str = row.try_get(0)?;
+        if let Some(before) = cutoffs.of(tenant) {
+            let transaction = client.transaction().await?;
+            let before = Micros(before.as_micros());
+            let rows = transaction.query(EXPIRED, &[&tenant, &before, &STEP_ROWS]).await?;
+            let found = found(&rows)?;
+            if !found.is_empty() {
+                remove(&transaction, &found).await?;
+                transaction.commit().await?;
+                return Ok(Expired { activities: found.len() as u64, is_done: false });
+            }
+        }
+        tenant.clone_into(&mut progress.tenant);
+    }
+    let is_done = (tenants.len() as i64) < STEP_TENANTS;
+    if is_done {
+        progress.tenant.clear();
+    }
+    Ok(Expired { activities: 0, is_done })
+}
+
+/// As `Store::begin_erasure`.
+pub async fn begin_erasure(
+    session: &mut Session,
+    key: &CursorKey,
+    request: &ErasureRequest,
+) -> Result<(), Fault> {
+    let transaction = session.client.transaction().await?;
+    // The writers' turn: each batch that follows knows of it.
+    transaction.execute("UPDATE store SET erasures = erasures + 1", &[]).await?;
+    let digest = key.actor_digest(&request.tenant, &request.actor);
+    transaction
+        .execute(
+            BEGIN_ERASURE,
+            &[
+                &request.id,
+                &request.tenant,
+                &request.actor,
+                &&digest[..],
+                &request.requested_by,
+                &Micros(request.requested_at.as_micros()),
+            ],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// As `Store::continue_erasures`.
+pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> {
+    let transaction = session.client.transaction().await?;
+    // One instance at a time works on an erasure; another one finds the next.
+    let oldest = "SELECT erasure_id, tenant, actor FROM erasure WHERE finished_at IS NULL
+        ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+    let Some(oldest) = transaction.query_opt(oldest, &[]).await? else {
+        return Ok(Expired { activities: 0, is_done: true });
+    };
+    let (erasure_id, tenant, actor): (&str, &str, &str) =
+        (oldest.try_get(0)?, oldest.try_get(1)?, oldest.try_get(2)?);
+    let rows = transaction.query(OF_ACTOR, &[&tenant, &actor, &STEP_ROWS]).await?;
+    let found = found(&rows)?;
+    remove(&transaction, &found).await?;
+    let removed = found.len() as i64;
+    transaction
+        .execute(
+            "UPDATE erasure SET activities = activities + $2 WHERE erasure_id = $1",
+            &[&erasure_id, &removed],
+        )
+        .await?;
+    if removed < STEP_ROWS {
+        let finish = "UPDATE erasure SET finished_at = $2, actor = NULL WHERE erasure_id = $1";
+        transaction.execute(finish, &[&erasure_id, &Micros(Timestamp::now().as_micros())]).await?;
+    }
+    transaction.commit().await?;
+    Ok(Expired { activities: removed.unsigned_abs(), is_done: false })
+}
+
+/// As `Store::erasure`.
+pub async fn erasure(session: &mut Session, id: &str) -> Result<Option<Erasure>, Fault> {
+    let sql = format!("{ERASURES} WHERE erasure_id = $1");
+    let row = session.client.query_opt(&sql, &[&id]).await?;
+    row.map(|row| record(&row)).transpose()
+}
+
+/// As `Store::erasures`.
+pub async fn erasures(session: &mut Session, tenant: &str, limit: usize) -> Result<Vec<Erasure>, Fault> {
+    let sql = format!("{ERASURES} WHERE tenant = $1 ORDER BY requested_at DESC, erasure_id DESC LIMIT $2");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    session.client.query(&sql, &[&tenant, &limit]).await?.iter().map(record).collect()
+}
+
+fn record(row: &Row) -> Result<Erasure, Fault> {
+    let time = |Micros(micros): Micros| Timestamp::from_micros(micros).unwrap_or(Timestamp::MIN);
+    Ok(Erasure {
+        id: row.try_get(0)?,
+        tenant: row.try_get(1)?,
+        requested_by: row.try_get(2)?,
+        requested_at: time(row.try_get(3)?),
+        activities: row.try_get::<_, i64>(4)?.unsigned_abs(),
+        finished_at: row.try_get::<_, Option<Micros>>(5)?.map(time),
+    })
+}
+
+fn found(rows: &[Row]) -> Result<Vec<Found>, Fault> {
+    let found = rows.iter().map(|row| {
+        Ok(Found {
+            tenant: row.try_get(0)?,
+            occurred_at: row.try_get(1)?,
+            id: row.try_get(2)?,
+            targets: row.try_get(3)?,
+        })
+    });
+    found.collect()
+}
+
+fn keys(rows: &[Found]) -> (Vec<&str>, Vec<&str>) {
+    rows.iter().map(|row| (row.tenant.as_str(), row.id.as_str())).unzip()
+}
+
+async fn remove(transaction: &Transaction<'_>, rows: &[Found]) -> Result<(), Fault> {
+    let (tenants, ids) = keys(rows);
+    let times: Vec<Micros> = rows.iter().map(|row| row.occurred_at).collect();
+    transaction.execute(DELETE_MARKS, &[&tenants, &ids]).await?;
+    transaction.execute(DELETE_IDENTITIES, &[&tenants, &ids]).await?;
+    transaction.execute(DELETE_ACTIVITIES, &[&tenants, &ids, &times]).await?;
+    let mut owners = Vec::new();
+    let mut targets = Vec::new();
+    for row in rows {
+        // A damaged column has no targets to remove; its row goes all the same.
+        for target in row.targets.as_deref().and_then(|json| columns::targets(json).ok()).unwrap_or_default()
+        {
+            owners.push(row);
+            targets.push(target.id.to_string());
+        }
+    }
+    let tenants: Vec<&str> = owners.iter().map(|row| row.tenant.as_str()).collect();
+    let ids: Vec<&str> = owners.iter().map(|row| row.id.as_str()).collect();
+    let times: Vec<Micros> = owners.iter().map(|row| row.occurred_at).collect();
+    transaction.execute(DELETE_TARGETS, &[&tenants, &ids, &times, &targets]).await?;
+    Ok(())
+}

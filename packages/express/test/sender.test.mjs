@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { recordActivities } from "@tidings/express";
+import { between } from "./proxy.mjs";
+
+const actions = (count) => Array.from({ length: count }, (_, index) => `a${index}`);
+
+function recorder(url, options = {}) {
+  const lost = [];
+  const activities = recordActivities({ url, tenant: "acme", maxRetryDelayMs: 20, onLost: (activity) => lost.push(activity.action), ...options });
+  const record = (names) => names.forEach((action) => activities.record({ tenant: "acme", action }));
+  return { activities, lost, record };
+}
+
+test("one that is too large, or not understood, costs no other", async () => {
+  for (const status of [413, 400, 422]) {
+    const proxy = await between((batch) => (batch.includes("a7") ? status : undefined));
+    const { activities, lost, record } = recorder(proxy.url);
+    record(actions(20));
+    await activities.flush();
+    proxy.close();
+    assert.deepEqual(lost, ["a7"]);
+    assert.deepEqual(proxy.taken, actions(20).filter((action) => action !== "a7"));
+    assert.deepEqual([activities.counts.sent, activities.counts.refused], [19, 1]);
+  }
+});
+
+test("what a proxy says about the way there costs nothing", async () => {
+  for (const status of [401, 403, 404, 405, 301, 502]) {
+    let tries = 0;
+    const proxy = await between(() => ((tries += 1) <= 2 ? status : undefined));
+    const { activities, lost, record } = recorder(proxy.url);
+    record(actions(20));
+    await activities.flush();
+    proxy.close();
+    assert.deepEqual([lost, proxy.taken], [[], actions(20)]);
+    assert.equal(activities.counts.retries, 2);
+  }
+});
+
+test("a page of a proxy is no answer of the platform", async () => {
+  let tries = 0;
+  const proxy = await between(() => ((tries += 1) === 1 ? 200 : undefined));
+  const { activities, record } = recorder(proxy.url);
+  record(["a"]);
+  await activities.flush();
+  proxy.close();
+  assert.deepEqual([proxy.taken, activities.counts.sent], [["a"], 1]);
+});
+
+test("nothing that is recorded holds up what comes after it", async () => {
+  const proxy = await between(() => undefined);
+  const { activities, lost, record } = recorder(proxy.url);
+  activities.record({ tenant: "acme", action: "big", actor: { type: "user", id: 17n } });
+  activities.record({ tenant: "", action: "nobody's" });
+  activities.record(undefined);
+  activities.record({ tenant: "acme", action: "thrown", metadata: { get x() { throw new Error("no"); } } });
+  record(["after"]);
+  await activities.flush();
+  proxy.close();
+  assert.deepEqual(proxy.taken, ["big", "after"]);
+  assert.equal(activities.counts.refused, 3);
+  assert.deepEqual(lost, ["nobody's", "thrown"]);
+});
+
+test("what waits is bounded in number and in size", async () => {
+  const proxy = await between(() => 503);
+  const { activities } = recorder(proxy.url, { maxQueued: 5, maxQueuedChars: 3_000 });
+  for (let index = 0; index < 10; index += 1) activities.record({ tenant: "acme", action: "a", metadata: { text: "x".repeat(1000) } });
+  assert.deepEqual([activities.counts.queued, activities.counts.dropped], [2, 8]);
+  assert.equal(await activities.close(0), 2);
+  proxy.close();
+  activities.record({ tenant: "acme", action: "late" });
+  assert.equal(activities.counts.dropped, 9);
+});
+
+test("the end comes when it was asked for, whatever the platform does", async () => {
+  const hung = await between(() => new Promise(() => {}));
+  const { activities, record } = recorder(hung.url, { timeoutMs: 60_000 });
+  record(["a"]);
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  const begun = performance.now();
+  assert.equal(await activities.close(200), 1);
+  const took = performance.now() - begun;
+  assert.ok(took >= 190 && took < 2_000, `${took} ms`);
+  hung.close();
+});
+
+test("who waits for an answer has one within the deadline, and at once when there has been none for long", async () => {
+  const hung = await between(() => new Promise(() => {}));
+  const { activities } = recorder(hung.url, { breakerOpenMs: 100 });
+  const send = async (draft) => {
+    const begun = performance.now();
+    const result = await activities.sendActivity({ tenant: "acme", action: "a", ...draft }, { timeoutMs: 50 });
+    return { ...result, took: performance.now() - begun };
+  };
+  for (let index = 0; index < 5; index += 1) {
+    const { success, reason, retriable, took } = await send();
+    assert.deepEqual([success, reason, retriable], [false, "no answer in time", true]);
+    assert.ok(took < 1_000, `${took} ms`);
+  }
+  const refused = await send({ id: "mine" });
+  assert.ok(refused.took < 10, `${refused.took} ms`);
+  assert.deepEqual([refused.success, refused.id, refused.retriable], [false, "mine", true]);
+  assert.equal((await send({ tenant: "" })).retriable, false);
+  hung.close();
+});
+
+test("a breaker lets one try through, and closes when it is answered", async () => {
+  let answered = 503;
+  let tries = 0;
+  const proxy = await between(() => ((tries += 1), answered));
+  const { activities } = recorder(proxy.url, { breakerOpenMs: 50, breakerFailures: 2 });
+  const send = () => activities.sendActivity({ tenant: "acme", action: "a" });
+  const until = async (check) => {
+    while (!check(await send()));
+  };
+  await send();
+  await send();
+  assert.equal(tries, 2);
+  await until(() => tries === 3);
+  answered = undefined;
+  await until(({ success }) => success);
+  assert.equal(tries, 4);
+  // A refusal is an answer.
+  answered = 422;
+  for (let index = 0; index < 4; index += 1) assert.equal((await send()).retriable, false);
+  answered = undefined;
+  assert.deepEqual(await send().then(({ success, via }) => [success, via]), [true, "stream"]);
+  proxy.close();
+});
