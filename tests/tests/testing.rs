@@ -199,10 +199,14 @@ fn the_same_tests_run_on_a_cluster_that_the_environment_names() {
     until("the topic of the test is gone", || (!is_left()).then_some(()));
 }
 
-/// The program in a language that the guide shows, as it stands there.
+/// The program in a language that its guide shows, as it stands there.
 #[track_caller]
 fn of_guide(language: &str) -> &'static str {
-    let guide = include_str!("../../docs/guides/testing.md");
+    let guide = match language {
+        "js" => include_str!("../../docs/guides/testing-javascript.md"),
+        "python" => include_str!("../../docs/guides/testing-python.md"),
+        _ => include_str!("../../docs/guides/testing-java.md"),
+    };
     let (_, rest) = guide.split_once(&format!("```{language}\n")).expect("the guide has such a program");
     rest.split_once("```").expect("the program ends").0
 }

@@ -67,9 +67,11 @@ fn check(repository: &Path, update: bool) -> Result<Vec<Finding>> {
     let ratchet = if update { Ratchet::load(repository)? } else { ratchet };
     let mut findings = layers::check(&metadata)?;
     findings.extend(sources::check_module_docs(&files));
+    findings.extend(sources::check_examples(&files));
     findings.extend(ratchet.check(&sizes));
     findings.extend(documents::check_dependencies(&metadata, repository)?);
     findings.extend(documents::check_decision_names(&files));
+    findings.extend(documents::check_guides(&files));
     findings.extend(documents::check_machine_paths(&files, &machine_paths(repository)));
     Ok(findings)
 }

@@ -10,8 +10,8 @@ mod server;
 
 pub use backup::BackupCommand;
 pub use clients::{
-    ActivityCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, ListArgs, SelectionArgs, SendArgs,
-    TailArgs, TopicCommand,
+    ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, ListArgs,
+    SelectionArgs, SendArgs, TailArgs, TopicCommand,
 };
 pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
@@ -45,6 +45,9 @@ pub enum Command {
     /// The failure inbox: records that could not be processed
     #[command(subcommand, after_help = DLQ_EXAMPLES)]
     Dlq(DlqCommand),
+    /// Delete large values beside the cluster when their records are gone
+    #[command(subcommand, after_help = CLAIM_CHECK_EXAMPLES)]
+    ClaimCheck(ClaimCheckCommand),
     /// List, create, delete and describe topics of any Kafka cluster
     #[command(subcommand, after_help = TOPIC_EXAMPLES)]
     Topic(TopicCommand),
@@ -131,8 +134,15 @@ const DLQ_EXAMPLES: &str = "\
 Examples:
   tidings dlq list activities
   tidings dlq show activities 0-17
+  tidings dlq queues orders
   tidings dlq redrive activities 0-17 0-18
   tidings dlq discard activities --all --dry-run";
+
+const CLAIM_CHECK_EXAMPLES: &str = "\
+Examples:
+  tidings claim-check collect scans --directory /srv/payloads
+
+Run it once a day, one at a time. Where something cannot be read, nothing is deleted.";
 
 const TOPIC_EXAMPLES: &str = "\
 Examples:

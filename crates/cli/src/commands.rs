@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod backup;
 pub mod broker;
+pub mod claim_check;
 pub mod cluster;
 pub mod demo;
 pub mod dlq;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(args),
         Command::Activity(command) => commands::activity::run(command),
         Command::Dlq(command) => commands::dlq::run(command),
+        Command::ClaimCheck(command) => commands::claim_check::run(command),
         Command::Topic(command) => commands::topic::run(command),
         Command::Group(command) => commands::group::run(command),
         Command::Log(command) => commands::log::run(&command),

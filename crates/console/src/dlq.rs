@@ -1,17 +1,22 @@
-//! The failure inbox over HTTP: `/api/v1/dlq/{source topic}` lists, shows, redrives and discards dead letters.
+//! The failure inbox over HTTP: `/api/v1/dlq/{source topic}` lists, shows, redrives and discards dead letters, and
+//! tells which keys wait for which.
 //!
 //! Invariants: at most [`MAX_CALLS`] calls talk to the cluster at a time, for each opens connections of its own; at most
 //! [`MAX_INBOXES`] inboxes are remembered. What a call means is the SDK's business.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tidings::failure::{FailureInbox, InboxError, Letter, LetterId, Selection, StatusFilter, Summary};
+use tidings::failure::{
+    FailureInbox, InboxError, Letter, LetterId, Pace, Queue, Selection, StatusFilter, Summary,
+};
 use tidings::{Cluster, ClusterError, Producer, ProducerOptions};
 use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
 use tokio::sync::Semaphore;
@@ -21,6 +26,8 @@ pub const MAX_CALLS: usize = 4;
 /// Inboxes remembered. One remembers what it read about its letters, so that the next call is quick.
 pub const MAX_INBOXES: usize = 64;
 
+/// How long a redrive at a pace may keep its caller waiting, who calls again for the rest (`more`).
+const MAX_PACED_REDRIVE: Duration = Duration::from_secs(10);
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 const MAX_TOPIC_NAME_BYTES: usize = 249;
 const DEFAULT_LIMIT: usize = 50;
@@ -44,6 +51,15 @@ struct SelectionBody {
     all: bool,
     #[serde(default)]
     dry_run: bool,
+    /// A redrive's pace.
+    #[serde(default)]
+    max_per_second: Option<NonZeroU32>,
+}
+
+/// The keys whose records wait for each other.
+#[derive(Serialize)]
+struct QueuesAnswer {
+    items: Vec<Queue>,
 }
 
 struct Inboxes {
@@ -65,6 +81,7 @@ pub fn router(cluster: Cluster) -> Router {
     Router::new()
         .route("/api/v1/dlq/{topic}", get(list))
         .route("/api/v1/dlq/{topic}/{id}", get(show))
+        .route("/api/v1/dlq/{topic}/queues", get(queues))
         .route("/api/v1/dlq/{topic}/redrive", post(redrive))
         .route("/api/v1/dlq/{topic}/discard", post(discard))
         .with_state(Arc::new(inboxes))
@@ -77,11 +94,7 @@ async fn list(
 ) -> Result<Json<ListAnswer>, Problem> {
     let params = Params::parse(query.as_deref(), &["limit", "cursor", "status"])?;
     let mut errors = Vec::new();
-    let limit = params.get("limit").map_or(Some(DEFAULT_LIMIT), |text| text.parse().ok());
-    let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).unwrap_or_else(|| {
-        errors.push(FieldError::new("limit", format!("must be a number from 1 to {MAX_LIMIT}")));
-        DEFAULT_LIMIT
-    });
+    let limit = limit(&params, &mut errors);
     let filter = match params.get("status") {
         None | Some("parked") => StatusFilter::Parked,
         Some("resolved") => StatusFilter::Resolved,
@@ -99,6 +112,30 @@ async fn list(
     Ok(Json(ListAnswer { items: page.items, next_cursor: page.next_cursor }))
 }
 
+fn limit(params: &Params, errors: &mut Vec<FieldError>) -> usize {
+    let limit = params.get("limit").map_or(Some(DEFAULT_LIMIT), |text| text.parse().ok());
+    limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).unwrap_or_else(|| {
+        errors.push(FieldError::new("limit", format!("must be a number from 1 to {MAX_LIMIT}")));
+        DEFAULT_LIMIT
+    })
+}
+
+/// Which keys wait, how many of their records, and behind which letter.
+async fn queues(
+    State(inboxes): State<Arc<Inboxes>>,
+    Path(topic): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<QueuesAnswer>, Problem> {
+    let params = Params::parse(query.as_deref(), &["limit"])?;
+    let mut errors = Vec::new();
+    let limit = limit(&params, &mut errors);
+    if !errors.is_empty() {
+        return Err(Problem::bad_parameters(errors));
+    }
+    let items = inboxes.call(topic, move |inbox| inbox.queues(limit)).await?;
+    Ok(Json(QueuesAnswer { items }))
+}
+
 async fn show(
     State(inboxes): State<Arc<Inboxes>>,
     Path((topic, id)): Path<(String, String)>,
@@ -112,8 +149,15 @@ async fn redrive(
     Path(topic): Path<String>,
     request: Request,
 ) -> Result<Json<Summary>, Problem> {
-    let (selection, dry_run) = selection(request).await?;
-    Ok(Json(inboxes.call(topic, move |inbox| inbox.redrive(&selection, BY, dry_run)).await?))
+    let Decision { selection, dry_run, max_per_second } = decision(request).await?;
+    let redrive = move |inbox: &FailureInbox| match max_per_second.filter(|_| !dry_run) {
+        Some(max_per_second) => {
+            let pace = Pace::per_second(max_per_second).at_most(MAX_PACED_REDRIVE);
+            inbox.redrive_slowly(&selection, BY, pace)
+        }
+        None => inbox.redrive(&selection, BY, dry_run),
+    };
+    Ok(Json(inboxes.call(topic, redrive).await?))
 }
 
 async fn discard(
@@ -121,19 +165,30 @@ async fn discard(
     Path(topic): Path<String>,
     request: Request,
 ) -> Result<Json<Summary>, Problem> {
-    let (selection, dry_run) = selection(request).await?;
+    let Decision { selection, dry_run, max_per_second } = decision(request).await?;
+    if max_per_second.is_some() {
+        let error = FieldError::new("max_per_second", "is for redrives only");
+        return Err(Problem::unprocessable(vec![error]));
+    }
     Ok(Json(inboxes.call(topic, move |inbox| inbox.discard(&selection, BY, dry_run)).await?))
 }
 
-/// `{"ids": ["0-1", …]}` or `{"all": true}`, either with `"dry_run": true`: exactly one of the two, so that a typing error
-/// never means everything.
-async fn selection(request: Request) -> Result<(Selection, bool), Problem> {
+/// What a request wants to be done.
+struct Decision {
+    selection: Selection,
+    dry_run: bool,
+    max_per_second: Option<NonZeroU32>,
+}
+
+/// `{"ids": ["0-1", …]}` or `{"all": true}`, either with `"dry_run": true` or `"max_per_second": 20`: exactly one of the two, so
+/// that a typing error never means everything.
+async fn decision(request: Request) -> Result<Decision, Problem> {
     let (parts, body) = request.into_parts();
     if MediaType::of(&parts.headers)? != MediaType::Json {
         return Err(Problem::unsupported_media_type("send application/json"));
     }
     let body = read_body(&parts.headers, body, MAX_BODY_BYTES).await?;
-    let SelectionBody { ids, all, dry_run } =
+    let SelectionBody { ids, all, dry_run, max_per_second } =
         serde_json::from_slice(&body).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => {
                 Problem::unprocessable(vec![FieldError::new("", error.to_string())])
@@ -148,7 +203,7 @@ async fn selection(request: Request) -> Result<(Selection, bool), Problem> {
             return Err(Problem::unprocessable(vec![error]));
         }
     };
-    Ok((selection, dry_run))
+    Ok(Decision { selection, dry_run, max_per_second })
 }
 
 fn parse_ids(ids: &[String]) -> Result<Vec<LetterId>, Problem> {

@@ -14,6 +14,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// When a [`Breaker`] opens, and for how long.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::breaker::BreakerOptions;
+///
+/// let patient = BreakerOptions { open_for: Duration::from_secs(60), ..BreakerOptions::default() };
+/// assert!(patient.open_for > BreakerOptions::default().open_for);
+/// ```
 #[derive(Debug, Clone)]
 pub struct BreakerOptions {
     /// Failures in a row that open it (5; 0 counts as 1).

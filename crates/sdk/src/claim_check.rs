@@ -25,6 +25,40 @@ pub const CLAIM_HEADER: &str = "tidings.claim";
 /// Where large values lie. Implement it for an object store; [`DirectoryStore`] is a directory.
 ///
 /// Names are `<topic>/<uuid>`: letters, digits, `.`, `_`, `-` and the one slash.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::io;
+/// use std::sync::Mutex;
+/// use tidings::Record;
+/// use tidings::claim_check::{ClaimCheck, PayloadStore};
+///
+/// #[derive(Default)]
+/// struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
+///
+/// impl PayloadStore for Memory {
+///     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+///         self.0.lock().unwrap().insert(name.into(), bytes.into());
+///         Ok(())
+///     }
+///     fn get(&self, name: &str, _bytes_len: u64) -> io::Result<Vec<u8>> {
+///         self.0.lock().unwrap().get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+///     }
+///     fn list(&self, topic: &str) -> io::Result<Vec<String>> {
+///         let names = self.0.lock().unwrap();
+///         Ok(names.keys().filter(|name| name.starts_with(&format!("{topic}/"))).cloned().collect())
+///     }
+///     fn delete(&self, name: &str) -> io::Result<()> {
+///         self.0.lock().unwrap().remove(name);
+///         Ok(())
+///     }
+/// }
+///
+/// let claims = ClaimCheck::new(Memory::default(), 10);
+/// let record = claims.check_in(Record::new("scans").value("more than ten bytes"))?;
+/// assert!(record.headers.last("tidings.claim").is_some());
+/// # Ok::<(), tidings::claim_check::ClaimCheckError>(())
+/// ```
 pub trait PayloadStore: Send + Sync {
     /// Keeps bytes under a new name. Durable on return.
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()>;

@@ -55,9 +55,15 @@ use atomic::{ExactlyOnce, Stored};
 pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, SharedBatchHandler, async_handler};
 use handler::{Handler, OffsetsIn};
 pub use metrics::ConsumerMetrics;
+#[doc(hidden)]
+pub use options::Unprotected;
 pub use options::{Backoff, ConsumerOptions, GroupProtocol, Ordering, StartAt};
 use runtime::Runtime;
 pub use state::{ConsumerMonitor, ConsumerState, PartitionState, Phase};
+
+/// When the cluster ends a transaction of `exactly_once` that its member left open: whoever takes its partitions over waits for
+/// that. Handlers are called before it begins.
+const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a consumer cannot be started.
 #[derive(Debug, Error)]
@@ -240,7 +246,11 @@ impl Consumer {
         transactional_id: impl Into<String>,
         handler: impl ExactlyOnceHandler + 'static,
     ) -> Result<Self, ConsumerError> {
-        let transactions = TransactionalOptions { linger: Duration::ZERO, ..TransactionalOptions::default() };
+        let transactions = TransactionalOptions {
+            linger: Duration::ZERO,
+            transaction_timeout: TAKEOVER_WAIT,
+            ..TransactionalOptions::default()
+        };
         let handler = ExactlyOnce::new(cluster, transactional_id.into(), transactions, Box::new(handler));
         // Letters are written by the transactions; this one is never connected.
         let producer = Producer::new(cluster, ProducerOptions::default())?;

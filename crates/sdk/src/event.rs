@@ -24,6 +24,25 @@ pub use codec::{Codec, CodecError, Json};
 pub use events::{Events, Unreadable};
 
 /// What says which events carry a type: the name goes into the attribute `type`, and does not change any more.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::event::{Event, EventType};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct OrderPlaced {
+///     total: u32,
+/// }
+///
+/// impl EventType for OrderPlaced {
+///     const TYPE: &'static str = "com.example.order.placed.v1";
+/// }
+///
+/// let placed = Event::new("/orders", OrderPlaced { total: 12 }).subject("order-7");
+/// let record = placed.to_record("orders")?;
+/// assert_eq!(record.headers.last_str("ce_type"), Some("com.example.order.placed.v1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait EventType {
     /// The type, as others see it: `com.example.order.placed.v1`.
     const TYPE: &'static str;

@@ -27,10 +27,11 @@ use crate::admin::TopicSpec;
 use crate::cluster::RECORD_MAX_BYTES;
 pub use context::{DUE_HEADER, FailureContext, MAX_CAUSES, MAX_ERROR_BYTES};
 pub(crate) use context::{Origin, delayed_record, delayed_until, letter_record, original_record};
-pub use inbox::{FailureInbox, InboxError, Page, Selection, Skipped, Summary};
+pub(crate) use inbox::read_parked;
+pub use inbox::{FailureInbox, InboxError, Pace, Page, Queue, Selection, Skipped, Summary};
 pub use letter::{Letter, LetterId, LetterIdError, Line};
 pub use parked::Standing;
-pub(crate) use parked::{BARRIER, Parked, ParkedBook, gone_record, parked_record};
+pub(crate) use parked::{Applied, BARRIER, Parked, ParkedBook, gone_record, parked_record};
 pub(crate) use status::status_record;
 pub use status::{Resolution, ResolutionKind, StatusFilter};
 

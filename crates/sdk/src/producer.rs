@@ -47,6 +47,13 @@ pub use transactional::{Transaction, TransactionError, TransactionalOptions, Tra
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
 
 /// How a [`Producer`] behaves. The defaults suit a service that waits for each acknowledgement.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::ProducerOptions;
+///
+/// let options = ProducerOptions { delivery_timeout: Duration::from_secs(30), ..ProducerOptions::default() };
+/// ```
 #[derive(Debug, Clone)]
 pub struct ProducerOptions {
     /// How long a record waits for others to share its request (0: not at all). Records that arrive while a request

@@ -27,6 +27,22 @@ const FETCH_WAIT_MAX_MS: &str = "50";
 const LEADER_RETRY: Duration = Duration::from_millis(10);
 
 /// Where a reader begins in each partition.
+///
+/// ```no_run
+/// use std::collections::HashMap;
+/// use std::time::Duration;
+/// use tidings::Cluster;
+/// use tidings::reader::{ReadFrom, TopicReader};
+///
+/// let (cluster, wait) = (Cluster::new("localhost:9092"), Duration::from_secs(10));
+/// let from = ReadFrom::Offsets(HashMap::from([(0, 4_711)]));
+/// let mut reader = TopicReader::open(&cluster, "orders", from, wait)?;
+/// while let Some(record) = reader.next_until_end(wait)? {
+///     println!("{}", record.position());
+/// }
+/// assert!(reader.is_at_end(), "the cluster did not deliver everything in time");
+/// # Ok::<(), tidings::reader::ReadError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadFrom {
     /// At the first record there is.

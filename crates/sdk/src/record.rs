@@ -241,6 +241,21 @@ impl Record {
 }
 
 /// A record as it was read from a partition.
+///
+/// ```
+/// use tidings::{Headers, ReceivedRecord};
+///
+/// let record = ReceivedRecord {
+///     topic: "orders".into(),
+///     partition: 3,
+///     offset: 4_711,
+///     timestamp_ms: None,
+///     key: Some(b"customer-7".to_vec()),
+///     value: Some(b"placed".to_vec()),
+///     headers: Headers::new(),
+/// };
+/// assert_eq!(record.position(), "orders-3@4711");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedRecord {
     /// The topic it was read from.

@@ -20,6 +20,13 @@ use crate::producer::{Delivered, Producer, ProducerOptions, SendError};
 use crate::record::Record;
 
 /// How a [`ResilientProducer`] behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::ResilientOptions;
+///
+/// let options = ResilientOptions { timeout: Duration::from_millis(500), ..ResilientOptions::default() };
+/// ```
 #[derive(Debug, Clone)]
 pub struct ResilientOptions {
     /// How long a send waits for its acknowledgement (2 s). The client gives a record up after the same time, so that

@@ -95,6 +95,20 @@ fn letters_are_redriven_and_discarded_once() {
     http.post(&format!("{inbox}/discard"), &json!({"all": true})).expect(200);
     until_listed(&site, &http, 0);
 
+    // At a pace, and which keys wait for each other: none here, for activities do not.
+    tidings.kafka().produce(site.topic(), &[(None, b"bad 3"), (None, b"bad 4")]);
+    until_listed(&site, &http, 2);
+    let redriven =
+        http.post(&format!("{inbox}/redrive"), &json!({"all": true, "max_per_second": 100})).expect(200);
+    assert_eq!((&redriven["done"], &redriven["more"]), (&json!(2), &json!(false)), "{redriven}");
+    assert_eq!(http.get(&format!("{inbox}/queues")).expect(200), json!({"items": []}));
+    for (route, pace) in [("redrive", json!(0)), ("redrive", json!("fast")), ("discard", json!(5))] {
+        let refused = http.post(&format!("{inbox}/{route}"), &json!({"all": true, "max_per_second": pace}));
+        assert_eq!(refused.status, 422, "{route} {pace}: {}", refused.text());
+    }
+    until_listed(&site, &http, 2);
+    http.post(&format!("{inbox}/discard"), &json!({"all": true})).expect(200);
+
     // Decisions survive a restart.
     tidings.kill_now();
     let tidings = site.platform().start();

@@ -226,6 +226,21 @@ fn a_poll_limit_below_the_session_is_refused_where_the_client_says_so() {
 }
 
 #[test]
+fn settings_that_no_client_can_be_made_of_end_a_consumer_instead_of_being_tried_for_ever() {
+    let scene = Scene::new();
+    // A consumer can be made of it; the transactions that keep the order of keys cannot.
+    let cluster = scene.cluster.clone().set("enable.idempotence", "false");
+    let options = options(&scene).preserve_key_order();
+    let done = |_: &ReceivedRecord| Outcome::Done;
+    let consumer = Consumer::for_each(&cluster, scene.producer.clone(), options, done).unwrap();
+    let reason = until("it gives up", || match consumer.state().phase {
+        Phase::Failed { reason } => Some(reason),
+        _ => None,
+    });
+    assert!(reason.contains("enable.idempotence"), "{reason}");
+}
+
+#[test]
 fn topics_that_match_a_pattern_join_and_failure_topics_do_not() {
     let scene = Scene::new();
     let (first, second) = (format!("{}-first", scene.topic), format!("{}-second", scene.topic));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidings::Record;
-use tidings::consumer::{Consumer, Outcome, Phase};
+use tidings::consumer::{Consumer, ConsumerState, Outcome, Phase};
 use tidings::event::{Event, EventType, Events, Unreadable};
 use tidings::failure::StatusFilter;
 use tidings_tests::until;
@@ -60,6 +60,42 @@ fn events_are_worked_on_by_type_and_what_is_none_is_parked() {
     assert_eq!(letters.len(), 1);
     let error = letters[0].context.clone().unwrap().error;
     assert_eq!(error, "not a CloudEvents event: specversion is missing");
+}
+
+/// Starts consumers of groups of their own over the same records, one for each policy.
+#[test]
+fn each_policy_does_what_it_says_with_unknown_types_and_with_what_is_no_event() {
+    let scene = Scene::new();
+    produce(&scene);
+    for (unknown, undecodable, letters) in [
+        (Unreadable::Skip, Unreadable::Skip, &[][..]),
+        (Unreadable::Park, Unreadable::Skip, &["unknown event type com.example.order.cancelled.v1"][..]),
+        (Unreadable::Skip, Unreadable::Park, &["not a CloudEvents event: specversion is missing"][..]),
+        (Unreadable::Skip, Unreadable::Fail, &[][..]),
+    ] {
+        let sum = Arc::new(AtomicU32::new(0));
+        let mut options = scene.options();
+        options.group = format!("{}-{unknown:?}-{undecodable:?}", scene.group);
+        let events = adding(&sum).unknown(unknown).undecodable(undecodable);
+        let group = options.group.clone();
+        let consumer = Consumer::for_each(&scene.cluster, scene.producer.clone(), options, events).unwrap();
+        let failure = until("all are worked on, or it stops", || match consumer.state() {
+            ConsumerState { phase: Phase::Failed { reason }, .. } => Some(Some(reason)),
+            ConsumerState { processed: 12, .. } => Some(None),
+            _ => None,
+        });
+        let stopped = consumer.stop(STOP_LIMIT);
+        assert_eq!(stopped.is_err(), undecodable == Unreadable::Fail);
+        assert_eq!(failure.is_some(), undecodable == Unreadable::Fail, "{failure:?}");
+        assert!(failure.is_none_or(|reason| reason.contains("specversion is missing")));
+        let found: Vec<_> = match scene.inbox().list(StatusFilter::Parked, None, 10) {
+            Ok(page) => page.items.into_iter().filter_map(|letter| letter.context).collect(),
+            Err(error) => panic!("{error}"),
+        };
+        let errors: Vec<_> =
+            found.iter().filter(|context| context.group == group).map(|context| &*context.error).collect();
+        assert_eq!(errors, letters, "{unknown:?} {undecodable:?}");
+    }
 }
 
 #[test]

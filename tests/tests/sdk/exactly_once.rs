@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tidings::admin::TopicSpec;
 use tidings::consumer::{
     BatchHandler, Consumer, ConsumerOptions, GroupProtocol, HandlerError, Outcome, Output,
@@ -23,6 +24,8 @@ use crate::support::{PATIENCE, Scene};
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Records of a run with kills.
 const COUNT: usize = 4_000;
+/// The member that is alone in its group.
+const ONLY: &str = "only";
 /// What a batch of rows costs, so that a process is still at work when it is killed.
 const WORK: Duration = Duration::from_millis(10);
 
@@ -242,20 +245,32 @@ fn insert_into_postgres(
 fn working_process() {
     let Ok(mode) = std::env::var("XTASK_ONCE_MODE") else { return };
     let argument = |name: &str| std::env::var(format!("XTASK_ONCE_{name}")).unwrap();
-    let (group, target) = (argument("GROUP"), argument("TARGET"));
-    let cluster = Cluster::new(argument("BOOTSTRAP"));
+    let (group, target, member) = (argument("GROUP"), argument("TARGET"), argument("MEMBER"));
+    let cluster = Cluster::new(argument("BOOTSTRAP")).set("session.timeout.ms", "6000");
     let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
     let mut options = ConsumerOptions::new(&group, [argument("TOPIC")]);
-    options.instance_id = Some("only".into());
+    // Of several, each has to be gone for the group before another one goes on.
+    options.instance_id = (member == ONLY).then(|| member.clone());
     options.max_batch_records = 50;
     // The controls show what a commit that comes too late means; what is one does not depend on it.
     options.commit_interval = Duration::from_secs(3600);
-    let id = format!("{group}-only");
+    let id = format!("{group}-{member}");
     let consumer = match mode.as_str() {
-        "transactions" => Consumer::exactly_once(&cluster, options, id, copy_to(&target)),
+        "transactions" if member == ONLY => Consumer::exactly_once(&cluster, options, id, copy_to(&target)),
+        "transactions" => {
+            let mut copy = copy_to(&target);
+            let slowly = move |batch: &[ReceivedRecord], output: &mut Output| {
+                std::thread::sleep(WORK);
+                copy(batch, output)
+            };
+            Consumer::exactly_once(&cluster, options, id, slowly)
+        }
         "transactions and offsets" => {
-            let producer_of_results =
-                TransactionalProducer::open(&cluster, &id, TransactionalOptions::default()).unwrap();
+            // As long as `exactly_once` takes.
+            let transaction_timeout = Duration::from_secs(10);
+            let options_of_results =
+                TransactionalOptions { transaction_timeout, ..TransactionalOptions::default() };
+            let producer_of_results = TransactionalProducer::open(&cluster, &id, options_of_results).unwrap();
             let handler = Separately { producer: producer_of_results, results: target };
             Consumer::start(&cluster, producer, options, handler)
         }
@@ -278,10 +293,11 @@ fn working_process() {
     }
 }
 
-fn start_process(scene: &Scene, mode: &str, target: &str) -> Child {
+fn start_process(scene: &Scene, mode: &str, target: &str, member: &str) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "exactly_once::working_process", "--ignored", "--nocapture"]);
     command.env("XTASK_ONCE_MODE", mode).env("XTASK_ONCE_TARGET", target);
+    command.env("XTASK_ONCE_MEMBER", member);
     command.env("XTASK_ONCE_BOOTSTRAP", scene.cluster.bootstrap());
     command.env("XTASK_ONCE_GROUP", &scene.group).env("XTASK_ONCE_TOPIC", &scene.topic);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -303,13 +319,13 @@ fn with_kills(
 ) {
     scene.produce((0..COUNT).map(|number| number.to_string()));
     for round in 1..=3 {
-        let process = start_process(scene, mode, target);
+        let process = start_process(scene, mode, target, ONLY);
         let wanted = round * COUNT / 5;
         until(&format!("{mode}: {wanted} are done"), || (done() >= wanted).then_some(()));
         kill(process);
         assert!(!all(), "{mode}: the kill came too late to show anything");
     }
-    let process = start_process(scene, mode, target);
+    let process = start_process(scene, mode, target, ONLY);
     until_within(2 * LONG, &format!("{mode}: all are done"), || all().then_some(()));
     kill(process);
 }
@@ -350,6 +366,49 @@ fn a_killed_process_writes_each_result_to_topics_once() {
 #[test]
 fn a_killed_process_writes_each_result_to_sqlite_once() {
     assert_eq!(into_sqlite("sqlite"), 0);
+}
+
+/// A process is stopped at work for longer than its group waits, and goes on when another one has done everything. Answers how
+/// many results came more than once.
+fn with_a_zombie(mode: &str) -> usize {
+    let (scene, results) = scene_with_results();
+    let kafka = Kafka::new(scene.cluster.bootstrap());
+    let produce = |values: std::ops::Range<usize>| scene.produce(values.map(|number| number.to_string()));
+    let signal = |process: &Child, signal| kill_process(Pid::from_child(process), signal).unwrap();
+    let (sleeper, other) = ("sleeper", "other");
+    produce(0..1_000);
+    let sleeper = start_process(&scene, mode, &results, sleeper);
+    until("it has done some", || (written(&kafka, &results) > 100).then_some(()));
+    signal(&sleeper, Signal::STOP);
+    assert!(counts_in(&scene.cluster, &results).len() < 1_000, "it was stopped too late to show anything");
+    produce(1_000..2_000);
+    let other = start_process(&scene, mode, &results, other);
+    until("the other one has done everything", || {
+        (counts_in(&scene.cluster, &results).len() == 2_000).then_some(())
+    });
+    signal(&sleeper, Signal::CONT);
+    until("the sleeper is a member again", || {
+        let group = scene.admin.describe_group(&scene.group).unwrap();
+        (group.members.len() == 2 && group.state == "Stable").then_some(())
+    });
+    produce(2_000..2_500);
+    until("everything is done", || (counts_in(&scene.cluster, &results).len() == 2_500).then_some(()));
+    kill(sleeper);
+    kill(other);
+    let counts = counts_in(&scene.cluster, &results);
+    let repeated = repeated(&counts, 2_500);
+    println!("{mode}: 2500 records, one process stopped past its session: 0 lost, {repeated} twice");
+    repeated
+}
+
+#[test]
+fn a_process_that_was_stopped_past_its_session_writes_nothing_of_what_others_have_done() {
+    assert_eq!(with_a_zombie("transactions"), 0);
+}
+
+#[test]
+fn without_transactions_a_stopped_process_leads_to_repeated_results() {
+    assert!(with_a_zombie("transactions and offsets") > 0, "the control shows nothing");
 }
 
 /// The controls: what is committed beside the results comes again after a kill.

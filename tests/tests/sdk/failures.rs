@@ -1,11 +1,14 @@
 //! What a handler rejects waits in the inbox until somebody decides, and comes back only to its own group.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidings::consumer::Consumer;
-use tidings::failure::{FailureInbox, InboxError, Letter, LetterId, ResolutionKind, Selection, StatusFilter};
+use tidings::failure::{
+    FailureInbox, InboxError, Letter, LetterId, Pace, ResolutionKind, Selection, StatusFilter,
+};
 use tidings::reader::{ReadFrom, TopicReader};
 use tidings::{Cluster, Producer, ProducerOptions, Record};
 use tidings_tests::{Kafka, until};
@@ -89,6 +92,22 @@ fn a_redrive_comes_back_once_and_a_second_one_does_nothing() {
     assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 0);
     assert_eq!(inbox.parked_count().unwrap(), 0);
     consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_redrive_at_a_pace_stops_when_its_time_is_over_and_says_that_there_is_more() {
+    let scene = Scene::new();
+    let (_handler, consumer) = ten_letters(&scene);
+    consumer.stop(STOP_LIMIT).unwrap();
+    let (inbox, begun) = (scene.inbox(), Instant::now());
+    let pace = Pace::per_second(NonZeroU32::new(5).unwrap());
+    let summary =
+        inbox.redrive_slowly(&Selection::All, "ann", pace.at_most(Duration::from_millis(1))).unwrap();
+    assert_eq!((summary.done, summary.more, inbox.parked_count().unwrap()), (5, true, 5));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "five of them take a second");
+    let fast = Pace::per_second(NonZeroU32::new(1_000).unwrap());
+    let summary = inbox.redrive_slowly(&Selection::All, "ann", fast).unwrap();
+    assert_eq!((summary.done, summary.more), (5, false));
 }
 
 #[test]

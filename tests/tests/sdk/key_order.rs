@@ -131,6 +131,10 @@ fn in_every_topic_only_the_key_of_a_bad_record_waits_and_comes_back_in_order() {
                 (Some(Standing::Behind), Some(first.id), 5)
             );
         }
+        let queues = inbox.queues(10).unwrap();
+        let [queue] = queues.as_slice() else { panic!("{queues:?}") };
+        assert_eq!((&queue.key[..], &queue.group, queue.first), (&b"key-3"[..], &scene.group, first.id));
+        assert_eq!((queue.standing, queue.waiting), (Standing::Failed, 5));
         let would = inbox.redrive(&Selection::All, "ann", true).unwrap();
         assert_eq!((would.done, would.behind, would.skipped, inbox.parked_count().unwrap()), (1, 5, 0, 6));
     }

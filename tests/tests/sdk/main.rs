@@ -10,6 +10,7 @@ mod events;
 mod exactly_once;
 mod failures;
 mod key_order;
+mod key_order_limits;
 mod producer;
 mod resilient;
 mod support;

@@ -20,6 +20,8 @@ mod exactly_once;
 mod failures;
 #[path = "../sdk/key_order.rs"]
 mod key_order;
+#[path = "../sdk/key_order_limits.rs"]
+mod key_order_limits;
 #[path = "../sdk/producer.rs"]
 mod producer;
 #[path = "../sdk/support.rs"]

@@ -10,6 +10,11 @@ use serde_json::Value;
 use super::layers::{dependencies, is_ours, packages, text};
 use super::{Finding, SourceFile};
 
+/// What fits a page.
+const MAX_GUIDE_LINES: usize = 80;
+/// Guides to a part of the platform, not to a pattern.
+const REFERENCES: [&str; 2] = ["/activities.md", "/operation.md"];
+
 const DEPENDENCIES: &str = "docs/dependencies.md";
 const MANIFEST: &str = "Cargo.toml";
 
@@ -78,6 +83,24 @@ fn is_dated(name: &str) -> bool {
         && title.len() > "-.md".len()
 }
 
+/// A guide to a pattern fits a page and says when not to use it. The others are references.
+pub fn check_guides(files: &[SourceFile]) -> Vec<Finding> {
+    let is_guide =
+        |path: &str| path.starts_with("docs/guides/") && !REFERENCES.iter().any(|name| path.ends_with(name));
+    let mut findings = Vec::new();
+    for file in files.iter().filter(|file| is_guide(&file.path)) {
+        let lines_count = file.text.lines().count();
+        if lines_count > MAX_GUIDE_LINES {
+            let problem = format!("has {lines_count} lines; a guide has {MAX_GUIDE_LINES} at most");
+            findings.push(Finding::new(&file.path, problem));
+        }
+        if !file.text.contains("\n## When not to") {
+            findings.push(Finding::new(&file.path, "does not say when not to use it"));
+        }
+    }
+    findings
+}
+
 /// No file names a directory that exists on one machine only.
 pub fn check_machine_paths(files: &[SourceFile], machine_paths: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -97,6 +120,16 @@ pub fn check_machine_paths(files: &[SourceFile], machine_paths: &[String]) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guide_fits_a_page_and_says_when_not_to_use_it() {
+        let check =
+            |path: &str, text: String| check_guides(&[SourceFile { path: path.to_owned(), text }]).len();
+        let good = "# A\n\n## When not to use it\n";
+        assert_eq!(check("docs/guides/a.md", good.into()), 0);
+        assert_eq!(check("docs/guides/a.md", "# A\n".repeat(90)), 2);
+        assert_eq!(check("docs/guides/operation.md", "# A\n".repeat(90)), 0);
+    }
 
     #[test]
     fn dependencies_and_their_reasons_must_match() {

@@ -204,6 +204,17 @@ pub enum DlqCommand {
         /// Id as `dlq list` shows it: PARTITION-OFFSET
         id: String,
     },
+    /// Show which keys wait in groups that preserve their order: how many records, and behind which letter
+    Queues {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Topic the records came from
+        topic: String,
+        /// How many, those with the most waiting first
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
     /// Send dead letters back to the group that failed on them
     Redrive {
         /// Which ones.
@@ -234,6 +245,26 @@ pub struct SelectionArgs {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `tidings claim-check …`
+#[derive(Debug, Subcommand)]
+pub enum ClaimCheckCommand {
+    /// Delete the payloads in a directory that no record can refer to any more
+    Collect {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Topics whose payloads are collected
+        #[arg(required = true)]
+        topics: Vec<String>,
+        /// Directory in which the payloads lie
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        /// How long it may take to read each topic, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+    },
 }
 
 /// `tidings topic …`

@@ -1,6 +1,6 @@
 //! `tidings dlq`: the failure inbox of a topic, on any cluster.
 
-use tidings::failure::{FailureInbox, Letter, Line, Page, Selection, StatusFilter, Summary};
+use tidings::failure::{FailureInbox, Letter, Line, Pace, Page, Queue, Selection, StatusFilter, Summary};
 use tidings::{Producer, ProducerOptions};
 
 use super::cluster::reach;
@@ -23,11 +23,17 @@ pub fn run(command: DlqCommand) -> anyhow::Result<()> {
             let letter = inbox(&cluster, &topic)?.get(id)?;
             if cluster.json { print_json(&letter) } else { print_letter(&letter) }
         }
+        DlqCommand::Queues { cluster, topic, limit } => {
+            let queues = inbox(&cluster, &topic)?.queues(limit as usize)?;
+            if cluster.json { print_json(&queues) } else { print_queues(&queues) }
+        }
         DlqCommand::Redrive { selection: args, max_per_second } => {
             let selection = selection(&args)?;
             let inbox = inbox(&args.cluster, &args.topic)?;
             let summary = match max_per_second {
-                Some(max_per_second) => inbox.redrive_slowly(&selection, &by(), max_per_second)?,
+                Some(max_per_second) => {
+                    inbox.redrive_slowly(&selection, &by(), Pace::per_second(max_per_second))?
+                }
                 None => inbox.redrive(&selection, &by(), args.dry_run)?,
             };
             print_summary("redriven", &summary, args.cluster.json)
@@ -84,6 +90,21 @@ pub fn print_letters(letters: &[Letter]) -> anyhow::Result<()> {
             context.map_or_else(|| "-".to_owned(), |context| context.group.clone()),
             time(letter.parked_at_ms),
             context.map_or_else(|| "written by another tool".to_owned(), |context| shorten(&context.error)),
+        ]);
+    }
+    print_table(&rows)
+}
+
+fn print_queues(queues: &[Queue]) -> anyhow::Result<()> {
+    let mut rows = table(["KEY", "GROUP", "PARTITION", "FIRST", "STANDING", "WAITING"]);
+    for queue in queues {
+        rows.add_row([
+            lossy(&queue.key),
+            queue.group.clone(),
+            queue.partition.to_string(),
+            queue.first.to_string(),
+            queue.standing.name().to_owned(),
+            queue.waiting.to_string(),
         ]);
     }
     print_table(&rows)

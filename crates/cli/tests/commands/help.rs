@@ -30,6 +30,9 @@ fn help_is_as_it_was() {
     check("activity-tail", &["activity", "tail"]);
     check("dlq", &["dlq"]);
     check("dlq-redrive", &["dlq", "redrive"]);
+    check("dlq-queues", &["dlq", "queues"]);
+    check("claim-check", &["claim-check"]);
+    check("claim-check-collect", &["claim-check", "collect"]);
     check("topic", &["topic"]);
     check("topic-create", &["topic", "create"]);
     check("group", &["group"]);

@@ -163,6 +163,49 @@ fn dead_letters_are_listed_shown_and_decided_about() {
 }
 
 #[test]
+fn keys_that_wait_are_shown_with_what_they_wait_for() {
+    use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
+    let platform = Platform::start();
+    platform.kafka(&["topic", "create", "orders"]);
+    let cluster = tidings::Cluster::new(platform.kafka.as_str());
+    let producer = tidings::Producer::new(&cluster, tidings::ProducerOptions::default()).unwrap();
+    let order = |number: usize| tidings::Record::new("orders").key("ann").value(number.to_string());
+    for sent in producer.send_batch_blocking(&[order(0), order(1), order(2)], LIMIT) {
+        sent.unwrap();
+    }
+    let options = ConsumerOptions::new("billing", ["orders"]).preserve_key_order();
+    let reject = |_: &tidings::ReceivedRecord| Outcome::Reject(tidings::failure::Failure::new("no"));
+    let consumer = Consumer::for_each(&cluster, producer, options, reject).unwrap();
+    wait_for("all to be parked", || (consumer.state().rejected == 3).then_some(()));
+    consumer.stop(LIMIT).unwrap();
+    assert_eq!(
+        platform.kafka(&["dlq", "queues", "orders"]),
+        "KEY  GROUP    PARTITION  FIRST  STANDING  WAITING\nann  billing  0          0-0    failed    2\n"
+    );
+    let queues = platform.kafka(&["dlq", "queues", "orders", "--json"]);
+    let queues: Value = serde_json::from_str(&queues).unwrap();
+    assert_eq!((&queues[0]["key"], &queues[0]["waiting"]), (&Value::from("ann"), &Value::from(2)));
+    let listed = platform.kafka(&["dlq", "list", "orders"]);
+    assert!(listed.contains("parked, 2 wait") && listed.contains("behind 0-0"), "{listed}");
+}
+
+#[test]
+fn payloads_whose_records_are_gone_are_collected() {
+    let platform = Platform::start();
+    platform.kafka(&["topic", "create", "scans"]);
+    let folder = platform.scratch.path().join("payloads/scans");
+    std::fs::create_dir_all(&folder).unwrap();
+    // Made in 2023, as its name says, and no record refers to it.
+    std::fs::write(folder.join("018bcfe5-6800-7000-8000-000000000001"), "large").unwrap();
+    let collect = ["claim-check", "collect", "scans", "--directory", "payloads"];
+    assert_eq!(platform.kafka(&collect), "scans: deleted 1, kept 0\n");
+    assert!(folder.read_dir().unwrap().next().is_none());
+    let missing = ["claim-check", "collect", "scans", "--directory", "paylods"];
+    let refused = platform.scratch.run(&missing, &["--bootstrap", &platform.kafka]);
+    check_refused(&refused, "error: paylods is no directory\n");
+}
+
+#[test]
 fn groups_and_an_empty_inbox_are_shown() {
     let platform = Platform::start();
     platform.http(&["activity", "send", "--tenant", "acme", "--action", "a.b"]);

@@ -67,6 +67,19 @@ pub struct GroupDescription {
 
 impl Admin {
     /// All groups by name.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use tidings::Cluster;
+    /// use tidings::admin::Admin;
+    ///
+    /// let admin = Admin::new(&Cluster::new("localhost:9092"), Duration::from_secs(10))?;
+    /// for group in admin.list_groups()? {
+    ///     let lag: i64 = admin.group_offsets(&group.name)?.iter().map(|offset| offset.lag).sum();
+    ///     println!("{} ({}): {} members, {lag} records behind", group.name, group.state, group.members);
+    /// }
+    /// # Ok::<(), tidings::admin::AdminError>(())
+    /// ```
     pub fn list_groups(&self) -> Result<Vec<GroupSummary>, AdminError> {
         let groups = self.query.fetch_group_list(None, self.timeout).map_err(self.failed("list groups"))?;
         let mut groups: Vec<_> = groups.groups().iter().map(summarize).collect();

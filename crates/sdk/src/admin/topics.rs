@@ -115,6 +115,17 @@ impl Admin {
     }
 
     /// Creates a topic, and waits until it can be used.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use tidings::Cluster;
+    /// use tidings::admin::{Admin, TopicSpec};
+    ///
+    /// let admin = Admin::new(&Cluster::new("localhost:9092"), Duration::from_secs(10))?;
+    /// admin.create_topic(&TopicSpec::new("orders", 3).replication(3).config("retention.ms", "86400000"))?;
+    /// println!("{:?}", admin.describe_topic("orders")?);
+    /// # Ok::<(), tidings::admin::AdminError>(())
+    /// ```
     pub fn create_topic(&self, spec: &TopicSpec) -> Result<(), AdminError> {
         self.create(&[spec])?.into_iter().collect::<Result<(), _>>()?;
         self.wait_for_leaders(&spec.name)

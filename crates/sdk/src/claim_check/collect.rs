@@ -65,6 +65,17 @@ pub enum CollectError {
 impl ClaimCheck {
     /// Deletes the payloads of a topic that no record can refer to any more, an hour after that at the earliest. Call it from
     /// time to time, in one process. Nothing is deleted where something cannot be read; each topic may take `timeout`. Blocks.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use tidings::Cluster;
+    /// use tidings::claim_check::{ClaimCheck, DirectoryStore};
+    ///
+    /// let claims = ClaimCheck::new(DirectoryStore::open("/srv/payloads")?, 256 * 1024);
+    /// let collected = claims.collect(&Cluster::new("localhost:9092"), "scans", Duration::from_secs(60))?;
+    /// println!("{} deleted, {} kept", collected.deleted, collected.kept);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn collect(
         &self,
         cluster: &Cluster,

@@ -10,6 +10,16 @@ use super::PayloadStore;
 const UNFINISHED: &str = ".part";
 
 /// Payloads in a directory. Several processes, and machines that share it, may use the same one.
+///
+/// ```
+/// use tidings::claim_check::{DirectoryStore, PayloadStore};
+///
+/// let directory = tempfile::tempdir()?;
+/// let store = DirectoryStore::open(directory.path().join("payloads"))?;
+/// store.put("scans/01943d8c-0000-7000-8000-000000000000", b"a large value")?;
+/// assert_eq!(store.list("scans")?.len(), 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct DirectoryStore {
     root: PathBuf,

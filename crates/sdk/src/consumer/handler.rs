@@ -53,6 +53,22 @@ pub trait BatchHandler: Send {
 /// Works on batches of records, several at the same time.
 ///
 /// Batches that are worked on at the same time have no key (or no partition) in common, as [`super::Ordering`] says.
+///
+/// ```
+/// use tidings::ReceivedRecord;
+/// use tidings::consumer::{HandlerError, Outcome, SharedBatchHandler};
+///
+/// struct Index;
+///
+/// impl SharedBatchHandler for Index {
+///     fn handle(&self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+///         if batch.iter().any(|record| record.value.is_none()) {
+///             return Err(HandlerError::transient("the index is closed").caused_by("maintenance"));
+///         }
+///         Ok(Vec::new()) // all done
+///     }
+/// }
+/// ```
 pub trait SharedBatchHandler: Send + Sync {
     /// As [`BatchHandler::handle`]. An error keeps the records of this batch; others go on.
     fn handle(&self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError>;

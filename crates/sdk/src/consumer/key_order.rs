@@ -24,30 +24,25 @@ use thiserror::Error;
 
 use super::board::Board;
 use super::membership::{Membership, PartitionKey};
+use super::options::{ConsumerOptions, Unprotected};
 use super::scheduler::Note;
 use super::transactional::OpenError;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
 use crate::failure::{
-    BARRIER, Failure, FailureTopics, LetterId, Origin, Parked, ParkedBook, Resolution, ResolutionKind,
-    Standing, letter_record, status_record,
+    Applied, BARRIER, Failure, FailureTopics, LetterId, Origin, Parked, ParkedBook, Resolution,
+    ResolutionKind, Standing, letter_record, status_record,
 };
 use crate::producer::{Producer, SendError};
 use crate::record::{ReceivedRecord, Record, now_ms};
 use tail::Tail;
 use writer::{NewLetter, Request, Writer};
 
-/// Records that may wait in the queues of one topic and group: each takes memory in every member. Beyond, a record that
-/// would have to park waits where it is, and its partition with it in the end.
-pub(super) const MAX_PARKED_RECORDS: usize = 100_000;
-
 /// Why records could not be parked, or let go. They come again.
 #[derive(Debug, Clone, Error)]
 pub(super) enum KeyOrderError {
-    #[error(
-        "{MAX_PARKED_RECORDS} records of {topic} wait in the failure inbox: redrive or discard some of them"
-    )]
-    Full { topic: Arc<str> },
+    #[error("{limit} records of {topic} wait in the failure inbox: redrive or discard some of them")]
+    Full { topic: Arc<str>, limit: usize },
     #[error("the partition was taken away")]
     NotOwner,
     #[error("a transaction whose end is unknown was settled")]
@@ -93,6 +88,8 @@ pub(super) struct KeyOrder {
     /// Writes barriers.
     producer: Producer,
     board: Arc<Board>,
+    max_parked_records: usize,
+    unprotected: Unprotected,
     watched: Mutex<HashMap<Arc<str>, Watched>>,
     changed: Condvar,
     writer: Writer,
@@ -115,18 +112,20 @@ impl KeyOrder {
     pub(super) fn new(
         cluster: &Cluster,
         producer: Producer,
-        group: &str,
-        instance_id: Option<&str>,
+        options: &ConsumerOptions,
         board: Arc<Board>,
     ) -> Arc<Self> {
+        let group = &options.group;
         // A static member that comes back ends at once what its former life had open.
-        let member = instance_id.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_string);
+        let member = options.instance_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let writer = Writer::new(format!("tidings-key-order-{group}-{member}"));
         Arc::new(Self {
             cluster: cluster.clone(),
-            group: group.to_string(),
+            group: group.clone(),
             producer,
             board,
+            max_parked_records: options.max_parked_records,
+            unprotected: options.unprotected.clone(),
             watched: Mutex::default(),
             changed: Condvar::new(),
             writer,
@@ -176,6 +175,9 @@ impl KeyOrder {
     /// Waits until everything is known that was parked in these partitions' topics before now, for at most twice `wait`.
     /// Called after the group's commits were read: those wait for transactions of former owners.
     pub(super) fn catch_up(&self, partitions: &[PartitionKey], wait: Duration) -> bool {
+        if self.unprotected.without_barrier {
+            return true;
+        }
         let topics: Vec<Arc<str>> = {
             let watched = self.watched.lock();
             let of =
@@ -235,8 +237,9 @@ impl KeyOrder {
         is_settled
     }
 
-    /// What to do with a record that is not settled and about to be handled.
-    pub(super) fn route(&self, record: &ReceivedRecord, note: &Note) -> Route {
+    /// What to do with a record that is not settled and about to be handled. Those of its queue that are `done` and still
+    /// known to wait are let go with it.
+    pub(super) fn route(&self, record: &ReceivedRecord, note: &Note, is_done: impl Fn(i64) -> bool) -> Route {
         let Some(key) = &record.key else { return Route::Work };
         let mut watched = self.watched.lock();
         let Some(watched) = watched.get_mut(&record.topic) else { return Route::Work };
@@ -246,8 +249,11 @@ impl KeyOrder {
             return first.map_or(Route::Work, |first| Route::Behind(first.letter));
         }
         // It may stand behind one that has failed again.
-        let is_first = watched.book.queue_of(place).is_some_and(|(first, ..)| first == place);
-        if is_first {
+        let is_next = watched
+            .book
+            .around(place)
+            .is_some_and(|(mut before, _)| before.all(|(offset, _)| is_done(*offset)));
+        if is_next {
             return Route::Work;
         }
         watched.in_hand.remove(&place);
@@ -297,8 +303,9 @@ impl KeyOrder {
             End::Rejected(failure) => (failure.clone(), Standing::Failed, note.attempts),
             End::Behind(letter) => (Failure::new(format!("waits behind {letter}")), Standing::Behind, 0),
         };
-        if watched.book.len() + request.letters.len() >= MAX_PARKED_RECORDS && note.released.is_none() {
-            return Err(KeyOrderError::Full { topic: Arc::clone(&record.topic) });
+        let limit = self.max_parked_records;
+        if watched.book.len() + request.letters.len() >= limit && note.released.is_none() {
+            return Err(KeyOrderError::Full { topic: Arc::clone(&record.topic), limit });
         }
         let mut origin = note
             .released
@@ -342,13 +349,18 @@ impl Watched {
 
     fn apply(&mut self, record: &ReceivedRecord) {
         self.next_offset = record.offset + 1;
-        if !self.book.apply(record.key.as_deref(), record.value.as_deref()) {
-            tracing::warn!(at = record.position(), "record of a parked topic not understood");
+        match self.book.apply(record.key.as_deref(), record.value.as_deref()) {
+            // Whatever was moved is not in hand any more, or is to be handed out anew.
+            Applied::To(place) => {
+                let parked = self.book.get(place);
+                if parked.is_none_or(|Parked { standing, .. }| standing == Standing::Failed) {
+                    self.in_hand.remove(&place);
+                }
+            }
+            Applied::Barrier => {}
+            Applied::NotOurs => {
+                tracing::warn!(at = record.position(), "record of a parked topic not understood");
+            }
         }
-        // Whatever was moved is not in hand any more, or is to be handed out anew.
-        let book = &self.book;
-        self.in_hand.retain(|place, _| {
-            book.get(*place).is_some_and(|Parked { standing, .. }| standing != Standing::Failed)
-        });
     }
 }

@@ -1,5 +1,7 @@
 //! How a consumer behaves.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::ConsumerMetrics;
@@ -31,6 +33,16 @@ impl StartAt {
 }
 
 /// Which records are worked on one after the other.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::consumer::{ConsumerOptions, GroupProtocol, Ordering, StartAt};
+///
+/// let mut options = ConsumerOptions::new("mails", ["orders"]).ordering(Ordering::Unordered).max_concurrency(50);
+/// options.protocol = GroupProtocol::Consumer;
+/// options.start_at = StartAt::Latest;
+/// options.backoff.max = Duration::from_secs(60);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ordering {
     /// Those of one key of a topic; records without a key have no order. A key's redriven records keep theirs, too.
@@ -168,10 +180,28 @@ pub struct ConsumerOptions {
     /// record of a key at most. Records without a key wait for nobody. Set it for all members of a group, and unset it
     /// only when nothing is parked.
     pub preserve_key_order: bool,
+    /// Records of a topic that may wait for a group where the order of keys is kept: each takes about 150 bytes in every member.
+    /// Beyond, a record that would have to park waits where it is, and its partition with it in the end.
+    pub max_parked_records: usize,
     /// Partitions of the dead letter topics, if they have to be created.
     pub letter_partitions: i32,
     /// Where to count.
     pub metrics: ConsumerMetrics,
+    /// For tests that have to see themselves fail.
+    #[doc(hidden)]
+    pub unprotected: Unprotected,
+}
+
+/// What keeps the order of keys, switched off.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default)]
+pub struct Unprotected {
+    /// A member parks records of partitions that are not its own any more.
+    pub without_fence: bool,
+    /// A new owner begins before it knows what is parked.
+    pub without_barrier: bool,
+    /// No switch: while this is set, a member hears no news of what is parked.
+    pub is_deaf: Arc<AtomicBool>,
 }
 
 impl ConsumerOptions {
@@ -200,8 +230,10 @@ impl ConsumerOptions {
             delayed_retries: false,
             claim_check: None,
             preserve_key_order: false,
+            max_parked_records: 100_000,
             letter_partitions: 1,
             metrics: ConsumerMetrics::default(),
+            unprotected: Unprotected::default(),
         }
     }
     pub(super) fn limits(&self, handler: &Handler) -> Limits {

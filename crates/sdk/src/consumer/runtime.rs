@@ -124,10 +124,7 @@ impl Runtime {
         }
         let metrics = Arc::new(options.metrics.of_group(&options.group));
         let key_order = key_order(cluster, &producer, &options, &consumer, &board);
-        let delay = options.delays().then(|| {
-            let (group, instance_id) = (&options.group, options.instance_id.as_deref());
-            Delay::new(cluster, group, instance_id, options.delays_retries())
-        });
+        let delay = options.delays().then(|| delay(cluster, &options));
         let workshop = Workshop {
             board: Arc::clone(&board),
             handler,
@@ -479,6 +476,12 @@ fn interned(names: &mut Vec<TopicName>, topic: &str, parking: &Parking) -> Arc<s
     topic
 }
 
+/// What keeps records until they are due.
+fn delay(cluster: &Cluster, options: &ConsumerOptions) -> Arc<Delay> {
+    let (group, instance_id) = (&options.group, options.instance_id.as_deref());
+    Delay::new(cluster, group, instance_id, options.delays_retries())
+}
+
 /// What keeps the order of keys through failures, where that is asked for.
 fn key_order(
     cluster: &Cluster,
@@ -488,8 +491,7 @@ fn key_order(
     board: &Arc<Board>,
 ) -> Option<Arc<KeyOrder>> {
     options.preserve_key_order.then(|| {
-        let (group, instance_id) = (&options.group, options.instance_id.as_deref());
-        let order = KeyOrder::new(cluster, producer.clone(), group, instance_id, Arc::clone(board));
+        let order = KeyOrder::new(cluster, producer.clone(), options, Arc::clone(board));
         order.set_consumer(Arc::downgrade(consumer));
         order
     })

@@ -238,8 +238,19 @@ impl Scheduler {
         self.in_hand_records += 1;
         self.in_hand_bytes += record.size_bytes();
         let lane_key = LaneKey::of(self.limits.ordering, Arc::clone(&record.topic), &record);
-        let released = Some(Box::new(released));
-        self.enqueue(lane_key, Entry { released, ..Entry::new(record, epoch) }, now);
+        let entry = Entry { released: Some(Box::new(released)), ..Entry::new(record, epoch) };
+        let Some(lane) = self.lanes.get_mut(&lane_key) else {
+            return self.enqueue(lane_key, entry, now);
+        };
+        let is_first = lane.add_released(entry);
+        self.ready_records += usize::from(lane.is_ready);
+        if is_first && !lane.is_ready && !lane.is_busy {
+            // What the lane waits for stands behind this one.
+            let waiting = self.waiting.iter().find(|(_, key)| ***key == lane_key);
+            if let Some(key) = waiting.map(|(at, _)| *at).and_then(|at| self.waiting.remove(&at)) {
+                self.make_ready(key, now);
+            }
+        }
     }
 
     fn enqueue(&mut self, key: LaneKey, entry: Entry, now: Instant) {
@@ -354,6 +365,18 @@ impl Scheduler {
         self.running_records += job.records.len() - before;
     }
 
+    /// Adds the next record of each of these lanes of a job to it, where that comes from the failure inbox.
+    pub(super) fn extend_released(&mut self, job: &mut Job, lane_indexes: &[usize]) {
+        let before = job.records.len();
+        for lane_index in lane_indexes {
+            let lane = self.lanes.get_mut(&job.lanes[*lane_index]).expect("a busy lane exists");
+            if let Some(entry) = lane.queue.pop_front_if(|entry| entry.released.is_some()) {
+                job.add(*lane_index, entry, &mut self.partitions);
+            }
+        }
+        self.running_records += job.records.len() - before;
+    }
+
     /// Takes a job back. Answers how many of its records are done.
     pub(super) fn finish(&mut self, job: Job, fates: &[Fate], now: Instant) -> usize {
         assert_eq!(job.records.len(), fates.len(), "one fate for each record");
@@ -377,11 +400,12 @@ impl Scheduler {
                 }
                 Fate::Again(_) if partition.is_stopping => self.let_go([record.size_bytes()]),
                 Fate::Again(at) => {
-                    let wake = &mut wake_at[note.lane_index];
-                    *wake = (*wake).max(Some(*at));
                     let lane = self.lanes.get_mut(&job.lanes[note.lane_index]).expect("a busy lane exists");
-                    let Note { epoch, attempts, rejected, released, is_done, .. } = note;
-                    lane.queue.push_front(Entry { record, epoch, attempts, rejected, released, is_done });
+                    let Note { lane_index, epoch, attempts, rejected, released, is_done } = note;
+                    let is_first =
+                        lane.put_back(Entry { record, epoch, attempts, rejected, released, is_done });
+                    let wake = &mut wake_at[lane_index];
+                    *wake = (*wake).max(Some(*at)).filter(|_| is_first);
                 }
             }
         }

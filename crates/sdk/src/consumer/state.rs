@@ -105,6 +105,27 @@ impl ConsumerState {
 }
 
 /// Watches a consumer. Cheap to clone.
+///
+/// ```no_run
+/// use tidings::consumer::{Consumer, ConsumerOptions, Outcome, Phase};
+/// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let options = ConsumerOptions::new("billing", ["orders"]);
+/// let consumer = Consumer::for_each(&cluster, producer, options, |_: &ReceivedRecord| Outcome::Done)?;
+/// let monitor = consumer.monitor();
+/// // In a readiness check:
+/// let state = monitor.state();
+/// if let Err(reason) = state.readiness() {
+///     println!("group {} is not ready: {reason}", monitor.group());
+/// }
+/// println!("{:?} records behind, {} done", state.lag(), state.processed);
+/// if let Phase::Failed { reason } = state.phase {
+///     println!("it has ended: {reason}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConsumerMonitor {
     shared: Arc<Shared>,

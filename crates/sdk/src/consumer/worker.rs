@@ -1,5 +1,7 @@
 //! A worker: takes jobs, has them handled, parks what is rejected, and tells what became of each record.
 
+mod order;
+
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use super::claims::{Claims, Loaded, Values};
 use super::delay::{Delay, Due};
 use super::failures::Parking;
 use super::handler::{Handler, Outcome};
-use super::key_order::{End, KeyOrder, Move, Route};
+use super::key_order::KeyOrder;
 use super::membership::{Membership, PartitionKey};
 use super::metrics::GroupMetrics;
 use super::options::Backoff;
@@ -24,6 +26,7 @@ use crate::error::KafkaFault;
 use crate::failure::{Failure, LetterId};
 use crate::producer::SendError;
 use crate::record::now_ms;
+use order::route;
 
 /// Records of a key that park in one transaction.
 const MAX_PARKED_AT_ONCE: usize = 500;
@@ -107,7 +110,6 @@ impl Workshop {
             let fates = vec![Fate::Again(begun); job.records.len()];
             return self.board.finish_and_take(job, &fates);
         };
-        self.metrics.handler_seconds.observe(begun.elapsed().as_secs_f64());
         self.delay(&job, &mut results);
         self.park(&mut job, &mut results);
         let rejected_count = results.rejected.len() as u64 + results.parked_in_order;
@@ -120,38 +122,33 @@ impl Workshop {
     fn handle(&self, job: &mut Job) -> Results {
         let mut results = Results::of(job.records.len(), Fate::Done);
         let mut set_aside = self.set_aside(job, &mut results);
-        self.load(job, &mut set_aside, &mut results);
-        set_aside.push(true);
-        let mut from = 0;
-        for (index, is_set_aside) in set_aside.into_iter().enumerate() {
-            if is_set_aside {
-                if from < index {
-                    self.call(job, from..index, &mut results);
-                }
-                from = index + 1;
-            }
+        self.call_each(job, 0, &mut set_aside, &mut results);
+        if let Some(key_order) = &self.key_order {
+            self.let_more_go(key_order, job, &mut set_aside, &mut results);
         }
         results.rejected.sort_by_key(|(index, _)| *index);
         results
     }
 
+    /// Calls the handler for the records from this one on that are not set aside.
+    fn call_each(&self, job: &mut Job, from: usize, set_aside: &mut [bool], results: &mut Results) {
+        self.load(job, from, set_aside, results);
+        let mut begin = from;
+        for end in from..=set_aside.len() {
+            if set_aside.get(end).is_none_or(|is_set_aside| *is_set_aside) {
+                if begin < end {
+                    self.call(job, begin..end, results);
+                }
+                begin = end + 1;
+            }
+        }
+    }
+
     /// Which records the handler does not get.
     fn set_aside(&self, job: &mut Job, results: &mut Results) -> Vec<bool> {
         let mut set_aside = vec![false; job.records.len()];
-        for (index, (record, note)) in job.records.iter().zip(&mut job.notes).enumerate() {
-            if self.key_order.as_ref().is_some_and(|order| order.is_settled(record, note)) {
-                // What was tried before has succeeded after all.
-                set_aside[index] = true;
-                continue;
-            }
-            if let Some(failure) = note.rejected.take() {
-                results.rejected.push((index, failure));
-                set_aside[index] = true;
-            }
-            if note.is_done {
-                results.released.push(index);
-                set_aside[index] = true;
-            }
+        for (index, is_set_aside) in set_aside.iter_mut().enumerate() {
+            *is_set_aside = self.is_decided(job, index, results);
         }
         if let Some(delay) = &self.delay {
             for (index, is_set_aside) in set_aside.iter_mut().enumerate() {
@@ -160,7 +157,7 @@ impl Workshop {
         }
         let Some(key_order) = &self.key_order else { return set_aside };
         for (index, is_set_aside) in set_aside.iter_mut().enumerate() {
-            *is_set_aside = *is_set_aside || route(key_order, job, index, results);
+            *is_set_aside = *is_set_aside || route(key_order, job, index, results, |_| false);
         }
         if let ([(0, _)], 1) = (results.behind.as_slice(), job.records.len()) {
             // Its key's further records park with it.
@@ -168,7 +165,7 @@ impl Workshop {
             for index in 1..job.records.len() {
                 results.fates.push(Fate::Done);
                 let is_settled = key_order.is_settled(&job.records[index], &job.notes[index]);
-                set_aside.push(is_settled || route(key_order, job, index, results));
+                set_aside.push(is_settled || route(key_order, job, index, results, |_| false));
             }
         }
         set_aside
@@ -176,11 +173,11 @@ impl Workshop {
 
     /// Loads the large values of the records that the handler gets. Where that has to come later, so do the records behind
     /// them in their lanes.
-    fn load(&self, job: &Job, set_aside: &mut [bool], results: &mut Results) {
+    fn load(&self, job: &Job, from: usize, set_aside: &mut [bool], results: &mut Results) {
         let Some(claims) = &self.claims else { return };
         let mut later: Vec<(usize, Instant)> = Vec::new();
-        let wanted = set_aside.iter_mut().enumerate().filter(|(_, is_set_aside)| !**is_set_aside);
-        for (index, is_set_aside) in wanted {
+        let wanted = set_aside.iter_mut().enumerate().skip(from);
+        for (index, is_set_aside) in wanted.filter(|(_, is_set_aside)| !**is_set_aside) {
             let note = &job.notes[index];
             if let Some((_, again)) = later.iter().find(|(lane_index, _)| *lane_index == note.lane_index) {
                 (*is_set_aside, results.fates[index]) = (true, Fate::Again(*again));
@@ -207,7 +204,10 @@ impl Workshop {
         for note in &mut job.notes[range.clone()] {
             note.attempts = note.attempts.saturating_add(1);
         }
-        match self.handler.handle(&results.values.fill(&job.records, range.clone())) {
+        let begun = Instant::now();
+        let handled = self.handler.handle(&results.values.fill(&job.records, range.clone()));
+        self.metrics.handler_seconds.observe(begun.elapsed().as_secs_f64());
+        match handled {
             Ok(outcomes) => {
                 for (index, outcome) in range.zip(outcomes) {
                     self.take_outcome(job, index, outcome, results);
@@ -327,52 +327,6 @@ impl Workshop {
         }
     }
 
-    /// Parks what the order of keys asks for, and lets go of released records that are done. All of it or nothing.
-    fn park_in_order(&self, key_order: &KeyOrder, job: &mut Job, results: &mut Results) {
-        let is_ordered = |(index, _): &mut (usize, Failure)| key_order.is_ordered(&job.records[*index]);
-        let rejected: Vec<_> = results.rejected.extract_if(.., is_ordered).collect();
-        let is_done = |index: &usize| {
-            results.fates[*index] == Fate::Done && rejected.iter().all(|(rejected, _)| rejected != index)
-        };
-        let done: Vec<usize> = results.released.iter().copied().filter(is_done).collect();
-        let one = |index: usize, end| Move { record: &job.records[index], note: &job.notes[index], end };
-        let moves = done.iter().map(|index| one(*index, End::Done));
-        let moves = moves.chain(rejected.iter().map(|(index, failure)| {
-            tracing::warn!(
-                at = job.records[*index].position(),
-                error = failure.error,
-                "record rejected; its key waits"
-            );
-            one(*index, End::Rejected(failure))
-        }));
-        let moves: Vec<_> = moves
-            .chain(results.behind.iter().map(|(index, first)| one(*index, End::Behind(*first))))
-            .collect();
-        if moves.is_empty() {
-            return;
-        }
-        match key_order.write(moves) {
-            Ok(()) => results.parked_in_order = (rejected.len() + results.behind.len()) as u64,
-            Err(error) => {
-                let again = match error.is_trouble() {
-                    true => self.keep(results, format!("cannot keep the order of a key: {error}")),
-                    false => Instant::now() + self.backoff.wait(1, jitter()),
-                };
-                let behind = results.behind.iter().map(|(index, _)| *index);
-                behind
-                    .chain(done.iter().copied())
-                    .for_each(|index| results.fates[index] = Fate::Again(again));
-                for index in done {
-                    job.notes[index].is_done = true;
-                }
-                for (index, failure) in rejected {
-                    results.fates[index] = Fate::Again(again);
-                    job.notes[index].rejected = Some(failure);
-                }
-            }
-        }
-    }
-
     /// Shows why records are kept. Answers until when.
     fn keep(&self, results: &mut Results, reason: String) -> Instant {
         let attempts = self.trouble_attempts() + 1;
@@ -427,19 +381,6 @@ impl Workshop {
             }
         });
     }
-}
-
-/// Whether a record is not to be handled, and why.
-fn route(key_order: &KeyOrder, job: &Job, index: usize, results: &mut Results) -> bool {
-    match key_order.route(&job.records[index], &job.notes[index]) {
-        Route::Work => {
-            results.released.extend(job.notes[index].released.is_some().then_some(index));
-            return false;
-        }
-        Route::Skip => {}
-        Route::Behind(first) => results.behind.push((index, first)),
-    }
-    true
 }
 
 /// Whether a record is not due yet, or says so in a way that nobody understands.

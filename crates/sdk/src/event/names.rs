@@ -1,4 +1,12 @@
 //! Names of headers, as CloudEvents' Kafka binding and its correlation extension spell them.
+//!
+//! ```
+//! use tidings::Record;
+//! use tidings::event::names;
+//!
+//! let record = Record::new("orders").header(names::TYPE, "com.example.order.placed.v1");
+//! assert_eq!(record.headers.last_str("ce_type"), Some("com.example.order.placed.v1"));
+//! ```
 
 /// The version of CloudEvents spoken.
 pub const SPEC_VERSION: &str = "1.0";

@@ -6,7 +6,6 @@ mod scan;
 mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,10 @@ use crate::error::KafkaFault;
 use crate::producer::{Delivered, Producer, SendError};
 use crate::reader::{Bounds, ReadError, ReadFrom, TopicReader};
 use crate::record::{ReceivedRecord, Record, now_ms};
+pub use queues::Queue;
 use queues::Queues;
+pub(crate) use queues::read_parked;
+pub use resolve::Pace;
 use resolve::{Pass, Work};
 use scan::Scan;
 use transaction::{TransactionError, Transactions};
@@ -110,6 +112,19 @@ pub enum InboxError {
 }
 
 /// Which letters to redrive or discard.
+///
+/// ```no_run
+/// use tidings::failure::{FailureInbox, Selection};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// let would = inbox.discard(&Selection::Ids(vec!["0-42".parse()?]), "ann", true)?;
+/// println!("{} would be discarded", would.done);
+/// inbox.redrive(&Selection::All, "ann", false)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// These.
@@ -149,6 +164,8 @@ pub struct Summary {
     pub skipped_letters: Vec<Skipped>,
     /// Whether nothing was changed.
     pub dry_run: bool,
+    /// Whether the time of its [`Pace`] was over before all were looked at: call again.
+    pub more: bool,
 }
 
 /// The failure inbox of one source topic. All calls block; see the crate's documentation.
@@ -270,15 +287,42 @@ impl FailureInbox {
         self.resolve(ResolutionKind::Redriven, selection, by, dry_run, None)
     }
 
-    /// [`FailureInbox::redrive`] of at most so many letters a second, for a target that has just recovered. Blocks for as
-    /// long as that takes.
-    pub fn redrive_slowly(
-        &self,
-        selection: &Selection,
-        by: &str,
-        max_per_second: NonZeroU32,
-    ) -> Result<Summary, InboxError> {
-        self.resolve(ResolutionKind::Redriven, selection, by, false, Some(max_per_second))
+    /// [`FailureInbox::redrive`] at a pace. Blocks for as long as that takes, and other calls on the same inbox wait for it.
+    ///
+    /// ```no_run
+    /// use std::num::NonZeroU32;
+    /// use tidings::failure::{FailureInbox, Pace, Selection};
+    /// use tidings::{Cluster, Producer, ProducerOptions};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let inbox = FailureInbox::new(&cluster, producer, "orders");
+    /// inbox.redrive_slowly(&Selection::All, "ann", Pace::per_second(NonZeroU32::new(20).unwrap()))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn redrive_slowly(&self, selection: &Selection, by: &str, pace: Pace) -> Result<Summary, InboxError> {
+        self.resolve(ResolutionKind::Redriven, selection, by, false, Some(pace))
+    }
+
+    /// The keys whose records wait for each other, in all groups that preserve their order; those with the most waiting first,
+    /// at most `limit`.
+    ///
+    /// ```no_run
+    /// use tidings::failure::FailureInbox;
+    /// use tidings::{Cluster, Producer, ProducerOptions};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// for queue in FailureInbox::new(&cluster, producer, "orders").queues(10)? {
+    ///     println!("{} wait behind {}", queue.waiting, queue.first);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn queues(&self, limit: usize) -> Result<Vec<Queue>, InboxError> {
+        let mut queues = Queues::new(self).all()?;
+        queues.sort_by(|a, b| b.waiting.cmp(&a.waiting).then(a.first.cmp(&b.first)));
+        queues.truncate(limit);
+        Ok(queues)
     }
 
     /// Marks parked letters as not needed. They stay in the dead letter topic. What waits behind one of them waits for it no
@@ -293,7 +337,7 @@ impl FailureInbox {
         selection: &Selection,
         by: &str,
         dry_run: bool,
-        max_per_second: Option<NonZeroU32>,
+        pace: Option<Pace>,
     ) -> Result<Summary, InboxError> {
         if let Selection::Ids(ids) = selection
             && ids.len() > MAX_SELECTED_IDS
@@ -302,7 +346,7 @@ impl FailureInbox {
         }
         let by: Arc<str> = cut_at_character(by, MAX_BY_BYTES).into();
         let mut book = self.book.lock();
-        let mut attempt = || self.try_resolve(&mut book, kind, selection, &by, dry_run, max_per_second);
+        let mut attempt = || self.try_resolve(&mut book, kind, selection, &by, dry_run, pace);
         match attempt() {
             // A process that decided since our last time took the id over; with a new start we take it back.
             Err(InboxError::Overtaken { done: 0, .. }) => attempt(),
@@ -317,7 +361,7 @@ impl FailureInbox {
         selection: &Selection,
         by: &Arc<str>,
         dry_run: bool,
-        max_per_second: Option<NonZeroU32>,
+        pace: Option<Pace>,
     ) -> Result<Summary, InboxError> {
         if !dry_run {
             // Before anything is read: from here on nobody else decides unnoticed.
@@ -325,7 +369,7 @@ impl FailureInbox {
         }
         let mut scan = self.scan(book)?;
         let mut summary = Summary { dry_run, ..Summary::default() };
-        let page_letters = max_per_second.map_or(MAX_PAGE_LETTERS, |max| max.get().min(50) as usize);
+        let page_letters = pace.map_or(MAX_PAGE_LETTERS, |pace| pace.max_per_second.get().min(50) as usize);
         let mut work = Work {
             inbox: self,
             queues: Queues::new(self),
@@ -333,7 +377,7 @@ impl FailureInbox {
             kind,
             by: Arc::clone(by),
             pass: Pass::All,
-            pace: max_per_second.map(|max_per_second| (Instant::now(), max_per_second)),
+            pace: pace.map(|pace| (Instant::now(), pace)),
             summary: &mut summary,
         };
         for pass in Pass::of(kind) {
@@ -343,7 +387,7 @@ impl FailureInbox {
                 // The ends were read before: letters that come back while this runs wait for the next call.
                 Selection::All => {
                     let mut from = Some(LetterId { partition: 0, offset: 0 });
-                    while let Some(begin) = from {
+                    while let Some(begin) = from.filter(|_| !work.is_over()) {
                         let (letters, next) =
                             scan.page(work.book, StatusFilter::Parked, begin, page_letters)?;
                         work.take(letters)?;

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::context::parse_letter;
-use super::{FailureContext, Resolution};
+use super::{FailureContext, Queue, Resolution};
 use crate::record::{Headers, ReceivedRecord};
 
 /// The place of a letter in its dead letter topic, written `partition-offset`.
@@ -140,6 +140,20 @@ impl Serialize for Letter {
         letter.serialize_field("value", &self.value.as_deref().map(Bytes))?;
         letter.serialize_field("headers", &HeaderList(&self.headers))?;
         letter.end()
+    }
+}
+
+/// As JSON: `group`, `partition`, `key` (as in a letter), `first`, `standing`, `waiting`.
+impl Serialize for Queue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut queue = serializer.serialize_struct("Queue", 6)?;
+        queue.serialize_field("group", &self.group)?;
+        queue.serialize_field("partition", &self.partition)?;
+        queue.serialize_field("key", &Bytes(&self.key))?;
+        queue.serialize_field("first", &self.first)?;
+        queue.serialize_field("standing", &self.standing)?;
+        queue.serialize_field("waiting", &self.waiting)?;
+        queue.end()
     }
 }
 

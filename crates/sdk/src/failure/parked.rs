@@ -11,6 +11,7 @@
 //! **Invariant:** the state changes by [`ParkedBook::apply`] only, which reads what was committed. **Invariant:** no I/O.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -86,6 +87,16 @@ pub(crate) fn gone_record(topic: &Arc<str>, (partition, offset): (i32, i64)) -> 
 
 type Queue = BTreeMap<i64, Parked>;
 
+/// What a record of the topic was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// News of this place.
+    To((i32, i64)),
+    Barrier,
+    /// A person's mistake, passed over.
+    NotOurs,
+}
+
 /// The queues of one source topic and group.
 #[derive(Debug, Default)]
 pub(crate) struct ParkedBook {
@@ -97,19 +108,23 @@ pub(crate) struct ParkedBook {
 }
 
 impl ParkedBook {
-    /// Applies a record of the topic. `false` if it is none of ours: a person's mistake, passed over.
-    pub(crate) fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
+    /// Applies a record of the topic.
+    pub(crate) fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Applied {
         let place = key.and_then(|key| std::str::from_utf8(key).ok()).and_then(parse_place);
-        let Some(place) = place else { return key == Some(BARRIER) };
+        let Some(place) = place else {
+            return if key == Some(BARRIER) { Applied::Barrier } else { Applied::NotOurs };
+        };
         let Some(value) = value else {
             self.remove(place);
-            return true;
+            return Applied::To(place);
         };
-        let Ok(ParkedValue { letter, standing, key }) = serde_json::from_slice(value) else { return false };
-        let (Ok(letter), Some(key)) = (letter.parse(), unhex(&key)) else { return false };
+        let Ok(ParkedValue { letter, standing, key }) = serde_json::from_slice(value) else {
+            return Applied::NotOurs;
+        };
+        let (Ok(letter), Some(key)) = (letter.parse(), unhex(&key)) else { return Applied::NotOurs };
         self.remove(place);
         self.insert(place, key, Parked { letter, standing });
-        true
+        Applied::To(place)
     }
 
     fn insert(&mut self, place: (i32, i64), key: Vec<u8>, parked: Parked) {
@@ -174,9 +189,28 @@ impl ParkedBook {
         Some(((place.0, *offset), *first, queue.len() - 1))
     }
 
+    /// All queues: partition, key, the first record, and how many wait behind it.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = (i32, &[u8], Parked, usize)> + '_ {
+        let keyed =
+            self.queues.iter().flat_map(|(partition, queues)| queues.iter().map(|keyed| (*partition, keyed)));
+        keyed.filter_map(|(partition, (key, queue))| {
+            let (_, first) = queue.first_key_value()?;
+            Some((partition, &**key, *first, queue.len() - 1))
+        })
+    }
+
     /// First places that wait for their group.
     pub(crate) fn released(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
         self.released.iter().copied()
+    }
+
+    /// What stands before this place in its queue, and what stands there and behind it; both in order.
+    pub(crate) fn around(
+        &self,
+        place: (i32, i64),
+    ) -> Option<(Range<'_, i64, Parked>, Range<'_, i64, Parked>)> {
+        let queue = self.queue(place.0, self.keys.get(&place)?)?;
+        Some((queue.range(..place.1), queue.range(place.1..)))
     }
 
     fn queue(&self, partition: i32, key: &[u8]) -> Option<&Queue> {
@@ -214,13 +248,14 @@ mod tests {
         fn park(&mut self, offset: i64, key: &str, standing: Standing) {
             let parked = Parked { letter: LetterId { partition: 0, offset: offset + 100 }, standing };
             let record = parked_record(&"t".into(), (1, offset), key.as_bytes(), parked);
-            assert!(self.book.apply(record.key.as_deref(), record.value.as_deref()));
+            let applied = self.book.apply(record.key.as_deref(), record.value.as_deref());
+            assert_eq!(applied, Applied::To((1, offset)));
             assert_eq!(self.book.get((1, offset)), Some(parked));
         }
 
         fn gone(&mut self, offset: i64) {
             let record = gone_record(&"t".into(), (1, offset));
-            assert!(self.book.apply(record.key.as_deref(), None));
+            assert_eq!(self.book.apply(record.key.as_deref(), None), Applied::To((1, offset)));
         }
 
         fn released(&self) -> Vec<i64> {
@@ -258,6 +293,8 @@ mod tests {
         scene.park(3, "a", Standing::Behind);
         scene.gone(2);
         assert_eq!((scene.released(), scene.book.queue_of((1, 3)).unwrap().2), (vec![], 1));
+        let (before, rest) = scene.book.around((1, 3)).unwrap();
+        assert_eq!((before.count(), rest.count()), (1, 1));
         scene.gone(1);
         assert_eq!(scene.released(), [3]);
     }
@@ -265,7 +302,7 @@ mod tests {
     #[test]
     fn what_is_none_of_ours_changes_nothing() {
         let mut book = ParkedBook::default();
-        assert!(book.apply(Some(BARRIER), Some(b"x")));
+        assert_eq!(book.apply(Some(BARRIER), Some(b"x")), Applied::Barrier);
         type Bytes = Option<&'static [u8]>;
         let nonsense: [(Bytes, Bytes); 5] = [
             (None, Some(b"x")),
@@ -275,7 +312,7 @@ mod tests {
             (Some(b"1-2"), Some(br#"{"letter":"01","standing":"failed","key":"ab"}"#)),
         ];
         for (key, value) in nonsense {
-            assert!(!book.apply(key, value), "{key:?} {value:?}");
+            assert_eq!(book.apply(key, value), Applied::NotOurs, "{key:?} {value:?}");
         }
         assert_eq!(book.len(), 0);
     }

@@ -48,6 +48,20 @@ fn as_text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok
 }
 
 /// Which letters to list.
+///
+/// ```no_run
+/// use tidings::failure::{FailureInbox, StatusFilter};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// for letter in inbox.list(StatusFilter::Resolved, None, 50)?.items {
+///     let resolution = letter.resolution.expect("only those are asked for");
+///     println!("{} {} by {}", letter.id, resolution.kind.name(), resolution.by);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StatusFilter {
     /// Those nobody has decided about.

@@ -18,6 +18,17 @@ use tokio::sync::watch;
 /// timeout before their next heartbeat, and join again.
 ///
 /// What is due after a jump is done right after it, on the broker's threads: wait for its effect.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::testing::Broker;
+///
+/// let broker = Broker::start()?;
+/// let before_ms = broker.clock()?.now_ms();
+/// broker.clock()?.advance(Duration::from_secs(3_600));
+/// assert!(broker.clock()?.now_ms() >= before_ms + 3_600_000);
+/// # Ok::<(), tidings::testing::TestingError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct TestClock {
     system: Arc<SystemClock>,

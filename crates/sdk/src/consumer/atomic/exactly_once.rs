@@ -24,6 +24,26 @@ const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_FENCED: (usize, Duration) = (3, Duration::from_secs(60));
 
 /// Makes records of records.
+///
+/// ```
+/// use tidings::consumer::{ExactlyOnceHandler, HandlerError, Output};
+/// use tidings::failure::Failure;
+/// use tidings::{ReceivedRecord, Record};
+///
+/// struct Invoices;
+///
+/// impl ExactlyOnceHandler for Invoices {
+///     fn handle(&mut self, batch: &[ReceivedRecord], output: &mut Output) -> Result<(), HandlerError> {
+///         for order in batch {
+///             match &order.value {
+///                 Some(value) => output.send(Record::new("invoices").value(value.clone())),
+///                 None => output.reject(order, Failure::new("an order without a value")),
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait ExactlyOnceHandler: Send {
     /// Says what to write for a batch. It is written, and the batch's offsets are committed with it, after this returns;
     /// an error keeps the batch, which comes again after a backoff. Anything else it does may happen more than once.

@@ -69,6 +69,48 @@ impl<E> StoredError<E> {
 
 /// A database that keeps offsets in the transactions of the work. Implementations for `rusqlite` and `postgres` are in
 /// [`crate::stores`]; for another client these two calls are all there is to write.
+///
+/// ```
+/// use tidings::consumer::{Claim, HandlerError, OffsetStore, Position, StoredError};
+///
+/// /// One partition's offset and results in memory.
+/// #[derive(Default)]
+/// struct Memory {
+///     claim: Option<Claim>,
+///     results: Vec<String>,
+/// }
+///
+/// impl OffsetStore for Memory {
+///     type Transaction<'a> = Vec<String>;
+///     type Error = std::io::Error;
+///
+///     fn claim(&mut self, _group: &str, _topic: &str, _partition: i32) -> Result<Claim, Self::Error> {
+///         let before = self.claim.unwrap_or(Claim { epoch: 0, next_offset: None });
+///         Ok(*self.claim.insert(Claim { epoch: before.epoch + 1, ..before }))
+///     }
+///
+///     fn transaction(
+///         &mut self,
+///         positions: &[Position<'_>],
+///         work: &mut dyn FnMut(&mut Vec<String>) -> Result<(), HandlerError>,
+///     ) -> Result<(), StoredError<Self::Error>> {
+///         let mut results = self.results.clone();
+///         work(&mut results).map_err(StoredError::Handler)?;
+///         for position in positions {
+///             match &mut self.claim {
+///                 Some(claim) if claim.epoch == position.epoch => claim.next_offset = Some(position.next_offset),
+///                 _ => return Err(StoredError::fenced(position)),
+///             }
+///         }
+///         self.results = results;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut store = Memory::default();
+/// assert_eq!(store.claim("billing", "orders", 0)?.next_offset, None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait OffsetStore: Send + 'static {
     /// What the handler writes with.
     type Transaction<'a>;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -21,8 +22,10 @@ use crate::record::ReceivedRecord;
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// Letters read in one turn.
 const MAX_TURN_LETTERS: usize = 64;
-/// Parked records handed out and not done: one of a key, of as many keys.
+/// Parked records handed out and not done. From the half on, one of a key.
 const MAX_IN_HAND: usize = 1_000;
+/// Records of a key that are handed out together.
+const MAX_KEY_IN_HAND: usize = 100;
 /// How long to wait after a letter that did not arrive.
 const LETTER_RETRY: Duration = Duration::from_secs(1);
 /// How long a letter may take to arrive.
@@ -41,6 +44,8 @@ pub(super) struct Tail {
     /// `parked` topics read, and their sources.
     assigned: HashMap<Arc<str>, Arc<str>>,
     letters: Letters,
+    /// The assignments that records were handed out under.
+    epochs: HashMap<PartitionKey, u64>,
     /// Nothing is handed out before.
     next_letters: Instant,
 }
@@ -79,13 +84,18 @@ impl Tail {
         let consumer = outsider(&config)?;
         config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);
         let letters = Letters { consumer: outsider(&config)?, at: None, kept: HashMap::new(), kept_bytes: 0 };
-        Ok(Self { order, consumer, assigned: HashMap::new(), letters, next_letters: Instant::now() })
+        let (assigned, epochs) = (HashMap::new(), HashMap::new());
+        Ok(Self { order, consumer, assigned, letters, epochs, next_letters: Instant::now() })
     }
 
     pub(super) fn run(mut self) {
+        let mut wait = IDLE_WAIT;
         while !self.order.is_stopping() {
             self.assign();
-            let mut wait = IDLE_WAIT;
+            if self.order.unprotected.is_deaf.load(Ordering::Relaxed) {
+                std::thread::sleep(IDLE_WAIT);
+                continue;
+            }
             while let Some(polled) = self.consumer.poll(wait) {
                 wait = Duration::ZERO;
                 match polled {
@@ -101,7 +111,7 @@ impl Tail {
                     Err(error) => tracing::debug!(group = self.order.group, %error, "parked topic not read"),
                 }
             }
-            self.hand_out();
+            wait = if self.hand_out() { Duration::ZERO } else { IDLE_WAIT };
         }
     }
 
@@ -132,13 +142,22 @@ impl Tail {
         }
     }
 
-    /// Hands out the first records of queues that wait for the group, in partitions that are ours.
-    fn hand_out(&mut self) {
+    /// Hands out the first records of queues that wait for the group, in partitions that are ours. Whether there are more.
+    fn hand_out(&mut self) -> bool {
         if Instant::now() < self.next_letters {
-            return;
+            return false;
         }
-        let epochs = self.order.board.lock().scheduler.resumed_epochs();
-        for wanted in self.wanted(&epochs) {
+        let (epochs, is_full) = {
+            let board = self.order.board.lock();
+            (board.scheduler.resumed_epochs(), board.scheduler.is_full_now())
+        };
+        if epochs != self.epochs {
+            self.forget_former(&epochs);
+            self.epochs = epochs;
+        }
+        let wanted = self.wanted(is_full);
+        let has_more = wanted.len() == MAX_TURN_LETTERS;
+        for wanted in wanted {
             let Wanted { source, letters, parked, place, epoch, .. } = &wanted;
             let is_redriven = parked.standing == Standing::Released;
             let found = match self.letters.read(letters, parked.letter) {
@@ -147,7 +166,7 @@ impl Tail {
                 Found::NotYet => {
                     tracing::warn!(letter = %parked.letter, topic = %source, "letter not read; its key waits");
                     self.next_letters = Instant::now() + LETTER_RETRY;
-                    return;
+                    return false;
                 }
             };
             let Some((mut record, origin)) = found else {
@@ -162,6 +181,7 @@ impl Tail {
             }
             self.order.board.push_released(*epoch, record, released);
         }
+        has_more
     }
 
     /// Lets a key go on without a record whose letter somebody has removed from the dead letter topic.
@@ -178,30 +198,51 @@ impl Tail {
         self.next_letters = Instant::now() + LETTER_RETRY;
     }
 
-    /// By their letters, so that those are read in order.
-    fn wanted(&self, epochs: &HashMap<PartitionKey, u64>) -> Vec<Wanted> {
+    /// What was handed out under assignments that are over is in nobody's hand.
+    fn forget_former(&self, epochs: &HashMap<PartitionKey, u64>) {
+        for (source, watched) in &mut *self.order.watched.lock() {
+            let is_held = |place: &(i32, i64), epoch: &mut u64| {
+                epochs.get(&(Arc::clone(source), place.0)) == Some(&*epoch)
+            };
+            watched.in_hand.retain(is_held);
+        }
+    }
+
+    /// What is to be handed out now: queue by queue, each in its order; the queues by the letters of their first records, for
+    /// letters are read cheaply in their order.
+    fn wanted(&self, is_full: bool) -> Vec<Wanted> {
         let watched = self.order.watched.lock();
         let in_hand_count: usize = watched.values().map(|watched| watched.in_hand.len()).sum();
-        let mut wanted = BTreeMap::new();
+        let mut firsts = BTreeMap::new();
         for (source, watched) in &*watched {
             for place in watched.book.released() {
-                let Some(epoch) = epochs.get(&(Arc::clone(source), place.0)) else { continue };
-                let is_in_hand = watched.in_hand.get(&place) == Some(epoch);
-                if let Some(parked) = watched.book.get(place).filter(|_| !is_in_hand) {
-                    let one = Wanted {
-                        source: Arc::clone(source),
-                        letters: Arc::clone(&watched.topics.letters),
-                        parked_topic: Arc::clone(&watched.parked),
-                        place,
-                        parked,
-                        epoch: *epoch,
-                    };
-                    wanted.insert((Arc::clone(source), parked.letter), one);
+                let Some(epoch) = self.epochs.get(&(Arc::clone(source), place.0)) else { continue };
+                if let Some(first) = watched.book.get(place) {
+                    firsts.insert((source, first.letter), (watched, place, *epoch));
                 }
             }
         }
-        let max_count = MAX_TURN_LETTERS.min(MAX_IN_HAND.saturating_sub(in_hand_count));
-        wanted.into_values().take(max_count).collect()
+        let mut wanted = Vec::new();
+        for ((source, _), (watched, place, epoch)) in firsts {
+            let left = MAX_IN_HAND.saturating_sub(in_hand_count + wanted.len());
+            let depth = if is_full || left < MAX_IN_HAND / 2 { 1 } else { MAX_KEY_IN_HAND };
+            let room = left.min(MAX_TURN_LETTERS - wanted.len());
+            if room == 0 {
+                break;
+            }
+            let Some((_, queue)) = watched.book.around(place) else { continue };
+            let queue = queue.take(depth).map(|(offset, parked)| ((place.0, *offset), *parked));
+            let queue = queue.filter(|(place, _)| watched.in_hand.get(place) != Some(&epoch));
+            wanted.extend(queue.take(room).map(|(place, parked)| Wanted {
+                source: Arc::clone(source),
+                letters: Arc::clone(&watched.topics.letters),
+                parked_topic: Arc::clone(&watched.parked),
+                place,
+                parked,
+                epoch,
+            }));
+        }
+        wanted
     }
 }
 

@@ -2,7 +2,7 @@
 //! And the topics that join later, because they match a pattern.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use regex::{Regex, RegexBuilder};
@@ -19,7 +19,11 @@ use crate::consumer::random::jitter;
 use crate::consumer::state::Phase;
 use crate::consumer::transactional::OpenError;
 use crate::error::KafkaFault;
+use crate::failure::{FailureTopics, read_parked};
+use crate::reader::ReadError;
 
+/// How long it may take to read what is parked.
+const PARKED_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a compiled pattern may weigh.
 const MAX_PATTERN_BYTES: usize = 1024 * 1024;
 /// Ends of the names of topics that belong to failure inboxes.
@@ -53,6 +57,22 @@ enum PrepareError {
     KeyOrder(#[from] KeyOrderError),
     #[error(transparent)]
     Delay(#[from] DelayError),
+    #[error(
+        "{count} records of {topic} wait in the order of their keys, which this consumer does not keep: \
+         set preserve_key_order, or redrive or discard them first"
+    )]
+    StillParked { topic: Arc<str>, count: usize },
+    #[error(transparent)]
+    Parked(#[from] ReadError),
+    #[error("{topic} was not read to its end within {} ms", PARKED_TIMEOUT.as_millis())]
+    ParkedTimedOut { topic: Arc<str> },
+}
+
+/// What there is to read.
+struct Found {
+    sources: Vec<Arc<str>>,
+    /// Those of them that have a topic of parked records for this group, and it.
+    parked: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// The consumer does not start.
@@ -67,11 +87,11 @@ impl PrepareError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Admin(error) => error.hint(),
-            Self::KeyOrder(_) | Self::Delay(_) => None,
+            _ => None,
         }
     }
 
-    /// Whether waiting does not help: a client cannot be made of these settings.
+    /// Whether waiting does not help: a client cannot be made of these settings, or they are not those that are needed.
     fn is_final(&self) -> bool {
         match self {
             Self::Admin(error) | Self::Delay(DelayError::Admin(error)) => {
@@ -81,6 +101,8 @@ impl PrepareError {
                 matches!(error, KeyOrderError::Client(_) | KeyOrderError::Open(OpenError::Client(_)))
             }
             Self::Delay(error) => matches!(error, DelayError::Client(_)),
+            Self::StillParked { .. } => true,
+            Self::Parked(_) | Self::ParkedTimedOut { .. } => false,
         }
     }
 }
@@ -133,11 +155,12 @@ impl Runtime {
     }
 
     fn try_prepare_topics(&mut self) -> Result<(), PrepareError> {
-        let sources = self.find_sources()?;
+        let Found { sources, parked } = self.find_sources()?;
         self.workshop.parking.set_sources(&sources);
         self.workshop.parking.ensure_topics()?;
-        if let Some(key_order) = &self.workshop.key_order {
-            key_order.watch(&sources)?;
+        match &self.workshop.key_order {
+            Some(key_order) => key_order.watch(&sources)?,
+            None => self.refuse_parked(&parked)?,
         }
         if let Some(delay) = &self.workshop.delay {
             delay.watch(&sources)?;
@@ -146,8 +169,20 @@ impl Runtime {
         Ok(())
     }
 
+    /// Without the order of keys, what waits would be overtaken.
+    fn refuse_parked(&self, parked: &[(Arc<str>, Arc<str>)]) -> Result<(), PrepareError> {
+        for (source, topic) in parked.iter().filter(|(source, _)| !self.sources.contains(source)) {
+            let book = read_parked(&self.cluster, topic, PARKED_TIMEOUT)?;
+            let count = book.ok_or_else(|| PrepareError::ParkedTimedOut { topic: Arc::clone(topic) })?.len();
+            if count > 0 {
+                return Err(PrepareError::StillParked { topic: Arc::clone(source), count });
+            }
+        }
+        Ok(())
+    }
+
     /// The topics given by name, all of which must exist, and those that match a pattern: at least one altogether.
-    fn find_sources(&self) -> Result<Vec<Arc<str>>, AdminError> {
+    fn find_sources(&self) -> Result<Found, AdminError> {
         let fault = |fault| AdminError::Kafka { operation: "list topics".into(), fault };
         let metadata = self.consumer.fetch_metadata(None, TOPICS_TIMEOUT).map_err(|error| {
             fault(KafkaFault::from_kafka(&error, self.cluster.bootstrap(), TOPICS_TIMEOUT))
@@ -171,10 +206,15 @@ impl Runtime {
         let mut matched: Vec<&str> = existing.iter().copied().filter(is_matched).collect();
         matched.sort_unstable();
         let sources: Vec<Arc<str>> = names.iter().copied().chain(matched).map(Arc::from).collect();
-        match sources.is_empty() {
-            true => Err(AdminError::UnknownTopic { topic: self.options.topics.join(" or ") }),
-            false => Ok(sources),
+        if sources.is_empty() {
+            return Err(AdminError::UnknownTopic { topic: self.options.topics.join(" or ") });
         }
+        let parked = |source: &Arc<str>| {
+            let topic = FailureTopics::of(source).parked(&self.options.group);
+            existing.contains(&&*topic).then(|| (Arc::clone(source), topic))
+        };
+        let parked = sources.iter().filter_map(parked).collect();
+        Ok(Found { sources, parked })
     }
 
     /// Subscribes to the sources and their retry topics.

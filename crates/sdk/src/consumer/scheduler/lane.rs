@@ -37,6 +37,9 @@ impl LaneKey {
 }
 
 /// Records of one lane. It is ready (in the queue of lanes), busy (with a worker) or neither (waiting for its time).
+///
+/// **Invariant:** records of the failure inbox stand before the others, which are later ones, and may have to wait until those
+/// have made room.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) queue: VecDeque<Entry>,
@@ -47,6 +50,24 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn with(entry: Entry) -> Self {
         Self { queue: VecDeque::from([entry]), is_ready: false, is_busy: false }
+    }
+
+    /// Adds a record of the failure inbox behind those that are there. Whether it is the first now.
+    pub(super) fn add_released(&mut self, entry: Entry) -> bool {
+        let index = self.released_count();
+        self.queue.insert(index, entry);
+        index == 0
+    }
+
+    /// Takes a record back that was the first of its kind. Whether it is the first of all.
+    pub(super) fn put_back(&mut self, entry: Entry) -> bool {
+        let index = if entry.released.is_some() { 0 } else { self.released_count() };
+        self.queue.insert(index, entry);
+        index == 0
+    }
+
+    fn released_count(&self) -> usize {
+        self.queue.partition_point(|entry| entry.released.is_some())
     }
 }
 

@@ -1,11 +1,42 @@
 //! Who waits for whom, as the groups that preserve the order of keys have written it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::{FailureInbox, InboxError};
+use crate::cluster::Cluster;
 use crate::failure::letter::Line;
-use crate::failure::{FailureContext, Letter, LetterId, Parked, ParkedBook};
+use crate::failure::{FailureContext, Letter, LetterId, Parked, ParkedBook, Standing};
 use crate::reader::{ReadError, ReadFrom, TopicReader};
+
+/// A key whose records wait for each other.
+///
+/// ```no_run
+/// use tidings::failure::{FailureInbox, Standing};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let queues = FailureInbox::new(&cluster, producer, "orders").queues(10)?;
+/// let undecided = queues.iter().filter(|queue| queue.standing == Standing::Failed);
+/// println!("{} keys wait for a person", undecided.count());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The group that waits, by the name that its topics carry.
+    pub group: String,
+    /// Partition of the source topic.
+    pub partition: i32,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The letter of the first record, which is the one to decide about.
+    pub first: LetterId,
+    /// What that waits for.
+    pub standing: Standing,
+    /// How many wait behind it.
+    pub waiting: u64,
+}
 
 /// The queues of each group, read when a letter of it is met first. For one call: they change all the time.
 pub(super) struct Queues<'a> {
@@ -48,22 +79,60 @@ impl<'a> Queues<'a> {
         Ok(parked.filter(|parked| parked.letter == letter))
     }
 
-    fn read(&self, group: &str) -> Result<ParkedBook, InboxError> {
-        let topic = self.inbox.topics.parked(group);
-        let mut book = ParkedBook::default();
-        let timeout = self.inbox.timeout;
-        let mut reader = match TopicReader::open(&self.inbox.cluster, &topic, ReadFrom::Earliest, timeout) {
-            Err(ReadError::UnknownTopic { .. }) => return Ok(book),
-            opened => opened?,
+    /// The queues of all groups. Groups are known by the names of their topics.
+    pub(super) fn all(&self) -> Result<Vec<Queue>, InboxError> {
+        let topics = self.inbox.admin()?.list_topics()?;
+        let source = &self.inbox.topics.source;
+        // Another source may be called like this one with a dot behind.
+        let longer = |topic: &str| {
+            let names = topics.iter().filter_map(|found| found.name.strip_suffix(".dlq"));
+            let mut longer = names.filter(|name| name.len() > source.len());
+            longer.any(|name| topic.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
         };
-        while let Some(record) = reader.next_until_end(timeout)? {
-            book.apply(record.key.as_deref(), record.value.as_deref());
+        let mut queues = Vec::new();
+        for topic in topics.iter().map(|topic| topic.name.as_str()).filter(|topic| !longer(topic)) {
+            let group = topic.strip_prefix(&**source).and_then(|rest| rest.strip_prefix('.'));
+            let Some(group) = group.and_then(|rest| rest.strip_suffix(".parked")) else { continue };
+            queues.extend(self.read_topic(topic)?.queues().map(|(partition, key, first, waiting)| Queue {
+                group: group.to_string(),
+                partition,
+                key: key.to_vec(),
+                first: first.letter,
+                standing: first.standing,
+                waiting: waiting as u64,
+            }));
         }
-        if !reader.is_at_end() {
-            return Err(InboxError::TimedOut { topic: topic.to_string(), waited: timeout });
-        }
-        Ok(book)
+        Ok(queues)
     }
+
+    fn read(&self, group: &str) -> Result<ParkedBook, InboxError> {
+        self.read_topic(&self.inbox.topics.parked(group))
+    }
+
+    fn read_topic(&self, topic: &str) -> Result<ParkedBook, InboxError> {
+        let timeout = self.inbox.timeout;
+        match read_parked(&self.inbox.cluster, topic, timeout)? {
+            Some(book) => Ok(book),
+            None => Err(InboxError::TimedOut { topic: topic.to_string(), waited: timeout }),
+        }
+    }
+}
+
+/// The queues in a `parked` topic, empty where there is none; `None` if it was not read to its end in time.
+pub(crate) fn read_parked(
+    cluster: &Cluster,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<ParkedBook>, ReadError> {
+    let mut book = ParkedBook::default();
+    let mut reader = match TopicReader::open(cluster, topic, ReadFrom::Earliest, timeout) {
+        Err(ReadError::UnknownTopic { .. }) => return Ok(Some(book)),
+        opened => opened?,
+    };
+    while let Some(record) = reader.next_until_end(timeout)? {
+        book.apply(record.key.as_deref(), record.value.as_deref());
+    }
+    Ok(reader.is_at_end().then_some(book))
 }
 
 /// Where the record of a letter stands in its source topic.

@@ -21,6 +21,36 @@ const MAX_SKIPPED_NAMED: usize = 100;
 /// Redrives after which a letter is left alone: its record fails every time.
 const MAX_REDRIVES: u32 = 10;
 
+/// How fast a redrive goes, for a target that has just recovered.
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use std::time::Duration;
+/// use tidings::failure::Pace;
+///
+/// let pace = Pace::per_second(NonZeroU32::new(20).unwrap()).at_most(Duration::from_secs(10));
+/// assert_eq!(pace.at_most, Some(Duration::from_secs(10)));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Letters a second at most.
+    pub max_per_second: NonZeroU32,
+    /// How long it may take, about; `None` is as long as it takes.
+    pub at_most: Option<Duration>,
+}
+
+impl Pace {
+    /// So many letters a second, for as long as it takes.
+    pub fn per_second(max_per_second: NonZeroU32) -> Self {
+        Self { max_per_second, at_most: None }
+    }
+
+    /// Sets how long it may take; what is left then is told by [`Summary::more`].
+    pub fn at_most(self, at_most: Duration) -> Self {
+        Self { at_most: Some(at_most), ..self }
+    }
+}
+
 /// Which letters of a selection are taken now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
@@ -59,7 +89,7 @@ pub(super) struct Work<'a> {
     pub(super) by: Arc<str>,
     pub(super) pass: Pass,
     /// Since when, and how many letters a second at most.
-    pub(super) pace: Option<(Instant, NonZeroU32)>,
+    pub(super) pace: Option<(Instant, Pace)>,
     pub(super) summary: &'a mut Summary,
 }
 
@@ -77,6 +107,9 @@ impl Work<'_> {
     pub(super) fn take_named(&mut self, scan: &mut Scan<'_>, ids: &[LetterId]) -> Result<(), InboxError> {
         let mut letters = Vec::new();
         for id in ids.iter().copied().collect::<BTreeSet<_>>() {
+            if self.is_over() {
+                break;
+            }
             match scan.letter(self.book, id) {
                 Ok(letter) => letters.push(letter),
                 Err(InboxError::UnknownLetter { .. }) if self.pass != Pass::Behind => {
@@ -90,6 +123,14 @@ impl Work<'_> {
             }
         }
         self.take(letters)
+    }
+
+    /// Whether the time of its pace is over; there is more to look at then.
+    pub(super) fn is_over(&mut self) -> bool {
+        let at_most = self.pace.and_then(|(begun, pace)| Some((begun, pace.at_most?)));
+        let is_over = at_most.is_some_and(|(begun, at_most)| begun.elapsed() >= at_most);
+        self.summary.more |= is_over;
+        is_over
     }
 
     pub(super) fn take(&mut self, letters: Vec<Letter>) -> Result<(), InboxError> {
@@ -111,9 +152,9 @@ impl Work<'_> {
             self.make_durable(originals, &ids)?;
         }
         self.summary.done += ids.len() as u64;
-        if let Some((begun, max_per_second)) = self.pace {
-            let due =
-                begun + Duration::from_secs_f64(self.summary.done as f64 / f64::from(max_per_second.get()));
+        if let Some((begun, pace)) = self.pace {
+            let per_second = f64::from(pace.max_per_second.get());
+            let due = begun + Duration::from_secs_f64(self.summary.done as f64 / per_second);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         Ok(())
