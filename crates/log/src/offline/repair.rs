@@ -293,6 +293,7 @@ impl OfflineDataDir {
         if self.lock.is_none() {
             return Err(RepairError::ReadOnly);
         }
+        self.keep_recovery_points()?;
         for step in &plan.steps {
             let path = match step {
                 RepairStep::LowerRecoveryPoint { .. } => self.root.join(checkpoint::RECOVERY_POINTS),
@@ -302,6 +303,17 @@ impl OfflineDataDir {
             self.carry_out(&plan.topic_partition, step).map_err(|source| RepairError::Io { path, source })?;
         }
         Ok(())
+    }
+
+    /// Makes the recovery points durable by which the plan was made: those that a killed process had just written may not be. Should a
+    /// power cut bring older ones back, a start would take the damage for a torn tail and cut off what is valid behind it.
+    fn keep_recovery_points(&self) -> Result<(), RepairError> {
+        if self.recovery_points.is_empty() {
+            return Ok(());
+        }
+        let path = self.root.join(checkpoint::RECOVERY_POINTS);
+        checkpoint::write(&*self.disk, &path, self.recovery_points.clone().into_iter())
+            .map_err(|source| RepairError::Io { path, source })
     }
 
     fn carry_out(&mut self, topic_partition: &TopicPartition, step: &RepairStep) -> io::Result<()> {

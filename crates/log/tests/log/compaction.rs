@@ -210,7 +210,8 @@ fn without_the_swap_files_the_same_test_sees_losses() {
         let opened = std::panic::catch_unwind(check);
         Some(!opened.unwrap_or(false))
     };
-    assert!((1..=2000).filter_map(harmed).any(|harmed| harmed), "the other test proves nothing");
+    // Which of them are harmed depends on the threads, too; the first one ends it.
+    assert!((1..=20_000).filter_map(harmed).any(|harmed| harmed), "the other test proves nothing");
 }
 
 #[test]

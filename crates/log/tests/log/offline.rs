@@ -1,6 +1,7 @@
 //! `offline`: what a check finds is what was done to the files, and after a repair a start succeeds.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,8 +10,8 @@ use tidings_log::batch::{BatchBuilder, Batches, EndTxnMarker, TransactionResult}
 use tidings_log::offline::{Access, OfflineDataDir, PartitionCheck, Remedy, RepairError, RepairStep};
 use tidings_log::testing::{Loss, Random, SimDisk};
 use tidings_log::{
-    AppendOptions, Chores, CleanupPolicy, DataDir, DataDirOptions, Disk, LogConfig, OpenError, Origin,
-    PartitionLog, RecoverError, UpTo,
+    AppendOptions, Chores, CleanupPolicy, DataDir, DataDirOptions, Disk, LogConfig, OpenError, OpenMode,
+    Origin, PartitionLog, RecoverError, UpTo,
 };
 
 use crate::support::{NOW_MS, append_durably, batch, create, log, open_on, options, partition, timed_batch};
@@ -301,6 +302,50 @@ fn a_bridge_over_the_recovery_point() {
     assert_eq!(values(&log(&data_dir, 0)).into_keys().collect::<Vec<_>>(), [0, 1, 6, 7]);
 }
 
+/// The operations by which a repair makes the recovery points durable: open, write, sync, rename, sync of the directory.
+const KEPT_AFTER: u64 = 5;
+
+/// A killed process had just written its recovery points, and nobody had synced them yet: a power cut while the damage is
+/// repaired must not bring the older ones back, by which the damage would be a torn tail.
+#[test]
+fn recovery_points_outlive_a_power_cut_during_a_repair() {
+    let written = write(60, 3000, true);
+    let disk = &written.disk;
+    let points = Path::new(ROOT).join("recovery-point-offset-checkpoint");
+    let bytes = bytes_of(disk, &points);
+    disk.remove_file(&points).expect("remove");
+    disk.sync_dir(Path::new(ROOT)).expect("sync");
+    let file = disk.open(&points, OpenMode::Truncate).expect("open");
+    file.write_vectored_at(&mut [IoSlice::new(&bytes)], 0).expect("write");
+    let last_of_first = written.batches.iter().rfind(|batch| batch.segment == 0).expect("a batch");
+    let at = last_of_first.position as usize + 30;
+    disk.corrupt(&segment_path(0, "log"), |data| data[at] ^= 1).expect("corrupt");
+    let mut expected = written.values.clone();
+    expected.retain(|offset, _| !(last_of_first.first..last_of_first.next).contains(offset));
+    for moment in 1.. {
+        let disk = disk.crash(Loss::Nothing);
+        let (mut dir, check) = look(&disk, Access::Locked);
+        assert!(check.torn_tail.is_none() && !check.is_whole());
+        let plan = dir.plan_repair(&check, Remedy::DropDamaged).expect("plan");
+        let first = disk.operations_count();
+        disk.capture_at(first + moment, Loss::Unsynced, Arc::default());
+        dir.repair(&plan).expect("repair");
+        drop(dir);
+        let Some(captured) = disk.captured() else {
+            assert!(moment > 10, "{moment} operations");
+            break;
+        };
+        // A cut before the first of them is durable leaves a disk on which the damage is a torn tail, repair or not.
+        if moment > KEPT_AFTER {
+            if !look(&captured.disk, Access::ReadOnly).1.is_whole() {
+                repair(&captured.disk, Remedy::DropDamaged);
+            }
+            let data_dir = recover(&captured.disk).expect("recover");
+            assert_eq!(values(&log(&data_dir, 0)), expected, "cut at operation {moment}");
+        }
+    }
+}
+
 /// Random damage to random segments, and a crash at a random moment of the repair: when it is run again, a start
 /// succeeds, what was valid is there, what was reported lost is all that is lost.
 #[test]
@@ -309,6 +354,8 @@ fn random_damage_is_repaired_also_across_crashes() {
         let mut random = Random::new(seed);
         let written = write(60, 3000, random.below(2) == 0);
         let disk = written.disk.crash(Loss::Nothing);
+        // What the killed process had not synced is another test's.
+        disk.open_root(Path::new(ROOT)).and_then(|root| root.sync_all()).expect("sync");
         for _ in 0..1 + random.below(3) {
             let target = written.batches[random.below(written.batches.len())];
             let from = 16 + random.below(target.bytes as usize - 16);
