@@ -64,7 +64,7 @@ fn a_second_platform_on_the_same_store_is_told_so() {
     let first = Launch::up(directory.path()).start();
     let ended = Launch::up_on(&first.bootstrap(), directory.path()).run(Duration::from_secs(15));
     assert!(!ended.status.success());
-    assert!(ended.stderr.contains("Postgre"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("a data directory of its own"), "{}", ended.stderr);
 }
 
 #[test]
