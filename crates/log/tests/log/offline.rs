@@ -316,7 +316,7 @@ fn recovery_points_outlive_a_power_cut_during_a_repair() {
     disk.remove_file(&points).expect("remove");
     disk.sync_dir(Path::new(ROOT)).expect("sync");
     let file = disk.open(&points, OpenMode::Truncate).expect("open");
-    file.write_vectored_at(&mut [IoSlice::new(&bytes)], 0).expect("write");
+    file.write_vectored_at(&[IoSlice::new(&bytes)], 0).expect("write");
     let last_of_first = written.batches.iter().rfind(|batch| batch.segment == 0).expect("a batch");
     let at = last_of_first.position as usize + 30;
     disk.corrupt(&segment_path(0, "log"), |data| data[at] ^= 1).expect("corrupt");
