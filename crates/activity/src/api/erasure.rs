@@ -13,10 +13,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
+use tidings_http::{FieldError, MediaType, Problem, read_body};
 use uuid::Uuid;
 
-use super::filter::tenant;
+use super::filter::only_tenant;
 use super::search::{ask, json};
 use super::{Api, no_params};
 use crate::erasure::{Erasure, ErasureRequest};
@@ -71,8 +71,7 @@ pub(super) async fn post(
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Problem> {
-    let params = Params::parse(uri.query(), &["tenant"])?;
-    let tenant = tenant(&params).map_err(|error| Problem::bad_parameters(vec![error]))?;
+    let tenant = only_tenant(&uri)?;
     let items = ask(&api, move |store| store.erasures(&tenant, MAX_PAGE_ITEMS)).await?;
     json(&List { items })
 }
@@ -83,8 +82,7 @@ pub(super) async fn one(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let params = Params::parse(uri.query(), &["tenant"])?;
-    let tenant = tenant(&params).map_err(|error| Problem::bad_parameters(vec![error]))?;
+    let tenant = only_tenant(&uri)?;
     json(&record(&api, &tenant, id).await?)
 }
 

@@ -1,6 +1,7 @@
 //! The filters of a question as query parameters: the list, the export and the live tail take the same.
 
-use tidings_http::{FieldError, Params};
+use axum::http::Uri;
+use tidings_http::{FieldError, Params, Problem};
 
 use crate::limits::MAX_SEARCH_CHARS;
 use crate::query::{ActionFilter, Filter};
@@ -50,8 +51,14 @@ pub(super) fn filter(params: &Params, errors: &mut Vec<FieldError>) -> Filter {
     filter
 }
 
+/// The tenant of a request that has no other parameter, or 400.
+pub(super) fn only_tenant(uri: &Uri) -> Result<String, Problem> {
+    let params = Params::parse(uri.query(), &["tenant"])?;
+    tenant(&params).map_err(|error| Problem::bad_parameters(vec![error]))
+}
+
 /// Whose activities: there is no question without a tenant.
-pub(super) fn tenant(params: &Params) -> Result<String, FieldError> {
+fn tenant(params: &Params) -> Result<String, FieldError> {
     match params.get("tenant") {
         None => Err(FieldError::new("tenant", "is missing")),
         Some("") => Err(FieldError::new("tenant", "is empty")),
