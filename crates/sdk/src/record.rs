@@ -282,6 +282,11 @@ impl ReceivedRecord {
             + self.headers.size_bytes()
     }
 
+    /// Whether another one is of the same partition.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.topic == other.topic
+    }
+
     /// Where it lies, as `topic-partition@offset`: for messages and logs.
     pub fn position(&self) -> String {
         format!("{}-{}@{}", self.topic, self.partition, self.offset)
