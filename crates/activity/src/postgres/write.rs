@@ -1,8 +1,8 @@
 //! Writing batches into the PostgreSQL store.
 //!
 //! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
-//! row of `store` to the commit, so that arrivals become visible in their order. What is new is copied in, which takes the
-//! server a quarter less than inserting it.
+//! row of `store` to the commit, so that arrivals become visible in their order. What is new is copied in (`COPY`),
+//! because nothing of it can be there already.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
