@@ -94,7 +94,7 @@ impl ApacheCluster {
     /// Formats one directory with Kafka's tool, and makes the others of it: the tool starts a virtual machine each time.
     fn format(&self) {
         let first = &self.nodes[0].directory;
-        let is_formatted = format_storage(&self.jars, JVM, &first.join("server.properties"), first);
+        let is_formatted = format_storage(&self.jars, JVM, &first.join("server.properties"), first, &[]);
         assert!(is_formatted, "Apache Kafka could not format its directory:\n{}", self.logged());
         for (index, node) in self.nodes.iter().enumerate().skip(1) {
             std::fs::create_dir(node.directory.join("data")).expect("make a data directory");

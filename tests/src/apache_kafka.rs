@@ -45,7 +45,7 @@ impl ApacheKafka {
         let properties = scratch.path().join("server.properties");
         let text = own_settings(&scratch.path().join("data"), kafka, controller) + settings;
         std::fs::write(&properties, text).expect("write Apache Kafka's settings");
-        let is_formatted = format_storage(jars, JVM, &properties, scratch.path());
+        let is_formatted = format_storage(jars, JVM, &properties, scratch.path(), &[]);
         let process = spawn_kafka(jars, JVM, &properties, scratch.path());
         let mut node = Self { process, address: format!("127.0.0.1:{kafka}"), scratch };
         assert!(is_formatted, "Apache Kafka could not format its directory:\n{}", node.logged());
@@ -101,11 +101,17 @@ fn own_settings(data: &Path, kafka: u16, controller: u16) -> String {
     )
 }
 
-/// Formats the directory that the settings name; what is printed goes into `server.log` in `folder`. Answers whether it
+/// Formats the directory that the settings name, with these arguments besides; what is printed goes into `server.log` in `folder`. Answers whether it
 /// went well.
-pub(crate) fn format_storage(jars: &Path, jvm: JvmOptions, properties: &Path, folder: &Path) -> bool {
+pub(crate) fn format_storage(
+    jars: &Path,
+    jvm: JvmOptions,
+    properties: &Path,
+    folder: &Path,
+    arguments: &[&str],
+) -> bool {
     let mut format = java(jars, jvm, "kafka.tools.StorageTool", folder);
-    format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(properties);
+    format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(properties).args(arguments);
     format.status().expect("run java").success()
 }
 

@@ -6,16 +6,20 @@
 
 mod apache_cluster;
 mod apache_kafka;
+mod certificates;
 mod http;
 mod kafka;
 mod process;
 mod programs;
+mod secure_kafka;
 mod wait;
 
 pub use apache_cluster::{ApacheCluster, jars, shared_apache_cluster};
 pub use apache_kafka::ApacheKafka;
+pub use certificates::{Authority, Identity};
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings, binary};
 pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
+pub use secure_kafka::{KAFKA_PASSWORD, KAFKA_USER, SecureKafka};
 pub use wait::{LONG, until, until_within};

@@ -19,7 +19,7 @@ const NEEDED: &[Needed] = &[
     Needed {
         command: &["cc", "--version"],
         package: "build-essential",
-        why: "librdkafka, SQLite and zstd are C",
+        why: "librdkafka, OpenSSL, SQLite and zstd are C",
     },
     Needed {
         command: &["c++", "--version"],
@@ -30,6 +30,11 @@ const NEEDED: &[Needed] = &[
         command: &["make", "--version"],
         package: "build-essential",
         why: "librdkafka is built by make",
+    },
+    Needed {
+        command: &["perl", "-MFindBin", "-MIPC::Cmd", "-e", "1"],
+        package: "perl",
+        why: "OpenSSL's configure is written in it",
     },
     Needed { command: &["node", "--version"], package: "nodejs", why: "the KafkaJS programs" },
     Needed { command: &["npm", "--version"], package: "npm", why: "the KafkaJS programs" },

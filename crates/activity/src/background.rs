@@ -102,8 +102,10 @@ impl Background {
             if self.is_over() {
                 return None;
             }
-            tracing::warn!(%error, topic = self.options.topic, "the topics cannot be found or created yet");
-            self.topics.send_replace(Topics::Pending(Some(error.to_string())));
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            let why = format!("{error}{hint}");
+            tracing::warn!(why, topic = self.options.topic, "the topics cannot be found or created yet");
+            self.topics.send_replace(Topics::Pending(Some(why)));
             std::thread::sleep(RETRY);
         }
     }

@@ -241,7 +241,7 @@ impl ActivityService {
                 return Err(why.clone().unwrap_or_else(|| "the topics are not there yet".to_owned()));
             }
             if let Some(fault) = producer.last_fault() {
-                return Err(fault.to_string());
+                return Err(format!("{fault}; {}", fault.hint()));
             }
             if let Some(fault) = store.fault() {
                 return Err(fault);

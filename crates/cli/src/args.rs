@@ -92,6 +92,16 @@ tidings.toml, with every key this command knows:
   durability = \"power\"              # TIDINGS_DURABILITY: power or process
   insecure = false                  # TIDINGS_INSECURE
   log = \"info\"                      # TIDINGS_LOG
+  [cluster]                         # how to log in at bootstrap
+  security_protocol = \"sasl_ssl\"    # TIDINGS_CLUSTER_SECURITY_PROTOCOL: plaintext, ssl, sasl_plaintext or sasl_ssl
+  ca_file = \"/etc/kafka/ca.pem\"     # TIDINGS_CLUSTER_CA_FILE: whom to trust, instead of the system's authorities
+  verify_host_name = true           # TIDINGS_CLUSTER_VERIFY_HOST_NAME
+  certificate_file = \"client.pem\"   # TIDINGS_CLUSTER_CERTIFICATE_FILE: the client's own
+  key_file = \"client.key\"           # TIDINGS_CLUSTER_KEY_FILE
+  key_password_file = \"key.secret\"  # TIDINGS_CLUSTER_KEY_PASSWORD_FILE
+  sasl_mechanism = \"SCRAM-SHA-512\"  # TIDINGS_CLUSTER_SASL_MECHANISM: or SCRAM-SHA-256 or PLAIN
+  user = \"tidings\"                  # TIDINGS_CLUSTER_USER
+  password_file = \"kafka.secret\"    # TIDINGS_CLUSTER_PASSWORD_FILE; or password, TIDINGS_CLUSTER_PASSWORD
   [broker]                          # Kafka's own names
   num.partitions = 4                # TIDINGS_BROKER_NUM_PARTITIONS
   [activity]

@@ -3,6 +3,7 @@
 //! Owns that order and every key's name. Invariants: a key nobody knows is an error that names the key and where it stands;
 //! so is a value of the wrong type. Broker settings keep Kafka's names and stay text here: the broker itself judges them.
 
+mod cluster;
 mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use tidings_activity::postgres::PostgresOptions;
 use tidings_activity::service::DEFAULT_TOPIC;
 
-use crate::args::{ServerArgs, UpArgs};
+use crate::args::{ClusterArgs, ServerArgs, UpArgs};
+pub use cluster::ClusterConfig;
 use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
 
 /// Read when it exists and no other file is named.
@@ -37,6 +39,8 @@ pub struct Config {
     pub host_names: Vec<String>,
     /// The cluster to serve instead of an own broker.
     pub bootstrap: Option<String>,
+    /// How to log in there.
+    pub cluster: ClusterConfig,
     /// Where to write the addresses when ready.
     pub ready_file: Option<PathBuf>,
     /// Whether addresses may be reached from other machines.
@@ -166,6 +170,7 @@ struct Settings {
     durability: Option<String>,
     insecure: bool,
     log: String,
+    cluster: ClusterConfig,
     broker: figment::value::Dict,
     activity: ActivityConfig,
 }
@@ -183,6 +188,7 @@ impl Default for Settings {
             durability: None,
             insecure: false,
             log: "info".to_owned(),
+            cluster: ClusterConfig::default(),
             broker: figment::value::Dict::new(),
             activity: ActivityConfig::default(),
         }
@@ -192,7 +198,15 @@ impl Default for Settings {
 impl Config {
     /// The settings of `tidings up`.
     pub fn of_up(args: &UpArgs) -> anyhow::Result<Config> {
-        Config::load(&args.server, args, std::env::vars())
+        let config = Config::load(&args.server, args, std::env::vars())?;
+        if config.bootstrap.is_none() && !config.cluster.is_default() {
+            bail!(
+                "cluster: the broker within the platform takes neither TLS nor a login: name the cluster that does in \
+                 bootstrap, or take the settings of [cluster] out"
+            );
+        }
+        config.cluster.security()?;
+        Ok(config)
     }
 
     /// The settings of `tidings broker`.
@@ -221,6 +235,7 @@ impl Config {
             ("http", self.http != new.http),
             ("host_names", self.host_names != new.host_names),
             ("bootstrap", self.bootstrap != new.bootstrap),
+            ("cluster", self.cluster != new.cluster),
             ("ready_file", self.ready_file != new.ready_file),
             ("insecure", self.insecure != new.insecure),
             ("activity", self.activity != new.activity.with_retention_of(&self.activity)),
@@ -237,17 +252,19 @@ impl Config {
         names
     }
 
+    /// How the commands that talk to a cluster log in: `[cluster]` of the same sources.
+    pub fn of_cluster(args: &ClusterArgs) -> anyhow::Result<ClusterConfig> {
+        let figment = layered(args.cluster_config.as_deref(), std::env::vars())?;
+        let settings: Settings = figment.extract().map_err(|error| layers::one_line(&error))?;
+        Ok(settings.cluster)
+    }
+
     fn load(
         server: &ServerArgs,
         flags: &impl Serialize,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> anyhow::Result<Config> {
-        let mut figment = Figment::from(Serialized::defaults(Settings::default()));
-        if let Some(file) = config_file(server.config.as_deref())? {
-            figment = figment.merge(FileLayer::read(&file)?);
-        }
-        figment = figment
-            .merge(EnvironmentLayer::of(environment))
+        let figment = layered(server.config.as_deref(), environment)?
             .merge(Serialized::defaults(flags))
             .merge(BrokerFlags(&server.set));
         let settings: Settings = figment.extract().map_err(|error| layers::one_line(&error))?;
@@ -280,6 +297,7 @@ impl Config {
             data_dir: settings.data_dir,
             host_names: settings.host_names,
             bootstrap: settings.bootstrap,
+            cluster: settings.cluster,
             ready_file: settings.ready_file,
             insecure: settings.insecure,
             log: settings.log,
@@ -287,6 +305,18 @@ impl Config {
             activity,
         })
     }
+}
+
+/// Defaults, file and environment.
+fn layered(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> anyhow::Result<Figment> {
+    let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+    if let Some(file) = config_file(file)? {
+        figment = figment.merge(FileLayer::read(&file)?);
+    }
+    Ok(figment.merge(EnvironmentLayer::of(environment)))
 }
 
 /// The file named, or the default one if it is there.

@@ -65,7 +65,7 @@ impl Platform {
             (None, Some(broker)) => reachable(broker.local_addr()).to_string(),
             (None, None) => anyhow::bail!("neither a broker nor a cluster to use"),
         };
-        let cluster = Cluster::new(bootstrap).client_id("tidings");
+        let cluster = Cluster::new(bootstrap).client_id("tidings").security(config.cluster.security()?);
         let mut registry = Registry::default();
         let activity = start_activity(config, &cluster, &mut registry).await?;
         let mut checks = vec![HealthCheck::new("activity", activity.readiness())];

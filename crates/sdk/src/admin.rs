@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::cluster::{Cluster, ClusterError, LogContext};
 use crate::drop_later::DropLater;
 use crate::error::KafkaFault;
+use crate::outsider::{connect, fault_of};
 pub use groups::{GroupDescription, GroupMember, GroupOffset, GroupSummary};
 pub use topics::{TopicDescription, TopicPartitionInfo, TopicSpec};
 
@@ -117,13 +118,47 @@ impl Admin {
     /// Makes the client; connects with the first call. Each request may take `timeout`.
     pub fn new(cluster: &Cluster, timeout: Duration) -> Result<Self, ClusterError> {
         let config = cluster.query_config()?;
-        let client = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
-        let query = config.create_with_context(LogContext).map_err(ClusterError::from_kafka)?;
-        Ok(Self { cluster: cluster.clone(), client: DropLater::new(client), query, timeout })
+        let context = || LogContext::of(cluster);
+        let client = DropLater::new(config.create_with_context(context()).map_err(ClusterError::from_kafka)?);
+        let query = config.create_with_context(context()).map_err(ClusterError::from_kafka)?;
+        Ok(Self { cluster: cluster.clone(), client, query, timeout })
+    }
+
+    /// Connects, unless it is connected already. Whoever refuses the client is told of soon, and nobody who answers after the
+    /// timeout.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use tidings::admin::Admin;
+    /// use tidings::{Cluster, KafkaFault, Mechanism, Security};
+    ///
+    /// let security = Security::tls().sasl(Mechanism::ScramSha512, "orders", "not the password");
+    /// let admin = Admin::new(&Cluster::new("kafka-1:9093").security(security), Duration::from_secs(10))?;
+    /// match admin.connect() {
+    ///     Err(fault @ KafkaFault::Authentication { .. }) => eprintln!("{fault}; {}", fault.hint()),
+    ///     other => other?,
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn connect(&self) -> Result<(), KafkaFault> {
+        connect(&self.query, self.timeout)
+            .map_err(|error| fault_of(&self.query, &error, self.cluster.bootstrap(), self.timeout))
+    }
+
+    /// The client for what changes something. It tells no errors of its connections: the other one does.
+    fn client(&self, operation: &str) -> Result<&AdminClient<LogContext>, AdminError> {
+        self.connect().map_err(self.not_connected(operation))?;
+        Ok(&self.client)
+    }
+
+    fn not_connected(&self, operation: &str) -> impl FnOnce(KafkaFault) -> AdminError + use<> {
+        let operation = operation.to_string();
+        move |fault| AdminError::Kafka { operation, fault }
     }
 
     /// The identity of the cluster, or why it does not answer.
     pub fn cluster_id(&self) -> Result<String, AdminError> {
+        self.connect().map_err(self.not_connected("ask for the cluster id"))?;
         let unreachable = || KafkaFault::Unreachable { bootstrap: self.cluster.bootstrap().to_string() };
         self.query.client().fetch_cluster_id(self.timeout).ok_or_else(|| AdminError::Kafka {
             operation: "ask for the cluster id".into(),
@@ -139,7 +174,7 @@ impl Admin {
         let operation = operation.to_string();
         move |error| AdminError::Kafka {
             operation,
-            fault: KafkaFault::from_kafka(&error, self.cluster.bootstrap(), self.timeout),
+            fault: fault_of(&self.query, &error, self.cluster.bootstrap(), self.timeout),
         }
     }
 

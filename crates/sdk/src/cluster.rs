@@ -5,11 +5,14 @@
 //! the caller win over ours.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use thiserror::Error;
+
+use crate::security::{ConnectionFaults, Security};
 
 /// Records a producer holds at most while they wait for the cluster, in kilobytes.
 const PRODUCER_QUEUE_MAX_KBYTES: u32 = 16 * 1024;
@@ -43,13 +46,14 @@ const MEMBER_SETTINGS: [&str; 8] = [
 ///
 /// let cluster = Cluster::new("localhost:9092")
 ///     .client_id("order-service")
-///     .set("security.protocol", "plaintext");
+///     .set("socket.timeout.ms", "10000");
 /// assert_eq!(cluster.bootstrap(), "localhost:9092");
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Cluster {
     bootstrap: String,
     client_id: String,
+    security: Security,
     settings: BTreeMap<String, String>,
 }
 
@@ -90,7 +94,12 @@ pub enum ClusterError {
 impl Cluster {
     /// A cluster by its bootstrap list, `host:port` separated by commas.
     pub fn new(bootstrap: impl Into<String>) -> Self {
-        Self { bootstrap: bootstrap.into(), client_id: "tidings".into(), settings: BTreeMap::new() }
+        Self {
+            bootstrap: bootstrap.into(),
+            client_id: "tidings".into(),
+            security: Security::plaintext(),
+            settings: BTreeMap::new(),
+        }
     }
 
     /// The name under which the cluster's logs and quotas know this client.
@@ -99,7 +108,13 @@ impl Cluster {
         self
     }
 
-    /// Sets any librdkafka setting for every client of this cluster (security, timeouts, buffers).
+    /// What protects the connections of every client of this cluster, and how they log in.
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// Sets any librdkafka setting for every client of this cluster (timeouts, buffers); it wins over all others.
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.insert(key.into(), value.into());
         self
@@ -108,6 +123,12 @@ impl Cluster {
     /// The bootstrap list as given.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Where a client of this cluster keeps what it was told when it connected.
+    pub(crate) fn connection_faults(&self) -> ConnectionFaults {
+        let is_by_hand = self.settings.contains_key("security.protocol");
+        ConnectionFaults::new(&self.bootstrap, (!is_by_hand).then(|| self.security.clone()))
     }
 
     fn base_config(&self) -> Result<ClientConfig, ClusterError> {
@@ -123,6 +144,9 @@ impl Cluster {
         config.set("reconnect.backoff.max.ms", "1000");
         config.set("socket.keepalive.enable", "true");
         config.set("log.connection.close", "false");
+        for (key, value) in self.security.settings() {
+            config.set(key, value);
+        }
         Ok(config)
     }
 
@@ -184,21 +208,46 @@ fn without_member_settings(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings: BTreeMap<&str, &str> =
+            self.settings.iter().map(|(key, value)| (key.as_str(), shown(key, value))).collect();
+        f.debug_struct("Cluster")
+            .field("bootstrap", &self.bootstrap)
+            .field("client_id", &self.client_id)
+            .field("security", &self.security)
+            .field("settings", &settings)
+            .finish()
+    }
+}
+
+/// The value of a setting, or that it is a secret.
+fn shown<'a>(key: &str, value: &'a str) -> &'a str {
+    let is_secret = key.contains("password") || key.contains("secret") || key.contains("key.pem");
+    if is_secret { "(hidden)" } else { value }
+}
+
 impl ClusterError {
     pub(crate) fn from_kafka(error: KafkaError) -> Self {
         match error {
             KafkaError::ClientConfig(_, reason, key, value) => {
-                let secret = key.contains("password") || key.contains("secret") || key.contains("key.pem");
-                Self::Setting { value: if secret { "(hidden)".into() } else { value }, key, reason }
+                Self::Setting { value: shown(&key, &value).to_owned(), key, reason }
             }
             other => Self::Create { reason: other.to_string() },
         }
     }
 }
 
-/// Forwards librdkafka's log and errors to `tracing`. Clients without callbacks of their own use it as context.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct LogContext;
+/// Forwards librdkafka's log to `tracing`, and keeps its errors. Clients without callbacks of their own use it as context.
+pub(crate) struct LogContext {
+    pub(crate) faults: ConnectionFaults,
+}
+
+impl LogContext {
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        Self { faults: cluster.connection_faults() }
+    }
+}
 
 impl rdkafka::ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
@@ -206,7 +255,7 @@ impl rdkafka::ClientContext for LogContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "tidings::kafka", %error, reason, "client error");
+        self.faults.hear(&error, reason);
     }
 }
 

@@ -37,10 +37,29 @@ pub enum KafkaFault {
         waited: Duration,
     },
     /// The cluster refused the credentials, or wants some.
-    #[error("authentication refused by {bootstrap}")]
+    #[error("authentication refused by {bootstrap}: {reason}")]
     Authentication {
         /// The addresses of the cluster.
         bootstrap: String,
+        /// The cluster's words, or the client's.
+        reason: String,
+    },
+    /// The cluster has not switched on the mechanism by which the client logs in.
+    #[error("SASL mechanism refused by {bootstrap}, which offers {}", offers(offered))]
+    Mechanism {
+        /// The addresses of the cluster.
+        bootstrap: String,
+        /// Those that it offers, with commas; empty if it has no SASL at all.
+        offered: String,
+    },
+    /// There is no safe connection to a broker, or none at all because one side speaks TLS and the other does not.
+    #[error("{address}: {problem}")]
+    Tls {
+        /// The broker, or the addresses of the cluster.
+        address: String,
+        /// What is wrong.
+        #[source]
+        problem: TlsProblem,
     },
     /// The principal may not do this.
     #[error("not authorized: {reason}")]
@@ -75,6 +94,70 @@ pub enum KafkaFault {
     },
 }
 
+/// What is wrong between two sides that should speak TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TlsProblem {
+    /// Nobody who is trusted has signed the broker's certificate, or it is not valid now.
+    #[error("the broker's certificate is not trusted: {reason}")]
+    Untrusted {
+        /// OpenSSL's words.
+        reason: String,
+    },
+    /// The certificate is another host's.
+    #[error("the broker's certificate is not for {host}")]
+    OtherHost {
+        /// The host connected to.
+        host: String,
+    },
+    /// The client speaks plaintext to a listener with TLS.
+    #[error("the broker wants TLS there, and the client speaks plaintext")]
+    ServerSpeaksTls,
+    /// The client speaks TLS to a listener without it.
+    #[error("the broker speaks plaintext there, and the client wants TLS")]
+    ServerSpeaksPlaintext,
+    /// The broker wants a certificate of the client, or does not trust the one it has.
+    #[error("the broker does not accept the client's certificate, or misses one: {reason}")]
+    ClientCertificate {
+        /// The broker's words.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("no TLS connection: {reason}")]
+    Handshake {
+        /// OpenSSL's words.
+        reason: String,
+    },
+}
+
+impl TlsProblem {
+    /// What the operator can do, in one sentence.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Untrusted { .. } => {
+                "name the file of the authority that has signed the brokers' certificates (ca_file), and check their dates"
+            }
+            Self::OtherHost { .. } => {
+                "use a name that the certificate has in bootstrap and advertised.listeners, or switch the check off \
+                 (verify_host_name)"
+            }
+            Self::ServerSpeaksTls => "switch TLS on (security_protocol ssl or sasl_ssl), or use the plaintext listener's port",
+            Self::ServerSpeaksPlaintext => {
+                "switch TLS off (security_protocol plaintext or sasl_plaintext), or use the port of the listener with TLS"
+            }
+            Self::ClientCertificate { .. } => {
+                "give the client a certificate and key that the brokers trust (certificate_file, key_file)"
+            }
+            Self::Handshake { .. } => "check security_protocol, and read the brokers' log",
+        }
+        .into()
+    }
+}
+
+fn offers(offered: &str) -> &str {
+    if offered.is_empty() { "none" } else { offered }
+}
+
 impl KafkaFault {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
@@ -82,11 +165,24 @@ impl KafkaFault {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::QueueFull | Self::PolledTooLate => true,
             Self::Kafka { transient, .. } => *transient,
             Self::Authentication { .. }
+            | Self::Mechanism { .. }
+            | Self::Tls { .. }
             | Self::Authorization { .. }
             | Self::UnknownTopic
             | Self::RecordTooLarge
             | Self::Fenced => false,
         }
+    }
+
+    /// Whether the brokers and this client do not come together at all, because of credentials or TLS. Whatever is asked then
+    /// fails until somebody changes a setting.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Authentication { .. } | Self::Mechanism { .. } | Self::Tls { .. })
+    }
+
+    /// Whether nobody answered.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
     }
 
     /// What the operator can do, in one sentence.
@@ -99,8 +195,15 @@ impl KafkaFault {
             }
             Self::TimedOut { .. } => "check the load and the log of the brokers, or allow more time".into(),
             Self::Authentication { .. } => {
-                "check security.protocol, sasl.mechanism, sasl.username and sasl.password".into()
+                "check user and password, and that the cluster knows the user for this mechanism".into()
             }
+            Self::Mechanism { offered, .. } if offered.is_empty() => {
+                "log in without SASL (security_protocol plaintext or ssl), or use the port of a listener that has it".into()
+            }
+            Self::Mechanism { .. } => {
+                "set the mechanism to one of those, or switch it on at the brokers (sasl.enabled.mechanisms)".into()
+            }
+            Self::Tls { problem, .. } => problem.hint(),
             Self::Authorization { .. } => "grant the principal the operation with an ACL".into(),
             Self::UnknownTopic => "create the topic, or check its name".into(),
             Self::RecordTooLarge => "raise max.message.bytes of the topic, or make the record smaller".into(),
@@ -134,11 +237,16 @@ impl KafkaFault {
             Code::OperationTimedOut | Code::MessageTimedOut | Code::TimedOutQueue | Code::RequestTimedOut => {
                 Self::TimedOut { bootstrap, waited }
             }
-            Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::IllegalSASLState
-            | Code::SSL => Self::Authentication { bootstrap },
+            Code::Authentication | Code::SaslAuthenticationFailed => {
+                Self::Authentication { bootstrap, reason: code.to_string() }
+            }
+            Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
+                Self::Mechanism { bootstrap, offered: String::new() }
+            }
+            Code::SSL => {
+                let problem = TlsProblem::Handshake { reason: code.to_string() };
+                Self::Tls { address: bootstrap, problem }
+            }
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed

@@ -1,6 +1,6 @@
 //! The Tidings SDK: producing, consuming and handling failures on any Kafka cluster.
 //!
-//! What is here: [`Cluster`] (how to reach it), [`Producer`] (success or failure as a value, never past a
+//! What is here: [`Cluster`] (how to reach it) and its [`Security`], [`Producer`] (success or failure as a value, never past a
 //! deadline), [`ResilientProducer`] (the same behind a circuit [`breaker`]), [`consumer`] (a runtime around a handler
 //! that commits only what is done), [`failure`] (the dead letter topic as an inbox that can be listed, redriven and
 //! discarded), [`claim_check`] (large values beside the cluster), [`event`] (typed events in CloudEvents' form), [`admin`]
@@ -18,7 +18,9 @@ mod cluster;
 mod drop_later;
 mod error;
 mod native;
+mod outsider;
 mod record;
+mod security;
 
 pub mod admin;
 pub mod breaker;
@@ -35,10 +37,11 @@ pub mod stores;
 pub mod testing;
 
 pub use cluster::{Cluster, ClusterError};
-pub use error::KafkaFault;
+pub use error::{KafkaFault, TlsProblem};
 pub use producer::{Delivered, Producer, ProducerMetrics, ProducerOptions, SendError};
 pub use record::{HeaderIter, Headers, ReceivedRecord, Record, now_ms};
 pub use resilient::{ResilientOptions, ResilientProducer};
+pub use security::{Mechanism, Security};
 
 /// The programs in the guides compile, and those that need no cluster of others run.
 #[cfg(all(doctest, feature = "sqlite", feature = "testing"))]
@@ -48,6 +51,9 @@ mod guides {
 
     #[doc = include_str!("../../../docs/guides/exactly-once.md")]
     struct ExactlyOnce;
+
+    #[doc = include_str!("../../../docs/guides/security.md")]
+    struct Security;
 
     #[doc = include_str!("../../../docs/guides/testing.md")]
     struct Testing;

@@ -22,7 +22,6 @@ mod transactional;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -34,6 +33,7 @@ use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
+use crate::security::ConnectionFaults;
 use batch::{Batch, Slot};
 pub use metrics::ProducerMetrics;
 use metrics::TopicMetrics;
@@ -159,7 +159,10 @@ impl SendError {
         match self {
             Self::Deadline { .. } => true,
             Self::QueueFull { .. } | Self::BreakerOpen { .. } => false,
-            Self::Refused { fault, .. } => fault.is_transient() && *fault != KafkaFault::QueueFull,
+            // A client that is refused goes on trying, for as long as it keeps the record.
+            Self::Refused { fault, .. } => {
+                fault.is_refusal() || (fault.is_transient() && *fault != KafkaFault::QueueFull)
+            }
         }
     }
 
@@ -174,7 +177,7 @@ impl SendError {
     /// Whether it is the cluster that takes nothing now, rather than this record that it does not take.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Refused { fault: KafkaFault::Authentication { .. }, .. } => true,
+            Self::Refused { fault, .. } if fault.is_refusal() => true,
             error => error.is_transient(),
         }
     }
@@ -231,7 +234,7 @@ impl Producer {
     pub fn new(cluster: &Cluster, options: ProducerOptions) -> Result<Self, ClusterError> {
         let config = Self::config(cluster, &options)?;
         let context = DeliveryContext {
-            last_fault: Mutex::new(None),
+            faults: cluster.connection_faults(),
             bootstrap: cluster.bootstrap().to_string(),
             partitioner: options.partitioner.map(Chosen),
             on_delivery: options.on_delivery,
@@ -351,14 +354,16 @@ impl Producer {
         let deadline = Instant::now() + timeout;
         for topic in topics {
             let left = deadline.saturating_duration_since(Instant::now());
-            let fault = |error: &KafkaError| KafkaFault::from_kafka(error, &self.inner.bootstrap, timeout);
+            let fault = |error: &KafkaError| {
+                self.faults().explain(KafkaFault::from_kafka(error, &self.inner.bootstrap, timeout))
+            };
             let metadata =
                 self.inner.client.client().fetch_metadata(Some(topic), left).map_err(|e| fault(&e))?;
             if let Some(error) = metadata.topics().first().and_then(rdkafka::metadata::MetadataTopic::error) {
                 return Err(KafkaFault::from_code(error.into(), &self.inner.bootstrap, timeout));
             }
         }
-        self.inner.client.context().last_fault.lock().take();
+        self.faults().set(None);
         Ok(())
     }
 
@@ -380,7 +385,11 @@ impl Producer {
     /// # Ok::<(), tidings::ClusterError>(())
     /// ```
     pub fn last_fault(&self) -> Option<KafkaFault> {
-        self.inner.client.context().last_fault.lock().clone()
+        self.faults().last()
+    }
+
+    fn faults(&self) -> &ConnectionFaults {
+        &self.inner.client.context().faults
     }
 
     /// Records sent and not yet acknowledged.
@@ -429,7 +438,10 @@ impl Producer {
                 Some(Ok(delivered)) => return Ok(delivered),
                 Some(Err(fault)) => SendError::Refused { topic, fault },
                 None if index >= sent => SendError::QueueFull { topic, waited },
-                None => SendError::Deadline { topic, waited },
+                None => match self.last_fault().filter(KafkaFault::is_refusal) {
+                    Some(fault) => SendError::Refused { topic, fault },
+                    None => SendError::Deadline { topic, waited },
+                },
             };
             self.inner.metrics.topic(&record.topic).failed.inc();
             Err(error)
@@ -446,7 +458,7 @@ enum Enqueued {
 
 /// Receives delivery reports and errors on librdkafka's polling thread.
 struct DeliveryContext {
-    last_fault: Mutex<Option<KafkaFault>>,
+    faults: ConnectionFaults,
     bootstrap: String,
     partitioner: Option<Chosen>,
     on_delivery: Option<DeliveryCallback>,
@@ -467,8 +479,7 @@ impl ClientContext for DeliveryContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "tidings::kafka", %error, reason, "producer error");
-        *self.last_fault.lock() = Some(KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO));
+        self.faults.hear(&error, reason);
     }
 }
 
@@ -482,19 +493,17 @@ impl ProducerContext<Chosen> for DeliveryContext {
     fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
         match result {
             Ok(message) => {
-                if let Some(mut fault) = self.last_fault.try_lock() {
-                    fault.take();
-                }
+                self.faults.forget_soon();
                 let delivered = Delivered { partition: message.partition(), offset: message.offset() };
                 self.report(&slot, Ok(delivered));
                 slot.complete(Ok(delivered));
             }
             Err((error, _)) => {
                 let waited = slot.batch.started.elapsed();
-                let fault = KafkaFault::from_kafka(error, &self.bootstrap, waited);
+                let fault = self.faults.explain(KafkaFault::from_kafka(error, &self.bootstrap, waited));
                 // A cluster that hangs raises no error of its own: only its records fail.
                 if fault.is_transient() {
-                    *self.last_fault.lock() = Some(fault.clone());
+                    self.faults.set(Some(fault.clone()));
                 }
                 self.report(&slot, Err(&fault));
                 slot.complete(Err(fault));

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError, LogContext};
 use crate::drop_later::DropLater;
 use crate::error::KafkaFault;
 use crate::native;
+use crate::outsider::{fault_of, fetch_metadata, outsider};
 use crate::record::ReceivedRecord;
 
 /// librdkafka wants a group for every assignment. This one never joins and never commits.
@@ -149,10 +150,9 @@ impl TopicReader {
         let mut config = cluster.reader_config(READER_GROUP)?;
         config.set("enable.partition.eof", "true");
         config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);
-        let consumer = outsider(&config)?;
+        let consumer = outsider(cluster, &config)?;
         let bootstrap = cluster.bootstrap().to_string();
-        let fault =
-            |error: KafkaError| read_error(topic, KafkaFault::from_kafka(&error, &bootstrap, timeout));
+        let fault = |error: KafkaError| read_error(topic, fault_of(&consumer, &error, &bootstrap, timeout));
         let partitions = partitions_of(&consumer, topic, left(deadline)).map_err(fault)?;
         let bounds = bounds_of(&consumer, topic, &partitions, deadline).map_err(fault)?;
         let next_offsets = start_offsets(&from, &bounds);
@@ -275,17 +275,12 @@ impl TopicReader {
                 Ok(None)
             }
             Some(Err(error)) => {
-                let fault = KafkaFault::from_kafka(&error, &self.bootstrap, timeout);
+                let fault = fault_of(&self.consumer, &error, &self.bootstrap, timeout);
                 // librdkafka goes on by itself after these; the caller's timeout bounds the wait.
                 if fault.is_transient() { Ok(None) } else { Err(read_error(&self.topic, fault)) }
             }
         }
     }
-}
-
-/// A consumer with a group that it never joins.
-pub(crate) fn outsider(config: &ClientConfig) -> Result<DropLater<BaseConsumer<LogContext>>, ClusterError> {
-    config.create_with_context(LogContext).map(DropLater::new).map_err(ClusterError::from_kafka)
 }
 
 fn left(deadline: Instant) -> Duration {
@@ -305,7 +300,7 @@ pub(crate) fn partitions_of(
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<i32>, KafkaError> {
-    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let metadata = fetch_metadata(consumer, Some(topic), timeout)?;
     let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
     let topic = metadata.topics().iter().find(|found| found.name() == topic).ok_or(unknown)?;
     match topic.error() {

@@ -297,7 +297,7 @@ mod tests {
         let late = || Err(SendError::Deadline { topic: Arc::clone(&topic), waited: Duration::ZERO });
         let storage =
             || KafkaFault::Kafka { name: "KafkaStorageError".into(), reason: "disk".into(), transient: true };
-        let denied = || KafkaFault::Authentication { bootstrap: "b".into() };
+        let denied = || KafkaFault::Authentication { bootstrap: "b".into(), reason: "no".into() };
         let check = |results: Vec<Result<Delivered, SendError>>, expected| {
             assert_eq!(outcome(&results), expected, "{results:?}");
         };

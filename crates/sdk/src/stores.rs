@@ -9,7 +9,7 @@ mod postgres;
 mod sqlite;
 
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresStore;
+pub use postgres::{PostgresStore, PostgresTarget, PostgresTargetError, PostgresTlsFault};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 

@@ -34,6 +34,8 @@ pub struct PostgresServer {
     scratch: TempDir,
     databases: AtomicU32,
     process: Mutex<Process>,
+    /// Settings besides those of every server.
+    settings: Vec<String>,
 }
 
 /// The server belongs to a thread of its own: the kernel ends it with the thread that started it.
@@ -59,6 +61,26 @@ impl PostgresServer {
     /// A server of the test's own, which it may hurt.
     #[track_caller]
     pub fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// The same with TLS switched on, for those who want it; both are PEM.
+    #[track_caller]
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        Self::start_with(|folder| {
+            let file = |name: &str, text: &str| {
+                let path = folder.join(name);
+                std::fs::write(&path, text).expect("write a file for TLS");
+                give_away(&path);
+                path.display().to_string()
+            };
+            let (certificate, key) = (file("server.pem", certificate), file("server.key", key));
+            vec!["ssl=on".into(), format!("ssl_cert_file={certificate}"), format!("ssl_key_file={key}")]
+        })
+    }
+
+    #[track_caller]
+    fn start_with(settings: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let scratch = tempfile::tempdir().expect("make a directory for PostgreSQL");
         give_away(scratch.path());
         let password = scratch.path().join("password");
@@ -70,8 +92,9 @@ impl PostgresServer {
         let status = initdb.status().expect("run initdb");
         assert!(status.success(), "initdb ended with {status}:\n{}", read(scratch.path(), "initdb.log"));
         let port = free_port();
-        let process = Mutex::new(launch(scratch.path(), port));
-        let server = Self { port, scratch, databases: AtomicU32::new(0), process };
+        let settings = settings(scratch.path());
+        let process = Mutex::new(launch(scratch.path(), port, &settings));
+        let server = Self { port, scratch, databases: AtomicU32::new(0), process, settings };
         server.wait_until_it_answers();
         server
     }
@@ -122,7 +145,7 @@ impl PostgresServer {
     #[track_caller]
     pub fn restart(&self) {
         *self.process.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-            launch(self.scratch.path(), self.port);
+            launch(self.scratch.path(), self.port, &self.settings);
         self.wait_until_it_answers();
     }
 
@@ -140,7 +163,7 @@ impl PostgresServer {
             let mut process = self.process.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             if process.ended.try_recv().is_ok() {
                 // The children of a killed server are still at its memory.
-                *process = launch(self.scratch.path(), self.port);
+                *process = launch(self.scratch.path(), self.port, &self.settings);
             }
             drop(process);
             assert!(Instant::now() < deadline, "PostgreSQL does not answer:\n{}", self.logged());
@@ -159,7 +182,7 @@ impl Drop for PostgresServer {
     }
 }
 
-fn launch(scratch: &Path, port: u16) -> Process {
+fn launch(scratch: &Path, port: u16, settings: &[String]) -> Process {
     let mut command = unprivileged("postgres", scratch, "server.log");
     command.arg("-D").arg(scratch.join("data")).arg("-p").arg(port.to_string());
     for setting in [
@@ -169,6 +192,9 @@ fn launch(scratch: &Path, port: u16) -> Process {
         "shared_buffers=64MB",
         "fsync=on",
     ] {
+        command.args(["-c", setting]);
+    }
+    for setting in settings {
         command.args(["-c", setting]);
     }
     // What ends a test by force must not leave a server behind.

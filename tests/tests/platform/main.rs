@@ -21,6 +21,7 @@ mod live;
 mod monitoring;
 mod outages;
 mod postgres;
+mod postgres_tls;
 mod retention;
 mod site;
 mod store;

@@ -24,6 +24,7 @@ mod key_order;
 mod key_order_limits;
 #[path = "../sdk/producer.rs"]
 mod producer;
+mod security;
 #[path = "../sdk/support.rs"]
 mod support;
 

@@ -7,7 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tokio_postgres::config::{Host, SslMode};
+use tidings::stores::{PostgresTarget, PostgresTargetError};
+use tokio_postgres::config::Host;
 
 /// How long one address may take to answer, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -16,12 +17,12 @@ const DEFAULT_PORT: u16 = 5432;
 /// A database and how to reach it.
 #[derive(Clone)]
 pub struct PostgresOptions {
-    config: tokio_postgres::Config,
+    target: PostgresTarget,
     name: String,
 }
 
 /// Why a text is no URL of a PostgreSQL store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// It is something else.
     #[error("expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
@@ -29,11 +30,9 @@ pub enum UrlError {
     /// No database is named: the user's name is not a good guess.
     #[error("names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
     NoDatabase,
-    /// It asks for an encrypted connection.
-    #[error(
-        "asks for TLS (sslmode), which this store does not speak yet: reach the server by a private network or a tunnel"
-    )]
-    Tls,
+    /// What it asks for cannot be had: of `sslmode` and certificates, for the most part.
+    #[error(transparent)]
+    Target(PostgresTargetError),
 }
 
 impl FromStr for PostgresOptions {
@@ -43,25 +42,24 @@ impl FromStr for PostgresOptions {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(UrlError::Form);
         }
-        // The parser's own words may quote the URL.
-        let mut config: tokio_postgres::Config = url.parse().map_err(|_| UrlError::Form)?;
+        let mut target: PostgresTarget = url.parse().map_err(|error| match error {
+            PostgresTargetError::Form => UrlError::Form,
+            error => UrlError::Target(error),
+        })?;
+        let config = target.config_mut();
         if config.get_hosts().is_empty() {
             return Err(UrlError::Form);
         }
         if config.get_dbname().is_none_or(str::is_empty) {
             return Err(UrlError::NoDatabase);
         }
-        if config.get_ssl_mode() != SslMode::Prefer && config.get_ssl_mode() != SslMode::Disable {
-            return Err(UrlError::Tls);
-        }
-        config.ssl_mode(SslMode::Disable);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
         if config.get_application_name().is_none() {
             config.application_name("tidings");
         }
-        Ok(Self { name: name(&config), config })
+        Ok(Self { name: name(target.config()), target })
     }
 }
 
@@ -71,8 +69,8 @@ impl PostgresOptions {
         &self.name
     }
 
-    pub(super) fn config(&self) -> &tokio_postgres::Config {
-        &self.config
+    pub(super) fn target(&self) -> &PostgresTarget {
+        &self.target
     }
 }
 
@@ -122,6 +120,6 @@ mod tests {
         check("postgres://ann:s3cret@db:port/audit", UrlError::Form);
         check("postgres://ann:s3cret@db/audit?s3cret=1", UrlError::Form);
         check("postgres://ann:s3cret@db", UrlError::NoDatabase);
-        check("postgres://ann:s3cret@db/audit?sslmode=require", UrlError::Tls);
+        check("postgres://ann:s3cret@db/audit?sslmode=no", UrlError::Target(PostgresTargetError::Mode));
     }
 }

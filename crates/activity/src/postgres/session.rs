@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::{Client, NoTls, Statement, Transaction};
+use tidings::stores::PostgresTlsFault;
+use tokio_postgres::{Client, Statement, Transaction};
 
 use super::health::Health;
 use super::options::PostgresOptions;
@@ -94,8 +95,16 @@ impl Fault {
     }
 }
 
-/// The server's own words where there are any: the client's are "db error".
+/// The server's own words where there are any: the client's are "db error". And what to do about a missing or wrong
+/// encryption.
 fn words(error: &tokio_postgres::Error) -> String {
+    if let Some(fault) = PostgresTlsFault::of(error) {
+        return format!("{fault} ({}); {}", inner_words(error), fault.hint());
+    }
+    inner_words(error)
+}
+
+fn inner_words(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     match (error.as_db_error(), error.source()) {
         (Some(refusal), _) => format!("{} ({})", refusal.message(), refusal.code().code()),
@@ -144,7 +153,7 @@ impl Session {
         role: Role,
         limit: Duration,
     ) -> Result<Self, Fault> {
-        let (mut client, connection) = options.config().connect(NoTls).await?;
+        let (mut client, connection) = options.target().connect_async().await?;
         let watching = Arc::clone(health);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

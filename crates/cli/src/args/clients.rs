@@ -12,6 +12,10 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "HOST:PORT,…", default_value = "127.0.0.1:9092", env = "TIDINGS_BOOTSTRAP")]
     pub bootstrap: String,
 
+    /// Configuration file whose [cluster] says how to log in there [default: tidings.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CONFIG")]
+    pub cluster_config: Option<PathBuf>,
+
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,7 @@ use tidings::Cluster;
 use tidings::admin::Admin;
 
 use crate::args::ClusterArgs;
+use crate::config::Config;
 
 /// How long one request to the cluster may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,6 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The cluster, known to be listening at one of its addresses at least.
 pub fn reach(args: &ClusterArgs) -> anyhow::Result<Cluster> {
+    let security = Config::of_cluster(args)?.security()?;
     let addresses: Vec<&str> =
         args.bootstrap.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
     if addresses.is_empty() {
@@ -26,7 +28,10 @@ pub fn reach(args: &ClusterArgs) -> anyhow::Result<Cluster> {
     let mut reasons = Vec::new();
     for address in addresses {
         match try_connect(address) {
-            Ok(()) => return Ok(Cluster::new(args.bootstrap.as_str()).client_id("tidings-cli")),
+            Ok(()) => {
+                let cluster = Cluster::new(args.bootstrap.as_str()).client_id("tidings-cli");
+                return Ok(cluster.security(security));
+            }
             Err(error) => reasons.push(format!("{address}: {error}")),
         }
     }

@@ -60,6 +60,10 @@ impl EnvironmentLayer {
             let key = key.to_ascii_lowercase();
             if let Some(key) = key.strip_prefix("broker_") {
                 insert_nested(&mut values, "broker", key.replace('_', "."), Value::from(text));
+            } else if let Some(key) = key.strip_prefix("cluster_") {
+                // A password may look like a number.
+                let value = if key == "verify_host_name" { parse(&text) } else { Value::from(text) };
+                insert_nested(&mut values, "cluster", key.to_owned(), value);
             } else if key == "activity_retention_days_per_tenant" {
                 insert_nested(&mut values, "activity", "retention_days_per_tenant".to_owned(), pairs(&text));
             } else if let Some(key) = key.strip_prefix("activity_") {

@@ -76,7 +76,7 @@ fn bad_settings_name_their_place() {
         assert_eq!(format!("{error:#}"), expect);
     };
     let known = "no such setting; there are `data_dir`, `kafka`, `advertised`, `http`, `host_names`, `bootstrap`, `ready_file`, `durability`, \
-                 `insecure`, `log`, `broker`, `activity`";
+                 `insecure`, `log`, `cluster`, `broker`, `activity`";
     check("kafak = 1", &[], &format!("FILE: kafak: {}", known.replace('`', "")));
     check("", &[("TIDINGS_KAFAK", "1")], &format!("TIDINGS_KAFAK: {}", known.replace('`', "")));
     check(

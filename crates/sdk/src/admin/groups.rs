@@ -9,7 +9,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::block_on;
 use super::{Admin, AdminError};
-use crate::reader::{offsets_at, outsider};
+use crate::outsider::outsider;
+use crate::reader::offsets_at;
 
 /// A group in a list.
 ///
@@ -108,6 +109,7 @@ impl Admin {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list_groups(&self) -> Result<Vec<GroupSummary>, AdminError> {
+        self.connect().map_err(self.not_connected("list groups"))?;
         let groups = self.query.fetch_group_list(None, self.timeout).map_err(self.failed("list groups"))?;
         let mut groups: Vec<_> = groups.groups().iter().map(summarize).collect();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
@@ -117,6 +119,7 @@ impl Admin {
     /// One group with members, committed offsets and lag.
     pub fn describe_group(&self, group: &str) -> Result<GroupDescription, AdminError> {
         let operation = format!("describe group {group}");
+        self.connect().map_err(self.not_connected(&operation))?;
         let groups =
             self.query.fetch_group_list(Some(group), self.timeout).map_err(self.failed(&operation))?;
         let found = groups.groups().iter().find(|found| found.name() == group);
@@ -182,7 +185,7 @@ impl Admin {
     /// ```
     pub fn delete_group(&self, group: &str) -> Result<(), AdminError> {
         let operation = format!("delete group {group}");
-        let results = block_on(self.client.delete_groups(&[group], &self.options()))
+        let results = block_on(self.client(&operation)?.delete_groups(&[group], &self.options()))
             .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::NonEmptyGroup))) => {
@@ -208,7 +211,7 @@ impl Admin {
             return Ok(BTreeMap::new());
         }
         let config = self.cluster.reader_config(group)?;
-        let consumer = outsider(&config)?;
+        let consumer = outsider(&self.cluster, &config)?;
         let committed = consumer.committed_offsets(query, self.timeout).map_err(self.failed(&operation))?;
         let mut offsets = BTreeMap::new();
         for element in committed.elements() {

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::Offset;
 
 use super::{Admin, AdminError};
+use crate::outsider::fetch_metadata;
 use crate::reader::offsets_at;
 
 /// How often a new topic is looked for until every broker knows it.
@@ -170,8 +170,9 @@ impl Admin {
         }
         let topics: Vec<_> = specs.iter().map(|spec| spec.to_native()).collect();
         let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        let results = block_on(self.client.create_topics(&topics, &self.options()))
-            .map_err(self.failed(&format!("create topic {}", names.join(", "))))?;
+        let operation = format!("create topic {}", names.join(", "));
+        let results = block_on(self.client(&operation)?.create_topics(&topics, &self.options()))
+            .map_err(self.failed(&operation))?;
         let result = |result| match result {
             Ok(_) => Ok(()),
             Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => Err(AdminError::TopicExists { topic }),
@@ -190,7 +191,7 @@ impl Admin {
     /// Deletes a topic and all its records.
     pub fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
         let operation = format!("delete topic {topic}");
-        let results = block_on(self.client.delete_topics(&[topic], &self.options()))
+        let results = block_on(self.client(&operation)?.delete_topics(&[topic], &self.options()))
             .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => {
@@ -208,7 +209,7 @@ impl Admin {
             let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*end_offset));
             added.map_err(self.failed("delete records"))?;
         }
-        let deleted = block_on(self.client.delete_records(&offsets, &self.options()));
+        let deleted = block_on(self.client("delete records")?.delete_records(&offsets, &self.options()));
         deleted.map(drop).map_err(self.failed("delete records"))
     }
 
@@ -216,7 +217,7 @@ impl Admin {
     pub fn create_partitions(&self, topic: &str, new_count: usize) -> Result<(), AdminError> {
         let operation = format!("create partitions of {topic}");
         let wanted = NewPartitions::new(topic, new_count);
-        let results = block_on(self.client.create_partitions([&wanted], &self.options()))
+        let results = block_on(self.client(&operation)?.create_partitions([&wanted], &self.options()))
             .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, code))) => Err(self.refused(operation, code)),
@@ -226,7 +227,7 @@ impl Admin {
 
     /// All topics by name, without offsets and settings.
     pub fn list_topics(&self) -> Result<Vec<TopicDescription>, AdminError> {
-        let metadata = self.query.fetch_metadata(None, self.timeout).map_err(self.failed("list topics"))?;
+        let metadata = fetch_metadata(&self.query, None, self.timeout).map_err(self.failed("list topics"))?;
         let mut topics: Vec<_> = metadata.topics().iter().map(describe).collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
@@ -236,7 +237,7 @@ impl Admin {
     pub fn describe_topic(&self, topic: &str) -> Result<TopicDescription, AdminError> {
         let operation = format!("describe topic {topic}");
         let metadata =
-            self.query.fetch_metadata(Some(topic), self.timeout).map_err(self.failed(&operation))?;
+            fetch_metadata(&self.query, Some(topic), self.timeout).map_err(self.failed(&operation))?;
         let found =
             metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
         let mut description =
@@ -255,7 +256,7 @@ impl Admin {
     fn changed_config(&self, topic: &str) -> Result<Vec<(String, String)>, AdminError> {
         let operation = format!("describe the settings of {topic}");
         let specifier = ResourceSpecifier::Topic(topic);
-        let answers = block_on(self.client.describe_configs([&specifier], &self.options()))
+        let answers = block_on(self.client(&operation)?.describe_configs([&specifier], &self.options()))
             .map_err(self.failed(&operation))?;
         let resource = match answers.into_iter().next() {
             Some(Ok(resource)) => resource,
@@ -292,9 +293,7 @@ impl Admin {
         let deadline = Instant::now() + self.timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let metadata = self
-                .query
-                .fetch_metadata(Some(topic), left)
+            let metadata = fetch_metadata(&self.query, Some(topic), left)
                 .map_err(self.failed(&format!("create topic {topic}")))?;
             let found = metadata.topics().iter().find(|found| found.name() == topic);
             let is_led = |topic: &MetadataTopic| {

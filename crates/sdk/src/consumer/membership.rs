@@ -17,9 +17,10 @@ use super::board::Board;
 use super::committer::{Answered, Committer};
 use super::poll_limit::PollLimit;
 use super::scheduler::{Due, Progress};
-use crate::cluster::log_line;
+use crate::cluster::{Cluster, log_line};
 use crate::error::KafkaFault;
 use crate::native::RecordQueue;
+use crate::security::ConnectionFaults;
 
 /// How long a rebalance waits for the commit of what was done. Longer would delay the whole group.
 const REVOKE_COMMIT_WAIT: Duration = Duration::from_secs(2);
@@ -34,6 +35,7 @@ pub(super) struct Membership {
     /// What is owned, and how far it is. Locked after `inner`, never before.
     board: Arc<Board>,
     inner: Mutex<Inner>,
+    faults: ConnectionFaults,
     bootstrap: String,
     revoke_wait: Duration,
     poll_limit: PollLimit,
@@ -46,19 +48,19 @@ struct Inner {
     committer: Option<Committer>,
     /// Where the records of new partitions are to arrive.
     records: Option<Arc<RecordQueue>>,
-    fault: Option<KafkaFault>,
     commits_count: u64,
 }
 
 impl Membership {
     pub(super) fn new(
         board: Arc<Board>,
-        bootstrap: &str,
+        cluster: &Cluster,
         revoke_wait: Duration,
         poll_limit: PollLimit,
     ) -> Self {
         let revoke_wait = poll_limit.cap(revoke_wait);
-        Self { board, inner: Mutex::default(), bootstrap: bootstrap.to_string(), revoke_wait, poll_limit }
+        let (faults, bootstrap) = (cluster.connection_faults(), cluster.bootstrap().to_string());
+        Self { board, inner: Mutex::default(), faults, bootstrap, revoke_wait, poll_limit }
     }
 
     pub(super) fn set_committer(&self, committer: Option<Committer>) {
@@ -79,11 +81,16 @@ impl Membership {
     }
 
     pub(super) fn fault(&self) -> Option<KafkaFault> {
-        self.inner.lock().fault.clone()
+        self.faults.last()
     }
 
     pub(super) fn set_fault(&self, fault: Option<KafkaFault>) {
-        self.inner.lock().fault = fault;
+        self.faults.set(fault);
+    }
+
+    /// The same fault, or the refusal that is behind it.
+    pub(super) fn explain(&self, fault: KafkaFault) -> KafkaFault {
+        self.faults.explain(fault)
     }
 
     /// Commits acknowledged since the last call.
@@ -94,7 +101,7 @@ impl Membership {
     /// Takes the answer of a commit in flight, and sends what is done since. Never waits. Answers when to call again.
     pub(super) fn commit_due(&self, client: &Client<Self>) -> Option<Instant> {
         let mut inner = self.inner.lock();
-        inner.take_answer(Duration::ZERO, &self.board, &self.bootstrap);
+        inner.take_answer(Duration::ZERO, self);
         let committer = inner.committer.as_ref()?;
         if committer.is_in_flight() {
             return Some(Instant::now() + ANSWER_CHECK);
@@ -112,7 +119,7 @@ impl Membership {
 
     /// Commits everything that is done and waits for the answer until the deadline. Whether all is committed.
     pub(super) fn commit_all(&self, client: &Client<Self>, deadline: Instant) -> bool {
-        self.inner.lock().commit_all(client, deadline, &self.board, &self.bootstrap)
+        self.inner.lock().commit_all(client, deadline, self)
     }
 }
 
@@ -125,15 +132,15 @@ impl Inner {
         }
     }
 
-    fn take_answer(&mut self, wait: Duration, board: &Board, bootstrap: &str) {
+    fn take_answer(&mut self, wait: Duration, membership: &Membership) {
         let Some(Answered { offsets, result }) = self.committer.as_mut().and_then(|c| c.poll(wait)) else {
             return;
         };
         match result {
             Ok(()) => {
-                self.fault = None;
+                membership.faults.set(None);
                 self.commits_count += 1;
-                let mut board = board.lock();
+                let mut board = membership.board.lock();
                 offsets.into_iter().for_each(|due| board.scheduler.committed(due));
             }
             // The group is moving on: a rebalance follows, and decides who commits.
@@ -141,7 +148,7 @@ impl Inner {
                 tracing::debug!(%error, "offset commit overtaken by a rebalance")
             }
             Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::OffsetMetadataTooLarge)) => {
-                let mut board = board.lock();
+                let mut board = membership.board.lock();
                 let max_bytes = &mut board.scheduler.limits.metadata_max_bytes;
                 *max_bytes /= 2;
                 tracing::warn!(
@@ -152,7 +159,8 @@ impl Inner {
             }
             Err(error) => {
                 tracing::warn!(%error, "offset commit refused; it will be tried again");
-                self.fault = Some(KafkaFault::from_kafka(&error, bootstrap, Duration::ZERO));
+                let fault = KafkaFault::from_kafka(&error, &membership.bootstrap, Duration::ZERO);
+                membership.faults.set(Some(fault));
             }
         }
     }
@@ -161,19 +169,18 @@ impl Inner {
         &mut self,
         client: &Client<Membership>,
         deadline: Instant,
-        board: &Board,
-        bootstrap: &str,
+        membership: &Membership,
     ) -> bool {
         let mut sent_count = 0;
         loop {
             if self.committer.as_ref().is_some_and(Committer::is_in_flight) {
                 let left = deadline.saturating_duration_since(Instant::now());
-                self.take_answer(left, board, bootstrap);
+                self.take_answer(left, membership);
                 if self.committer.as_ref().is_some_and(Committer::is_in_flight) {
                     return false;
                 }
             }
-            let due = board.lock().scheduler.uncommitted();
+            let due = membership.board.lock().scheduler.uncommitted();
             if due.is_empty() {
                 return true;
             }
@@ -209,14 +216,7 @@ impl ClientContext for Membership {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "tidings::kafka", %error, reason, "consumer error");
-        let fault = KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO);
-        let mut inner = self.inner.lock();
-        // A broker that refuses the credentials counts as down next: that would hide why.
-        let is_refused = matches!(inner.fault, Some(KafkaFault::Authentication { .. }));
-        if !(is_refused && matches!(fault, KafkaFault::Unreachable { .. })) {
-            inner.fault = Some(fault);
-        }
+        self.faults.hear(&error, reason);
     }
 }
 
@@ -237,7 +237,7 @@ impl ConsumerContext for Membership {
                     tracing::warn!("partitions given up with records in work, which come again elsewhere");
                 }
                 let deadline = Instant::now() + self.poll_limit.cap(REVOKE_COMMIT_WAIT);
-                inner.commit_all(consumer.client(), deadline, &self.board, &self.bootstrap);
+                inner.commit_all(consumer.client(), deadline, self);
             }
             self.board.lock().scheduler.revoke(&keys);
             inner.revoked.extend(keys);

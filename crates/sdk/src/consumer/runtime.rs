@@ -111,8 +111,7 @@ impl Runtime {
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
         let poll_limit = PollLimit::of(&config);
-        let (bootstrap, revoke_wait) = (cluster.bootstrap(), options.revoke_wait);
-        let membership = Membership::new(Arc::clone(&board), bootstrap, revoke_wait, poll_limit);
+        let membership = Membership::new(Arc::clone(&board), cluster, options.revoke_wait, poll_limit);
         let consumer: Arc<BaseConsumer<Membership>> =
             Arc::new(config.create_with_context(membership).map_err(ClusterError::from_kafka)?);
         let records = Arc::new(RecordQueue::new(consumer.client()));

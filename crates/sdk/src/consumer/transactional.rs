@@ -17,6 +17,7 @@ use crate::error::KafkaFault;
 use crate::native;
 use crate::producer::Delivered;
 use crate::record::Record;
+use crate::security::ConnectionFaults;
 
 /// How long each step of a transaction may take.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,8 +45,11 @@ impl Transactional {
         config.set("transactional.id", transactional_id);
         config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
         config.set("linger.ms", "0");
-        let producer =
-            ThreadedProducer::from_config_and_context(&config, Context).map_err(ClusterError::from_kafka)?;
+        let producer = ThreadedProducer::from_config_and_context(
+            &config,
+            Context { faults: cluster.connection_faults() },
+        )
+        .map_err(ClusterError::from_kafka)?;
         let transactional = Self { producer, bootstrap: cluster.bootstrap().to_string() };
         let begun = transactional.producer.init_transactions(STEP_TIMEOUT);
         begun.map_err(|error| OpenError::Init { fault: transactional.fault(&error) })?;
@@ -106,7 +110,7 @@ impl Transactional {
     }
 
     pub(super) fn fault(&self, error: &KafkaError) -> KafkaFault {
-        match error.rdkafka_error_code() {
+        let fault = match error.rdkafka_error_code() {
             // What ended the producer for good is told by the client only.
             Some(RDKafkaErrorCode::Fatal) => {
                 let fatal = self.producer.client().fatal_error();
@@ -114,7 +118,8 @@ impl Transactional {
                 KafkaFault::from_code(code, &self.bootstrap, STEP_TIMEOUT)
             }
             _ => KafkaFault::from_kafka(error, &self.bootstrap, STEP_TIMEOUT),
-        }
+        };
+        self.producer.context().faults.explain(fault)
     }
 }
 
@@ -126,11 +131,17 @@ struct Slot {
     index: usize,
 }
 
-struct Context;
+struct Context {
+    faults: ConnectionFaults,
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         log_line(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.hear(&error, reason);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
+use crate::security::ConnectionFaults;
 
 /// How a [`TransactionalProducer`] behaves.
 #[derive(Debug, Clone)]
@@ -170,8 +171,11 @@ impl TransactionalProducer {
         config.set("compression.codec", &options.compression);
         // The records of a transaction fail with it, and not before.
         config.set("message.timeout.ms", options.transaction_timeout.as_millis().to_string());
-        let client =
-            ThreadedProducer::from_config_and_context(&config, Context).map_err(ClusterError::from_kafka)?;
+        let client = ThreadedProducer::from_config_and_context(
+            &config,
+            Context { faults: cluster.connection_faults() },
+        )
+        .map_err(ClusterError::from_kafka)?;
         let (bootstrap, transactional_id) = (cluster.bootstrap().to_string(), transactional_id.to_string());
         let producer = Self { client, transactional_id, bootstrap, options, broken: None };
         producer
@@ -233,10 +237,11 @@ impl TransactionalProducer {
     }
 
     fn fault(&self, error: &KafkaError, code: Option<RDKafkaErrorCode>) -> KafkaFault {
-        match code {
+        let fault = match code {
             Some(code) => KafkaFault::from_code(code, &self.bootstrap, self.options.timeout),
             None => KafkaFault::from_kafka(error, &self.bootstrap, self.options.timeout),
-        }
+        };
+        self.client().context().faults.explain(fault)
     }
 
     /// An error after which it is not known how the transaction ended, unless the producer was shut out.
@@ -376,11 +381,17 @@ struct Counts {
 }
 
 /// Counts, and forwards the client's log. What became of each record is told by the commit.
-struct Context;
+struct Context {
+    faults: ConnectionFaults,
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         log_line(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.hear(&error, reason);
     }
 }
 
@@ -389,7 +400,10 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, counts: Box<Counts>) {
         match result {
-            Ok(_) => counts.metrics.acknowledged(counts.sent_at.elapsed()),
+            Ok(_) => {
+                self.faults.forget_soon();
+                counts.metrics.acknowledged(counts.sent_at.elapsed());
+            }
             Err(_) => drop(counts.metrics.failed.inc()),
         }
     }

@@ -1,9 +1,13 @@
 //! PostgreSQL, by `postgres`, the blocking client on `tokio-postgres`.
 
+mod parameters;
+mod target;
+
 use postgres::{Client, Error, Transaction};
 
 use super::{CLAIM, CREATE, MOVE};
 use crate::consumer::{Claim, HandlerError, OffsetStore, Position, StoredError};
+pub use target::{PostgresTarget, PostgresTargetError, PostgresTlsFault};
 
 type Connect = Box<dyn FnMut() -> Result<Client, Error> + Send>;
 
@@ -17,9 +21,8 @@ type Connect = Box<dyn FnMut() -> Result<Client, Error> + Send>;
 /// use tidings::stores::PostgresStore;
 /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
 ///
-/// let store = PostgresStore::new(|| {
-///     postgres::Client::connect("host=localhost user=billing connect_timeout=5", postgres::NoTls)
-/// });
+/// let target = "host=localhost user=billing connect_timeout=5 sslmode=verify-full sslrootcert=system".parse()?;
+/// let store = PostgresStore::at(target);
 /// let cluster = Cluster::new("localhost:9092");
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?; // writes dead letters
 /// let options = ConsumerOptions::new("billing", ["orders"]);
@@ -46,6 +49,11 @@ impl std::fmt::Debug for PostgresStore {
 }
 
 impl PostgresStore {
+    /// A store in this database. Asks nobody yet.
+    pub fn at(target: PostgresTarget) -> Self {
+        Self::new(move || target.connect())
+    }
+
     /// A store behind connections that `connect` makes. Asks nobody yet.
     pub fn new(connect: impl FnMut() -> Result<Client, Error> + Send + 'static) -> Self {
         Self { connect: Box::new(connect), client: None }

@@ -15,7 +15,7 @@ use crate::consumer::membership::PartitionKey;
 use crate::drop_later::DropLater;
 use crate::failure::{LetterId, Parked, Standing, gone_record, original_record};
 use crate::native;
-use crate::reader::outsider;
+use crate::outsider::outsider;
 use crate::record::ReceivedRecord;
 
 /// How long the thread waits for news: bounds the time until a new assignment is looked at, and until the end.
@@ -81,9 +81,10 @@ impl Tail {
     pub(super) fn new(order: Arc<KeyOrder>, cluster: &Cluster) -> Result<Self, KeyOrderError> {
         let mut config = cluster.reader_config("tidings-reader")?;
         config.set("auto.offset.reset", "earliest");
-        let consumer = outsider(&config)?;
+        let consumer = outsider(cluster, &config)?;
         config.set("fetch.wait.max.ms", FETCH_WAIT_MAX_MS);
-        let letters = Letters { consumer: outsider(&config)?, at: None, kept: HashMap::new(), kept_bytes: 0 };
+        let letters =
+            Letters { consumer: outsider(cluster, &config)?, at: None, kept: HashMap::new(), kept_bytes: 0 };
         let (assigned, epochs) = (HashMap::new(), HashMap::new());
         Ok(Self { order, consumer, assigned, letters, epochs, next_letters: Instant::now() })
     }

@@ -98,7 +98,7 @@ impl Runtime {
             let fault = KafkaFault::from_code(code, bootstrap, Duration::ZERO);
             return Err(Fatal { reason: format!("{fault}; {}", fault.hint()), is_member: false });
         }
-        let fault = KafkaFault::from_kafka(&error, bootstrap, Duration::ZERO);
+        let fault = self.membership().explain(KafkaFault::from_kafka(&error, bootstrap, Duration::ZERO));
         match fault {
             KafkaFault::PolledTooLate => {
                 tracing::warn!(group = %self.options.group, %fault, hint = fault.hint(), "records come again");

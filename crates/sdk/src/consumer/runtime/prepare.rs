@@ -116,16 +116,7 @@ impl Runtime {
                 Ok(()) => return Ok(true),
                 Err(NotReady::Fatal(reason)) => return Err(Fatal { reason, is_member: false }),
                 Err(NotReady::WaitingFor(waiting_for)) => {
-                    // What the client was told says more than that nobody answered.
-                    let refused = self.membership().fault();
-                    let refused = refused.filter(|fault| matches!(fault, KafkaFault::Authentication { .. }));
-                    let waiting_for = match refused {
-                        Some(fault) => format!("{fault}; {}", fault.hint()),
-                        None => waiting_for,
-                    };
-                    tracing::info!(group = %self.options.group, waiting_for, "consumer not started yet");
-                    self.monitor
-                        .update(|state| state.phase = Phase::Starting { waiting_for: Some(waiting_for) });
+                    self.tell_what_is_waited_for(waiting_for);
                 }
             }
             failed_attempts += 1;
@@ -137,6 +128,28 @@ impl Runtime {
             }
         }
         Ok(false)
+    }
+
+    fn tell_what_is_waited_for(&self, waiting_for: String) {
+        // Errors of the client are told within a poll.
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        let fault = self.membership().fault();
+        // What the client was told says more than that nobody answered.
+        let waiting_for = match fault.as_ref().filter(|fault| fault.is_refusal()) {
+            Some(refusal) => {
+                let waiting_for = format!("{refusal}; {}", refusal.hint());
+                tracing::warn!(group = %self.options.group, waiting_for, "consumer not started yet");
+                waiting_for
+            }
+            None => {
+                tracing::info!(group = %self.options.group, waiting_for, "consumer not started yet");
+                waiting_for
+            }
+        };
+        self.monitor.update(|state| {
+            state.fault = fault;
+            state.phase = Phase::Starting { waiting_for: Some(waiting_for) };
+        });
     }
 
     /// Everything that has to be there; an error says what is not, and what to do.

@@ -15,6 +15,7 @@ use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
+use crate::security::ConnectionFaults;
 
 /// Why a transaction did not come about.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ impl Transactions {
     pub(super) fn open(cluster: &Cluster, source: &str, timeout: Duration) -> Result<Self, TransactionError> {
         let mut config = cluster.producer_config().map_err(TransactionError::Cluster)?;
         config.set("transactional.id", format!("tidings-inbox-{source}"));
-        let producer = ThreadedProducer::from_config_and_context(&config, Context)
+        let context = Context { faults: cluster.connection_faults() };
+        let producer = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(|error| TransactionError::Cluster(ClusterError::from_kafka(error)))?;
         let transactions = Self { producer, bootstrap: cluster.bootstrap().to_string(), timeout };
         transactions.producer.init_transactions(timeout).map_err(|error| transactions.failed(&error))?;
@@ -87,18 +89,28 @@ impl Transactions {
                 | RDKafkaErrorCode::ProducerFenced
                 | RDKafkaErrorCode::InvalidProducerEpoch,
             ) => TransactionError::Overtaken,
-            Some(code) => TransactionError::Kafka(KafkaFault::from_code(code, &self.bootstrap, self.timeout)),
-            None => TransactionError::Kafka(KafkaFault::from_kafka(error, &self.bootstrap, self.timeout)),
+            Some(code) => self.explained(KafkaFault::from_code(code, &self.bootstrap, self.timeout)),
+            None => self.explained(KafkaFault::from_kafka(error, &self.bootstrap, self.timeout)),
         }
+    }
+
+    fn explained(&self, fault: KafkaFault) -> TransactionError {
+        TransactionError::Kafka(self.producer.context().faults.explain(fault))
     }
 }
 
 /// Forwards the client's log. What became of each record is told by the commit.
-struct Context;
+struct Context {
+    faults: ConnectionFaults,
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         log_line(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.hear(&error, reason);
     }
 }
 
