@@ -10,6 +10,7 @@ mod http;
 mod kafka;
 mod process;
 mod programs;
+mod s3;
 mod wait;
 
 pub use apache_cluster::{ApacheCluster, jars, shared_apache_cluster};
@@ -18,4 +19,5 @@ pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings, binary};
 pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
+pub use s3::{S3Server, SECRET as S3_SECRET};
 pub use wait::{LONG, until, until_within};
