@@ -79,6 +79,12 @@ pub enum Fault {
         /// Why.
         reason: String,
     },
+    /// Nobody whom this machine trusts has signed its certificate.
+    #[error("the server's certificate is not trusted: {reason}")]
+    Untrusted {
+        /// Why.
+        reason: String,
+    },
     /// Anything else, in the server's words.
     #[error("{}", said(source))]
     Failed {
@@ -116,6 +122,9 @@ impl BucketError {
             }
             Fault::ClockSkew => "set this machine's clock: a request is signed with its time",
             Fault::WrongRegion => "set AWS_REGION to the bucket's region",
+            Fault::Untrusted { .. } => {
+                "install the certificates of those to trust (Debian: ca-certificates), or name a file of them in SSL_CERT_FILE"
+            }
             Fault::Unreachable { .. } => "correct AWS_ENDPOINT_URL or AWS_REGION, or try again",
             Fault::NoObject | Fault::Exists | Fault::Replaced | Fault::Failed { .. } => return None,
         })
@@ -175,6 +184,9 @@ fn unanswered(error: &object_store::Error, text: &str) -> Option<Fault> {
     );
     // The innermost says it without the layers around it.
     let reason = causes.last().map(ToString::to_string).unwrap_or_default();
+    if reason.contains("certificate") {
+        return Some(Fault::Untrusted { reason });
+    }
     is_of_the_way.then_some(Fault::Unreachable { reason })
 }
 
@@ -220,5 +232,19 @@ mod tests {
         check("RequestTimeTooSkewed", skew, "clock");
         check("PermanentRedirect", "the bucket is in another region", "AWS_REGION");
         check("SlowDown", "SlowDown: No.", "");
+    }
+
+    #[test]
+    fn who_is_not_trusted_is_told_from_who_is_not_there() {
+        let check = |reason: &str, expect: &str, hint: &str| {
+            let way = HttpError::new(HttpErrorKind::Connect, std::io::Error::other(reason.to_owned()));
+            let error = Fault::of(object_store::Error::Generic { store: "S3", source: Box::new(way) });
+            let error = BucketError::new("s3://b", error);
+            assert_eq!(error.to_string(), format!("s3://b: {expect}: {reason}"));
+            assert!(error.hint().unwrap_or_default().contains(hint));
+        };
+        let untrusted = "the server's certificate is not trusted";
+        check("invalid peer certificate: UnknownIssuer", untrusted, "SSL_CERT_FILE");
+        check("Connection refused", "the server does not answer", "AWS_ENDPOINT_URL");
     }
 }
