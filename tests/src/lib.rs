@@ -11,6 +11,7 @@ mod http;
 mod kafka;
 mod process;
 mod programs;
+mod s3;
 mod secure_kafka;
 mod wait;
 
@@ -21,5 +22,6 @@ pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings, binary};
 pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
+pub use s3::{S3Server, SECRET as S3_SECRET};
 pub use secure_kafka::{KAFKA_PASSWORD, KAFKA_USER, SecureKafka};
 pub use wait::{LONG, until, until_within};

@@ -25,6 +25,7 @@ pub fn install(repository: &Path, target: &Path) -> Result<()> {
     for name in ["franz-go", "sarama"] {
         install_go(&programs.join(name), &installed.join(name))?;
     }
+    install_go_tool(&programs, "versitygw", "github.com/versity/versitygw/cmd/versitygw", &installed)?;
     copy_jars(&programs.join("java/pom.xml"), &installed.join("java/jars"))?;
     for name in ["java-4.4", "java-3.9"] {
         install_java(&programs, name, &installed.join(name))?;
@@ -87,6 +88,16 @@ fn install_go(programs: &Path, folder: &Path) -> Result<()> {
         let mut build = Command::new("go");
         build.args(["build", "-mod=readonly", "-o"]).arg(folder.join("checks")).arg(".");
         run(build.current_dir(programs))
+    })
+}
+
+/// A program of somebody else's, as a `go.mod` of ours pins it; without its debugging symbols.
+fn install_go_tool(programs: &Path, name: &str, package: &str, installed: &Path) -> Result<()> {
+    let (module, folder) = (programs.join(name), installed.join(name));
+    unless_stamped(&folder, &["go.mod", "go.sum"].map(|file| module.join(file)), || {
+        let mut build = Command::new("go");
+        build.args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"]).arg(folder.join(name)).arg(package);
+        run(build.current_dir(&module))
     })
 }
 

@@ -53,7 +53,11 @@ const NEEDED: &[Needed] = &[
         package: "prometheus",
         why: "the alert rules and the dashboard are asked of one",
     },
-    Needed { command: &["go", "version"], package: "golang", why: "the programs with franz-go and sarama" },
+    Needed {
+        command: &["go", "version"],
+        package: "golang",
+        why: "the programs with franz-go and sarama, and the S3 server",
+    },
     Needed { command: &["javac", "-version"], package: "default-jdk-headless", why: "the Java programs" },
     Needed {
         command: &["sh", "-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"],

@@ -4,6 +4,7 @@
 //! in `commands/`.
 
 mod backup;
+mod bucket;
 mod clients;
 mod log;
 mod server;
@@ -11,7 +12,7 @@ mod server;
 pub use backup::BackupCommand;
 pub use clients::{
     ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, ListArgs,
-    SelectionArgs, SendArgs, TailArgs, TopicCommand,
+    PayloadsArgs, SelectionArgs, SendArgs, TailArgs, TopicCommand,
 };
 pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
@@ -151,6 +152,7 @@ Examples:
 const CLAIM_CHECK_EXAMPLES: &str = "\
 Examples:
   tidings claim-check collect scans --directory /srv/payloads
+  tidings claim-check collect scans --bucket s3://payloads/scans
 
 Run it once a day, one at a time. Where something cannot be read, nothing is deleted.";
 
@@ -175,8 +177,11 @@ Examples:
   tidings backup create /backups/monday --data-dir /var/lib/tidings       while the server runs
   tidings backup verify /backups/monday
   tidings backup restore /backups/monday --data-dir /var/lib/tidings-new
+  tidings backup create s3://backups/tidings/monday        with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION
+  tidings backup verify s3://backups/tidings/monday --endpoint https://minio.lan:9000
 
-A backup has everything that was acknowledged before it began. One without manifest.json was not finished.";
+A backup has everything that was acknowledged before it began. One without manifest.json was not finished.
+Plain http:// needs AWS_ALLOW_HTTP=true.";
 
 const GROUP_EXAMPLES: &str = "\
 Examples:

@@ -1,26 +1,31 @@
-//! Backups: a snapshot in a directory of its own, with a manifest that says what it is.
+//! Backups: a snapshot in a directory of its own, or under a prefix of an S3 bucket, with a manifest that says what it is.
 //!
 //! ```text
-//! manifest.json     written last: a directory without it is no backup
+//! manifest.json     written last: a place without it is no backup
 //! data/             a data directory, as of one instant
 //! ```
 //!
-//! Owns the copying, both ways, and the checks. Invariants: a manifest is written after everything that it names is synced; each
+//! Owns the copying, both ways, and the checks. Invariants: a manifest is written after everything that it names is durable; each
 //! byte is compared with its checksum whenever a backup is read; a data directory that is not restored to its end says so, and
 //! no server starts on it.
 
-mod copy;
+mod bucket;
 mod create;
+mod directory;
 mod manifest;
+mod place;
+mod progress;
 mod restore;
 mod verify;
 
 pub use create::{NoServer, create};
 pub use manifest::Manifest;
+pub use place::open;
 pub use restore::{require_restored, restore};
 pub use verify::verify;
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 
@@ -46,18 +51,12 @@ fn entries(path: &Path) -> std::io::Result<Vec<std::fs::DirEntry>> {
     Ok(entries.into_iter().filter(|entry| entry.file_name() != LOST_AND_FOUND).collect())
 }
 
-/// A directory's files, as paths within it, in order.
-fn files_in(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        let path = root.join(&folder);
-        for entry in std::fs::read_dir(&path).with_context(|| format!("look into {}", path.display()))? {
-            let entry = entry?;
-            let name = folder.join(entry.file_name());
-            if entry.file_type()?.is_dir() { folders.push(name) } else { files.push(name) }
+/// Makes the names in a directory and in all below it durable.
+fn sync_names(root: &Path) -> anyhow::Result<()> {
+    for entry in entries(root).with_context(|| format!("look into {}", root.display()))? {
+        if entry.file_type()?.is_dir() {
+            sync_names(&entry.path())?;
         }
     }
-    files.sort();
-    Ok(files)
+    File::open(root).and_then(|folder| folder.sync_all()).with_context(|| format!("sync {}", root.display()))
 }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use tidings::admin::AdminError;
 use tidings::reader::ReadError;
 use tidings_broker::StartError;
+use tidings_bucket::BucketError;
 use tidings_console::ServerError;
 
 use crate::backup::NoServer;
@@ -53,8 +54,17 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(error) = error.downcast_ref::<NoServer>() {
         return Some(error.hint());
     }
+    if let Some(error) = error.chain().find_map(of_bucket) {
+        return error.hint().map(str::to_owned);
+    }
     let nothing_answers = error.downcast_ref::<NothingAnswers>()?;
     Some(nothing_answers.hint())
+}
+
+/// A store of the SDK puts it into an error of input and output.
+fn of_bucket<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a BucketError> {
+    let within = || cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref();
+    cause.downcast_ref().or_else(within)
 }
 
 fn other_port(flag: &str) -> String {

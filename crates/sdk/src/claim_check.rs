@@ -6,6 +6,8 @@
 //! **Invariant:** a value is deleted only when no record of its topic, no parked letter, no retry and no delayed record can
 //! refer to it. **Invariant:** names come from records, which strangers write: none leads out of the store.
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod collect;
 mod directory;
 
@@ -16,13 +18,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::record::{Headers, ReceivedRecord, Record};
+#[cfg(feature = "s3")]
+pub use bucket::{BucketOptions, BucketStore};
 pub use collect::{CollectError, Collected};
 pub use directory::DirectoryStore;
 
 /// The header that carries the ticket.
 pub const CLAIM_HEADER: &str = "tidings.claim";
 
-/// Where large values lie. Implement it for an object store; [`DirectoryStore`] is a directory.
+/// Where large values lie: [`DirectoryStore`] is a directory, `BucketStore` an S3 bucket (feature `s3`), and others implement this.
 ///
 /// Names are `<topic>/<uuid>`: letters, digits, `.`, `_`, `-` and the one slash.
 ///

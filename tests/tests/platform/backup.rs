@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
-use tidings_tests::{Ended, Http, Kafka, LONG, Launch, Tidings, until};
+use tidings_tests::{Ended, Http, Kafka, LONG, Launch, S3Server, Tidings, until};
 
 use crate::disks::Volume;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_stored};
@@ -31,26 +31,35 @@ fn launch(data_dir: &Path) -> Launch {
     Launch::up(data_dir).arguments(settings.iter().flat_map(|setting| ["--set", *setting]))
 }
 
-fn backup(arguments: &[&Path]) -> Ended {
-    let words = arguments.iter().fold(Launch::command("backup"), |launch, word| launch.argument(word));
-    words.run(LONG)
+pub fn backup(arguments: &[&Path]) -> Ended {
+    backup_command(arguments).run(LONG)
+}
+
+/// With a bucket, if one is named.
+pub fn backup_command(arguments: &[&Path]) -> Launch {
+    let launch = arguments.iter().fold(Launch::command("backup"), |launch, word| launch.argument(word));
+    if arguments.iter().any(|word| word.starts_with("s3:")) {
+        S3Server::shared().tell(launch)
+    } else {
+        launch
+    }
 }
 
 #[track_caller]
-fn succeeds(arguments: &[&Path]) -> String {
+pub fn succeeds(arguments: &[&Path]) -> String {
     let ended = backup(arguments);
     assert!(ended.status.success(), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
     ended.stdout
 }
 
 #[track_caller]
-fn fails(arguments: &[&Path], why: &str) {
+pub fn fails(arguments: &[&Path], why: &str) {
     let ended = backup(arguments);
     let said = format!("{}{}", ended.stdout, ended.stderr);
     assert!(!ended.status.success() && said.contains(why), "{arguments:?}: {said}");
 }
 
-fn path(text: &str) -> &Path {
+pub fn path(text: &str) -> &Path {
     Path::new(text)
 }
 
@@ -216,6 +225,7 @@ fn backups_under_load_have_what_was_acknowledged_and_nothing_ahead_of_it() {
     create_topic(&tidings, "table", &["cleanup.policy=compact"]);
     create_topic(&tidings, "short", &["retention.bytes=2097152"]);
     let load = Load::default();
+    let s3 = S3Server::shared();
     let mut backups: Vec<(PathBuf, Acknowledged)> = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| load.post(&tidings.http()));
@@ -234,7 +244,11 @@ fn backups_under_load_have_what_was_acknowledged_and_nothing_ahead_of_it() {
                         .then_some(())
                 });
             }
-            let (backup, acknowledged) = (scene.path().join(format!("backup-{number}")), load.acknowledged());
+            let target = match number {
+                2 => PathBuf::from(format!("s3://{}/daily/2", s3.bucket())),
+                _ => scene.path().join(format!("backup-{number}")),
+            };
+            let (backup, acknowledged) = (target, load.acknowledged());
             succeeds(&[path("create"), &backup, path("--data-dir"), &data_dir]);
             backups.push((backup, acknowledged));
         }

@@ -4,6 +4,7 @@
 
 mod activities;
 mod backup;
+mod backup_in_bucket;
 mod cleaning;
 mod crashes;
 mod demo;

@@ -2,6 +2,7 @@
 //! scenarios on a cluster of Apache Kafka.
 
 mod admin;
+mod buckets;
 mod claim_check;
 mod concurrency;
 mod consumer;

@@ -12,8 +12,8 @@ use super::Finding;
 /// What a crate may import from this workspace.
 enum Allowed {
     Only(&'static [&'static str]),
-    /// Nothing by default, and one crate behind a feature: its name, then the crate's.
-    Behind(&'static str, &'static str),
+    /// Nothing by default, and crates behind features: a feature's name, then the crate's.
+    Behind(&'static [(&'static str, &'static str)]),
     Anything,
 }
 
@@ -28,7 +28,8 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("tidings-coordinator", Only(&["tidings-model", "tidings-wire"])),
     ("tidings-broker", Only(&["tidings-coordinator", "tidings-log", "tidings-model", "tidings-wire"])),
     // The SDK and the services on it. They reach the engine over the wire only.
-    ("tidings", Behind("testing", "tidings-broker")),
+    ("tidings", Behind(&[("testing", "tidings-broker"), ("s3", "tidings-bucket")])),
+    ("tidings-bucket", Only(&[])),
     ("tidings-http", Only(&[])),
     ("tidings-activity", Only(&["tidings", "tidings-http", "tidings-postgres-server"])),
     ("tidings-console", Only(&["tidings", "tidings-http"])),
@@ -58,7 +59,9 @@ pub fn check(metadata: &Value) -> Result<Vec<Finding>> {
             let is_allowed = imported == name
                 || match allowed {
                     Only(list) => list.contains(&imported),
-                    Behind(feature, name) => imported == *name && is_behind(package, dependency, feature),
+                    Behind(list) => list
+                        .iter()
+                        .any(|(feature, name)| imported == *name && is_behind(package, dependency, feature)),
                     Anything => true,
                 };
             if !is_allowed {

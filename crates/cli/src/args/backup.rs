@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::bucket::BucketArgs;
 use super::log::DataDirArgs;
 
 /// `tidings backup …`
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
-    /// Copy what a running server keeps, as of one instant, into a new directory
+    /// Copy what a running server keeps, as of one instant, into a new directory or a bucket
     Create(BackupCreateArgs),
     /// Check every byte of a backup; status 1 if something is wrong
     Verify(BackupVerifyArgs),
@@ -20,9 +21,12 @@ pub enum BackupCommand {
 /// `tidings backup create`
 #[derive(Args, Debug)]
 pub struct BackupCreateArgs {
-    /// Where to write it: a directory that is empty or not there
+    /// Where to write it: a directory that is empty or not there, or s3://BUCKET/PREFIX with nothing in it
     #[arg(value_name = "BACKUP")]
     pub backup: PathBuf,
+    /// Of the bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
     /// Of which server.
     #[command(flatten)]
     pub data_dir: DataDirArgs,
@@ -31,17 +35,23 @@ pub struct BackupCreateArgs {
 /// `tidings backup verify`
 #[derive(Args, Debug)]
 pub struct BackupVerifyArgs {
-    /// The backup's directory
+    /// The backup's directory, or s3://BUCKET/PREFIX
     #[arg(value_name = "BACKUP")]
     pub backup: PathBuf,
+    /// Of the bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
 }
 
 /// `tidings backup restore`
 #[derive(Args, Debug)]
 pub struct BackupRestoreArgs {
-    /// The backup's directory
+    /// The backup's directory, or s3://BUCKET/PREFIX
     #[arg(value_name = "BACKUP")]
     pub backup: PathBuf,
+    /// Of the bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
     /// The data directory to fill: empty or not there
     #[arg(long, value_name = "DIR", env = "TIDINGS_DATA_DIR")]
     pub data_dir: PathBuf,

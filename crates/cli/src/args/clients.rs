@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::bucket::BucketArgs;
+
 /// Which Kafka cluster.
 #[derive(Args, Clone, Debug)]
 pub struct ClusterArgs {
@@ -254,7 +256,7 @@ pub struct SelectionArgs {
 /// `tidings claim-check …`
 #[derive(Debug, Subcommand)]
 pub enum ClaimCheckCommand {
-    /// Delete the payloads in a directory that no record can refer to any more
+    /// Delete the payloads in a directory or a bucket that no record can refer to any more
     Collect {
         /// Which cluster.
         #[command(flatten)]
@@ -262,13 +264,27 @@ pub enum ClaimCheckCommand {
         /// Topics whose payloads are collected
         #[arg(required = true)]
         topics: Vec<String>,
-        /// Directory in which the payloads lie
-        #[arg(long, value_name = "DIR")]
-        directory: PathBuf,
+        /// Where the payloads lie.
+        #[command(flatten)]
+        place: PayloadsArgs,
         /// How long it may take to read each topic, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         timeout: u64,
     },
+}
+
+/// Where payloads lie.
+#[derive(Args, Debug)]
+pub struct PayloadsArgs {
+    /// Directory in which the payloads lie
+    #[arg(long, value_name = "DIR", required_unless_present = "bucket", conflicts_with_all = ["bucket", "endpoint"])]
+    pub directory: Option<PathBuf>,
+    /// Bucket in which the payloads lie, as s3://BUCKET/PREFIX
+    #[arg(long, value_name = "ADDRESS")]
+    pub bucket: Option<String>,
+    /// Of the bucket.
+    #[command(flatten)]
+    pub reached: BucketArgs,
 }
 
 /// `tidings topic …`

@@ -1,16 +1,15 @@
 //! Makes a backup of a running server.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use tidings_log::{Disk, RealDisk};
 
-use super::copy::{copy, sync_names};
+use super::Manifest;
 use super::manifest::Entry;
-use super::{DATA, Manifest, require_empty};
+use super::place::Place;
+use super::progress::progress;
 use crate::control::{Answer, Request, SOCKET};
 
 /// Why no server can be asked.
@@ -29,48 +28,27 @@ impl NoServer {
 }
 
 /// Asks the server of `data_dir` for a snapshot and copies it to `backup`.
-pub fn create(data_dir: &Path, backup: &Path) -> anyhow::Result<Manifest> {
-    require_empty(backup)?;
+pub fn create(data_dir: &Path, backup: &dyn Place) -> anyhow::Result<Manifest> {
+    backup.require_empty()?;
     let mut manifest = Manifest::new(jiff::Timestamp::now().to_string());
     let mut server = connect(data_dir)?;
     let (folder, files, min_free_bytes) = match ask(&mut server)? {
         Answer::Snapshot { folder, files, min_free_bytes } => (folder, files, min_free_bytes),
         Answer::Refused { reason } => bail!("the server makes no snapshot: {reason}"),
     };
-    let data = backup.join(DATA);
-    std::fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
-    require_room(&data, &folder, files.iter().map(|file| file.bytes).sum(), min_free_bytes)?;
+    let bytes = files.iter().map(|file| file.bytes).sum();
+    backup.require_room(&folder, bytes, min_free_bytes)?;
+    let bar = progress(bytes)?;
     for file in files {
-        let target = data.join(&file.path);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-        }
-        let crc = copy(&folder.join(&file.path), &target, file.bytes)?;
+        bar.set_message(file.path.display().to_string());
+        let crc = backup.store(&file.path, &folder.join(&file.path), file.bytes, &|bytes| bar.inc(bytes))?;
         manifest.files.push(Entry::new(file.path, file.bytes, crc));
     }
+    bar.finish_and_clear();
     // The server removes the snapshot.
     drop(server);
-    sync_names(backup)?;
-    manifest.write(backup)?;
-    // The backup's own name is durable with its parent only.
-    if let Some(parent) = backup.canonicalize()?.parent() {
-        std::fs::File::open(parent)?.sync_all().with_context(|| format!("sync {}", parent.display()))?;
-    }
+    backup.finish(&manifest.to_json()?)?;
     Ok(manifest)
-}
-
-/// A backup on the server's own disk must not fill it so far that the server refuses produces.
-fn require_room(data: &Path, snapshot: &Path, bytes: u64, min_free_bytes: u64) -> anyhow::Result<()> {
-    let available_bytes = RealDisk.space(data).context("ask for free space")?.available_bytes;
-    let is_same_disk = std::fs::metadata(data)?.dev() == std::fs::metadata(snapshot)?.dev();
-    let kept_bytes = if is_same_disk { min_free_bytes } else { 0 };
-    if available_bytes < bytes.saturating_add(kept_bytes) {
-        bail!(
-            "the backup has {bytes} bytes, and of {available_bytes} that are free at {} {kept_bytes} must stay so",
-            data.display()
-        );
-    }
-    Ok(())
 }
 
 fn connect(data_dir: &Path) -> anyhow::Result<UnixStream> {

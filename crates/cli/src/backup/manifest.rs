@@ -2,12 +2,12 @@
 //!
 //! Owns the format. Invariants: the file is there whole or not at all; a path in it never leads out of the backup.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+
+use super::place::Place;
 
 /// The file's name.
 pub const MANIFEST: &str = "manifest.json";
@@ -50,41 +50,30 @@ impl Manifest {
     }
 
     /// Reads the manifest of a backup.
-    pub fn read(backup: &Path) -> anyhow::Result<Self> {
-        let path = backup.join(MANIFEST);
-        let text = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!("{} has no {MANIFEST}: it is no backup, or one that was not finished", backup.display())
-            }
-            read => read.with_context(|| format!("read {}", path.display()))?,
+    pub fn read(backup: &dyn Place) -> anyhow::Result<Self> {
+        let path = format!("{backup}/{MANIFEST}");
+        let Some(text) = backup.manifest()? else {
+            bail!("{backup} has no {MANIFEST}: it is no backup, or one that was not finished")
         };
-        let manifest: Self =
-            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let manifest: Self = serde_json::from_slice(&text).with_context(|| format!("{path} is damaged"))?;
         if manifest.format != FORMAT {
             bail!(
-                "{}: format {}, expected {FORMAT}: it was made by tidings {}",
-                path.display(),
+                "{path}: format {}, expected {FORMAT}: it was made by tidings {}",
                 manifest.format,
                 manifest.tidings
             );
         }
         for Entry { path: file, .. } in &manifest.files {
             if file.components().any(|part| !matches!(part, Component::Normal(_))) {
-                bail!("{}: {:?} is no path within the backup", path.display(), file.display());
+                bail!("{path}: {:?} is no path within the backup", file.display());
             }
         }
         Ok(manifest)
     }
 
-    /// Writes the manifest into a backup whose files are all synced: from now on it is one.
-    pub fn write(&self, backup: &Path) -> anyhow::Result<()> {
-        let (path, unfinished) = (backup.join(MANIFEST), backup.join("manifest.json.tmp"));
-        let text = serde_json::to_vec_pretty(self)?;
-        let written = File::create(&unfinished)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&unfinished, &path))
-            .and_then(|()| File::open(backup)?.sync_all());
-        written.with_context(|| format!("write {}", path.display()))
+    /// What is written last into a backup.
+    pub fn to_json(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(self)?)
     }
 }
 

@@ -4,21 +4,22 @@
 //! whole until it is. Invariants: the file is durable before anything else is there, and goes after everything else is.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::copy::{copy, sync_names};
-use super::{DATA, Manifest, entries, require_empty};
+use super::place::Place;
+use super::progress::progress;
+use super::{Manifest, entries, require_empty, sync_names};
 
 /// The file in a directory that is not whole.
 const UNFINISHED: &str = "restore.unfinished";
 
 /// Copies a backup to `data_dir`, which must be empty or not there, and checks every byte on the way. What an interrupted
 /// restore has left there is removed first.
-pub fn restore(backup: &Path, data_dir: &Path) -> anyhow::Result<Manifest> {
+pub fn restore(backup: &dyn Place, data_dir: &Path) -> anyhow::Result<Manifest> {
     let manifest = Manifest::read(backup)?;
     let existed = data_dir.is_dir();
     let unfinished = data_dir.join(UNFINISHED);
@@ -69,9 +70,11 @@ fn begin(data_dir: &Path, unfinished: &Path, existed: bool) -> anyhow::Result<()
     Ok(())
 }
 
-fn fill(manifest: &Manifest, backup: &Path, data_dir: &Path) -> anyhow::Result<()> {
+fn fill(manifest: &Manifest, backup: &dyn Place, data_dir: &Path) -> anyhow::Result<()> {
     let owner = std::fs::metadata(data_dir).with_context(|| format!("look at {}", data_dir.display()))?;
+    let bar = progress(manifest.bytes())?;
     for file in &manifest.files {
+        bar.set_message(file.path.display().to_string());
         let target = data_dir.join(&file.path);
         let mut folders: Vec<&Path> = file.path.ancestors().skip(1).collect();
         folders.reverse();
@@ -82,9 +85,16 @@ fn fill(manifest: &Manifest, backup: &Path, data_dir: &Path) -> anyhow::Result<(
                 Err(error) => return Err(error).with_context(|| format!("make {}", folder.display())),
             }
         }
-        file.check(copy(&backup.join(DATA).join(&file.path), &target, file.bytes)?)?;
+        let mut written = File::create_new(&target).with_context(|| format!("make {}", target.display()))?;
+        let crc = backup.read(&file.path, file.bytes, &mut |piece| {
+            bar.inc(piece.len() as u64);
+            written.write_all(piece).with_context(|| format!("write {}", target.display()))
+        })?;
+        file.check(crc)?;
+        written.sync_all().with_context(|| format!("sync {}", target.display()))?;
         give_to(&owner, &target)?;
     }
+    bar.finish_and_clear();
     Ok(())
 }
 

@@ -1,16 +1,15 @@
 //! Checks a backup from its first byte to its last.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
 use tidings_activity::sqlite::check_copy;
 use tidings_log::RealDisk;
 use tidings_log::offline::{Access, OfflineDataDir};
 
-use super::copy::checksum;
-use super::{DATA, Manifest, files_in};
+use super::Manifest;
+use super::place::Place;
+use super::progress::progress;
 use crate::platform::STORE_FILE;
 use crate::report::one_line;
 
@@ -18,60 +17,71 @@ use crate::report::one_line;
 pub struct Findings {
     /// The backup's description.
     pub manifest: Manifest,
-    /// Valid batches in its logs.
-    pub batches_count: u64,
+    /// Valid batches in its logs; `None` where they were not looked at.
+    pub batches_count: Option<u64>,
     /// What is wrong, a line each.
     pub faults: Vec<String>,
 }
 
-/// Compares every file with its checksum, checks every batch of every log, and the store. Changes nothing.
-pub fn verify(backup: &Path) -> anyhow::Result<Findings> {
+/// Compares every file with its checksum; in a directory it also checks every batch of every log, and the store. Changes nothing.
+pub fn verify(backup: &dyn Place) -> anyhow::Result<Findings> {
     let manifest = Manifest::read(backup)?;
-    let data = backup.join(DATA);
-    let mut findings = Findings { manifest, batches_count: 0, faults: Vec::new() };
-    let mut known = BTreeSet::new();
+    let mut found = backup.files()?;
+    let mut findings = Findings { manifest, batches_count: None, faults: Vec::new() };
+    let bar = progress(findings.manifest.bytes())?;
     for file in &findings.manifest.files {
-        let path = data.join(&file.path);
-        let checked =
-            std::fs::metadata(&path).with_context(|| format!("find {}", path.display())).and_then(|found| {
-                anyhow::ensure!(
-                    found.len() == file.bytes,
-                    "{}: {} bytes, expected {}",
-                    file.path.display(),
-                    found.len(),
-                    file.bytes
-                );
-                file.check(checksum(&path, file.bytes)?)
-            });
-        findings.faults.extend(checked.err().map(|error| one_line(&error)));
-        known.insert(&file.path);
+        bar.set_message(file.path.display().to_string());
+        let path = file.path.display();
+        findings.faults.extend(match found.remove(&file.path) {
+            None => Some(format!("{path}: is missing")),
+            Some(bytes) if bytes != file.bytes => {
+                Some(format!("{path}: {bytes} bytes, expected {}", file.bytes))
+            }
+            Some(bytes) => {
+                let mut take = |piece: &[u8]| {
+                    bar.inc(piece.len() as u64);
+                    anyhow::Ok(())
+                };
+                let checked = backup.read(&file.path, bytes, &mut take).and_then(|crc| file.check(crc));
+                checked.err().map(|error| one_line(&error))
+            }
+        });
     }
-    let surplus = files_in(&data)?.into_iter().filter(|file| !known.contains(file));
-    let surplus: Vec<String> =
-        surplus.map(|file| format!("{}: is not in the manifest", file.display())).collect();
-    findings.faults.extend(surplus);
-    if data.join("meta.properties").is_file() {
-        check_logs(&data, &mut findings)?;
-    }
-    if data.join(STORE_FILE).is_file() {
-        findings.faults.extend(check_copy(&data.join(STORE_FILE)).err().map(|error| one_line(&error.into())));
+    bar.finish_and_clear();
+    findings.faults.extend(found.keys().map(|file| format!("{}: is not in the manifest", file.display())));
+    if let Some(data) = backup.directory() {
+        check_contents(data, &mut findings)?;
     }
     Ok(findings)
 }
 
-fn check_logs(data: &Path, findings: &mut Findings) -> anyhow::Result<()> {
+/// Whether the bytes, as they are, make sense.
+fn check_contents(data: &Path, findings: &mut Findings) -> anyhow::Result<()> {
+    let mut batches_count = 0;
+    if data.join("meta.properties").is_file() {
+        batches_count = check_logs(data, &mut findings.faults)?;
+    }
+    findings.batches_count = Some(batches_count);
+    if data.join(STORE_FILE).is_file() {
+        findings.faults.extend(check_copy(&data.join(STORE_FILE)).err().map(|error| one_line(&error.into())));
+    }
+    Ok(())
+}
+
+fn check_logs(data: &Path, faults: &mut Vec<String>) -> anyhow::Result<u64> {
     let dir = OfflineDataDir::open(Arc::new(RealDisk), data, Access::ReadOnly)?;
+    let mut batches_count = 0;
     for topic_partition in dir.partitions()? {
         let check = dir.check(&topic_partition, &|_| ())?;
-        findings.batches_count += check.batches_count;
+        batches_count += check.batches_count;
         for damage in check.damages {
             let (file, position) = (damage.file.display(), damage.position);
-            findings.faults.push(format!("{topic_partition}: {file}, byte {position}: {}", damage.what));
+            faults.push(format!("{topic_partition}: {file}, byte {position}: {}", damage.what));
         }
         if let Some(tail) = check.torn_tail {
             let (file, position) = (tail.file.display(), tail.position);
-            findings.faults.push(format!("{topic_partition}: {file}, byte {position}: no whole batch"));
+            faults.push(format!("{topic_partition}: {file}, byte {position}: no whole batch"));
         }
     }
-    Ok(())
+    Ok(batches_count)
 }

@@ -3,26 +3,32 @@
 use anyhow::bail;
 
 use crate::args::BackupCommand;
-use crate::backup::{Manifest, create, restore, verify};
+use crate::backup::{Manifest, create, open, restore, verify};
 
 /// Runs the command.
 pub fn run(command: &BackupCommand) -> anyhow::Result<()> {
     match command {
         BackupCommand::Create(args) => {
-            let manifest = create(&args.data_dir.data_dir, &args.backup)?;
-            println!("{} is a backup of {}", args.backup.display(), size(&manifest));
+            let backup = open(&args.backup, args.bucket.endpoint.as_deref())?;
+            let manifest = create(&args.data_dir.data_dir, &*backup)?;
+            println!("{backup} is a backup of {}", size(&manifest));
         }
         BackupCommand::Verify(args) => {
-            let findings = verify(&args.backup)?;
+            let backup = open(&args.backup, args.bucket.endpoint.as_deref())?;
+            let findings = verify(&*backup)?;
             findings.faults.iter().for_each(|fault| println!("{fault}"));
             match findings.faults.len() {
-                0 => println!("{}, {} batches: whole", size(&findings.manifest), findings.batches_count),
-                1 => bail!("{}: 1 fault found", args.backup.display()),
-                count => bail!("{}: {count} faults found", args.backup.display()),
+                0 => {
+                    let batches = findings.batches_count.map(|count| format!(", {count} batches"));
+                    println!("{}{}: whole", size(&findings.manifest), batches.unwrap_or_default());
+                }
+                1 => bail!("{backup}: 1 fault found"),
+                count => bail!("{backup}: {count} faults found"),
             }
         }
         BackupCommand::Restore(args) => {
-            let manifest = restore(&args.backup, &args.data_dir)?;
+            let backup = open(&args.backup, args.bucket.endpoint.as_deref())?;
+            let manifest = restore(&*backup, &args.data_dir)?;
             println!("{} is restored: {}", args.data_dir.display(), size(&manifest));
         }
     }

@@ -2,21 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use tidings::claim_check::{ClaimCheck, DirectoryStore};
+use anyhow::{Context, bail, ensure};
+use tidings::claim_check::{BucketOptions, BucketStore, ClaimCheck, DirectoryStore};
 
 use super::cluster::reach;
-use crate::args::ClaimCheckCommand;
+use crate::args::{ClaimCheckCommand, PayloadsArgs};
 use crate::output::{print, print_json};
 
 /// Runs the command.
 pub fn run(command: ClaimCheckCommand) -> anyhow::Result<()> {
-    let ClaimCheckCommand::Collect { cluster: args, topics, directory, timeout } = command;
-    // A typing error must not make a directory.
-    ensure!(directory.is_dir(), "{} is no directory", directory.display());
-    let store = DirectoryStore::open(&directory)
-        .with_context(|| format!("open the payloads in {}", directory.display()))?;
-    let claims = ClaimCheck::new(store, usize::MAX);
+    let ClaimCheckCommand::Collect { cluster: args, topics, place, timeout } = command;
+    let claims = open(&place)?;
     let cluster = reach(&args)?;
     let mut answers = Vec::new();
     for topic in topics {
@@ -29,4 +25,17 @@ pub fn run(command: ClaimCheckCommand) -> anyhow::Result<()> {
         }
     }
     if args.json { print_json(&answers) } else { Ok(()) }
+}
+
+fn open(place: &PayloadsArgs) -> anyhow::Result<ClaimCheck> {
+    if let Some(address) = &place.bucket {
+        let store = BucketStore::open(address, &BucketOptions::at(place.reached.endpoint.as_deref()))?;
+        return Ok(ClaimCheck::new(store, usize::MAX));
+    }
+    let Some(directory) = &place.directory else { bail!("name a directory or a bucket") };
+    // A typing error must not make a directory.
+    ensure!(directory.is_dir(), "{} is no directory", directory.display());
+    let store = DirectoryStore::open(directory)
+        .with_context(|| format!("open the payloads in {}", directory.display()))?;
+    Ok(ClaimCheck::new(store, usize::MAX))
 }

@@ -1,0 +1,81 @@
+//! Where a backup lies.
+//!
+//! Owns what a directory and a bucket have in common: `data/` with files, and a manifest that says what they must be.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tidings_bucket::{Bucket, BucketOptions};
+
+use super::bucket::BucketPlace;
+use super::directory::Directory;
+
+/// A place for one backup. Paths of files are those of the data directory.
+pub trait Place: Display + Sync {
+    /// Fails if there is anything already.
+    fn require_empty(&self) -> anyhow::Result<()>;
+
+    /// Fails if a snapshot of so many bytes has no room, or would leave less than `min_free_bytes` to the server beside it.
+    fn require_room(&self, snapshot: &Path, bytes: u64, min_free_bytes: u64) -> anyhow::Result<()>;
+
+    /// Keeps the first `bytes` of `source` as a file; answers their CRC-32C. Tells `done` how many bytes it has copied.
+    fn store(&self, file: &Path, source: &Path, bytes: u64, done: &dyn Fn(u64)) -> anyhow::Result<u32>;
+
+    /// Makes all files durable and then a backup of them, by its manifest.
+    fn finish(&self, manifest: &[u8]) -> anyhow::Result<()>;
+
+    /// The manifest; `None` if there is none.
+    fn manifest(&self) -> anyhow::Result<Option<Vec<u8>>>;
+
+    /// Hands out the first `bytes` of a file in pieces; answers their CRC-32C. Fails if there are not so many.
+    fn read(
+        &self,
+        file: &Path,
+        bytes: u64,
+        take: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u32>;
+
+    /// All files and their lengths.
+    fn files(&self) -> anyhow::Result<BTreeMap<PathBuf, u64>>;
+
+    /// The directory with the data directory's files, if that is where they are.
+    fn directory(&self) -> Option<&Path>;
+}
+
+/// The place that a person names: `s3://bucket/prefix`, or a directory. `endpoint` is that of the bucket.
+pub fn open(backup: &Path, endpoint: Option<&str>) -> anyhow::Result<Box<dyn Place>> {
+    match backup.to_str().filter(|text| Bucket::is_address(text)) {
+        Some(address) => Ok(Box::new(BucketPlace::new(Bucket::open(address, &BucketOptions::at(endpoint))?))),
+        None => {
+            anyhow::ensure!(endpoint.is_none(), "--endpoint is for a backup in a bucket: s3://BUCKET/PREFIX");
+            Ok(Box::new(Directory::new(backup)))
+        }
+    }
+}
+
+/// The beginning of a file, in pieces; answers its CRC-32C.
+pub fn read_file(
+    path: &Path,
+    bytes: u64,
+    take: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<u32> {
+    use std::io::Read;
+
+    const BUFFER_BYTES: usize = 1024 * 1024;
+    let mut file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let (mut left, mut crc) = (bytes, 0);
+    while left > 0 {
+        let wanted = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+        let read = file.read(&mut buffer[..wanted]).with_context(|| format!("read {}", path.display()))?;
+        if read == 0 {
+            anyhow::bail!("{} ends {left} bytes too early", path.display());
+        }
+        crc = crc32c::crc32c_append(crc, &buffer[..read]);
+        take(&buffer[..read])?;
+        left -= read as u64;
+    }
+    Ok(crc)
+}
