@@ -79,6 +79,18 @@ fn container_environment(service: &Value) -> BTreeMap<String, String> {
     environment
 }
 
+/// When the compose file has the health asked for, in the words of the container file, and by which command.
+fn health_check_of(service: &Value) -> (String, Vec<String>) {
+    let check = &service["healthcheck"];
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let when = ["interval", "timeout", "start_period"]
+        .map(|name| format!("--{}={}", name.replace('_', "-"), text(&check[name])));
+    let command: Vec<String> = check["test"].as_array().expect("words").iter().map(text).collect();
+    assert_eq!(command[0], "CMD");
+    // To compose files a single dollar is the beginning of a variable.
+    (when.join(" "), command[1..].iter().map(|word| word.replace("$$", "$")).collect())
+}
+
 /// The container's command, environment and user, beside the paths and ports of a test: another container is told an address
 /// that it can resolve and is let in by that name, and the health check notices when there is nobody.
 #[test]
@@ -118,7 +130,9 @@ fn the_container_serves_other_containers() {
     assert_eq!(answer.status, 200, "{}", answer.text());
 
     let check = instruction("HEALTHCHECK");
-    let check = words(check.split_once("CMD ").expect("a command").1);
+    let (when, check) = check.split_once(" CMD ").expect("a command");
+    let check = words(check);
+    assert_eq!(health_check_of(service), (when.to_owned(), check.clone()));
     let http_port = port(tidings.http().address());
     let is_healthy = || {
         let check = check.iter().map(|word| word.replace("/8080", &format!("/{http_port}")));
