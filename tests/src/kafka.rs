@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -76,6 +76,16 @@ impl Kafka {
         let options = AdminOptions::new().request_timeout(Some(ASK));
         let results = block_on(admin.create_topics(&[wanted], &options)).expect("ask for a topic");
         results.into_iter().for_each(|result| drop(result.expect("create a topic")));
+    }
+
+    /// Gives a topic that is there this setting, and no other.
+    #[track_caller]
+    pub fn configure_topic(&self, topic: &str, name: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("make an admin client");
+        let wanted = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        let results = block_on(admin.alter_configs([&wanted], &options)).expect("ask for a setting");
+        results.into_iter().for_each(|result| drop(result.expect("set it")));
     }
 
     /// Puts records on partition 0 of a topic and waits for their acknowledgement.

@@ -4,6 +4,7 @@
 //! exception is `--update`, which lowers the ratchet ([`ratchet`]). It does not format and does not lint.
 
 mod documents;
+mod examples;
 mod layers;
 mod ratchet;
 mod sources;
@@ -67,7 +68,7 @@ fn check(repository: &Path, update: bool) -> Result<Vec<Finding>> {
     let ratchet = if update { Ratchet::load(repository)? } else { ratchet };
     let mut findings = layers::check(&metadata)?;
     findings.extend(sources::check_module_docs(&files));
-    findings.extend(sources::check_examples(&files));
+    findings.extend(examples::check(&files));
     findings.extend(ratchet.check(&sizes));
     findings.extend(documents::check_dependencies(&metadata, repository)?);
     findings.extend(documents::check_decision_names(&files));

@@ -68,6 +68,11 @@ impl NotAccepted {
             Self::Refused(error) => error.may_be_written(),
         }
     }
+
+    /// Whether the topic takes no record that large: sending it again would be in vain.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
+    }
 }
 
 impl Ingest {

@@ -21,6 +21,23 @@ pub use groups::{GroupDescription, GroupMember, GroupOffset, GroupSummary};
 pub use topics::{TopicDescription, TopicPartitionInfo, TopicSpec};
 
 /// Why an administrative call failed.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::Cluster;
+/// use tidings::admin::{Admin, AdminError};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
+/// match admin.describe_topic("orders") {
+///     Ok(topic) => println!("{} partitions", topic.partitions.len()),
+///     Err(AdminError::UnknownTopic { topic }) => println!("{topic} is still to be created"),
+///     Err(error) => println!("{error}; {}", error.hint().unwrap_or_default()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Error)]
 pub enum AdminError {
     /// The client could not be made.
@@ -74,17 +91,21 @@ impl AdminError {
 
 /// Administers a cluster. Holds a connection, so make it when needed and drop it after.
 ///
-/// ```no_run
+/// ```
 /// use std::time::Duration;
 /// use tidings::Cluster;
 /// use tidings::admin::{Admin, TopicSpec};
 ///
-/// let admin = Admin::new(&Cluster::new("localhost:9092"), Duration::from_secs(10))?;
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
 /// admin.ensure_topics(&[TopicSpec::new("orders", 3), TopicSpec::new("orders.dlq", 1)])?;
+/// println!("cluster {}", admin.cluster_id()?);
 /// for topic in admin.list_topics()? {
 ///     println!("{} has {} partitions", topic.name, topic.partitions.len());
 /// }
-/// # Ok::<(), tidings::admin::AdminError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Admin {
     cluster: Cluster,

@@ -61,6 +61,17 @@ pub enum CallOutcome {
 }
 
 /// The gauge and the counters of a breaker; clones share them.
+///
+/// ```
+/// use prometheus_client::registry::Registry;
+/// use tidings::breaker::{BreakerMetrics, BreakerOptions};
+///
+/// let mut registry = Registry::default();
+/// let metrics = BreakerMetrics::default();
+/// metrics.register(&mut registry);
+/// let options = BreakerOptions { metrics, ..BreakerOptions::default() };
+/// # drop(options);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct BreakerMetrics {
     state: Gauge<i64, AtomicI64>,
@@ -92,6 +103,7 @@ impl BreakerMetrics {
 /// breaker.admit(now).unwrap().end(CallOutcome::Failure, now);
 /// assert_eq!(breaker.state(), BreakerState::Open);
 /// assert_eq!(breaker.admit(now).unwrap_err(), Duration::from_secs(30));
+/// assert!(breaker.is_refusing(now) && !breaker.is_refusing(now + Duration::from_secs(30)));
 /// ```
 #[derive(Debug)]
 pub struct Breaker {
@@ -116,6 +128,24 @@ enum State {
 }
 
 /// Leave for one call; dropping it says nothing about what is guarded.
+///
+/// ```
+/// use std::time::Instant;
+/// use tidings::breaker::{Breaker, BreakerOptions, CallOutcome, Permit};
+///
+/// fn call(permit: Permit<'_>, address: &str) -> std::io::Result<()> {
+///     let connected = std::net::TcpStream::connect(address);
+///     let outcome = if connected.is_ok() { CallOutcome::Success } else { CallOutcome::Failure };
+///     permit.end(outcome, Instant::now());
+///     connected.map(drop)
+/// }
+///
+/// let breaker = Breaker::new(BreakerOptions::default());
+/// match breaker.admit(Instant::now()) {
+///     Ok(permit) => println!("{:?}", call(permit, "127.0.0.1:9")),
+///     Err(wait) => println!("not before {wait:?} from now"),
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Permit<'a> {
     breaker: &'a Breaker,

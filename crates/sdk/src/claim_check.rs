@@ -31,7 +31,7 @@ pub const CLAIM_HEADER: &str = "tidings.claim";
 /// use std::io;
 /// use std::sync::Mutex;
 /// use tidings::Record;
-/// use tidings::claim_check::{ClaimCheck, PayloadStore};
+/// use tidings::claim_check::{CLAIM_HEADER, ClaimCheck, PayloadStore};
 ///
 /// #[derive(Default)]
 /// struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
@@ -56,7 +56,7 @@ pub const CLAIM_HEADER: &str = "tidings.claim";
 ///
 /// let claims = ClaimCheck::new(Memory::default(), 10);
 /// let record = claims.check_in(Record::new("scans").value("more than ten bytes"))?;
-/// assert!(record.headers.last("tidings.claim").is_some());
+/// assert!(record.headers.last(CLAIM_HEADER).is_some());
 /// # Ok::<(), tidings::claim_check::ClaimCheckError>(())
 /// ```
 pub trait PayloadStore: Send + Sync {
@@ -71,6 +71,21 @@ pub trait PayloadStore: Send + Sync {
 }
 
 /// Why a large value was not kept, or not found.
+///
+/// ```
+/// use tidings::claim_check::ClaimCheckError;
+///
+/// fn advice(error: &ClaimCheckError) -> &'static str {
+///     match error {
+///         error if error.is_transient() => "try again later",
+///         ClaimCheckError::Missing { .. } => "look for it in a backup",
+///         _ => "somebody has to look at the record",
+///     }
+/// }
+///
+/// let error = ClaimCheckError::Missing { name: "scans/018f3c5e-0000-7000-8000-000000000000".into() };
+/// assert_eq!(advice(&error), "look for it in a backup");
+/// ```
 #[derive(Debug, Error)]
 pub enum ClaimCheckError {
     /// The store failed; waiting may help.
@@ -203,6 +218,27 @@ impl ClaimCheck {
     }
 
     /// The value of a record that carries a ticket; `None` if it carries its value itself. Verified. Blocks.
+    ///
+    /// ```
+    /// use tidings::claim_check::{ClaimCheck, DirectoryStore};
+    /// use tidings::{ReceivedRecord, Record};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let claims = ClaimCheck::new(DirectoryStore::open(directory.path())?, 1024);
+    /// let sent = claims.check_in(Record::new("scans").value(vec![7; 5_000]))?;
+    /// // What somebody reads of it later, without the consumer runtime, which would do this by itself:
+    /// let read = ReceivedRecord {
+    ///     topic: sent.topic,
+    ///     partition: 0,
+    ///     offset: 0,
+    ///     timestamp_ms: None,
+    ///     key: sent.key,
+    ///     value: sent.value,
+    ///     headers: sent.headers,
+    /// };
+    /// assert_eq!(claims.check_out(&read)?, Some(vec![7; 5_000]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check_out(&self, record: &ReceivedRecord) -> Result<Option<Vec<u8>>, ClaimCheckError> {
         let Some(ticket) = Ticket::of_headers(&record.headers) else { return Ok(None) };
         let Ticket { name, bytes, crc32c } = ticket?;

@@ -58,6 +58,16 @@ pub struct Cluster {
 }
 
 /// Why a client could not be made at all. Not being connected is no such reason: clients connect lazily.
+///
+/// ```
+/// use tidings::{Cluster, ClusterError, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092").set("compresion.codec", "lz4");
+/// match Producer::new(&cluster, ProducerOptions::default()) {
+///     Err(ClusterError::Setting { key, reason, .. }) => println!("{key}: {reason}"),
+///     other => panic!("the name is wrong, and yet: {other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, Error)]
 pub enum ClusterError {
     /// The bootstrap list is empty.
@@ -99,6 +109,12 @@ impl Cluster {
     }
 
     /// What protects the connections of every client of this cluster, and how they log in.
+    ///
+    /// ```
+    /// use tidings::{Cluster, Security};
+    ///
+    /// let cluster = Cluster::new("kafka-1:9093").security(Security::tls().ca_file("/etc/kafka/ca.pem"));
+    /// ```
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
         self

@@ -66,6 +66,20 @@ pub use state::{ConsumerMonitor, ConsumerState, PartitionState, Phase};
 const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a consumer cannot be started.
+///
+/// ```
+/// use tidings::consumer::{Consumer, ConsumerError, ConsumerOptions, Outcome};
+/// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let options = ConsumerOptions::new("billing", ["^orders-("]); // a pattern, and not a good one
+/// match Consumer::for_each(&cluster, producer, options, |_: &ReceivedRecord| Outcome::Done) {
+///     Err(ConsumerError::Pattern { pattern, reason }) => println!("{pattern}: {reason}"),
+///     other => panic!("a bracket is open, and yet: {other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Error)]
 pub enum ConsumerError {
     /// The client could not be made.
@@ -107,6 +121,26 @@ pub enum ConsumerError {
 }
 
 /// Why a consumer did not stop as asked.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::consumer::{Consumer, ConsumerOptions, Outcome, StopError};
+/// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let options = ConsumerOptions::new("billing", ["orders"]);
+/// let consumer = Consumer::for_each(&cluster, producer, options, |_: &ReceivedRecord| Outcome::Done)?;
+/// match consumer.stop(Duration::from_secs(30)) {
+///     Ok(()) => println!("all is committed"),
+///     Err(StopError::TimedOut { .. }) => println!("the handler takes its time; what it does comes again"),
+///     Err(StopError::Failed { reason, .. }) => println!("it had stopped before: {reason}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StopError {
     /// Its handler is still working, or the cluster does not answer. It goes on stopping.
@@ -129,7 +163,7 @@ pub enum StopError {
 
 /// A running consumer. Dropping it asks it to stop without waiting.
 ///
-/// ```no_run
+/// ```
 /// use std::time::Duration;
 /// use tidings::consumer::{BatchHandler, Consumer, ConsumerOptions, HandlerError, Outcome};
 /// use tidings::failure::Failure;
@@ -151,6 +185,9 @@ pub enum StopError {
 /// }
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
 /// let consumer = Consumer::start(&cluster, producer, ConsumerOptions::new("printer", ["orders"]), Print)?;
 /// // … until the service ends:
@@ -180,11 +217,14 @@ impl Consumer {
     /// Has each record handled, many at a time, as [`ConsumerOptions::ordering`] and
     /// [`ConsumerOptions::max_concurrency`] say. Otherwise as [`Consumer::start`].
     ///
-    /// ```no_run
+    /// ```
     /// use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
     /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
     ///
     /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
     /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
     /// let options = ConsumerOptions::new("billing", ["orders"]).ordering(Ordering::Key).max_concurrency(100);
     /// let consumer = Consumer::for_each(&cluster, producer, options, |record: &ReceivedRecord| {
@@ -205,6 +245,30 @@ impl Consumer {
 
     /// Has batches handled, many at a time, as [`ConsumerOptions::ordering`] and
     /// [`ConsumerOptions::max_concurrency`] say. Otherwise as [`Consumer::start`].
+    ///
+    /// ```
+    /// use tidings::consumer::{Consumer, ConsumerOptions, HandlerError, Ordering, Outcome, SharedBatchHandler};
+    /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+    ///
+    /// struct Index;
+    ///
+    /// impl SharedBatchHandler for Index {
+    ///     fn handle(&self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+    ///         println!("{} records in one request", batch.len());
+    ///         Ok(Vec::new()) // all done
+    ///     }
+    /// }
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let options = ConsumerOptions::new("search", ["orders"]).ordering(Ordering::Key).max_concurrency(4);
+    /// let consumer = Consumer::for_each_batch(&cluster, producer, options, Index)?;
+    /// # drop(consumer);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn for_each_batch(
         cluster: &Cluster,
         producer: Producer,
@@ -222,11 +286,14 @@ impl Consumer {
     /// refused. Every running process needs a transactional id
     /// of its own, and does best to keep it over restarts. Otherwise as [`Consumer::start`].
     ///
-    /// ```no_run
+    /// ```
     /// use tidings::consumer::{Consumer, ConsumerOptions, HandlerError, Output};
     /// use tidings::{Cluster, ReceivedRecord, Record};
     ///
     /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # ["orders", "invoices"].iter().try_for_each(|topic| broker.create_topic(topic, 1))?;
     /// let options = ConsumerOptions::new("billing", ["orders"]);
     /// let invoice = |batch: &[ReceivedRecord], output: &mut Output| {
     ///     for order in batch {
@@ -238,7 +305,7 @@ impl Consumer {
     /// };
     /// let consumer = Consumer::exactly_once(&cluster, options, "billing-1", invoice)?;
     /// # drop(consumer);
-    /// # Ok::<(), tidings::consumer::ConsumerError>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn exactly_once(
         cluster: &Cluster,
@@ -266,6 +333,34 @@ impl Consumer {
     /// where the store says, whatever the group has committed. Otherwise as [`Consumer::exactly_once`].
     ///
     /// Letters of rejected records are written before the transaction commits, so that a crash between may write one twice.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")] {
+    /// use tidings::consumer::{Consumer, ConsumerOptions, HandlerError};
+    /// use tidings::stores::SqliteStore;
+    /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let connection = rusqlite::Connection::open_in_memory()?;
+    /// connection.execute_batch("CREATE TABLE orders (position TEXT, value BLOB)")?;
+    /// let write = |batch: &[ReceivedRecord], transaction: &mut rusqlite::Transaction<'_>| {
+    ///     for order in batch {
+    ///         let inserted = transaction
+    ///             .execute("INSERT INTO orders VALUES (?1, ?2)", (order.position(), &order.value));
+    ///         inserted.map_err(|error| HandlerError::from_error(&error))?;
+    ///     }
+    ///     Ok(Vec::new()) // all done
+    /// };
+    /// let options = ConsumerOptions::new("billing", ["orders"]);
+    /// let consumer = Consumer::stored(&cluster, producer, options, SqliteStore::new(connection)?, write)?;
+    /// # drop(consumer);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stored<S: OffsetStore>(
         cluster: &Cluster,
         producer: Producer,
@@ -307,11 +402,51 @@ impl Consumer {
     }
 
     /// A handle for readiness checks and the like, which may outlive the consumer.
+    ///
+    /// ```
+    /// use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
+    /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let options = ConsumerOptions::new("billing", ["orders"]);
+    /// let consumer = Consumer::for_each(&cluster, producer, options, |_: &ReceivedRecord| Outcome::Done)?;
+    /// let monitor = consumer.monitor();
+    /// let is_ready = move || monitor.state().readiness().is_ok(); // for whoever answers health checks
+    /// # is_ready();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn monitor(&self) -> ConsumerMonitor {
         self.monitor.clone()
     }
 
     /// Asks the consumer to stop, without waiting.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
+    /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let start = |group: &str| {
+    ///     let options = ConsumerOptions::new(group, ["orders"]);
+    ///     Consumer::for_each(&cluster, producer.clone(), options, |_: &ReceivedRecord| Outcome::Done)
+    /// };
+    /// let consumers = [start("billing")?, start("mails")?];
+    /// consumers.iter().for_each(Consumer::request_stop); // all at the same time
+    /// for consumer in consumers {
+    ///     println!("{} records done", consumer.state().processed);
+    ///     consumer.stop(Duration::from_secs(30))?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request_stop(&self) {
         self.monitor.request_stop();
     }

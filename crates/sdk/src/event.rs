@@ -36,11 +36,13 @@ pub use events::{Events, Unreadable};
 ///
 /// impl EventType for OrderPlaced {
 ///     const TYPE: &'static str = "com.example.order.placed.v1";
+///     const SCHEMA: Option<&'static str> = Some("https://example.com/schemas/order-placed-v1.json");
 /// }
 ///
-/// let placed = Event::new("/orders", OrderPlaced { total: 12 }).subject("order-7");
+/// let placed = Event::new("/orders", OrderPlaced { total: 12 });
 /// let record = placed.to_record("orders")?;
-/// assert_eq!(record.headers.last_str("ce_type"), Some("com.example.order.placed.v1"));
+/// assert_eq!(record.headers.last_str("ce_type"), Some(OrderPlaced::TYPE));
+/// assert_eq!(record.headers.last_str("ce_dataschema"), OrderPlaced::SCHEMA);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait EventType {
@@ -92,6 +94,32 @@ pub struct Event<T> {
 }
 
 /// Why a record is no event of the type that was asked for.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::ReceivedRecord;
+/// use tidings::consumer::Outcome;
+/// use tidings::event::{Event, EventError, EventType};
+/// use tidings::failure::Failure;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct OrderPlaced {
+///     total: u32,
+/// }
+///
+/// impl EventType for OrderPlaced {
+///     const TYPE: &'static str = "com.example.order.placed.v1";
+/// }
+///
+/// fn handle(record: &ReceivedRecord) -> Outcome {
+///     match Event::<OrderPlaced>::from_record(record) {
+///         Ok(placed) => println!("{} for {}", placed.id, placed.data.total),
+///         Err(EventError::UnknownType { found }) => println!("{found} is for others"),
+///         Err(error) => return Outcome::Reject(Failure::from_error(&error)),
+///     }
+///     Outcome::Done
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EventError {
     /// An attribute that every event has is missing.
@@ -152,6 +180,25 @@ impl<T: EventType> Event<T> {
     }
 
     /// Sets another event as the reason for this one, and goes on with its correlation.
+    ///
+    /// ```
+    /// use tidings::event::{Event, EventType};
+    ///
+    /// struct Placed;
+    /// impl EventType for Placed {
+    ///     const TYPE: &'static str = "com.example.order.placed.v1";
+    /// }
+    ///
+    /// struct Billed;
+    /// impl EventType for Billed {
+    ///     const TYPE: &'static str = "com.example.order.billed.v1";
+    /// }
+    ///
+    /// let placed = Event::new("/orders", Placed);
+    /// let billed = Event::new("/billing", Billed).because_of(&placed);
+    /// assert_eq!(billed.causation_id, Some(placed.id.clone()));
+    /// assert_eq!(billed.correlation_id, Some(placed.id)); // where it all began
+    /// ```
     pub fn because_of<U>(mut self, cause: &Event<U>) -> Self {
         self.causation_id = Some(cause.id.clone());
         self.correlation_id = Some(cause.correlation_id.as_ref().unwrap_or(&cause.id).clone());
@@ -167,6 +214,43 @@ impl<T: EventType> Event<T> {
     }
 
     /// The record of the event, with its data as the codec writes it.
+    ///
+    /// ```
+    /// use tidings::ReceivedRecord;
+    /// use tidings::event::{Codec, CodecError, Event, EventType};
+    ///
+    /// struct Note(String);
+    ///
+    /// impl EventType for Note {
+    ///     const TYPE: &'static str = "com.example.note.v1";
+    /// }
+    ///
+    /// /// Notes as plain text.
+    /// struct Text;
+    ///
+    /// impl Codec<Note> for Text {
+    ///     fn content_type(&self) -> &str {
+    ///         "text/plain; charset=utf-8"
+    ///     }
+    ///
+    ///     fn encode(&self, note: &Note) -> Result<Vec<u8>, CodecError> {
+    ///         Ok(note.0.clone().into_bytes())
+    ///     }
+    ///
+    ///     fn decode(&self, bytes: &[u8]) -> Result<Note, CodecError> {
+    ///         let text = String::from_utf8(bytes.to_vec());
+    ///         text.map(Note).map_err(|error| CodecError::new(error.to_string()))
+    ///     }
+    /// }
+    ///
+    /// let sent = Event::new("/desk", Note("call back".into())).to_record_with("notes", &Text)?;
+    /// assert_eq!(sent.value.as_deref(), Some(b"call back".as_slice()));
+    /// # let (topic, value, headers) = (sent.topic, sent.value, sent.headers);
+    /// # let received = ReceivedRecord { topic, partition: 0, offset: 0, timestamp_ms: None, key: None, value, headers };
+    /// let note = Event::from_record_with(&received, &Text)?;
+    /// assert_eq!(note.data.0, "call back");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn to_record_with(&self, topic: &str, codec: &impl Codec<T>) -> Result<Record, CodecError> {
         let mut record = Record::new(topic).value(codec.encode(&self.data)?);
         attributes::write(self, codec.content_type(), &mut record.headers);

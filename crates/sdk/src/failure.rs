@@ -47,6 +47,7 @@ pub(crate) const DELAY_PARTITIONS: i32 = 11;
 /// let failure = Failure::from_error(&error).caused_by("field 'total'");
 /// assert_eq!(failure.error, "invalid digit found in string");
 /// assert_eq!(failure.causes, ["field 'total'"]);
+/// assert_eq!(Failure::new("not billed").caused_by("no address").chain(), "not billed: no address");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -88,6 +89,13 @@ impl Failure {
 /// let topics = FailureTopics::of("orders");
 /// assert_eq!(&*topics.letters, "orders.dlq");
 /// assert_eq!(&*topics.retry("billing"), "orders.billing.retry");
+/// assert_eq!(&*topics.delay("billing"), "orders.billing.delay");
+/// assert_eq!(&*topics.parked("billing"), "orders.billing.parked");
+///
+/// // What to create for a group that may not create topics itself:
+/// let mut specs = topics.specs(3);
+/// specs.extend([topics.retry_spec("billing"), topics.delay_spec("billing"), topics.parked_spec("billing")]);
+/// assert_eq!(specs.len(), 5);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailureTopics {

@@ -29,14 +29,18 @@ pub(crate) fn to_received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Rec
         timestamp_ms: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: read_headers(message),
+        // SAFETY: the pointer is valid as long as the borrowed message.
+        headers: unsafe { read_headers(message.ptr()) },
     }
 }
 
-fn read_headers(message: &BorrowedMessage<'_>) -> Headers {
+/// # Safety
+///
+/// The message must be live.
+unsafe fn read_headers(message: *const sys::rd_kafka_message_t) -> Headers {
     let mut native = ptr::null_mut();
-    // SAFETY: the message pointer is valid as long as the borrowed message; librdkafka only fills `native`.
-    let error = unsafe { sys::rd_kafka_message_headers(message.ptr(), &mut native) };
+    // SAFETY: the message is live; librdkafka only fills `native`.
+    let error = unsafe { sys::rd_kafka_message_headers(message, &mut native) };
     let mut headers = Headers::new();
     if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || native.is_null() {
         return headers;
@@ -206,5 +210,149 @@ impl Drop for CommitQueue {
     fn drop(&mut self) {
         // SAFETY: created in `new`, destroyed only here.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// Where the records of a consumer's partitions arrive by themselves, while its events stay where they were.
+///
+/// `rdkafka` polls one record at a time, each of which is an event, a lock and several looks at the clock: as much work as
+/// fetching it. From a queue without events records are taken by hundreds. It must go before the consumer does.
+pub(crate) struct RecordQueue {
+    queue: *mut sys::rd_kafka_queue_t,
+    /// The consumer's events.
+    events: *mut sys::rd_kafka_queue_t,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for RecordQueue {}
+// SAFETY: librdkafka's queues lock inside.
+unsafe impl Sync for RecordQueue {}
+
+/// A message in librdkafka's memory, to be copied.
+pub(crate) struct RawMessage<'a> {
+    message: &'a sys::rd_kafka_message_t,
+}
+
+impl RecordQueue {
+    pub(crate) fn new<C: ConsumerContext>(client: &Client<C>) -> Self {
+        // SAFETY: the client is live; both handles are destroyed exactly once, in `drop`.
+        let (queue, events) = unsafe {
+            let queue = sys::rd_kafka_queue_new(client.native_ptr());
+            (queue, sys::rd_kafka_queue_get_consumer(client.native_ptr()))
+        };
+        assert!(!events.is_null(), "a consumer has a queue");
+        // SAFETY: both are live. Callbacks run under the lock of `events`, and none does any more once `drop` has taken this one
+        // away, before it destroys `queue`.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(events, Some(wake), queue.cast()) };
+        Self { queue, events }
+    }
+
+    /// Has the records of a partition arrive here. It must not be fetched yet.
+    pub(crate) fn take<C: ConsumerContext>(&self, client: &Client<C>, topic: &str, partition: i32) {
+        let Ok(topic) = CString::new(topic) else { return };
+        // SAFETY: the client is live and the topic NUL-terminated; the handle is destroyed below, exactly once.
+        let from =
+            unsafe { sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition) };
+        if from.is_null() {
+            return;
+        }
+        // SAFETY: both queues are live; librdkafka counts who refers to them.
+        unsafe { sys::rd_kafka_queue_forward(from, self.queue) };
+        // SAFETY: the handle came from librdkafka, and is not used after this.
+        unsafe { sys::rd_kafka_queue_destroy(from) };
+    }
+
+    /// Whether the consumer has events to serve: a rebalance, say.
+    pub(crate) fn has_events(&self) -> bool {
+        // SAFETY: the queue is live.
+        unsafe { sys::rd_kafka_queue_length(self.events) > 0 }
+    }
+
+    /// Takes up to `max` messages: those that are there, or the first ones to come within `wait`. An event ends the wait.
+    /// Answers how many it took.
+    pub(crate) fn poll(&self, wait: Duration, max: usize, mut each: impl FnMut(&RawMessage<'_>)) -> usize {
+        let mut messages = vec![ptr::null_mut(); max];
+        let mut count = self.consume(Duration::ZERO, &mut messages);
+        if count == 0 && !wait.is_zero() && max > 0 {
+            count = self.consume(wait, &mut messages[..1]);
+            if count > 0 {
+                count += self.consume(Duration::ZERO, &mut messages[1..]);
+            }
+        }
+        for message in &messages[..count] {
+            // SAFETY: librdkafka gave a live message, which nobody else knows; it is destroyed on the next line.
+            each(&RawMessage { message: unsafe { &**message } });
+            // SAFETY: as above; it is not used after this.
+            unsafe { sys::rd_kafka_message_destroy(*message) };
+        }
+        count
+    }
+
+    fn consume(&self, wait: Duration, messages: &mut [*mut sys::rd_kafka_message_t]) -> usize {
+        let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is live, and librdkafka fills in at most as many pointers as there is room for.
+        let count = unsafe {
+            sys::rd_kafka_consume_batch_queue(self.queue, wait_ms, messages.as_mut_ptr(), messages.len())
+        };
+        usize::try_from(count).unwrap_or(0)
+    }
+}
+
+impl Drop for RecordQueue {
+    fn drop(&mut self) {
+        // SAFETY: both came from `new`, and are destroyed only here; the callback that knows one of them goes first.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.events, None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.events);
+            sys::rd_kafka_queue_destroy(self.queue);
+        }
+    }
+}
+
+/// An event came: whoever waits for records serves it.
+unsafe extern "C" fn wake(_: *mut sys::rd_kafka_t, queue: *mut std::ffi::c_void) {
+    // SAFETY: `RecordQueue` gave its live queue, and takes this callback away before it destroys it.
+    unsafe { sys::rd_kafka_queue_yield(queue.cast()) };
+}
+
+impl RawMessage<'_> {
+    /// What went wrong instead, in a message that carries no record.
+    pub(crate) fn error(&self) -> Option<KafkaError> {
+        match RDKafkaErrorCode::from(self.message.err) {
+            RDKafkaErrorCode::NoError => None,
+            code => Some(KafkaError::MessageConsumption(code)),
+        }
+    }
+
+    /// The same for all messages of a topic, for as long as the consumer lives.
+    pub(crate) fn topic_handle(&self) -> usize {
+        self.message.rkt as usize
+    }
+
+    pub(crate) fn topic(&self) -> String {
+        // SAFETY: the topic of a live message has a NUL-terminated name.
+        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.message.rkt)) }.to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn to_received(&self, topic: Arc<str>) -> ReceivedRecord {
+        let message = self.message;
+        let bytes = |start: *mut std::ffi::c_void, len: usize| {
+            // SAFETY: null, or `len` bytes that live as long as the message.
+            (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start.cast::<u8>(), len) }.to_vec())
+        };
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is live, and `kind` is valid to write to.
+        let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
+        let has_timestamp = kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        ReceivedRecord {
+            topic,
+            partition: message.partition,
+            offset: message.offset,
+            timestamp_ms: (has_timestamp && timestamp_ms != -1).then_some(timestamp_ms),
+            key: bytes(message.key, message.key_len),
+            value: bytes(message.payload, message.len),
+            // SAFETY: the message is live.
+            headers: unsafe { read_headers(message) },
+        }
     }
 }

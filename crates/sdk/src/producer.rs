@@ -99,6 +99,23 @@ pub struct Delivered {
 }
 
 /// Why a record is not known to be written.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::SendError;
+///
+/// fn next_step(error: &SendError) -> &'static str {
+///     match error {
+///         error if error.is_outage() => "keep it until the cluster is back",
+///         error if error.is_transient() => "send it again",
+///         _ => "look at the record",
+///     }
+/// }
+///
+/// let error = SendError::Deadline { topic: "orders".into(), waited: Duration::from_secs(2) };
+/// assert!(error.may_be_written()); // so it needs an id by which its reader knows it again
+/// println!("{error}: {}; {}", next_step(&error), error.hint());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SendError {
     /// The deadline passed without an answer. The record **may still be written**: send it again with the same id.
@@ -178,17 +195,22 @@ impl SendError {
 
 /// Sends records to a cluster. Cheap to clone; all clones share one connection and one queue.
 ///
-/// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// ```
 /// use std::time::Duration;
 /// use tidings::{Cluster, Producer, ProducerOptions, Record};
 ///
-/// let producer = Producer::new(&Cluster::new("localhost:9092"), ProducerOptions::default())?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
 /// let record = Record::new("orders").key("customer-7").value("placed");
 /// let delivered = producer.send(&record, Duration::from_secs(2)).await?;
 /// println!("written to partition {} at offset {}", delivered.partition, delivered.offset);
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Producer {
@@ -248,6 +270,28 @@ impl Producer {
     /// Sends records and waits until each is acknowledged or has failed, for at most `timeout` altogether.
     ///
     /// The results are in the order of the records.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::{Cluster, Producer, ProducerOptions, Record};
+    ///
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let records = ["placed", "paid", "sent"].map(|value| Record::new("orders").key("customer-7").value(value));
+    /// let results = producer.send_batch(&records, Duration::from_secs(2)).await;
+    /// for (record, result) in records.iter().zip(results) {
+    ///     if let Err(error) = result {
+    ///         println!("{:?} is not known to be written: {error}", record.key);
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn send_batch(
         &self,
         records: &[Record],
@@ -267,6 +311,24 @@ impl Producer {
     }
 
     /// [`Producer::send_batch`] for threads outside of a runtime.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::{Cluster, Delivered, Producer, ProducerOptions, Record};
+    ///
+    /// let limit = Duration::from_secs(5);
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// producer.connect(&["orders"], limit)?;
+    /// let records = ["placed", "paid", "sent"].map(|value| Record::new("orders").key("customer-7").value(value));
+    /// let written: Vec<Delivered> = producer.send_batch_blocking(&records, limit).into_iter().collect::<Result<_, _>>()?;
+    /// assert_eq!(written[2].offset, 2);
+    /// producer.flush(limit)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send_batch_blocking(
         &self,
         records: &[Record],
@@ -306,6 +368,22 @@ impl Producer {
     }
 
     /// The last failure to reach the cluster, if no record was acknowledged since. Asks nobody: for readiness checks.
+    ///
+    /// ```
+    /// use tidings::{Cluster, Producer, ProducerOptions};
+    ///
+    /// /// For a readiness check.
+    /// fn readiness(producer: &Producer) -> Result<String, String> {
+    ///     match producer.last_fault() {
+    ///         Some(fault) => Err(format!("{fault}; {}", fault.hint())),
+    ///         None => Ok(format!("{} records under way", producer.in_flight_count())),
+    ///     }
+    /// }
+    ///
+    /// let producer = Producer::new(&Cluster::new("localhost:9092"), ProducerOptions::default())?;
+    /// println!("{:?}", readiness(&producer));
+    /// # Ok::<(), tidings::ClusterError>(())
+    /// ```
     pub fn last_fault(&self) -> Option<KafkaFault> {
         self.faults().last()
     }

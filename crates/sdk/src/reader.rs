@@ -29,20 +29,24 @@ const LEADER_RETRY: Duration = Duration::from_millis(10);
 
 /// Where a reader begins in each partition.
 ///
-/// ```no_run
+/// ```
 /// use std::collections::HashMap;
 /// use std::time::Duration;
 /// use tidings::Cluster;
 /// use tidings::reader::{ReadFrom, TopicReader};
 ///
-/// let (cluster, wait) = (Cluster::new("localhost:9092"), Duration::from_secs(10));
+/// let wait = Duration::from_secs(10);
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
 /// let from = ReadFrom::Offsets(HashMap::from([(0, 4_711)]));
 /// let mut reader = TopicReader::open(&cluster, "orders", from, wait)?;
 /// while let Some(record) = reader.next_until_end(wait)? {
 ///     println!("{}", record.position());
 /// }
 /// assert!(reader.is_at_end(), "the cluster did not deliver everything in time");
-/// # Ok::<(), tidings::reader::ReadError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadFrom {
@@ -57,6 +61,22 @@ pub enum ReadFrom {
 }
 
 /// Why a topic cannot be read.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::Cluster;
+/// use tidings::reader::{ReadError, ReadFrom, TopicReader};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// match TopicReader::open(&cluster, "orders", ReadFrom::Earliest, Duration::from_secs(5)) {
+///     Ok(reader) => println!("{} partitions", reader.bounds().len()),
+///     Err(ReadError::UnknownTopic { topic }) => println!("nobody has written to {topic} yet"),
+///     Err(error) => println!("{error}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Error)]
 pub enum ReadError {
     /// The client could not be made.
@@ -90,17 +110,23 @@ pub struct Bounds {
 
 /// Reads the records of one topic in the order of each partition.
 ///
-/// ```no_run
+/// ```
 /// use std::time::Duration;
 /// use tidings::Cluster;
-/// use tidings::reader::{ReadFrom, TopicReader};
+/// use tidings::reader::{Bounds, ReadFrom, TopicReader};
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
 /// let mut reader = TopicReader::open(&cluster, "orders", ReadFrom::Earliest, Duration::from_secs(5))?;
+/// for (partition, Bounds { start_offset, end_offset }) in reader.bounds() {
+///     println!("partition {partition}: {start_offset} to {end_offset}");
+/// }
 /// while let Some(record) = reader.next_until_end(Duration::from_secs(5))? {
 ///     println!("{}", record.position());
 /// }
-/// # Ok::<(), tidings::reader::ReadError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TopicReader {
     consumer: DropLater<BaseConsumer<LogContext>>,
@@ -136,6 +162,27 @@ impl TopicReader {
     }
 
     /// Goes on at these offsets, by partition, and reads no other partition from then on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::reader::{ReadFrom, TopicReader};
+    /// use tidings::{Cluster, Producer, ProducerOptions, Record};
+    ///
+    /// let wait = Duration::from_secs(5);
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// producer.send_batch_blocking(&[Record::new("orders").value("placed")], wait).remove(0)?;
+    ///
+    /// let mut reader = TopicReader::open(&cluster, "orders", ReadFrom::Earliest, wait)?;
+    /// let before = reader.next_offsets().clone();
+    /// assert_eq!(reader.next(wait)?.map(|record| record.offset), Some(0));
+    /// reader.restart(&before)?; // the same once more
+    /// assert_eq!(reader.next(wait)?.map(|record| record.offset), Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn restart(&mut self, offsets: &HashMap<i32, i64>) -> Result<(), ReadError> {
         let next_offsets = start_offsets(&ReadFrom::Offsets(offsets.clone()), &self.bounds);
         self.assign(&next_offsets)?;

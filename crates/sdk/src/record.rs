@@ -18,12 +18,23 @@ pub fn now_ms() -> i64 {
 /// use tidings::Headers;
 ///
 /// let mut headers = Headers::new();
+/// assert!(headers.is_empty());
 /// headers.push("ce_type", "invoice.created");
 /// headers.push("trace", [0xff, 0x00]);
 /// headers.push_null("ce_type");
-/// assert_eq!(headers.len(), 3);
+/// assert_eq!((headers.len(), headers.size_bytes()), (3, 7 + 15 + 5 + 2 + 7));
 /// assert_eq!(headers.last("ce_type"), Some(None));
 /// assert_eq!(headers.last_str("trace"), None); // there, but not UTF-8
+///
+/// // A copy without what is none of others' business.
+/// let mut shared = Headers::with_capacity(headers.len(), headers.size_bytes());
+/// for (name, value) in headers.iter().filter(|(name, _)| *name != b"trace") {
+///     match value {
+///         Some(value) => shared.push(name, value),
+///         None => shared.push_null(name),
+///     }
+/// }
+/// assert_eq!(shared.len(), 2);
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
@@ -134,6 +145,19 @@ impl<'a> IntoIterator for &'a Headers {
 }
 
 /// Iterates over [`Headers`] in order.
+///
+/// ```
+/// use tidings::{HeaderIter, Headers};
+///
+/// fn of_events(headers: HeaderIter<'_>) -> usize {
+///     headers.filter(|(name, _)| name.starts_with(b"ce_")).count()
+/// }
+///
+/// let mut headers = Headers::new();
+/// headers.push("ce_id", "7");
+/// headers.push("trace", "a");
+/// assert_eq!(of_events(headers.iter()), 1);
+/// ```
 #[derive(Debug, Clone)]
 pub struct HeaderIter<'a> {
     headers: &'a Headers,
@@ -166,6 +190,10 @@ impl ExactSizeIterator for HeaderIter<'_> {}
 ///
 /// let record = Record::new("orders").key("customer-7").value(r#"{"total": 12}"#).header("ce_type", "order.placed");
 /// assert_eq!(&*record.topic, "orders");
+///
+/// // Copied from another cluster: at the same place, and as old as it is.
+/// let copy = record.partition(3).timestamp_ms(1_764_200_000_000);
+/// assert_eq!((copy.partition, copy.timestamp_ms), (Some(3), Some(1_764_200_000_000)));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -255,6 +283,7 @@ impl Record {
 ///     headers: Headers::new(),
 /// };
 /// assert_eq!(record.position(), "orders-3@4711");
+/// assert_eq!(record.size_bytes(), 16);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedRecord {
@@ -280,6 +309,11 @@ impl ReceivedRecord {
         self.key.as_ref().map_or(0, Vec::len)
             + self.value.as_ref().map_or(0, Vec::len)
             + self.headers.size_bytes()
+    }
+
+    /// Whether another one is of the same partition.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.topic == other.topic
     }
 
     /// Where it lies, as `topic-partition@offset`: for messages and logs.

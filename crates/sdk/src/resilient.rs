@@ -50,18 +50,23 @@ impl Default for ResilientOptions {
 
 /// Sends records to a cluster that may be down, hang or be slow. Cheap to clone; clones share client and breaker.
 ///
-/// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// ```
 /// use tidings::{Cluster, Record, ResilientOptions, ResilientProducer};
 ///
-/// let producer = ResilientProducer::new(&Cluster::new("localhost:9092"), ResilientOptions::default())?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
+/// let producer = ResilientProducer::new(&cluster, ResilientOptions::default())?;
 /// match producer.send(&Record::new("orders").key("customer-7").value("placed")).await {
 ///     Ok(delivered) => println!("written at offset {}", delivered.offset),
 ///     Err(error) if error.is_outage() => println!("kept elsewhere: {error}"),
 ///     Err(error) => println!("this record will not be taken: {error}"),
 /// }
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct ResilientProducer {
@@ -107,6 +112,30 @@ impl ResilientProducer {
     }
 
     /// [`ResilientProducer::send_batch`] for a caller that has less time left.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tidings::{Cluster, Record, ResilientOptions, ResilientProducer};
+    ///
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = ResilientProducer::new(&cluster, ResilientOptions::default())?;
+    /// let request_ends = Instant::now() + Duration::from_secs(1);
+    /// let orders = ["placed", "paid"].map(|value| Record::new("orders").value(value));
+    /// for result in producer.send_batch(&orders).await {
+    ///     result?;
+    /// }
+    /// let left = request_ends.saturating_duration_since(Instant::now()); // the request goes on
+    /// for result in producer.send_batch_within(&orders, left.min(producer.timeout())).await {
+    ///     println!("{result:?}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn send_batch_within(
         &self,
         records: &[Record],
@@ -122,6 +151,22 @@ impl ResilientProducer {
     }
 
     /// [`ResilientProducer::send_batch`] for threads outside of a runtime.
+    ///
+    /// ```
+    /// use tidings::{Cluster, Record, ResilientOptions, ResilientProducer};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = ResilientProducer::new(&cluster, ResilientOptions::default())?;
+    /// for result in producer.send_batch_blocking(&[Record::new("orders").value("placed")]) {
+    ///     println!("written at offset {}", result?.offset);
+    /// }
+    /// println!("{} records under way", producer.producer()?.in_flight_count());
+    /// producer.flush(producer.timeout())?; // before the process ends
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send_batch_blocking(&self, records: &[Record]) -> Vec<Result<Delivered, SendError>> {
         let (permit, producer) = match self.admit(records) {
             Ok(admitted) => admitted,
@@ -140,6 +185,26 @@ impl ResilientProducer {
     /// Asks the cluster whether it is back, if something failed and nothing was acknowledged since: for callers that may
     /// not send for a while, and want breaker and [`ResilientProducer::last_fault`] to be true all the same. Blocks for at
     /// most the timeout; does nothing while the breaker is open.
+    ///
+    /// ```
+    /// use tidings::breaker::BreakerState;
+    /// use tidings::{Cluster, ResilientOptions, ResilientProducer};
+    ///
+    /// /// For a readiness check, called every few seconds.
+    /// fn readiness(producer: &ResilientProducer) -> Result<(), String> {
+    ///     producer.probe("orders");
+    ///     match producer.last_fault() {
+    ///         Some(fault) => Err(format!("{fault}; {}", fault.hint())),
+    ///         None if producer.is_refusing() => Err("the cluster is left alone for a while".into()),
+    ///         None if producer.breaker_state() == BreakerState::HalfOpen => Err("the cluster is being tried".into()),
+    ///         None => Ok(()),
+    ///     }
+    /// }
+    ///
+    /// let producer = ResilientProducer::new(&Cluster::new("localhost:9092"), ResilientOptions::default())?;
+    /// assert_eq!(readiness(&producer), Ok(())); // nothing was sent, so nothing failed
+    /// # Ok::<(), tidings::ClusterError>(())
+    /// ```
     pub fn probe(&self, topic: &str) {
         let Some(producer) = self.inner.producer.lock().clone() else { return };
         if producer.last_fault().is_none() && self.breaker_state() == BreakerState::Closed {

@@ -30,6 +30,14 @@ use engine::Engine;
 pub use engine::StartError;
 
 /// Where this names brokers (`host:port`, separated by commas), tests run on them instead of on brokers of their own.
+///
+/// ```
+/// use tidings::testing::BOOTSTRAP_VARIABLE;
+///
+/// if std::env::var_os(BOOTSTRAP_VARIABLE).is_some() {
+///     println!("skipped: a test that kills its broker");
+/// }
+/// ```
 pub const BOOTSTRAP_VARIABLE: &str = "TIDINGS_BOOTSTRAP";
 
 /// How long one request of a helper may take.
@@ -63,6 +71,19 @@ impl BrokerOptions {
 }
 
 /// Why something could not be done for a test.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::testing::{Broker, TestingError};
+///
+/// let broker = Broker::start()?;
+/// match broker.clock() {
+///     Ok(clock) => clock.advance(Duration::from_secs(3_600)),
+///     Err(TestingError::NotOurs { bootstrap, .. }) => println!("skipped: {bootstrap} has a clock of its own"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok::<(), TestingError>(())
+/// ```
 #[derive(Debug, Error)]
 pub enum TestingError {
     /// The broker did not start.
@@ -154,6 +175,17 @@ impl Broker {
     }
 
     /// The address, as clients take it.
+    ///
+    /// ```
+    /// use tidings::Cluster;
+    /// use tidings::testing::Broker;
+    ///
+    /// let broker = Broker::start()?;
+    /// // For a client with settings of its own, or one that is not the SDK's:
+    /// let cluster = Cluster::new(broker.bootstrap()).set("fetch.wait.max.ms", "10");
+    /// # drop(cluster);
+    /// # Ok::<(), tidings::testing::TestingError>(())
+    /// ```
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
@@ -192,6 +224,25 @@ impl Broker {
     ///
     /// The lag is in records that readers of committed records see: what transactions and compaction leave between them
     /// is not counted. In a partition without a committed offset all records are ahead.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
+    /// use tidings::testing::Broker;
+    /// use tidings::{Producer, ProducerOptions, ReceivedRecord, Record};
+    ///
+    /// let (broker, limit) = (Broker::start()?, Duration::from_secs(10));
+    /// broker.create_topic("orders", 1)?;
+    /// let producer = Producer::new(&broker.cluster(), ProducerOptions::default())?;
+    /// producer.send_batch_blocking(&[Record::new("orders").value("placed")], limit).remove(0)?;
+    ///
+    /// let options = ConsumerOptions::new("billing", ["orders"]);
+    /// let consumer =
+    ///     Consumer::for_each(&broker.cluster(), producer, options, |_: &ReceivedRecord| Outcome::Done)?;
+    /// broker.wait_for_lag("billing", "orders", 0, limit)?;
+    /// consumer.stop(limit)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_for_lag(
         &self,
         group: &str,
@@ -229,6 +280,20 @@ impl Broker {
     }
 
     /// Starts the broker again at its address, with its data; one that runs is stopped cleanly before.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::testing::Broker;
+    ///
+    /// let broker = Broker::start()?;
+    /// broker.create_topic("orders", 1)?;
+    /// broker.stop()?; // what clients do now can be tested
+    /// broker.restart()?;
+    /// broker.kill()?;
+    /// broker.restart()?;
+    /// assert!(broker.wait_for_records("orders", 0, Duration::from_secs(5))?.is_empty());
+    /// # Ok::<(), tidings::testing::TestingError>(())
+    /// ```
     pub fn restart(&self) -> Result<(), TestingError> {
         Ok(self.engine("restart the brokers")?.lock().restart()?)
     }

@@ -23,6 +23,19 @@ const MAX_ACTIVITY_BYTES: usize = 64 * 1024;
 const TOO_LONG: &str = "[too long]";
 
 /// Who did what, when. It has its id from the start, so that sending it again stores nothing twice.
+///
+/// ```
+/// use tidings_tower::Activity;
+///
+/// let activity = Activity::new("acme", "invoice.paid")
+///     .actor("user", "ada")
+///     .target("invoice", "2026-117")
+///     .target("customer", "7")
+///     .context("ip", "192.0.2.7")
+///     .metadata("amount", 12.5);
+/// assert_eq!(serde_json::to_value(&activity)?["targets"][1]["id"], "7");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct Activity {
     id: Uuid,

@@ -22,6 +22,17 @@ use crate::recorder::Recorder;
 use crate::redact::redact_query;
 
 /// What is known of a request before it is served.
+///
+/// ```
+/// use http::{Extensions, HeaderMap, Method, Uri};
+/// use tidings_tower::RequestHead;
+///
+/// let (uri, headers) = (Uri::from_static("/orders/17/pay"), HeaderMap::new());
+/// let request =
+///     RequestHead { method: &Method::POST, uri: &uri, headers: &headers, extensions: &Extensions::new() };
+/// assert_eq!(request.action(Some("/orders/{order}/pay")), "POST /orders/{order}/pay");
+/// assert_eq!(request.action(None), "POST (no route)");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     /// Its method.
@@ -45,6 +56,25 @@ impl RequestHead<'_> {
 type Describe = dyn Fn(RequestHead<'_>) -> Option<Activity> + Send + Sync;
 
 /// Records the requests of a service; cheap to clone.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tidings_tower::{Activity, ActivityLayer, Recorder, RecorderOptions, RequestHead};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let recorder = Recorder::start("http://127.0.0.1:8080", RecorderOptions::default())?;
+/// let describe = |request: RequestHead<'_>| {
+///     let is_of_interest = request.uri.path() != "/healthz";
+///     is_of_interest.then(|| Activity::new("acme", &request.action(Some("/orders"))))
+/// };
+/// // All failures, and one success in ten.
+/// let layer = ActivityLayer::new(recorder, describe).sample(0.1);
+/// let app = Router::<()>::new().route("/orders", get(|| async { "none" })).layer(layer);
+/// # drop(app);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct ActivityLayer {
     recorder: Recorder,
@@ -119,6 +149,20 @@ impl<S> Layer<S> for ActivityLayer {
 }
 
 /// A service whose requests are recorded.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tidings_tower::{ActivityService, RecordedFuture};
+/// use tower_service::Service;
+///
+/// /// For a service that wraps this one: the types of what it holds and answers.
+/// fn call<S>(service: &mut ActivityService<S>, request: Request<String>) -> RecordedFuture<S::Future>
+/// where
+///     S: Service<Request<String>, Response = Response<String>>,
+/// {
+///     service.call(request)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ActivityService<S> {
     inner: S,

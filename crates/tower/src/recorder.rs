@@ -17,6 +17,14 @@ use crate::activity::Activity;
 use crate::worker::Worker;
 
 /// How a recorder behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_tower::RecorderOptions;
+///
+/// let options = RecorderOptions { timeout: Duration::from_secs(1), ..RecorderOptions::default() };
+/// # drop(options);
+/// ```
 #[derive(Debug, Clone)]
 pub struct RecorderOptions {
     /// Activities that may wait; further ones are dropped and counted. 10,000.
@@ -44,6 +52,13 @@ impl Default for RecorderOptions {
 }
 
 /// The address of a platform cannot be used.
+///
+/// ```
+/// use tidings_tower::{BadAddress, Recorder, RecorderOptions};
+///
+/// let error: BadAddress = Recorder::start("tidings.lan", RecorderOptions::default()).unwrap_err();
+/// assert!(error.to_string().starts_with("expected an address such as http://127.0.0.1:8080"));
+/// ```
 #[derive(Debug, Error)]
 #[error("expected an address such as http://127.0.0.1:8080, found {found:?}: {why}")]
 pub struct BadAddress {
@@ -78,6 +93,21 @@ pub(crate) struct Counters {
 ///
 /// They wait in memory while the platform is away. What waits when the process ends is lost, unless
 /// [`Recorder::close`] was awaited: where that must not happen, post the activity yourself before you answer.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings_tower::{Activity, Counts, Recorder, RecorderOptions};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let recorder = Recorder::start("http://127.0.0.1:8080", RecorderOptions::default())?;
+/// recorder.record(Activity::new("acme", "report.sent").actor("job", "nightly"));
+/// let left_count = recorder.close(Duration::from_secs(10)).await;
+/// let Counts { sent, refused, dropped, .. } = recorder.counts();
+/// println!("{sent} sent, {refused} refused, {dropped} dropped, {left_count} lost");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Recorder {
     /// Of JSON: whatever could go wrong in making it has gone wrong before.

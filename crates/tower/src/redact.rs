@@ -4,6 +4,14 @@
 use serde_json::{Map, Value};
 
 /// What stands in the place of a secret.
+///
+/// ```
+/// use tidings_tower::{Activity, REDACTED};
+///
+/// let activity = Activity::new("acme", "user.invited").metadata("inviteToken", "s3cret");
+/// assert_eq!(serde_json::to_value(&activity)?["metadata"]["inviteToken"], REDACTED);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 pub const REDACTED: &str = "[redacted]";
 
 /// Deeper values are left out: the platform takes 32 levels.

@@ -40,6 +40,25 @@ fn an_activity_goes_from_http_through_the_topic_to_the_query() {
 }
 
 #[test]
+fn what_the_topic_takes_no_record_of_is_too_large_and_nothing_else_waits_for_it() {
+    let site = Site::new();
+    let tidings = site.platform().start();
+    let http = tidings.http();
+    http.post(ACTIVITIES, &activity("acme", "before", 1)).expect(200);
+    tidings.kafka().configure_topic(site.topic(), "max.message.bytes", "4000");
+    let mut large = activity("acme", "large", 2);
+    large["metadata"] = json!({"text": "x".repeat(8_000)});
+    let problem = until("it is refused", || {
+        let answer = http.post(ACTIVITIES, &large);
+        (answer.status != 200).then_some(answer)
+    });
+    let problem = problem.expect(413);
+    assert!(problem["detail"].as_str().unwrap().contains("max.message.bytes"), "{problem}");
+    http.post(ACTIVITIES, &activity("acme", "after", 3)).expect(200);
+    until("the rest is stored", || stored_ids(&http, "acme").contains_key("after").then_some(()));
+}
+
+#[test]
 fn an_id_is_given_where_the_caller_gives_none() {
     let site = Site::new();
     let tidings = site.platform().start();

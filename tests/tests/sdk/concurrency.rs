@@ -314,6 +314,9 @@ fn ledger(path: &Path) -> Vec<usize> {
 
 /// The member that is killed: runs in a process of its own until then. Not a test by itself: nothing happens where nobody
 /// gives it arguments.
+/// What a record takes, so that a member is killed before it is through.
+const WORK: Duration = Duration::from_millis(2);
+
 #[test]
 #[ignore = "a process that other tests start and kill"]
 fn member_process() {
@@ -336,6 +339,7 @@ fn member_process() {
                 std::thread::park();
             }
         }
+        std::thread::sleep(WORK);
         (&ledger).write_all(format!("{value}\n").as_bytes()).unwrap();
         Outcome::Done
     };

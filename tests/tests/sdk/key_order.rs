@@ -244,6 +244,9 @@ fn records_without_a_key_wait_for_nobody() {
 
 /// A member that is killed or stopped: runs in a process of its own until then. It writes what it does into a ledger, and
 /// rejects every value that leaves 3 when divided by 100 until the file `healed` exists beside that.
+/// What a record takes, so that few are done within a commit's interval.
+const WORK: Duration = Duration::from_millis(8);
+
 #[test]
 #[ignore = "a process that other tests start and kill"]
 fn order_process() {
@@ -261,6 +264,7 @@ fn order_process() {
     let healed = Path::new(&path).with_file_name("healed");
     let ledger = OpenOptions::new().append(true).create(true).open(&path).unwrap();
     let handler = move |record: &ReceivedRecord| {
+        std::thread::sleep(WORK);
         let value = value_of(record);
         if value % 100 == 3 && !healed.exists() {
             return Outcome::Reject(Failure::new("no"));

@@ -40,24 +40,6 @@ pub fn check_module_docs(files: &[SourceFile]) -> Vec<Finding> {
     files.iter().filter(undocumented).map(finding).collect()
 }
 
-/// A file of the SDK whose types, traits or functions applications use shows in an example how.
-pub fn check_examples(files: &[SourceFile]) -> Vec<Finding> {
-    let is_of_sdk = |file: &&SourceFile| file.path.starts_with("crates/sdk/src/") && is_rust(file);
-    let has_none = |file: &&SourceFile| {
-        let text = file.text.split("#[cfg(test)]").next().unwrap_or_default();
-        let mut lines = text.lines().map(str::trim);
-        let is_example = |line: &str| line.starts_with("/// ```") || line.starts_with("//! ```");
-        let is_used = |line: &str| {
-            ["pub struct ", "pub trait ", "pub fn ", "pub async fn "]
-                .iter()
-                .any(|start| line.starts_with(start))
-        };
-        lines.clone().any(is_used) && !lines.any(is_example)
-    };
-    let finding = |file: &SourceFile| Finding::new(&file.path, "has public items and no example");
-    files.iter().filter(is_of_sdk).filter(has_none).map(finding).collect()
-}
-
 fn opens_with_docs(text: &str) -> bool {
     // Generators and licences may put plain comments and attributes before the documentation.
     let skipped = |line: &&str| {
@@ -119,14 +101,6 @@ mod tests {
         assert!(check("// @generated\n#![allow(x)]\n\n//! Owns a.\n"));
         assert!(!check("use b;\n//! Too late.\n"));
         assert!(!check(""));
-    }
-
-    #[test]
-    fn what_applications_use_is_shown_in_an_example() {
-        let check = |text| check_examples(&[file("crates/sdk/src/a.rs", text)]).is_empty();
-        assert!(check("/// ```\n/// let a = A;\n/// ```\npub struct A;\n"));
-        assert!(check("pub(crate) struct A;\npub enum AError {}\n#[cfg(test)]\npub fn a() {}\n"));
-        assert!(!check("/// An a.\npub struct A;\n"));
     }
 
     #[test]

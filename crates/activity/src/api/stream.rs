@@ -19,7 +19,7 @@ use tidings_http::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
-use super::submit::{Accepted, unavailable};
+use super::submit::{Accepted, not_accepted};
 use crate::answers::{self, LineMark, LineState, StreamClaim};
 use crate::fallback::Via;
 use crate::idempotency::IdempotencyKey;
@@ -224,7 +224,7 @@ impl Chunk {
                             }
                             Ok(Accepted { line: Some(line), id: right.id, via: via.as_str() })
                         }
-                        Some(Err(error)) => Err(unavailable(&error, key)),
+                        Some(Err(error)) => Err(not_accepted(&error, key)),
                         None => Err(Problem::internal("the line has no answer")),
                     }
                 }

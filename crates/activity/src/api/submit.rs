@@ -1,7 +1,7 @@
 //! `POST /api/v1/activities`: one object or an array; NDJSON goes on to `stream`.
 //!
 //! 200 `{"results": [{"id": …, "via": "stream"}]}` after the durable ack, `via` telling whose; 400 for what is not JSON,
-//! 413 over a limit, 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with
+//! 413 over a limit, ours or the topic's, 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with
 //! `Retry-After` if neither the cluster nor the fallback takes it in time. With an `Idempotency-Key`: a repeated request is
 //! answered as the first was, 409 while that is under way, 422 for another body of the same tenant.
 
@@ -88,7 +88,7 @@ async fn post_json(
         drop(held);
         via
     });
-    let via = accept.await.map_err(|error| unavailable(&error, key))?;
+    let via = accept.await.map_err(|error| not_accepted(&error, key))?;
     Ok(results(ids, &via))
 }
 
@@ -121,7 +121,13 @@ async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Problem
 }
 
 /// The problem when nothing takes it.
-pub(super) fn unavailable(error: &NotAccepted, key: Option<&IdempotencyKey>) -> Problem {
+pub(super) fn not_accepted(error: &NotAccepted, key: Option<&IdempotencyKey>) -> Problem {
+    if error.is_too_large() {
+        let detail = format!(
+            "{error}: an activity is larger than the topic's max.message.bytes; what else the request had may be written"
+        );
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail);
+    }
     let written = match (error.may_be_written(), key) {
         (true, None) => "; it may be written all the same: send it again with the same id",
         (true, Some(_)) => "; it may be written all the same: send it again with the same key",

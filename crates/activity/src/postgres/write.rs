@@ -1,16 +1,19 @@
 //! Writing batches into the PostgreSQL store.
 //!
 //! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
-//! row of `store` to the commit, so that arrivals become visible in their order. Rows travel as arrays, one per column.
+//! row of `store` to the commit, so that arrivals become visible in their order. What is new is copied in (`COPY`),
+//! because nothing of it can be there already.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Statement, Transaction};
 
 use super::session::{Fault, Session};
 use super::time::Micros;
-use crate::activity::{Activity, Entity};
+use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::store::{Arrival, Inserted};
 use crate::text::Text;
@@ -24,15 +27,11 @@ INSERT INTO identity (arrival, tenant, id, occurred_at)
 SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[])
 ON CONFLICT (tenant, id) DO NOTHING RETURNING arrival";
 
-const INSERT: &str = "
-INSERT INTO activity (tenant, id, occurred_at, received_at, action, actor_id, actor_type, actor_name, targets,
-    context, metadata)
-SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-    $8::text[], $9::text[], $10::text[], $11::text[])";
+const COPY: &str = "
+COPY activity (tenant, id, occurred_at, received_at, action, actor_id, actor_type, actor_name, targets, context, metadata)
+FROM STDIN (FORMAT binary)";
 
-const INSERT_TARGETS: &str = "
-INSERT INTO target (tenant, target_id, occurred_at, id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[])";
+const COPY_TARGETS: &str = "COPY target (tenant, target_id, occurred_at, id) FROM STDIN (FORMAT binary)";
 
 const MARK: &str = "INSERT INTO unpublished (arrival) SELECT * FROM unnest($1::bigint[])";
 
@@ -93,10 +92,10 @@ pub async fn insert_batch(
 
     if !new_rows.is_empty() {
         layout.ensure(&transaction, version, new_rows.iter().map(|activity| activity.occurred_at)).await?;
-        let insert = statements.of(&transaction, INSERT).await?;
-        insert_rows(&transaction, &insert, &new_rows).await?;
-        let insert_targets = statements.of(&transaction, INSERT_TARGETS).await?;
-        insert_targets_of(&transaction, &insert_targets, &new_rows).await?;
+        let copy = statements.of(&transaction, COPY).await?;
+        copy_rows(&transaction, &copy, &new_rows).await?;
+        let copy_targets = statements.of(&transaction, COPY_TARGETS).await?;
+        copy_targets_of(&transaction, &copy_targets, &new_rows).await?;
     }
     match source {
         Source::Fallback if !new.is_empty() => {
@@ -159,56 +158,68 @@ async fn without_erased(
     Ok(first)
 }
 
-async fn insert_rows(
+async fn copy_rows(
     transaction: &Transaction<'_>,
-    insert: &Statement,
+    copy: &Statement,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
-    let actor = |field: for<'a> fn(&'a Entity<'a>) -> Option<&'a str>| -> Vec<Option<&str>> {
-        rows.iter().map(|row| row.actor.as_ref().and_then(field)).collect()
-    };
-    let received: Vec<Micros> = rows.iter().map(|row| Micros(row.received_at.as_micros())).collect();
-    let actions: Vec<&str> = rows.iter().map(|row| &*row.action).collect();
-    let targets = json(rows.iter().map(|row| (!row.targets.is_empty()).then_some(&row.targets)));
-    let contexts = json(rows.iter().map(|row| row.context.as_ref()));
-    let metadata: Vec<Option<&str>> =
-        rows.iter().map(|row| row.metadata.as_ref().map(|metadata| metadata.as_str())).collect();
-    let columns: [&(dyn ToSql + Sync); 11] = [
-        &tenants(rows),
-        &ids(rows),
-        &times(rows),
-        &received,
-        &actions,
-        &actor(|actor| Some(&actor.id)),
-        &actor(|actor| actor.kind.as_ref().map(Text::as_str)),
-        &actor(|actor| actor.name.as_ref().map(Text::as_str)),
-        &targets,
-        &contexts,
-        &metadata,
+    const TYPES: [Type; 11] = [
+        Type::TEXT,
+        Type::TEXT,
+        Type::TIMESTAMPTZ,
+        Type::TIMESTAMPTZ,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
     ];
-    transaction.execute(insert, &columns).await?;
+    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(copy).await?, &TYPES));
+    for row in rows {
+        let actor = row.actor.as_ref();
+        let columns: [&(dyn ToSql + Sync); TYPES.len()] = [
+            &row.tenant.as_str(),
+            &row.id.as_str(),
+            &Micros(row.occurred_at.as_micros()),
+            &Micros(row.received_at.as_micros()),
+            &row.action.as_str(),
+            &actor.map(|actor| actor.id.as_str()),
+            &actor.and_then(|actor| actor.kind.as_ref()).map(Text::as_str),
+            &actor.and_then(|actor| actor.name.as_ref()).map(Text::as_str),
+            &(!row.targets.is_empty()).then(|| json(&row.targets)),
+            &row.context.as_ref().map(json),
+            &row.metadata.as_ref().map(|metadata| metadata.as_str()),
+        ];
+        out.as_mut().write(&columns).await?;
+    }
+    out.finish().await?;
     Ok(())
 }
 
-async fn insert_targets_of(
+async fn copy_targets_of(
     transaction: &Transaction<'_>,
-    insert: &Statement,
+    copy: &Statement,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
-    let (mut owners, mut targets) = (Vec::with_capacity(rows.len()), Vec::<&str>::with_capacity(rows.len()));
+    const TYPES: [Type; 4] = [Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::TEXT];
+    if rows.iter().all(|row| row.targets.is_empty()) {
+        return Ok(());
+    }
+    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(copy).await?, &TYPES));
     for row in rows {
         for (index, target) in row.targets.iter().enumerate() {
             // One activity may name a target twice, with different types.
             if !row.targets[..index].iter().any(|earlier| earlier.id == target.id) {
-                owners.push(*row);
-                targets.push(&target.id);
+                let occurred_at = Micros(row.occurred_at.as_micros());
+                let columns: [&(dyn ToSql + Sync); TYPES.len()] =
+                    [&row.tenant.as_str(), &target.id.as_str(), &occurred_at, &row.id.as_str()];
+                out.as_mut().write(&columns).await?;
             }
         }
     }
-    if !owners.is_empty() {
-        let columns: [&(dyn ToSql + Sync); 4] = [&tenants(&owners), &targets, &times(&owners), &ids(&owners)];
-        transaction.execute(insert, &columns).await?;
-    }
+    out.finish().await?;
     Ok(())
 }
 
@@ -224,8 +235,7 @@ fn times(rows: &[&Activity<'_>]) -> Vec<Micros> {
     rows.iter().map(|row| Micros(row.occurred_at.as_micros())).collect()
 }
 
-/// JSON as text values, or nulls.
-fn json<T: serde::Serialize>(values: impl Iterator<Item = Option<T>>) -> Vec<Option<String>> {
+fn json<T: serde::Serialize>(value: &T) -> String {
     // Strings cannot fail to serialise into memory.
-    values.map(|value| value.map(|value| serde_json::to_string(&value).unwrap_or_default())).collect()
+    serde_json::to_string(value).unwrap_or_default()
 }

@@ -103,7 +103,7 @@ pub struct RepairPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RepairStep {
     /// The next start checks the log from here on.
-    LowerRecoveryPoint {
+    MoveRecoveryPoint {
         /// The recovery point afterwards.
         to: i64,
     },
@@ -200,7 +200,7 @@ impl OfflineDataDir {
             let (position, end_offset) = self.end_below(&folder, base_offset, len, offset).map_err(failed)?;
             if end_offset < check.recovery_point {
                 // Before anything else: a log that ends before its recovery point is refused.
-                steps.insert(0, RepairStep::LowerRecoveryPoint { to: end_offset });
+                steps.insert(0, RepairStep::MoveRecoveryPoint { to: end_offset });
             }
             if position < len {
                 let file = folder.join(file_name(base_offset, "log"));
@@ -243,8 +243,9 @@ impl OfflineDataDir {
         let spans_point =
             |damage: &&Damage| (damage.first_offset + 1..damage.next_offset).contains(&check.recovery_point);
         if let Some(damage) = check.damages.iter().find(spans_point) {
-            // A start begins at the batch of its recovery point, which must not lie within the one bridge.
-            steps.push(RepairStep::LowerRecoveryPoint { to: damage.first_offset });
+            // A start begins at the batch of its recovery point, which must not lie within the one bridge. It goes behind that and
+            // not before it, where damage at the end of a segment would count as a torn tail until the bridge stands.
+            steps.push(RepairStep::MoveRecoveryPoint { to: damage.next_offset });
         }
         for damage in &check.damages {
             let piece = self.piece(check, &folder, damage)?;
@@ -296,7 +297,7 @@ impl OfflineDataDir {
         self.keep_recovery_points()?;
         for step in &plan.steps {
             let path = match step {
-                RepairStep::LowerRecoveryPoint { .. } => self.root.join(checkpoint::RECOVERY_POINTS),
+                RepairStep::MoveRecoveryPoint { .. } => self.root.join(checkpoint::RECOVERY_POINTS),
                 RepairStep::SetAside { file, .. } | RepairStep::Cut { file, .. } => file.clone(),
                 RepairStep::Bridge { file, .. } => file.clone(),
             };
@@ -320,7 +321,7 @@ impl OfflineDataDir {
         let disk = &*self.disk;
         let folder = self.folder(topic_partition);
         match step {
-            RepairStep::LowerRecoveryPoint { to } => {
+            RepairStep::MoveRecoveryPoint { to } => {
                 self.recovery_points.insert(topic_partition.clone(), *to);
                 let points = self.recovery_points.clone();
                 checkpoint::write(disk, &self.root.join(checkpoint::RECOVERY_POINTS), points.into_iter())

@@ -297,13 +297,73 @@ fn a_bridge_over_the_recovery_point() {
         disk.corrupt(&segment_path(0, "log"), |data| data[damaged * batch_bytes + 30] ^= 1).expect("corrupt");
     }
     let steps = repair(&disk, Remedy::DropDamaged);
-    assert!(matches!(steps[0], RepairStep::LowerRecoveryPoint { to: 2 }), "{steps:?}");
+    assert!(matches!(steps[0], RepairStep::MoveRecoveryPoint { to: 6 }), "{steps:?}");
     let data_dir = recover(&disk).expect("recover");
     assert_eq!(values(&log(&data_dir, 0)).into_keys().collect::<Vec<_>>(), [0, 1, 6, 7]);
 }
 
 /// The operations by which a repair makes the recovery points durable: open, write, sync, rename, sync of the directory.
 const KEPT_AFTER: u64 = 5;
+
+/// The same where the damage reaches to the end of a segment that others follow, with a power cut at each moment of the repair:
+/// a start in between must not take the damage for a torn tail, and cut off what is valid behind it.
+#[test]
+fn a_bridge_over_the_recovery_point_survives_a_power_cut() {
+    let disk = SimDisk::new();
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), DataDirOptions::default());
+    let orders = create(&data_dir, 0, LogConfig { segment_bytes: 1400, ..LogConfig::default() });
+    let points = Path::new(ROOT).join("recovery-point-offset-checkpoint");
+    let (mut second, mut points_bytes) = (None, Vec::new());
+    for (index, tag) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
+        let first = append_durably(&orders, timed_batch(tag, 2, 100, NOW_MS));
+        if index == 1 {
+            data_dir.checkpoint().expect("checkpoint");
+            points_bytes = bytes_of(&disk, &points);
+        }
+        second = second.or((orders.segment_count() == 2).then_some(first));
+    }
+    let second = second.expect("a second segment");
+    assert!(second > 4, "{second} is behind the recovery point");
+    let disk = disk.crash(Loss::Nothing);
+    // As if the checkpoint that comes with a new segment had not come yet.
+    let file = disk.open(&points, OpenMode::Truncate).expect("open");
+    file.write_vectored_at(&[IoSlice::new(&points_bytes)], 0).expect("write");
+    // What the killed process had not synced is another test's.
+    disk.open_root(Path::new(ROOT)).and_then(|root| root.sync_all()).expect("sync");
+    let (_, check) = look(&disk, Access::ReadOnly);
+    assert_eq!(check.recovery_point, 4);
+    let len = bytes_of(&disk, &segment_path(0, "log")).len();
+    let batch_bytes = len / (second as usize / 2);
+    for at in (batch_bytes..len).step_by(batch_bytes) {
+        disk.corrupt(&segment_path(0, "log"), |data| data[at + 30] ^= 1).expect("corrupt");
+    }
+    let expected: Vec<i64> = [0, 1].into_iter().chain(second..12).collect();
+    for moment in 1.. {
+        let disk = disk.crash(Loss::Nothing);
+        let (mut dir, check) = look(&disk, Access::Locked);
+        let plan = dir.plan_repair(&check, Remedy::DropDamaged).expect("plan");
+        let first = disk.operations_count();
+        disk.capture_at(first + moment, Loss::Unsynced, Arc::default());
+        dir.repair(&plan).expect("repair");
+        drop(dir);
+        let Some(captured) = disk.captured() else {
+            assert!(moment > 2 * KEPT_AFTER + 5, "{moment} operations");
+            break;
+        };
+        // Until the point has moved, durably, a start sees a torn tail, repair or not.
+        if moment <= 2 * KEPT_AFTER {
+            continue;
+        }
+        // A start goes on with what lies below the point, damaged or not: nothing behind it may be gone.
+        let started = recover(&captured.disk.crash(Loss::Nothing)).expect("recover");
+        assert_eq!(log(&started, 0).log_end_offset(), 12, "cut at operation {moment}");
+        if !look(&captured.disk, Access::ReadOnly).1.is_whole() {
+            repair(&captured.disk, Remedy::DropDamaged);
+        }
+        let found = values(&log(&recover(&captured.disk).expect("recover"), 0));
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), expected, "cut at operation {moment}");
+    }
+}
 
 /// A killed process had just written its recovery points, and nobody had synced them yet: a power cut while the damage is
 /// repaired must not bring the older ones back, by which the damage would be a torn tail.

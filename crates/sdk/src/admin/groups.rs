@@ -13,6 +13,19 @@ use crate::outsider::outsider;
 use crate::reader::offsets_at;
 
 /// A group in a list.
+///
+/// ```
+/// use tidings::admin::GroupSummary;
+///
+/// let is_idle = |group: &GroupSummary| group.members == 0;
+/// let billing = GroupSummary {
+///     name: "billing".into(),
+///     state: "Empty".into(),
+///     protocol_type: "consumer".into(),
+///     members: 0,
+/// };
+/// assert!(is_idle(&billing));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct GroupSummary {
     /// Its name.
@@ -52,6 +65,17 @@ pub struct GroupOffset {
 }
 
 /// A group with its members and offsets.
+///
+/// ```
+/// use tidings::admin::{GroupDescription, GroupMember, GroupOffset};
+///
+/// fn report(group: &GroupDescription) -> String {
+///     let host = |member: &GroupMember| format!("{} on {}", member.client_id, member.host);
+///     let members: Vec<String> = group.members.iter().map(host).collect();
+///     let lag: i64 = group.offsets.iter().map(|offset: &GroupOffset| offset.lag).sum();
+///     format!("{} is {}, {lag} records behind; {}", group.name, group.state, members.join(", "))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct GroupDescription {
     /// Its name.
@@ -69,17 +93,20 @@ pub struct GroupDescription {
 impl Admin {
     /// All groups by name.
     ///
-    /// ```no_run
+    /// ```
     /// use std::time::Duration;
     /// use tidings::Cluster;
     /// use tidings::admin::Admin;
     ///
-    /// let admin = Admin::new(&Cluster::new("localhost:9092"), Duration::from_secs(10))?;
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
     /// for group in admin.list_groups()? {
     ///     let lag: i64 = admin.group_offsets(&group.name)?.iter().map(|offset| offset.lag).sum();
     ///     println!("{} ({}): {} members, {lag} records behind", group.name, group.state, group.members);
     /// }
-    /// # Ok::<(), tidings::admin::AdminError>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list_groups(&self) -> Result<Vec<GroupSummary>, AdminError> {
         self.connect().map_err(self.not_connected("list groups"))?;
@@ -138,6 +165,24 @@ impl Admin {
     }
 
     /// Deletes a group and its offsets. It must have no members.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::Cluster;
+    /// use tidings::admin::{Admin, AdminError};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
+    /// match admin.describe_group("billing") {
+    ///     Ok(group) if group.members.is_empty() => admin.delete_group("billing")?,
+    ///     Ok(group) => println!("{} members are at work", group.members.len()),
+    ///     Err(AdminError::UnknownGroup { group }) => println!("{group} has never read anything"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn delete_group(&self, group: &str) -> Result<(), AdminError> {
         let operation = format!("delete group {group}");
         let results = block_on(self.client(&operation)?.delete_groups(&[group], &self.options()))

@@ -27,6 +27,7 @@ const PROPAGATION_RETRY: Duration = Duration::from_millis(5);
 ///
 /// let spec = TopicSpec::new("orders", 3).config("retention.ms", "-1");
 /// assert_eq!(spec.replication, -1); // the cluster's default
+/// assert_eq!(spec.replication(3).replication, 3);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -84,6 +85,16 @@ pub struct TopicPartitionInfo {
 }
 
 /// A topic that exists.
+///
+/// ```
+/// use tidings::admin::{TopicDescription, TopicPartitionInfo};
+///
+/// /// Partitions whose records would be gone with one broker.
+/// fn in_danger(topic: &TopicDescription) -> Vec<i32> {
+///     let is_alone = |partition: &&TopicPartitionInfo| partition.in_sync.len() < 2;
+///     topic.partitions.iter().filter(is_alone).map(|partition| partition.partition).collect()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TopicDescription {
     /// Its name.
@@ -98,6 +109,22 @@ impl Admin {
     /// Creates the topics that are missing, and waits until the cluster serves all of them.
     ///
     /// A topic that exists is left as it is, whatever its partitions and settings are. Answers the names created.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::Cluster;
+    /// use tidings::admin::{Admin, TopicSpec};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
+    /// let specs = [TopicSpec::new("orders", 3), TopicSpec::new("invoices", 3)];
+    /// assert_eq!(admin.ensure_topics(&specs)?, ["orders", "invoices"]);
+    /// assert!(admin.ensure_topics(&specs)?.is_empty());
+    /// assert_eq!(admin.list_topics()?.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
         let existing: Vec<String> = self.list_topics()?.into_iter().map(|topic| topic.name).collect();
         let missing: Vec<_> = specs.iter().filter(|spec| !existing.contains(&spec.name)).collect();
@@ -116,15 +143,20 @@ impl Admin {
 
     /// Creates a topic, and waits until it can be used.
     ///
-    /// ```no_run
+    /// ```
     /// use std::time::Duration;
     /// use tidings::Cluster;
     /// use tidings::admin::{Admin, TopicSpec};
     ///
-    /// let admin = Admin::new(&Cluster::new("localhost:9092"), Duration::from_secs(10))?;
-    /// admin.create_topic(&TopicSpec::new("orders", 3).replication(3).config("retention.ms", "86400000"))?;
-    /// println!("{:?}", admin.describe_topic("orders")?);
-    /// # Ok::<(), tidings::admin::AdminError>(())
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
+    /// admin.create_topic(&TopicSpec::new("orders", 3).config("retention.ms", "86400000"))?;
+    /// assert_eq!(admin.describe_topic("orders")?.config, [("retention.ms".into(), "86400000".into())]);
+    /// admin.create_partitions("orders", 6)?;
+    /// admin.delete_topic("orders")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_topic(&self, spec: &TopicSpec) -> Result<(), AdminError> {
         self.create(&[spec])?.into_iter().collect::<Result<(), _>>()?;

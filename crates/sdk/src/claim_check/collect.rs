@@ -66,14 +66,22 @@ impl ClaimCheck {
     /// Deletes the payloads of a topic that no record can refer to any more, an hour after that at the earliest. Call it from
     /// time to time, in one process. Nothing is deleted where something cannot be read; each topic may take `timeout`. Blocks.
     ///
-    /// ```no_run
+    /// ```
     /// use std::time::Duration;
     /// use tidings::Cluster;
-    /// use tidings::claim_check::{ClaimCheck, DirectoryStore};
+    /// use tidings::claim_check::{ClaimCheck, CollectError, Collected, DirectoryStore};
     ///
-    /// let claims = ClaimCheck::new(DirectoryStore::open("/srv/payloads")?, 256 * 1024);
-    /// let collected = claims.collect(&Cluster::new("localhost:9092"), "scans", Duration::from_secs(60))?;
-    /// println!("{} deleted, {} kept", collected.deleted, collected.kept);
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("scans", 1)?;
+    /// # let directory = tempfile::tempdir()?;
+    /// let claims = ClaimCheck::new(DirectoryStore::open(directory.path())?, 256 * 1024);
+    /// match claims.collect(&cluster, "scans", Duration::from_secs(60)) {
+    ///     Ok(Collected { deleted, kept }) => println!("{deleted} deleted, {kept} kept"),
+    ///     Err(CollectError::TimedOut { topic, .. }) => println!("{topic} needs more than a minute"),
+    ///     Err(error) => println!("nothing was deleted: {error}"),
+    /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn collect(

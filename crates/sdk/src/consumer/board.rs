@@ -52,13 +52,12 @@ impl Board {
         self.state.lock()
     }
 
-    /// Hands over a record. Answers whether its partition, or all, should be paused, and whether a worker is missing.
-    pub(super) fn push(&self, source: Arc<str>, record: crate::ReceivedRecord) -> (bool, bool) {
-        let key = (Arc::clone(&record.topic), record.partition);
+    /// Hands over records of one partition. Answers whether a partition should be paused, and how many workers are missing.
+    pub(super) fn push(&self, source: Arc<str>, records: Vec<crate::ReceivedRecord>) -> (bool, usize) {
         let mut state = self.state.lock();
-        state.scheduler.push(source, record, Instant::now());
+        state.scheduler.push(source, records, Instant::now());
         self.wake_one(&state);
-        (state.scheduler.is_over(&key), state.wants_worker())
+        (state.scheduler.is_over(), state.missing_workers())
     }
 
     /// Hands a record of the failure inbox over.
@@ -182,8 +181,12 @@ impl Board {
 }
 
 impl State {
-    /// Whether there is work that nobody waits for.
-    pub(super) fn wants_worker(&self) -> bool {
-        self.idle_workers == 0 && !self.is_gathering && self.scheduler.has_ready()
+    /// For how many jobs there are records and nobody who waits for them.
+    pub(super) fn missing_workers(&self) -> usize {
+        if self.idle_workers > 0 || self.is_gathering || self.is_stopping {
+            0
+        } else {
+            self.scheduler.ready_jobs()
+        }
     }
 }

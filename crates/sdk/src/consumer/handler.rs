@@ -42,6 +42,27 @@ impl<F: Fn(&ReceivedRecord) -> Outcome + Send + Sync> RecordHandler for F {
 /// Works on batches of records, one batch at a time.
 ///
 /// A batch holds records of any of the subscribed topics and partitions, in the order of each partition.
+///
+/// ```
+/// use std::fs::File;
+/// use std::io::Write;
+/// use tidings::ReceivedRecord;
+/// use tidings::consumer::{BatchHandler, HandlerError, Outcome};
+///
+/// struct Archive(File);
+///
+/// impl BatchHandler for Archive {
+///     fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+///         let values = batch.iter().filter_map(|record| record.value.as_deref());
+///         let mut written = values.map(|value| self.0.write_all(value));
+///         written
+///             .try_for_each(|result| result)
+///             .and_then(|()| self.0.sync_data())
+///             .map_err(|error| HandlerError::from_error(&error).caused_by("the disk may be full"))?;
+///         Ok(Vec::new()) // all done
+///     }
+/// }
+/// ```
 pub trait BatchHandler: Send {
     /// Works on a batch, durably: offsets are committed after it returns.
     ///
@@ -75,6 +96,23 @@ pub trait SharedBatchHandler: Send + Sync {
 }
 
 /// What became of one record.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings::consumer::Outcome;
+/// use tidings::failure::Failure;
+///
+/// /// What an answer of the bank means for the order that was charged.
+/// fn outcome(status: u16) -> Outcome {
+///     match status {
+///         200..300 => Outcome::Done,
+///         429 => Outcome::retry_after(Duration::from_secs(30), Failure::new("the bank asks for patience")),
+///         500.. => Outcome::retry(Failure::new("the bank is down")),
+///         _ => Outcome::Reject(Failure::new(format!("the bank answers {status}"))),
+///     }
+/// }
+/// # assert_eq!(outcome(204), Outcome::Done);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is worked on, or needs no work.

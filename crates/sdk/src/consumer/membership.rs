@@ -19,6 +19,7 @@ use super::poll_limit::PollLimit;
 use super::scheduler::{Due, Progress};
 use crate::cluster::{Cluster, log_line};
 use crate::error::KafkaFault;
+use crate::native::RecordQueue;
 use crate::security::ConnectionFaults;
 
 /// How long a rebalance waits for the commit of what was done. Longer would delay the whole group.
@@ -45,6 +46,8 @@ struct Inner {
     /// Taken away since the runtime last asked.
     revoked: Vec<PartitionKey>,
     committer: Option<Committer>,
+    /// Where the records of new partitions are to arrive.
+    records: Option<Arc<RecordQueue>>,
     commits_count: u64,
 }
 
@@ -62,6 +65,10 @@ impl Membership {
 
     pub(super) fn set_committer(&self, committer: Option<Committer>) {
         self.inner.lock().committer = committer;
+    }
+
+    pub(super) fn set_records(&self, records: Option<Arc<RecordQueue>>) {
+        self.inner.lock().records = records;
     }
 
     /// The partitions taken away since the last call.
@@ -215,6 +222,12 @@ impl ClientContext for Membership {
 
 impl ConsumerContext for Membership {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let (Rebalance::Assign(list), Some(records)) = (rebalance, &self.inner.lock().records) {
+            // Before the first is fetched: records of one partition must not come by two ways.
+            keys(list)
+                .iter()
+                .for_each(|(topic, partition)| records.take(consumer.client(), topic, *partition));
+        }
         if let Rebalance::Revoke(list) = rebalance {
             let keys = keys(list);
             let mut inner = self.inner.lock();

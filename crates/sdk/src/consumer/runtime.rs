@@ -3,6 +3,7 @@
 //! It never works on records itself, so the group always hears from it: workers do (`worker`), and what is fetched ahead of
 //! them is bounded by pausing partitions.
 
+mod poll;
 mod prepare;
 mod stored;
 mod watch;
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use regex::Regex;
 
@@ -35,9 +34,9 @@ use super::state::{ConsumerMonitor, Phase};
 use super::worker::Workshop;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
-use crate::native;
+use crate::native::{self, RecordQueue};
 use crate::producer::Producer;
-use crate::record::ReceivedRecord;
+use poll::{FIRST_RECORD_BYTES, TopicName};
 
 /// How long an idle poll lasts: bounds the time until a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -64,7 +63,11 @@ pub(super) struct Runtime {
     workshop: Arc<Workshop>,
     workers: Vec<JoinHandle<()>>,
     max_workers: usize,
+    /// Where records arrive. A field before the consumer, as it has to go before it.
+    records: Arc<RecordQueue>,
     consumer: Arc<BaseConsumer<Membership>>,
+    /// The size of a large record of late, in bytes.
+    record_bytes: usize,
     poll_limit: PollLimit,
     polled_at: Instant,
     patterns: Vec<Regex>,
@@ -81,12 +84,6 @@ pub(super) struct Runtime {
     next_claim: Instant,
     /// When the cluster last showed that it is there.
     heard_at: Instant,
-}
-
-/// A topic, and the one in which its keys have their order.
-struct TopicName {
-    topic: Arc<str>,
-    source: Arc<str>,
 }
 
 /// The consumer cannot go on; waiting does not heal it.
@@ -117,6 +114,8 @@ impl Runtime {
         let membership = Membership::new(Arc::clone(&board), cluster, options.revoke_wait, poll_limit);
         let consumer: Arc<BaseConsumer<Membership>> =
             Arc::new(config.create_with_context(membership).map_err(ClusterError::from_kafka)?);
+        let records = Arc::new(RecordQueue::new(consumer.client()));
+        consumer.context().set_records(Some(Arc::clone(&records)));
         if !handler.commits_itself() {
             let committer = Committer::new(consumer.client(), options.commit_interval);
             consumer.context().set_committer(Some(committer));
@@ -151,7 +150,9 @@ impl Runtime {
             workshop: Arc::new(workshop),
             workers: Vec::new(),
             max_workers,
+            records,
             consumer,
+            record_bytes: FIRST_RECORD_BYTES,
             poll_limit,
             polled_at: now,
             patterns,
@@ -196,8 +197,9 @@ impl Runtime {
         self.metrics.paused.set(0);
         self.metrics.in_flight.set(0);
         self.metrics.buffered.set(0);
-        // The queue of commits must go before its client, and leaving the group must not commit again.
+        // The queues must go before their client, and leaving the group must not commit again.
         self.membership().set_committer(None);
+        self.membership().set_records(None);
         drop(self);
         let phase = match end {
             Ok(()) => Phase::Stopped,
@@ -225,12 +227,8 @@ impl Runtime {
                 self.drain()?;
                 return Err(Fatal { reason, is_member: true });
             }
-            let record = if self.waits_for_room() { None } else { self.poll(self.poll_wait())? };
-            let is_idle = record.is_none();
-            if let Some(record) = record {
-                self.push(record);
-            }
-            if is_idle || Instant::now() >= self.next_tick {
+            let polled_records = if self.waits_for_room() { 0 } else { self.poll(self.poll_wait())? };
+            if polled_records == 0 || Instant::now() >= self.next_tick {
                 self.next_tick = Instant::now() + TICK;
                 self.resume_commits();
                 self.adjust();
@@ -303,67 +301,19 @@ impl Runtime {
 
     /// Polls between two questions to the cluster, if it was so long ago that another one could cost the membership.
     fn poll_between(&mut self) -> Result<(), Fatal> {
-        if self.poll_limit.is_near(self.polled_at.elapsed())
-            && let Some(record) = self.poll(Duration::ZERO)?
-        {
-            self.push(record);
+        if self.poll_limit.is_near(self.polled_at.elapsed()) {
+            self.poll(Duration::ZERO)?;
         }
         Ok(())
     }
 
-    /// Polls once. Rebalances happen inside.
-    fn poll(&mut self, wait: Duration) -> Result<Option<ReceivedRecord>, Fatal> {
-        let polled = self.consumer.poll(wait);
-        self.polled_at = Instant::now();
-        let polled = match polled {
-            Some(Ok(message)) => {
-                self.heard_at = Instant::now();
-                let topic = interned(&mut self.topic_names, message.topic(), &self.workshop.parking);
-                Ok(Some(native::to_received(&message, topic)))
-            }
-            Some(Err(error)) => Err(error),
-            None => Ok(None),
-        };
-        for (topic, partition) in self.membership().take_revoked() {
-            self.metrics.forget_lag(&topic, partition);
-        }
-        match polled {
-            Ok(record) => Ok(record),
-            Err(KafkaError::MessageConsumptionFatal(code)) => {
-                let fault = KafkaFault::from_code(code, self.cluster.bootstrap(), wait);
-                Err(Fatal { reason: format!("{fault}; {}", fault.hint()), is_member: false })
-            }
-            Err(error) => {
-                let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), wait);
-                let fault = self.membership().explain(fault);
-                match fault {
-                    KafkaFault::PolledTooLate => {
-                        tracing::warn!(group = %self.options.group, %fault, hint = fault.hint(), "records come again");
-                    }
-                    _ => tracing::debug!(group = %self.options.group, %fault, "consumer fault"),
-                }
-                self.membership().set_fault(Some(fault));
-                Ok(None)
-            }
+    fn hire(&mut self, missing_workers: usize) {
+        for _ in 0..missing_workers.min(self.max_workers.saturating_sub(self.workers.len())) {
+            self.hire_one();
         }
     }
 
-    fn push(&mut self, record: ReceivedRecord) {
-        let source = self.topic_names.iter().find(|name| Arc::ptr_eq(&name.topic, &record.topic));
-        let source = Arc::clone(source.map_or(&record.topic, |name| &name.source));
-        let (is_over, wants_worker) = self.board.push(source, record);
-        if is_over {
-            self.adjust();
-        }
-        if wants_worker {
-            self.hire();
-        }
-    }
-
-    fn hire(&mut self) {
-        if self.workers.len() >= self.max_workers {
-            return;
-        }
+    fn hire_one(&mut self) {
         let workshop = Arc::clone(&self.workshop);
         let name = format!("handler {} {}", self.options.group, self.workers.len());
         match std::thread::Builder::new().name(name).spawn(move || workshop.work()) {
@@ -411,9 +361,8 @@ impl Runtime {
                 self.membership().set_fault(Some(fault));
             }
         }
-        if self.board.lock().wants_worker() {
-            self.hire();
-        }
+        let missing_workers = self.board.lock().missing_workers();
+        self.hire(missing_workers);
     }
 
     /// Pauses what has run too far ahead, and resumes what has room again.
@@ -431,9 +380,8 @@ impl Runtime {
         {
             tracing::debug!(%error, "partitions not resumed");
         }
-        if self.board.lock().wants_worker() {
-            self.hire();
-        }
+        let missing_workers = self.board.lock().missing_workers();
+        self.hire(missing_workers);
     }
 
     fn owned_keys(&self) -> Vec<PartitionKey> {
@@ -464,16 +412,6 @@ fn list(keys: &[PartitionKey]) -> TopicPartitionList {
         list.add_partition(topic, *partition);
     }
     list
-}
-
-/// One `Arc` for each topic instead of one for each record.
-fn interned(names: &mut Vec<TopicName>, topic: &str, parking: &Parking) -> Arc<str> {
-    if let Some(name) = names.iter().find(|name| *name.topic == *topic) {
-        return Arc::clone(&name.topic);
-    }
-    let topic: Arc<str> = topic.into();
-    names.push(TopicName { topic: Arc::clone(&topic), source: parking.source_of(&topic) });
-    topic
 }
 
 /// What keeps records until they are due.

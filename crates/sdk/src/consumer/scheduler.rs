@@ -56,7 +56,7 @@ pub(super) struct Note {
     /// How often it was handed to the handler before.
     pub(super) attempts: u32,
     /// It was rejected, and could not be parked yet.
-    pub(super) rejected: Option<Failure>,
+    pub(super) rejected: Option<Box<Failure>>,
     /// It comes from the failure inbox, not from its topic.
     pub(super) released: Option<Box<Released>>,
     /// The handler is done with it, but the failure inbox does not know yet.
@@ -159,9 +159,10 @@ impl Scheduler {
         partition.tracker = Some(Tracker::resume(committed_offset, metadata));
         partition.committed =
             committed_offset.map(|offset| (offset, String::from_utf8_lossy(metadata).into_owned()));
-        for (source, record) in std::mem::take(&mut partition.held) {
-            self.let_go([record.size_bytes()]);
-            self.push(source, record, now);
+        let held = std::mem::take(&mut partition.held);
+        self.let_go(held.iter().map(|(_, record)| record.size_bytes()));
+        if let Some((source, _)) = held.first() {
+            self.push(Arc::clone(source), held.into_iter().map(|(_, record)| record).collect(), now);
         }
     }
 
@@ -189,38 +190,61 @@ impl Scheduler {
         keys.iter().any(|key| self.partitions.get(key).is_some_and(|partition| partition.running_records > 0))
     }
 
-    /// Takes a record that was polled. `source` is its topic, or for a retry topic the one it was first read from.
-    pub(super) fn push(&mut self, source: Arc<str>, record: ReceivedRecord, now: Instant) {
-        let key = (Arc::clone(&record.topic), record.partition);
+    /// Takes records of one partition that were polled. `source` is their topic, or for a retry topic the one they were first
+    /// read from.
+    pub(super) fn push(&mut self, source: Arc<str>, mut records: Vec<ReceivedRecord>, now: Instant) {
+        let Some(first) = records.first() else { return };
+        let key = (Arc::clone(&first.topic), first.partition);
         let Some(partition) = self.partitions.get_mut(&key).filter(|partition| !partition.is_stopping) else {
             return;
         };
-        let size_bytes = record.size_bytes();
         let Some(tracker) = &mut partition.tracker else {
-            self.in_hand_records += 1;
-            self.in_hand_bytes += size_bytes;
-            partition.held.push((source, record));
+            self.in_hand_records += records.len();
+            self.in_hand_bytes += records.iter().map(ReceivedRecord::size_bytes).sum::<usize>();
+            partition.held.extend(records.into_iter().map(|record| (Arc::clone(&source), record)));
             return;
         };
-        match tracker.deliver(record.offset, record.timestamp_ms) {
-            Delivery::New => {}
-            Delivery::AlreadyDone => return,
-            Delivery::WentBack => {
-                tracing::warn!(
-                    at = record.position(),
-                    "the partition went back: its log was cut or made anew"
-                );
-                self.last_number += 1;
-                partition.epoch = self.last_number;
-                partition.running_records = 0;
-                self.drop_stale();
+        // Behind the last record at which the partition went back nothing of before counts.
+        let (mut went_back, mut known) = (None, 0);
+        let deliveries: Vec<Delivery> =
+            records.iter().map(|record| tracker.deliver(record.offset, record.timestamp_ms)).collect();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            match delivery {
+                Delivery::New => {}
+                Delivery::AlreadyDone => known += 1,
+                Delivery::WentBack => went_back = Some(index),
             }
         }
-        self.in_hand_records += 1;
-        self.in_hand_bytes += size_bytes;
+        if known > 0 {
+            let mut deliveries = deliveries.iter();
+            records.retain(|_| deliveries.next() != Some(&Delivery::AlreadyDone));
+        }
+        if let Some(index) = went_back {
+            let before =
+                deliveries[..index].iter().filter(|delivery| **delivery != Delivery::AlreadyDone).count();
+            records.drain(..before);
+            tracing::warn!(
+                at = records[0].position(),
+                "the partition went back: its log was cut or made anew"
+            );
+            self.last_number += 1;
+            partition.epoch = self.last_number;
+            partition.running_records = 0;
+            self.drop_stale();
+        }
+        self.in_hand_records += records.len();
+        self.in_hand_bytes += records.iter().map(ReceivedRecord::size_bytes).sum::<usize>();
         let epoch = self.partitions[&key].epoch;
-        let lane_key = LaneKey::of(self.limits.ordering, source, &record);
-        self.enqueue(lane_key, Entry::new(record, epoch), now);
+        let ordering = self.limits.ordering;
+        let entry = |record| Entry::new(record, epoch);
+        if let (Ordering::Partition, Some(first)) = (ordering, records.first()) {
+            let lane_key = LaneKey::of(ordering, source, first);
+            return self.enqueue(lane_key, records.into_iter().map(entry), now);
+        }
+        for record in records {
+            let lane_key = LaneKey::of(ordering, Arc::clone(&source), &record);
+            self.enqueue(lane_key, std::iter::once(entry(record)), now);
+        }
     }
 
     /// Takes a record from the failure inbox, which goes back to its key's lane if its partition is still ours.
@@ -240,7 +264,7 @@ impl Scheduler {
         let lane_key = LaneKey::of(self.limits.ordering, Arc::clone(&record.topic), &record);
         let entry = Entry { released: Some(Box::new(released)), ..Entry::new(record, epoch) };
         let Some(lane) = self.lanes.get_mut(&lane_key) else {
-            return self.enqueue(lane_key, entry, now);
+            return self.enqueue(lane_key, std::iter::once(entry), now);
         };
         let is_first = lane.add_released(entry);
         self.ready_records += usize::from(lane.is_ready);
@@ -253,14 +277,14 @@ impl Scheduler {
         }
     }
 
-    fn enqueue(&mut self, key: LaneKey, entry: Entry, now: Instant) {
+    fn enqueue(&mut self, key: LaneKey, entries: impl ExactSizeIterator<Item = Entry>, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.queue.push_back(entry);
-            self.ready_records += usize::from(lane.is_ready);
+            self.ready_records += if lane.is_ready { entries.len() } else { 0 };
+            lane.queue.extend(entries);
             return;
         }
         let key = Arc::new(key);
-        self.lanes.insert(Arc::clone(&key), Lane::with(entry));
+        self.lanes.insert(Arc::clone(&key), Lane::with(entries));
         self.make_ready(key, now);
     }
 
@@ -306,13 +330,23 @@ impl Scheduler {
         !self.ready.is_empty()
     }
 
+    /// How many jobs could be given out, about.
+    pub(super) fn ready_jobs(&self) -> usize {
+        self.ready_records.div_ceil(self.limits.max_batch_records).min(self.ready.len())
+    }
+
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty() || self.held_until.is_some()
     }
 
     /// Takes records of ready lanes until the batch is full. A lane whose rest does not fit stays busy with its beginning.
     fn fill(&mut self) -> Job {
-        let mut job = Job::default();
+        let records = self.ready_records.min(self.limits.max_batch_records);
+        let mut job = Job {
+            records: Vec::with_capacity(records),
+            notes: Vec::with_capacity(records),
+            lanes: Vec::new(),
+        };
         let mut bytes = 0;
         while let Some(key) = self.ready.pop_front() {
             let lane = self.lanes.get_mut(&key).expect("a ready lane exists");
@@ -331,7 +365,7 @@ impl Scheduler {
                 }
                 bytes += size_bytes;
                 let entry = lane.queue.pop_front().expect("looked at above");
-                job.add(lane_index, entry, &mut self.partitions);
+                job.add(lane_index, entry);
             }
             if job.records.len() == before {
                 self.ready.push_front(key);
@@ -348,8 +382,16 @@ impl Scheduler {
         if self.ready.is_empty() {
             self.ready_since = None;
         }
-        self.running_records += job.records.len();
+        self.note_running(&job.records);
         job
+    }
+
+    fn note_running(&mut self, records: &[ReceivedRecord]) {
+        self.running_records += records.len();
+        for run in records.chunk_by(ReceivedRecord::is_beside) {
+            let partition = self.partitions.get_mut(&(Arc::clone(&run[0].topic), run[0].partition));
+            partition.expect("stale records are dropped at once").running_records += run.len();
+        }
     }
 
     /// Adds further records of a job's only lane to it, without those from the failure inbox.
@@ -360,9 +402,9 @@ impl Scheduler {
         while job.records.len() - before < max_records
             && let Some(entry) = lane.queue.pop_front_if(|entry| entry.released.is_none())
         {
-            job.add(0, entry, &mut self.partitions);
+            job.add(0, entry);
         }
-        self.running_records += job.records.len() - before;
+        self.note_running(&job.records[before..]);
     }
 
     /// Adds the next record of each of these lanes of a job to it, where that comes from the failure inbox.
@@ -371,42 +413,57 @@ impl Scheduler {
         for lane_index in lane_indexes {
             let lane = self.lanes.get_mut(&job.lanes[*lane_index]).expect("a busy lane exists");
             if let Some(entry) = lane.queue.pop_front_if(|entry| entry.released.is_some()) {
-                job.add(*lane_index, entry, &mut self.partitions);
+                job.add(*lane_index, entry);
             }
         }
-        self.running_records += job.records.len() - before;
+        self.note_running(&job.records[before..]);
     }
 
     /// Takes a job back. Answers how many of its records are done.
     pub(super) fn finish(&mut self, job: Job, fates: &[Fate], now: Instant) -> usize {
         assert_eq!(job.records.len(), fates.len(), "one fate for each record");
         self.running_records -= job.records.len();
-        let mut done_count = 0;
+        let (mut done_count, mut kept_bytes) = (0, 0);
+        let mut come_again: Vec<usize> = Vec::new();
+        let mut index = 0;
+        for run in job.records.chunk_by(ReceivedRecord::is_beside) {
+            let mut partition = self.partitions.get_mut(&(Arc::clone(&run[0].topic), run[0].partition));
+            for record in run {
+                let (note, fate) = (&job.notes[index], fates[index]);
+                let current = partition.as_deref_mut().filter(|partition| partition.epoch == note.epoch);
+                if let Some(partition) = current {
+                    partition.running_records -= 1;
+                    match fate {
+                        Fate::Done => {
+                            partition.complete(record);
+                            done_count += 1;
+                        }
+                        Fate::Again(_) if partition.is_stopping => {}
+                        Fate::Again(_) => {
+                            come_again.push(index);
+                            kept_bytes += record.size_bytes();
+                        }
+                    }
+                }
+                index += 1;
+            }
+        }
+        self.in_hand_records -= job.records.len() - come_again.len();
+        self.in_hand_bytes -= job.records.iter().map(ReceivedRecord::size_bytes).sum::<usize>() - kept_bytes;
         let mut wake_at: Vec<Option<Instant>> = vec![None; job.lanes.len()];
-        // Backwards, so that what comes again stands before what was not taken, in its order.
-        for ((record, note), fate) in job.records.into_iter().zip(job.notes).zip(fates).rev() {
-            let key = (Arc::clone(&record.topic), record.partition);
-            let partition = self.partitions.get_mut(&key).filter(|partition| partition.epoch == note.epoch);
-            let Some(partition) = partition else {
-                self.let_go([record.size_bytes()]);
-                continue;
-            };
-            partition.running_records -= 1;
-            match fate {
-                Fate::Done => {
-                    partition.complete(&record);
-                    done_count += 1;
-                    self.let_go([record.size_bytes()]);
+        if !come_again.is_empty() {
+            let mut come_again = come_again.into_iter().rev().peekable();
+            // Backwards, so that what comes again stands before what was not taken, in its order.
+            for (index, (record, note)) in job.records.into_iter().zip(job.notes).enumerate().rev() {
+                if come_again.next_if_eq(&index).is_none() {
+                    continue;
                 }
-                Fate::Again(_) if partition.is_stopping => self.let_go([record.size_bytes()]),
-                Fate::Again(at) => {
-                    let lane = self.lanes.get_mut(&job.lanes[note.lane_index]).expect("a busy lane exists");
-                    let Note { lane_index, epoch, attempts, rejected, released, is_done } = note;
-                    let is_first =
-                        lane.put_back(Entry { record, epoch, attempts, rejected, released, is_done });
-                    let wake = &mut wake_at[lane_index];
-                    *wake = (*wake).max(Some(*at)).filter(|_| is_first);
-                }
+                let Fate::Again(at) = fates[index] else { continue };
+                let Note { lane_index, epoch, attempts, rejected, released, is_done } = note;
+                let lane = self.lanes.get_mut(&job.lanes[lane_index]).expect("a busy lane exists");
+                let is_first = lane.put_back(Entry { record, epoch, attempts, rejected, released, is_done });
+                let wake = &mut wake_at[lane_index];
+                *wake = (*wake).max(Some(at)).filter(|_| is_first);
             }
         }
         for (key, wake_at) in job.lanes.into_iter().zip(wake_at) {
@@ -494,10 +551,8 @@ impl Scheduler {
 }
 
 impl Job {
-    fn add(&mut self, lane_index: usize, entry: Entry, partitions: &mut BTreeMap<PartitionKey, Partition>) {
+    fn add(&mut self, lane_index: usize, entry: Entry) {
         let Entry { record, epoch, attempts, rejected, released, is_done } = entry;
-        let partition = partitions.get_mut(&(Arc::clone(&record.topic), record.partition));
-        partition.expect("stale records are dropped at once").running_records += 1;
         self.records.push(record);
         self.notes.push(Note { lane_index, epoch, attempts, rejected, released, is_done });
     }

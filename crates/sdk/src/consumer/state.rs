@@ -37,6 +37,19 @@ pub enum Phase {
 }
 
 /// How far a consumer is in one partition.
+///
+/// ```
+/// use tidings::consumer::PartitionState;
+///
+/// let state = PartitionState {
+///     topic: "orders".into(),
+///     partition: 0,
+///     next_offset: Some(90),
+///     high_watermark: Some(100),
+///     lag_ms: Some(1_500),
+/// };
+/// assert_eq!(state.lag(), Some(10));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionState {
     /// The topic.
@@ -60,6 +73,15 @@ impl PartitionState {
 }
 
 /// A snapshot of a consumer.
+///
+/// ```
+/// use tidings::consumer::{ConsumerState, PartitionState};
+///
+/// /// The partition that is furthest behind.
+/// fn slowest(state: &ConsumerState) -> Option<&PartitionState> {
+///     state.partitions.iter().max_by_key(|partition| partition.lag())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerState {
     /// What it is doing.
@@ -106,24 +128,28 @@ impl ConsumerState {
 
 /// Watches a consumer. Cheap to clone.
 ///
-/// ```no_run
-/// use tidings::consumer::{Consumer, ConsumerOptions, Outcome, Phase};
+/// ```
+/// use tidings::consumer::{Consumer, ConsumerMonitor, ConsumerOptions, Outcome, Phase};
 /// use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord};
 ///
+/// /// For a readiness check.
+/// fn readiness(monitor: &ConsumerMonitor) -> Result<(), String> {
+///     let state = monitor.state();
+///     if let Phase::Failed { reason } = state.phase {
+///         return Err(format!("group {} has ended: {reason}", monitor.group()));
+///     }
+///     println!("{:?} records behind, {} done", state.lag(), state.processed);
+///     state.readiness()
+/// }
+///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("orders", 1)?;
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
 /// let options = ConsumerOptions::new("billing", ["orders"]);
 /// let consumer = Consumer::for_each(&cluster, producer, options, |_: &ReceivedRecord| Outcome::Done)?;
-/// let monitor = consumer.monitor();
-/// // In a readiness check:
-/// let state = monitor.state();
-/// if let Err(reason) = state.readiness() {
-///     println!("group {} is not ready: {reason}", monitor.group());
-/// }
-/// println!("{:?} records behind, {} done", state.lag(), state.processed);
-/// if let Phase::Failed { reason } = state.phase {
-///     println!("it has ended: {reason}");
-/// }
+/// println!("{:?}", readiness(&consumer.monitor()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

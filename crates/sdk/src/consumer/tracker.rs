@@ -8,7 +8,7 @@
 
 mod encoding;
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 pub(super) use encoding::capacity;
@@ -31,11 +31,18 @@ pub(super) struct Tracker {
     start_offset: Option<i64>,
     /// Behind the last record delivered.
     end_offset: Option<i64>,
-    /// Delivered and not done, with their timestamps.
-    outstanding: BTreeMap<i64, Option<i64>>,
+    /// What was delivered from the first record on that is not done, by offset: records are mostly done from the front.
+    delivered: VecDeque<Delivered>,
     /// Done before the restart, behind `start_offset`: sorted, disjoint, not empty.
     done_before: Vec<Range<i64>>,
     has_done_some: bool,
+}
+
+#[derive(Debug)]
+struct Delivered {
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    is_done: bool,
 }
 
 impl Tracker {
@@ -60,21 +67,38 @@ impl Tracker {
         if self.done_range(offset).is_some() {
             return Delivery::AlreadyDone;
         }
-        self.outstanding.insert(offset, timestamp_ms);
+        self.delivered.push_back(Delivered { offset, timestamp_ms, is_done: false });
         if went_back { Delivery::WentBack } else { Delivery::New }
     }
 
     /// Marks a delivered record as done. Answers whether it was outstanding.
     pub(super) fn complete(&mut self, offset: i64) -> bool {
-        let was_outstanding = self.outstanding.remove(&offset).is_some();
-        self.has_done_some |= was_outstanding;
-        was_outstanding
+        let Some(index) = self.outstanding_index(offset) else { return false };
+        self.delivered[index].is_done = true;
+        while self.delivered.front().is_some_and(|first| first.is_done) {
+            self.delivered.pop_front();
+        }
+        self.has_done_some = true;
+        true
+    }
+
+    fn outstanding_index(&self, offset: i64) -> Option<usize> {
+        let index = match self.delivered.front()?.offset == offset {
+            true => 0,
+            false => self.delivered.binary_search_by_key(&offset, |delivered| delivered.offset).ok()?,
+        };
+        (!self.delivered[index].is_done).then_some(index)
+    }
+
+    /// The first record that is not done, among those delivered.
+    fn first_outstanding(&self) -> Option<&Delivered> {
+        self.delivered.iter().find(|delivered| !delivered.is_done)
     }
 
     /// The offset to commit: everything before it is done. `None` if nothing is known yet.
     pub(super) fn next_offset(&self) -> Option<i64> {
-        if let Some((first, _)) = self.outstanding.first_key_value() {
-            return Some(*first);
+        if let Some(first) = self.first_outstanding() {
+            return Some(first.offset);
         }
         let position = self.end_offset.or(self.start_offset)?;
         Some(self.done_range(position).map_or(position, |range| range.end))
@@ -88,10 +112,10 @@ impl Tracker {
 
     /// [`Tracker::snapshot`] as if these records were done, too.
     pub(super) fn snapshot_with(&mut self, done: &[i64], max_bytes: usize) -> Option<(i64, String)> {
-        let removed: Vec<_> =
-            done.iter().filter_map(|offset| self.outstanding.remove_entry(offset)).collect();
+        let as_done: Vec<usize> = done.iter().filter_map(|offset| self.outstanding_index(*offset)).collect();
+        as_done.iter().for_each(|index| self.delivered[*index].is_done = true);
         let snapshot = self.snapshot(max_bytes);
-        self.outstanding.extend(removed);
+        as_done.iter().for_each(|index| self.delivered[*index].is_done = false);
         snapshot
     }
 
@@ -110,7 +134,7 @@ impl Tracker {
 
     /// The timestamp of the first record that is not done, among those delivered.
     pub(super) fn oldest_timestamp_ms(&self) -> Option<i64> {
-        self.outstanding.first_key_value().and_then(|(_, timestamp_ms)| *timestamp_ms)
+        self.first_outstanding().and_then(|first| first.timestamp_ms)
     }
 
     /// Ranges done behind `next_offset`, sorted.
@@ -122,9 +146,9 @@ impl Tracker {
             _ => ranges.push(range),
         };
         let mut from = next_offset;
-        for offset in self.outstanding.keys() {
-            push(from..*offset);
-            from = offset + 1;
+        for outstanding in self.delivered.iter().filter(|delivered| !delivered.is_done) {
+            push(from..outstanding.offset);
+            from = outstanding.offset + 1;
         }
         let position = self.end_offset.or(self.start_offset).unwrap_or(next_offset);
         push(from..position);

@@ -312,7 +312,7 @@ impl Workshop {
             let is_parked = sent.next().unwrap_or(false);
             if !is_parked {
                 results.fates[*index] = Fate::Again(again);
-                job.notes[*index].rejected = Some(std::mem::replace(failure, Failure::new("")));
+                job.notes[*index].rejected = Some(Box::new(std::mem::replace(failure, Failure::new(""))));
             }
             is_parked
         });

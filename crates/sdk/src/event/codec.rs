@@ -54,6 +54,16 @@ pub trait Codec<T>: Send + Sync {
 }
 
 /// JSON, of everything that `serde` knows.
+///
+/// ```
+/// use tidings::event::{Codec, Json};
+///
+/// let bytes = Json.encode(&vec![1_u32, 2])?;
+/// assert_eq!(bytes, b"[1,2]");
+/// let numbers: Vec<u32> = Json.decode(&bytes)?;
+/// assert_eq!(numbers, [1, 2]);
+/// # Ok::<(), tidings::event::CodecError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json;
 

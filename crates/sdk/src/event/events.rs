@@ -43,7 +43,8 @@ type Handle = Box<dyn Fn(Attributes<'_>) -> Result<Outcome, EventError> + Send +
 ///         println!("{}: {}", placed.id, placed.data.total);
 ///         Outcome::Done
 ///     })
-///     .unknown(Unreadable::Park);
+///     .unknown(Unreadable::Park)
+///     .undecodable(Unreadable::Fail);
 /// // Consumer::for_each(&cluster, producer, options, events)?;
 /// # fn is_handler(_: &impl RecordHandler) {}
 /// # is_handler(&events);
@@ -76,6 +77,41 @@ impl Events {
     }
 
     /// Calls this function for events of its type, whose data the codec understands.
+    ///
+    /// ```
+    /// use tidings::consumer::Outcome;
+    /// use tidings::event::{Codec, CodecError, Event, EventType, Events};
+    ///
+    /// struct Note(String);
+    ///
+    /// impl EventType for Note {
+    ///     const TYPE: &'static str = "com.example.note.v1";
+    /// }
+    ///
+    /// /// Notes as plain text.
+    /// struct Text;
+    ///
+    /// impl Codec<Note> for Text {
+    ///     fn content_type(&self) -> &str {
+    ///         "text/plain; charset=utf-8"
+    ///     }
+    ///
+    ///     fn encode(&self, note: &Note) -> Result<Vec<u8>, CodecError> {
+    ///         Ok(note.0.clone().into_bytes())
+    ///     }
+    ///
+    ///     fn decode(&self, bytes: &[u8]) -> Result<Note, CodecError> {
+    ///         let text = String::from_utf8(bytes.to_vec());
+    ///         text.map(Note).map_err(|error| CodecError::new(error.to_string()))
+    ///     }
+    /// }
+    ///
+    /// let events = Events::new().on_with(Text, |note: &Event<Note>| {
+    ///     println!("{}", note.data.0);
+    ///     Outcome::Done
+    /// });
+    /// # drop(events);
+    /// ```
     pub fn on_with<T: EventType + 'static>(
         mut self,
         codec: impl Codec<T> + 'static,

@@ -4,8 +4,21 @@
 //! use tidings::Record;
 //! use tidings::event::names;
 //!
-//! let record = Record::new("orders").header(names::TYPE, "com.example.order.placed.v1");
-//! assert_eq!(record.headers.last_str("ce_type"), Some("com.example.order.placed.v1"));
+//! // An event as any client can write it:
+//! let record = Record::new("orders")
+//!     .value(r#"{"total":12}"#)
+//!     .header(names::SPECVERSION, names::SPEC_VERSION)
+//!     .header(names::ID, "4711")
+//!     .header(names::SOURCE, "/orders")
+//!     .header(names::TYPE, "com.example.order.placed.v1")
+//!     .header(names::SUBJECT, "order-7")
+//!     .header(names::TIME, "2026-11-27T09:00:00Z")
+//!     .header(names::DATASCHEMA, "https://example.com/schemas/order-placed-v1.json")
+//!     .header(names::CORRELATION_ID, "4710")
+//!     .header(names::CAUSATION_ID, "4710")
+//!     .header(names::CONTENT_TYPE, "application/json");
+//! let is_structured = record.headers.last_str(names::CONTENT_TYPE) == Some(names::STRUCTURED_CONTENT_TYPE);
+//! assert!(!is_structured);
 //! ```
 
 /// The version of CloudEvents spoken.

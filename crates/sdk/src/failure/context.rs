@@ -15,6 +15,18 @@ use crate::failure::{Failure, FailureTopics, LetterId, Standing};
 use crate::record::{Headers, ReceivedRecord, Record};
 
 /// Bytes kept of an error and of each cause.
+///
+/// ```
+/// use tidings::failure::{Failure, MAX_CAUSES, MAX_ERROR_BYTES};
+///
+/// /// Whether a letter keeps all of it.
+/// fn is_kept(failure: &Failure) -> bool {
+///     let is_short = |text: &String| text.len() <= MAX_ERROR_BYTES;
+///     is_short(&failure.error) && failure.causes.len() <= MAX_CAUSES && failure.causes.iter().all(is_short)
+/// }
+///
+/// assert!(!is_kept(&Failure::new("x".repeat(5_000))));
+/// ```
 pub const MAX_ERROR_BYTES: usize = 4 * 1024;
 /// Causes kept of a failure.
 pub const MAX_CAUSES: usize = 16;
@@ -34,6 +46,16 @@ const DLQ_LAST_FAILURE: &str = "tidings.dlq.last-failure-ms";
 const DLQ_STANDING: &str = "tidings.dlq.standing";
 
 /// When a record is to be handed out, in milliseconds since the epoch: set by whoever produces it.
+///
+/// ```
+/// use tidings::failure::DUE_HEADER;
+/// use tidings::{Record, now_ms};
+///
+/// // As clients in any language can say it; `Record::due_at_ms` does the same.
+/// let due_ms = now_ms() + 60_000;
+/// let record = Record::new("reminders").header(DUE_HEADER, due_ms.to_string());
+/// assert_eq!(record, Record::new("reminders").due_at_ms(due_ms));
+/// ```
 pub const DUE_HEADER: &str = "tidings.due-ms";
 const DELAY_UNTIL: &str = "tidings.delay.until-ms";
 const DELAY_ATTEMPTS: &str = "tidings.delay.attempts";
@@ -49,6 +71,15 @@ const REDRIVE_ATTEMPTS: &str = "tidings.redrive.attempts";
 const REDRIVE_FIRST_FAILURE: &str = "tidings.redrive.first-failure-ms";
 
 /// Why and where a record failed, as kept with its letter.
+///
+/// ```
+/// use tidings::failure::FailureContext;
+///
+/// /// Whether another redrive is worth a try.
+/// fn is_worth_a_redrive(context: &FailureContext) -> bool {
+///     context.redrives < 3 && context.error.contains("timed out")
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FailureContext {
     /// What went wrong, the last time.

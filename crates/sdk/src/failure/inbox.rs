@@ -39,6 +39,22 @@ const MAX_SELECTED_IDS: usize = 10_000;
 const MAX_BY_BYTES: usize = 256;
 
 /// Why a call on the inbox failed.
+///
+/// ```
+/// use tidings::failure::{FailureInbox, InboxError};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// match FailureInbox::new(&cluster, producer, "orders").parked_count() {
+///     Ok(count) => println!("{count} letters"),
+///     Err(InboxError::NoInbox { letters, .. }) => println!("nothing can have failed: there is no {letters}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Error)]
 pub enum InboxError {
     /// The source topic has no dead letter topic.
@@ -113,13 +129,16 @@ pub enum InboxError {
 
 /// Which letters to redrive or discard.
 ///
-/// ```no_run
+/// ```
 /// use tidings::failure::{FailureInbox, Selection};
 /// use tidings::{Cluster, Producer, ProducerOptions};
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
 /// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// # inbox.ensure_topics(1)?;
 /// let would = inbox.discard(&Selection::Ids(vec!["0-42".parse()?]), "ann", true)?;
 /// println!("{} would be discarded", would.done);
 /// inbox.redrive(&Selection::All, "ann", false)?;
@@ -134,6 +153,28 @@ pub enum Selection {
 }
 
 /// A page of letters.
+///
+/// ```
+/// use tidings::failure::{FailureInbox, Page, StatusFilter};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// # inbox.ensure_topics(1)?;
+/// let mut cursor = None;
+/// loop {
+///     let Page { items, next_cursor } = inbox.list(StatusFilter::Parked, cursor.as_deref(), 100)?;
+///     items.iter().for_each(|letter| println!("{}", letter.id));
+///     match next_cursor {
+///         Some(next) => cursor = Some(next),
+///         None => break,
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The letters, oldest first within each partition.
@@ -152,6 +193,24 @@ pub struct Skipped {
 }
 
 /// What a redrive or a discard did, or would do.
+///
+/// ```
+/// use tidings::failure::{FailureInbox, Selection, Skipped, Summary};
+/// use tidings::{Cluster, Producer, ProducerOptions};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+/// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// # inbox.ensure_topics(1)?;
+/// let would: Summary = inbox.redrive(&Selection::All, "ann", true)?;
+/// println!("{} would be redriven, {} would follow them", would.done, would.behind);
+/// for Skipped { id, reason } in &would.skipped_letters {
+///     println!("{id} would not: {reason}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
     /// Letters redriven or discarded (with `dry_run`: that would be).
@@ -170,13 +229,18 @@ pub struct Summary {
 
 /// The failure inbox of one source topic. All calls block; see the crate's documentation.
 ///
-/// ```no_run
+/// ```
+/// use std::time::Duration;
 /// use tidings::failure::{FailureInbox, Selection, StatusFilter};
 /// use tidings::{Cluster, Producer, ProducerOptions};
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
-/// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// let inbox = FailureInbox::new(&cluster, producer, "orders").timeout(Duration::from_secs(30));
+/// inbox.ensure_topics(1)?;
+/// println!("{} letters wait in {}", inbox.parked_count()?, inbox.topics().letters);
 /// for letter in inbox.list(StatusFilter::Parked, None, 50)?.items {
 ///     println!("{}: {:?}", letter.id, letter.context.map(|context| context.error));
 /// }
@@ -228,6 +292,31 @@ impl FailureInbox {
     }
 
     /// Parks a record that a handler of `group` rejected. Durable on return.
+    ///
+    /// ```
+    /// use tidings::failure::{Failure, FailureInbox};
+    /// use tidings::{Cluster, Headers, Producer, ProducerOptions, ReceivedRecord};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
+    /// let inbox = FailureInbox::new(&cluster, producer, "orders");
+    /// # inbox.ensure_topics(1)?;
+    /// let record = ReceivedRecord {
+    ///     topic: "orders".into(),
+    ///     partition: 0,
+    ///     offset: 4_711,
+    ///     timestamp_ms: None,
+    ///     key: Some(b"customer-7".to_vec()),
+    ///     value: Some(b"placed".to_vec()),
+    ///     headers: Headers::new(),
+    /// };
+    /// let id = inbox.park(&record, &Failure::new("no such customer"), "billing")?;
+    /// let letter = inbox.get(id)?;
+    /// assert_eq!(letter.context.map(|context| context.offset), Some(4_711));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn park(
         &self,
         record: &ReceivedRecord,
@@ -289,14 +378,17 @@ impl FailureInbox {
 
     /// [`FailureInbox::redrive`] at a pace. Blocks for as long as that takes, and other calls on the same inbox wait for it.
     ///
-    /// ```no_run
+    /// ```
     /// use std::num::NonZeroU32;
     /// use tidings::failure::{FailureInbox, Pace, Selection};
     /// use tidings::{Cluster, Producer, ProducerOptions};
     ///
     /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
     /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
     /// let inbox = FailureInbox::new(&cluster, producer, "orders");
+    /// # inbox.ensure_topics(1)?;
     /// inbox.redrive_slowly(&Selection::All, "ann", Pace::per_second(NonZeroU32::new(20).unwrap()))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -307,13 +399,17 @@ impl FailureInbox {
     /// The keys whose records wait for each other, in all groups that preserve their order; those with the most waiting first,
     /// at most `limit`.
     ///
-    /// ```no_run
+    /// ```
     /// use tidings::failure::FailureInbox;
     /// use tidings::{Cluster, Producer, ProducerOptions};
     ///
     /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
     /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
-    /// for queue in FailureInbox::new(&cluster, producer, "orders").queues(10)? {
+    /// let inbox = FailureInbox::new(&cluster, producer, "orders");
+    /// # inbox.ensure_topics(1)?;
+    /// for queue in inbox.queues(10)? {
     ///     println!("{} wait behind {}", queue.waiting, queue.first);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -15,12 +15,13 @@ use crate::record::{Headers, ReceivedRecord};
 /// The place of a letter in its dead letter topic, written `partition-offset`.
 ///
 /// ```
-/// use tidings::failure::LetterId;
+/// use tidings::failure::{LetterId, LetterIdError};
 ///
 /// let id: LetterId = "0-42".parse().unwrap();
 /// assert_eq!(id, LetterId { partition: 0, offset: 42 });
 /// assert_eq!(id.to_string(), "0-42");
-/// assert!("42".parse::<LetterId>().is_err());
+/// let error: LetterIdError = "42".parse::<LetterId>().unwrap_err();
+/// assert_eq!(error.found, "42");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LetterId {
@@ -70,6 +71,19 @@ impl Serialize for LetterId {
 /// As JSON (`serde::Serialize`): `id`, `status` (`parked`, `redriven`, `discarded`), `parked_at_ms`, `source`, the
 /// fields of the [`FailureContext`] or `null`, `resolution` or `null`, `line` or `null`, `key`, `value` and `headers` (a list of
 /// `name` and `value`). Bytes that are UTF-8 are text, others an object `{"hex": "…"}`.
+///
+/// ```
+/// use tidings::failure::{Letter, Line};
+///
+/// fn describe(letter: &Letter) -> String {
+///     let error = letter.context.as_ref().map_or("another tool's", |context| &context.error);
+///     match letter.line {
+///         Some(Line { behind: Some(first), .. }) => format!("{} waits for {first}", letter.id),
+///         Some(Line { waiting, .. }) => format!("{}: {error}; {waiting} wait behind it", letter.id),
+///         None => format!("{}: {error}", letter.id),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Its place in the dead letter topic.

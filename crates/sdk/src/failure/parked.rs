@@ -24,6 +24,18 @@ use crate::record::Record;
 pub(crate) const BARRIER: &[u8] = b"barrier";
 
 /// What a record in a queue waits for.
+///
+/// ```
+/// use tidings::failure::Standing;
+///
+/// let waits_for = |standing: Standing| match standing {
+///     Standing::Failed => "a person",
+///     Standing::Behind => "earlier records of its key",
+///     Standing::Released => "its group",
+/// };
+/// assert_eq!(Standing::Behind.name(), "behind");
+/// assert_eq!(waits_for(Standing::Behind), "earlier records of its key");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {

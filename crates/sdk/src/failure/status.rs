@@ -32,6 +32,13 @@ impl ResolutionKind {
 }
 
 /// Who decided about a letter, and when.
+///
+/// ```
+/// use tidings::failure::{Resolution, ResolutionKind};
+///
+/// let resolution = Resolution { kind: ResolutionKind::Discarded, by: "ann".into(), at_ms: 1_764_200_000_000 };
+/// assert_eq!(format!("{} by {}", resolution.kind.name(), resolution.by), "discarded by ann");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resolution {
     /// What was done.
@@ -49,13 +56,16 @@ fn as_text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok
 
 /// Which letters to list.
 ///
-/// ```no_run
+/// ```
 /// use tidings::failure::{FailureInbox, StatusFilter};
 /// use tidings::{Cluster, Producer, ProducerOptions};
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
 /// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// # inbox.ensure_topics(1)?;
 /// for letter in inbox.list(StatusFilter::Resolved, None, 50)?.items {
 ///     let resolution = letter.resolution.expect("only those are asked for");
 ///     println!("{} {} by {}", letter.id, resolution.kind.name(), resolution.by);

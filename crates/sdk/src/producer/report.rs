@@ -24,11 +24,11 @@ pub struct DeliveryReport<'a> {
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// use tidings::ProducerOptions;
-/// use tidings::producer::DeliveryCallback;
+/// use tidings::producer::{DeliveryCallback, DeliveryReport};
 ///
 /// let refused = Arc::new(AtomicU64::new(0));
 /// let counter = Arc::clone(&refused);
-/// let on_delivery = DeliveryCallback::new(move |report| {
+/// let on_delivery = DeliveryCallback::new(move |report: &DeliveryReport<'_>| {
 ///     counter.fetch_add(u64::from(report.result.is_err()), Ordering::Relaxed);
 /// });
 /// let options = ProducerOptions { on_delivery: Some(on_delivery), ..ProducerOptions::default() };

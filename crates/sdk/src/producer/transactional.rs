@@ -53,6 +53,27 @@ impl Default for TransactionalOptions {
 }
 
 /// Why a transaction did not come about.
+///
+/// ```
+/// use tidings::producer::{TransactionError, TransactionalOptions, TransactionalProducer};
+/// use tidings::{Cluster, Record};
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("invoices", 1)?;
+/// let open = || TransactionalProducer::open(&cluster, "billing-1", TransactionalOptions::default());
+/// let mut producer = open()?;
+/// let invoices = [Record::new("invoices").value("12.00"), Record::new("invoices").value("7.50")];
+/// match producer.write(&invoices) {
+///     Ok(()) => println!("{} wrote both", producer.transactional_id()),
+///     Err(error @ TransactionError::Fenced { .. }) => return Err(error.into()), // somebody else goes on
+///     Err(error) if error.is_final() => producer = open()?, // and then find out which of them are there
+///     Err(error) => println!("nothing was written: {error}; {}", error.hint()),
+/// }
+/// # drop(producer);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Error)]
 pub enum TransactionError {
     /// The client could not be made.
@@ -112,17 +133,20 @@ impl TransactionError {
 
 /// Writes records in transactions, one at a time. Opening it blocks, and so does every call.
 ///
-/// ```no_run
+/// ```
 /// use tidings::producer::{TransactionalOptions, TransactionalProducer};
 /// use tidings::{Cluster, Record};
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # ["invoices", "ledger"].iter().try_for_each(|topic| broker.create_topic(topic, 1))?;
 /// let mut producer = TransactionalProducer::open(&cluster, "billing-1", TransactionalOptions::default())?;
 /// let mut transaction = producer.begin()?;
 /// transaction.send(&Record::new("invoices").key("customer-7").value("12.00"))?;
 /// transaction.send(&Record::new("ledger").key("customer-7").value("-12.00"))?;
 /// transaction.commit()?; // both are read from now on, or neither ever is
-/// # Ok::<(), tidings::producer::TransactionError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TransactionalProducer {
     client: ThreadedProducer<Context>,
@@ -233,6 +257,30 @@ impl TransactionalProducer {
 }
 
 /// An open transaction. Dropping it aborts it.
+///
+/// ```
+/// use tidings::producer::{Transaction, TransactionError, TransactionalOptions, TransactionalProducer};
+/// use tidings::{Cluster, Record};
+///
+/// fn bill(mut transaction: Transaction<'_>, lines: &[&str]) -> Result<(), TransactionError> {
+///     for line in lines {
+///         if line.is_empty() {
+///             return transaction.abort(); // the lines before it are never read
+///         }
+///         transaction.send(&Record::new("invoices").value(*line))?;
+///     }
+///     transaction.commit()
+/// }
+///
+/// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
+/// # broker.create_topic("invoices", 1)?;
+/// let mut producer = TransactionalProducer::open(&cluster, "billing-1", TransactionalOptions::default())?;
+/// bill(producer.begin()?, &["12.00", ""])?;
+/// bill(producer.begin()?, &["12.00", "7.50"])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Transaction<'a> {
     producer: &'a mut TransactionalProducer,
     is_open: bool,

@@ -21,12 +21,13 @@ use tokio::sync::watch;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidings::testing::Broker;
+/// use tidings::testing::{Broker, TestClock};
 ///
 /// let broker = Broker::start()?;
-/// let before_ms = broker.clock()?.now_ms();
-/// broker.clock()?.advance(Duration::from_secs(3_600));
-/// assert!(broker.clock()?.now_ms() >= before_ms + 3_600_000);
+/// let clock: TestClock = broker.clock()?;
+/// let before_ms = clock.now_ms();
+/// clock.advance(Duration::from_secs(3_600));
+/// assert!(clock.now_ms() >= before_ms + 3_600_000);
 /// # Ok::<(), tidings::testing::TestingError>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -18,6 +18,15 @@ use super::clock::TestClock;
 const WORKERS: usize = 2;
 
 /// Why a broker did not start.
+///
+/// ```
+/// use tidings::testing::{Broker, BrokerOptions, StartError, TestingError};
+///
+/// match Broker::with(BrokerOptions::default().set("num.partitions", "many")) {
+///     Err(TestingError::Start(StartError::Setting { reason })) => println!("{reason}"),
+///     other => panic!("that is no number, and yet: {other:?}"),
+/// }
+/// ```
 #[derive(Debug, Error)]
 pub enum StartError {
     /// There is no room for its data, or there are no threads.

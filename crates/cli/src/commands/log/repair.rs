@@ -46,7 +46,7 @@ fn text(plan: &RepairPlan, done: bool) -> String {
 
 fn step_text(step: &RepairStep) -> String {
     match step {
-        RepairStep::LowerRecoveryPoint { to } => format!("  recovery point to offset {to}\n"),
+        RepairStep::MoveRecoveryPoint { to } => format!("  recovery point to offset {to}\n"),
         RepairStep::SetAside { file, bytes, kept } => {
             format!("  {} ({} bytes) out of the log, kept as {}\n", file.display(), thousands(*bytes), kept.display())
         }
@@ -73,7 +73,7 @@ fn step_text(step: &RepairStep) -> String {
 
 fn step_json(step: &RepairStep) -> Value {
     match step {
-        RepairStep::LowerRecoveryPoint { to } => json!({ "step": "lower_recovery_point", "to": to }),
+        RepairStep::MoveRecoveryPoint { to } => json!({ "step": "move_recovery_point", "to": to }),
         RepairStep::SetAside { file, bytes, kept } => {
             json!({ "step": "set_aside", "file": file, "bytes": bytes, "kept": kept })
         }

@@ -130,6 +130,37 @@ pub trait OffsetStore: Send + 'static {
 }
 
 /// Works on batches within a store's transactions.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")] mod example {
+/// use tidings::ReceivedRecord;
+/// use tidings::consumer::{HandlerError, Outcome, StoredHandler};
+/// use tidings::failure::Failure;
+/// use tidings::stores::SqliteStore;
+///
+/// struct Orders;
+///
+/// impl StoredHandler<SqliteStore> for Orders {
+///     fn handle(
+///         &mut self,
+///         batch: &[ReceivedRecord],
+///         transaction: &mut rusqlite::Transaction<'_>,
+///     ) -> Result<Vec<Outcome>, HandlerError> {
+///         let mut outcomes = Vec::with_capacity(batch.len());
+///         for order in batch {
+///             let Some(value) = &order.value else {
+///                 outcomes.push(Outcome::Reject(Failure::new("an order without a value")));
+///                 continue;
+///             };
+///             let inserted = transaction.execute("INSERT INTO orders VALUES (?1)", [value]);
+///             inserted.map_err(|error| HandlerError::from_error(&error))?;
+///             outcomes.push(Outcome::Done);
+///         }
+///         Ok(outcomes)
+///     }
+/// }
+/// # }
+/// ```
 pub trait StoredHandler<S: OffsetStore>: Send {
     /// Writes what a batch comes to. Answers one [`Outcome`] for each record, or none at all if all are done; rejected
     /// records become letters before the transaction commits. An error, or [`Outcome::Retry`] for any record, rolls the batch

@@ -9,6 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::Runtime;
 use crate::consumer::membership::PartitionKey;
 use crate::consumer::options::StartAt;
+use crate::consumer::random::jitter;
 use crate::consumer::scheduler::Progress;
 use crate::consumer::state::{PartitionState, Phase};
 use crate::error::KafkaFault;
@@ -18,7 +19,7 @@ use crate::record::now_ms;
 
 /// How often the state that others see is brought up to date while records flow.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the cluster is asked where polling alone does not tell.
+/// How often the cluster is asked where polling alone does not tell, at least.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is asked whether it is still there: a cluster that hangs raises no error.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -80,7 +81,8 @@ impl Runtime {
         if Instant::now() < self.next_probe || !(is_urgent || since_heard > ALIVE_INTERVAL) {
             return;
         }
-        self.next_probe = Instant::now() + PROBE_INTERVAL;
+        // Not in step with what such a question may have to wait for, a fetch that is held for more records.
+        self.next_probe = Instant::now() + PROBE_INTERVAL.mul_f64(1.0 - jitter() / 2.0);
         self.heard_at = Instant::now();
         let timeout = self.poll_limit.cap(PROBE_TIMEOUT);
         let result = self.probe_offsets(&owned, timeout);

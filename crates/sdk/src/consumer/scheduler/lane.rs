@@ -48,8 +48,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn with(entry: Entry) -> Self {
-        Self { queue: VecDeque::from([entry]), is_ready: false, is_busy: false }
+    pub(super) fn with(entries: impl Iterator<Item = Entry>) -> Self {
+        Self { queue: entries.collect(), is_ready: false, is_busy: false }
     }
 
     /// Adds a record of the failure inbox behind those that are there. Whether it is the first now.
@@ -78,7 +78,7 @@ pub(super) struct Entry {
     /// The assignment of its partition under which it was delivered.
     pub(super) epoch: u64,
     pub(super) attempts: u32,
-    pub(super) rejected: Option<Failure>,
+    pub(super) rejected: Option<Box<Failure>>,
     /// It comes from the failure inbox, not from its topic.
     pub(super) released: Option<Box<Released>>,
     /// The handler is done with it, but the failure inbox does not know yet.

@@ -181,14 +181,22 @@ impl Scheduler {
         (pause, resume)
     }
 
-    /// Whether the partition is too far ahead: cheap enough to ask for each record.
-    pub(in crate::consumer) fn is_over(&self, key: &PartitionKey) -> bool {
-        let span = self
-            .partitions
-            .get(key)
-            .and_then(|partition| partition.tracker.as_ref())
-            .map_or(0, Tracker::span);
-        span >= self.limits.max_span
+    /// Whether a partition is too far ahead.
+    pub(in crate::consumer) fn is_over(&self) -> bool {
+        self.max_span() >= self.limits.max_span
+    }
+
+    /// How many more records, of this size, may be taken in hand before something is full or too far ahead.
+    pub(in crate::consumer) fn room(&self, record_bytes: usize) -> usize {
+        let records = self.limits.max_buffered_records.saturating_sub(self.in_hand_records);
+        let bytes = self.limits.max_buffered_bytes.saturating_sub(self.in_hand_bytes) / record_bytes.max(1);
+        let span = usize::try_from(self.limits.max_span - self.max_span()).unwrap_or(0);
+        records.min(bytes).min(span)
+    }
+
+    fn max_span(&self) -> i64 {
+        let trackers = self.partitions.values().filter(|partition| !partition.is_paused);
+        trackers.filter_map(|partition| partition.tracker.as_ref()).map(Tracker::span).max().unwrap_or(0)
     }
 
     /// Whether new partitions begin paused.

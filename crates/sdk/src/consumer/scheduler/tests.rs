@@ -46,7 +46,7 @@ impl Scene {
     }
 
     fn push(&mut self, offset: i64, key: &str) {
-        self.scheduler.push("orders".into(), record(0, offset, key), self.now);
+        self.scheduler.push("orders".into(), vec![record(0, offset, key)], self.now);
     }
 
     /// The next job, and the offsets it has.
@@ -180,7 +180,7 @@ fn records_wait_until_it_is_known_what_was_done() {
     let mut scene = Scene::new(limits(Ordering::Key, 1));
     scene.scheduler.assign(key(1), false);
     for offset in 5..8 {
-        scene.scheduler.push("orders".into(), record(1, offset, "k"), scene.now);
+        scene.scheduler.push("orders".into(), vec![record(1, offset, "k")], scene.now);
     }
     assert!(scene.take().is_none());
     let mut before = Tracker::resume(Some(5), b"");

@@ -24,7 +24,7 @@ impl Workshop {
         }
         let rejected = note.rejected.take();
         let is_decided = rejected.is_some() || note.is_done;
-        results.rejected.extend(rejected.map(|failure| (index, failure)));
+        results.rejected.extend(rejected.map(|failure| (index, *failure)));
         results.released.extend(note.is_done.then_some(index));
         is_decided
     }
@@ -108,7 +108,7 @@ impl Workshop {
                 }
                 for (index, failure) in rejected {
                     results.fates[index] = Fate::Again(again);
-                    job.notes[index].rejected = Some(failure);
+                    job.notes[index].rejected = Some(Box::new(failure));
                 }
             }
         }

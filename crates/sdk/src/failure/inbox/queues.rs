@@ -11,15 +11,18 @@ use crate::reader::{ReadError, ReadFrom, TopicReader};
 
 /// A key whose records wait for each other.
 ///
-/// ```no_run
-/// use tidings::failure::{FailureInbox, Standing};
+/// ```
+/// use tidings::failure::{FailureInbox, Queue, Standing};
 /// use tidings::{Cluster, Producer, ProducerOptions};
 ///
 /// let cluster = Cluster::new("localhost:9092");
+/// # let broker = tidings::testing::Broker::start()?;
+/// # let cluster = broker.cluster();
 /// let producer = Producer::new(&cluster, ProducerOptions::default())?;
-/// let queues = FailureInbox::new(&cluster, producer, "orders").queues(10)?;
-/// let undecided = queues.iter().filter(|queue| queue.standing == Standing::Failed);
-/// println!("{} keys wait for a person", undecided.count());
+/// let inbox = FailureInbox::new(&cluster, producer, "orders");
+/// # inbox.ensure_topics(1)?;
+/// let is_undecided = |queue: &&Queue| queue.standing == Standing::Failed;
+/// println!("{} keys wait for a person", inbox.queues(10)?.iter().filter(is_undecided).count());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
