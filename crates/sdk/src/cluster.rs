@@ -109,6 +109,12 @@ impl Cluster {
     }
 
     /// What protects the connections of every client of this cluster, and how they log in.
+    ///
+    /// ```
+    /// use tidings::{Cluster, Security};
+    ///
+    /// let cluster = Cluster::new("kafka-1:9093").security(Security::tls().ca_file("/etc/kafka/ca.pem"));
+    /// ```
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
         self

@@ -95,6 +95,15 @@ pub enum KafkaFault {
 }
 
 /// What is wrong between two sides that should speak TLS.
+///
+/// ```
+/// use tidings::{KafkaFault, TlsProblem};
+///
+/// let problem = TlsProblem::OtherHost { host: "kafka-1".into() };
+/// assert!(problem.hint().contains("advertised.listeners"));
+/// let fault = KafkaFault::Tls { address: "kafka-1:9093".into(), problem };
+/// assert!(fault.is_refusal() && !fault.is_transient());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TlsProblem {

@@ -26,6 +26,18 @@ pub(crate) use faults::ConnectionFaults;
 /// let security = Security::tls().ca_file("/etc/kafka/ca.pem").sasl(Mechanism::ScramSha512, "orders", "s3cret");
 /// let cluster = Cluster::new("kafka-1:9093").security(security);
 /// assert!(!format!("{cluster:?}").contains("s3cret"));
+///
+/// // A login without TLS, for a network that is nobody else's.
+/// let inside = Security::plaintext().sasl(Mechanism::ScramSha256, "orders", "s3cret");
+/// // A certificate of the client's own instead of a login; brokers reached by a name that their certificates do not have.
+/// let certified = Security::tls()
+///     .client_certificate_files("client.pem", "client.key")
+///     .key_password("of the key")
+///     .ignore_host_name();
+/// // The same from memory.
+/// let pem = |name: &str| std::fs::read_to_string(name).unwrap_or_default();
+/// let from_memory =
+///     Security::plaintext().ca_pem(pem("ca.pem")).client_certificate_pem(pem("client.pem"), pem("client.key"));
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Security {
@@ -34,6 +46,13 @@ pub struct Security {
 }
 
 /// How the password is shown to the cluster.
+///
+/// ```
+/// use tidings::Mechanism;
+///
+/// assert_eq!(Mechanism::of_name("scram-sha-512"), Some(Mechanism::ScramSha512));
+/// assert_eq!(Mechanism::ScramSha512.name(), "SCRAM-SHA-512");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
     /// As it is: only with TLS is it safe from those who listen.

@@ -55,6 +55,12 @@ impl PostgresStore {
     }
 
     /// A store behind connections that `connect` makes. Asks nobody yet.
+    ///
+    /// ```
+    /// use tidings::stores::PostgresStore;
+    ///
+    /// let store = PostgresStore::new(|| postgres::Client::connect("host=/run/postgresql user=billing", postgres::NoTls));
+    /// ```
     pub fn new(connect: impl FnMut() -> Result<Client, Error> + Send + 'static) -> Self {
         Self { connect: Box::new(connect), client: None }
     }

@@ -32,6 +32,20 @@ const SYSTEM: &str = "system";
 /// assert!(!format!("{target:?}").contains("s3cret"));
 /// # Ok::<(), tidings::stores::PostgresTargetError>(())
 /// ```
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tidings::stores::PostgresTarget;
+///
+/// let mut target: PostgresTarget = "postgres://ann@db.lan/orders?sslmode=require".parse()?;
+/// target.config_mut().application_name("orders");
+/// assert_eq!(target.config().get_dbname(), Some("orders"));
+/// let (client, connection) = target.connect_async().await?;
+/// tokio::spawn(connection);
+/// client.batch_execute("SELECT 1").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct PostgresTarget {
     config: tokio_postgres::Config,
@@ -39,6 +53,13 @@ pub struct PostgresTarget {
 }
 
 /// Why a text is no target.
+///
+/// ```
+/// use tidings::stores::{PostgresTarget, PostgresTargetError};
+///
+/// let error = "postgres://ann@db.lan/orders?sslmode=verify-ca".parse::<PostgresTarget>().unwrap_err();
+/// assert_eq!(error, PostgresTargetError::NoAuthority { mode: "verify-ca".into() });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PostgresTargetError {
@@ -73,6 +94,19 @@ pub enum PostgresTargetError {
 }
 
 /// Why there is no encrypted connection to a PostgreSQL server.
+///
+/// ```no_run
+/// use tidings::stores::{PostgresTarget, PostgresTlsFault};
+///
+/// let target: PostgresTarget = "postgres://ann@db.lan/orders?sslmode=require".parse()?;
+/// if let Err(error) = target.connect() {
+///     match PostgresTlsFault::of(&error) {
+///         Some(fault) => eprintln!("{fault}; {}", fault.hint()),
+///         None => eprintln!("{error}"),
+///     }
+/// }
+/// # Ok::<(), tidings::stores::PostgresTargetError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PostgresTlsFault {
