@@ -157,8 +157,11 @@ fn wrong_credentials_are_said_with_what_to_check() {
     let consumer = Consumer::start(&refused, producer, scene.options(), handler).unwrap();
     let reason = until("it says why", || {
         let reason = consumer.state().readiness().unwrap_err();
-        reason.contains("authentication refused").then_some(reason)
+        reason.contains("refused").then_some(reason)
     });
-    assert!(reason.contains("sasl.password") && !reason.contains("wrong"), "{reason}");
+    // Neither broker has logins; they differ in how they say so.
+    let is_hint = |hint: &&str| reason.contains(*hint);
+    assert!(["log in without SASL", "check user and password"].iter().any(is_hint), "{reason}");
+    assert!(!reason.contains("wrong"), "{reason}");
     consumer.stop(STOP_LIMIT).unwrap();
 }

@@ -96,7 +96,9 @@ impl ConnectionFaults {
                 let reason = core_of(reason);
                 match reason.split_once("supported mechanisms:") {
                     Some((_, offered)) => {
-                        KafkaFault::Mechanism { bootstrap, offered: offered.trim().to_owned() }
+                        // What librdkafka says where nobody told it any.
+                        let offered = offered.trim().trim_start_matches("(n/a)");
+                        KafkaFault::Mechanism { bootstrap, offered: offered.to_owned() }
                     }
                     None => KafkaFault::Authentication { bootstrap, reason: reason.to_owned() },
                 }
