@@ -4,12 +4,13 @@
 //! A step that later ones build on ends the run when it fails, the others don't. Whatever happens, the last
 //! line is `N passed, N failed`. Nothing is skipped in silence: tests marked `#[ignore]` run as well.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{clients, codegen, oracle, packages, tidy};
 
@@ -151,15 +152,36 @@ fn compat(gate: &Gate<'_>) -> Result<Tally> {
     oracle::compare(gate.repository, &gate.target, &[]).map(Tally::of_one)
 }
 
+/// Test programs that mostly wait, for servers that start, stop and are killed: they run beside all others.
+const BESIDE: [&str; 3] = ["platform", "platform_on_apache_kafka", "sdk"];
+
 /// All tests of all crates, those of `tests/` and their client programs included. Tests that are ignored by default
 /// need something that only this command installs: they run in a second round, and none is left out.
 fn tests(gate: &Gate<'_>) -> Result<Tally> {
     if !gate.test_arguments.is_empty() {
         let arguments: Vec<&str> = gate.test_arguments.iter().map(String::as_str).collect();
-        return cargo_test(gate, &arguments).map(|results| results.tally);
+        return cargo_test(gate, "", &arguments).map(|results| results.tally);
     }
-    let all = cargo_test(gate, &["--workspace"])?;
-    let ignored = cargo_test(gate, &["--workspace", "--tests", "--", "--ignored"])?;
+    let names = test_programs(gate.repository)?;
+    let (beside, others): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| BESIDE.contains(&name.as_str()));
+    let chosen = |names: Vec<&String>| -> Vec<String> {
+        names.into_iter().flat_map(|name| ["--test".to_owned(), name.clone()]).collect()
+    };
+    let (beside, others) = (chosen(beside), chosen(others));
+    let all = std::thread::scope(|scope| -> Result<TestResults> {
+        let run = |prefix: &str, first: &[&str], chosen: &[String]| {
+            let arguments: Vec<&str> =
+                first.iter().copied().chain(chosen.iter().map(String::as_str)).collect();
+            cargo_test(gate, prefix, &arguments)
+        };
+        let running = scope.spawn(move || run("beside | ", &["--workspace"], &beside));
+        let mut all = run("", &["--workspace", "--lib", "--bins"], &others)?;
+        all.add(run("", &["--workspace", "--doc"], &[])?);
+        all.add(running.join().map_err(|_| anyhow!("the thread of the tests beside panicked"))??);
+        Ok(all)
+    })?;
+    let ignored = cargo_test(gate, "", &["--workspace", "--tests", "--", "--ignored"])?;
     let mut tally = all.tally;
     tally.add(ignored.tally);
     let left_out = all.ignored.saturating_sub(ignored.tally.passed + ignored.tally.failed);
@@ -170,6 +192,15 @@ fn tests(gate: &Gate<'_>) -> Result<Tally> {
     Ok(tally)
 }
 
+/// The names of all test programs of the workspace.
+fn test_programs(repository: &Path) -> Result<BTreeSet<String>> {
+    let metadata = tidy::cargo_metadata(repository)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    Ok(tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect())
+}
+
 /// What test programs have printed.
 #[derive(Debug, Default, PartialEq)]
 struct TestResults {
@@ -177,7 +208,15 @@ struct TestResults {
     ignored: u64,
 }
 
-fn cargo_test(gate: &Gate<'_>, arguments: &[&str]) -> Result<TestResults> {
+impl TestResults {
+    fn add(&mut self, other: Self) {
+        self.tally.add(other.tally);
+        self.ignored += other.ignored;
+    }
+}
+
+/// Runs `cargo test`; each line of its output is shown behind `prefix`.
+fn cargo_test(gate: &Gate<'_>, prefix: &str, arguments: &[&str]) -> Result<TestResults> {
     let mut command = cargo(gate, &["test", "--locked", "--no-fail-fast"]);
     command.args(arguments);
     let clients = gate.target.join("clients");
@@ -188,10 +227,9 @@ fn cargo_test(gate: &Gate<'_>, arguments: &[&str]) -> Result<TestResults> {
     let mut results = TestResults::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("read the output of cargo test")?;
-        println!("{line}");
+        println!("{prefix}{line}");
         if let Some(of_program) = test_result(&line) {
-            results.tally.add(of_program.tally);
-            results.ignored += of_program.ignored;
+            results.add(of_program);
         }
     }
     let status = child.wait().context("wait for cargo test")?;
