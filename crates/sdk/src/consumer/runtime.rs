@@ -197,9 +197,6 @@ impl Runtime {
         self.metrics.paused.set(0);
         self.metrics.in_flight.set(0);
         self.metrics.buffered.set(0);
-        // The queues must go before their client, and leaving the group must not commit again.
-        self.membership().set_committer(None);
-        self.membership().set_records(None);
         drop(self);
         let phase = match end {
             Ok(()) => Phase::Stopped,
@@ -386,6 +383,14 @@ impl Runtime {
 
     fn owned_keys(&self) -> Vec<PartitionKey> {
         self.membership().owned().into_iter().map(|(key, _)| key).collect()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // The queues must go before their client, and leaving the group must not commit again.
+        self.membership().set_committer(None);
+        self.membership().set_records(None);
     }
 }
 
