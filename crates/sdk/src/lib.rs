@@ -44,7 +44,7 @@ pub use resilient::{ResilientOptions, ResilientProducer};
 pub use security::{Mechanism, Security};
 
 /// The programs in the guides compile, and those that need no cluster of others run.
-#[cfg(all(doctest, feature = "sqlite", feature = "testing"))]
+#[cfg(all(doctest, feature = "postgres", feature = "sqlite", feature = "testing"))]
 mod guides {
     #[doc = include_str!("../../../docs/guides/events.md")]
     struct Events;

@@ -1,7 +1,7 @@
 //! What is bad goes to the failure inbox with its reason, and a person can see it, run it again or drop it.
 
 use serde_json::{Value, json};
-use tidings_tests::{Http, until};
+use tidings_tests::{Http, Record, until};
 
 use crate::site::Site;
 use crate::support::{ACTIVITIES, activity, until_stored};
@@ -109,7 +109,16 @@ fn letters_are_redriven_and_discarded_once() {
     until_listed(&site, &http, 2);
     http.post(&format!("{inbox}/discard"), &json!({"all": true})).expect(200);
 
-    // Decisions survive a restart.
+    // Decisions survive a restart. What is not committed yet would come again, and fail again.
+    let writer = site.writer();
+    for topic in [site.topic().to_owned(), format!("{}.{writer}.retry", site.topic())] {
+        let records = tidings.kafka().read_all(&topic);
+        until(&format!("{topic} is committed"), || {
+            let committed = tidings.kafka().committed(&writer, &topic);
+            let is_done = |record: &Record| committed[record.partition as usize] > record.offset;
+            records.iter().all(is_done).then_some(())
+        });
+    }
     tidings.kill_now();
     let tidings = site.platform().start();
     until_listed(&site, &tidings.http(), 0);

@@ -265,9 +265,10 @@ fn control_life(seed: u64, offsets: Offsets, eyes: Eyes, tally: &mut Tally) -> R
     let directory = tempfile::tempdir()?;
     let server = server(directory.path())?;
     let mut load = Load::new(offsets, seed);
+    // Before the load, which would have them made with as many partitions as the broker likes.
+    let broker = server.start();
+    create_topics(server.address())?;
     let last = load.during(server.address(), |_, progress| {
-        let broker = server.start();
-        create_topics(server.address())?;
         progress.until_more(15);
         broker.kill_now();
         let last = server.start();
