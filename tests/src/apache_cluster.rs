@@ -7,16 +7,16 @@
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
 
-use crate::apache_kafka::{JvmOptions, format_storage, free_port, spawn_kafka};
+use crate::apache_kafka::{JvmOptions, format_storage, spawn_kafka};
 use crate::kafka::Kafka;
 use crate::programs::installed;
+use crate::server::{Server, free_port};
 use crate::wait::until_within;
 
 /// Three virtual machines on a machine with two processors take their time.
@@ -33,7 +33,7 @@ pub struct ApacheCluster {
 
 struct Node {
     /// None while it is down.
-    process: Option<Child>,
+    process: Option<Server>,
     address: String,
     directory: PathBuf,
 }
@@ -74,9 +74,8 @@ impl ApacheCluster {
 
     /// `kill -9` of a node, counted from 0.
     pub fn kill(&mut self, index: usize) {
-        if let Some(mut process) = self.nodes[index].process.take() {
-            process.kill().expect("kill a node");
-            process.wait().expect("wait for a node");
+        if let Some(process) = self.nodes[index].process.take() {
+            process.kill();
         }
     }
 
@@ -140,9 +139,7 @@ impl ApacheCluster {
     #[track_caller]
     fn panic_if_one_has_ended(&mut self) {
         for index in 0..NODES {
-            let process = self.nodes[index].process.as_mut();
-            let status = process.and_then(|process| process.try_wait().expect("wait for a node"));
-            if let Some(status) = status {
+            if let Some(status) = self.nodes[index].process.as_mut().and_then(Server::ended) {
                 panic!("node {} of Apache Kafka ended with {status}:\n{}", index + 1, self.logged());
             }
         }

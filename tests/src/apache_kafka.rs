@@ -3,17 +3,14 @@
 //! Owns its settings and its end: it is killed when the value is dropped, and when this process ends, however that comes. The jars that the Java programs need bring it; no script of its own is run.
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Sender, channel};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 
+use crate::server::{Server, free_port};
 use crate::wait::until_within;
 
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -27,9 +24,8 @@ pub(crate) type JvmOptions = &'static [&'static str];
 
 /// A running node.
 pub struct ApacheKafka {
-    process: Child,
+    node: Node,
     address: String,
-    scratch: TempDir,
 }
 
 impl ApacheKafka {
@@ -42,15 +38,9 @@ impl ApacheKafka {
     pub fn start(jars: &Path, settings: &str) -> Self {
         let scratch = tempfile::tempdir().expect("make a directory for Apache Kafka");
         let (kafka, controller) = (free_port(), free_port());
-        let properties = scratch.path().join("server.properties");
-        let text = own_settings(&scratch.path().join("data"), kafka, controller) + settings;
-        std::fs::write(&properties, text).expect("write Apache Kafka's settings");
-        let is_formatted = format_storage(jars, JVM, &properties, scratch.path(), &[]);
-        let process = spawn_kafka(jars, JVM, &properties, scratch.path());
-        let mut node = Self { process, address: format!("127.0.0.1:{kafka}"), scratch };
-        assert!(is_formatted, "Apache Kafka could not format its directory:\n{}", node.logged());
-        node.wait_until_it_answers();
-        node
+        let settings = own_settings(&scratch.path().join("data"), kafka, controller) + settings;
+        let node = Node::start(jars, JVM, scratch, &settings, &[], &[kafka]);
+        Self { node, address: format!("127.0.0.1:{kafka}") }
     }
 
     /// The address, as clients take it.
@@ -60,24 +50,51 @@ impl ApacheKafka {
 
     /// Everything it has printed.
     pub fn logged(&self) -> String {
-        std::fs::read_to_string(self.scratch.path().join("server.log")).unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn wait_until_it_answers(&mut self) {
-        until_within(START_LIMIT, "Apache Kafka answers", || {
-            if let Some(status) = self.process.try_wait().expect("wait for Apache Kafka") {
-                panic!("Apache Kafka ended with {status}:\n{}", self.logged());
-            }
-            TcpStream::connect(&self.address).ok()
-        });
+        self.node.logged()
     }
 }
 
-impl Drop for ApacheKafka {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+/// The only node of its cluster, with its directory.
+pub(crate) struct Node {
+    server: Server,
+    scratch: TempDir,
+}
+
+impl Node {
+    /// Formats `scratch` with these arguments besides, starts a node there and waits until it accepts connections on all `ports`.
+    ///
+    /// # Panics
+    /// With what the node has logged, if it does not start.
+    #[track_caller]
+    pub(crate) fn start(
+        jars: &Path,
+        jvm: JvmOptions,
+        scratch: TempDir,
+        settings: &str,
+        format_arguments: &[&str],
+        ports: &[u16],
+    ) -> Self {
+        let properties = scratch.path().join("server.properties");
+        std::fs::write(&properties, settings).expect("write Apache Kafka's settings");
+        let is_formatted = format_storage(jars, jvm, &properties, scratch.path(), format_arguments);
+        let mut node = Self { server: spawn_kafka(jars, jvm, &properties, scratch.path()), scratch };
+        assert!(is_formatted, "Apache Kafka could not format its directory:\n{}", node.logged());
+        until_within(START_LIMIT, "Apache Kafka answers", || {
+            if let Some(status) = node.server.ended() {
+                panic!("Apache Kafka ended with {status}:\n{}", node.logged());
+            }
+            let connects = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+            ports.iter().all(connects).then_some(())
+        });
+        node
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("server.log")).unwrap_or_default()
     }
 }
 
@@ -115,14 +132,11 @@ pub(crate) fn format_storage(
     format.status().expect("run java").success()
 }
 
-/// Starts a node that ends with this process, however that ends.
-pub(crate) fn spawn_kafka(jars: &Path, jvm: JvmOptions, properties: &Path, folder: &Path) -> Child {
+/// Starts a node.
+pub(crate) fn spawn_kafka(jars: &Path, jvm: JvmOptions, properties: &Path, folder: &Path) -> Server {
     let mut broker = java(jars, jvm, "kafka.Kafka", folder);
-    // What ends a test by force must not leave a virtual machine behind.
-    let end_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
-    // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
-    unsafe { broker.arg(properties).pre_exec(end_with_us) };
-    spawn_for_the_process(broker).expect("run java")
+    broker.arg(properties);
+    Server::run(broker)
 }
 
 fn java(jars: &Path, jvm: JvmOptions, class: &str, folder: &Path) -> Command {
@@ -132,28 +146,4 @@ fn java(jars: &Path, jvm: JvmOptions, class: &str, folder: &Path) -> Command {
     command.args(jvm).arg("-cp").arg(jars.join("*")).arg(class).stdin(Stdio::null());
     command.stdout(log.try_clone().expect("share a file")).stderr(log);
     command
-}
-
-/// Spawns from a thread that lives as long as the process: the kernel ends a child with the *thread* that started it, and
-/// a test's thread ends with its test.
-pub(crate) fn spawn_for_the_process(command: Command) -> std::io::Result<Child> {
-    type Order = (Command, Sender<std::io::Result<Child>>);
-    static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (orders, taken) = channel::<Order>();
-        std::thread::spawn(move || {
-            for (mut command, answer) in taken {
-                let _ = answer.send(command.spawn());
-            }
-        });
-        orders
-    });
-    let (answer, spawned) = channel();
-    spawner.send((command, answer)).map_err(std::io::Error::other)?;
-    spawned.recv().map_err(std::io::Error::other)?
-}
-
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
-    listener.local_addr().expect("find a free port").port()
 }

@@ -71,21 +71,22 @@ impl Kafka {
     /// Creates a topic that is not there yet.
     #[track_caller]
     pub fn create_topic(&self, topic: &str, partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("make an admin client");
         let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
-        let options = AdminOptions::new().request_timeout(Some(ASK));
-        let results = block_on(admin.create_topics(&[wanted], &options)).expect("ask for a topic");
+        let results = block_on(self.admin().create_topics(&[wanted], &asking())).expect("ask for a topic");
         results.into_iter().for_each(|result| drop(result.expect("create a topic")));
     }
 
     /// Gives a topic that is there this setting, and no other.
     #[track_caller]
     pub fn configure_topic(&self, topic: &str, name: &str, value: &str) {
-        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("make an admin client");
         let wanted = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
-        let options = AdminOptions::new().request_timeout(Some(ASK));
-        let results = block_on(admin.alter_configs([&wanted], &options)).expect("ask for a setting");
+        let results = block_on(self.admin().alter_configs([&wanted], &asking())).expect("ask for a setting");
         results.into_iter().for_each(|result| drop(result.expect("set it")));
+    }
+
+    #[track_caller]
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().expect("make an admin client")
     }
 
     /// Puts records on partition 0 of a topic and waits for their acknowledgement.
@@ -206,4 +207,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Pending => None,
         }
     })
+}
+
+fn asking() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ASK))
 }

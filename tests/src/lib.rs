@@ -13,6 +13,7 @@ mod process;
 mod programs;
 mod s3;
 mod secure_kafka;
+mod server;
 mod wait;
 
 pub use apache_cluster::{ApacheCluster, jars, shared_apache_cluster};

@@ -3,21 +3,18 @@
 //! Owns the server's directory and its end: it is killed when the value is dropped, and when this process ends, however that comes.
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::JoinHandle;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 use tidings::claim_check::BucketOptions;
 
 use crate::process::Launch;
 use crate::programs::installed;
+use crate::server::{Server, free_port};
 use crate::wait::until;
 
 const KEY: &str = "tidings";
@@ -29,12 +26,11 @@ static SHARED: Mutex<Weak<S3Server>> = Mutex::new(Weak::new());
 
 /// A running server.
 pub struct S3Server {
+    /// Ends before its directory goes.
+    _process: Server,
     port: u16,
     scratch: TempDir,
     buckets: AtomicU32,
-    /// Its end, when it is dropped.
-    end: Option<Sender<()>>,
-    process: Option<JoinHandle<()>>,
 }
 
 impl S3Server {
@@ -63,20 +59,7 @@ impl S3Server {
         command.args(["--keep-alive", "posix", "--sidecar"]);
         command.arg(scratch.path().join("about")).arg(scratch.path().join("buckets"));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("share a file")).stderr(log);
-        // What ends a test by force must not leave a server behind.
-        let end_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
-        // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
-        unsafe { command.pre_exec(end_with_us) };
-        let (end, ended) = channel();
-        // The kernel ends the server with the thread that started it, which must not be a test's.
-        let process = std::thread::spawn(move || {
-            let mut child = command.spawn().expect("run versitygw");
-            let _ = ended.recv();
-            let _ = child.kill();
-            let _ = child.wait();
-        });
-        let (end, process) = (Some(end), Some(process));
-        let server = Self { port, scratch, buckets: AtomicU32::new(0), end, process };
+        let server = Self { _process: Server::run(command), port, scratch, buckets: AtomicU32::new(0) };
         until("the S3 server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
         server
     }
@@ -123,18 +106,4 @@ impl S3Server {
     pub fn logged(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(process) = self.process.take() {
-            let _ = process.join();
-        }
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("find a free port");
-    listener.local_addr().expect("a listener has an address").port()
 }

@@ -1,18 +1,12 @@
 //! One node of Apache Kafka with every kind of listener: TLS with logins, TLS with certificates of clients, TLS with another
 //! host's certificate, and none.
 
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::Child;
-use std::time::Duration;
 
-use tempfile::TempDir;
-
-use crate::apache_kafka::{JvmOptions, format_storage, free_port, spawn_kafka};
+use crate::apache_kafka::{JvmOptions, Node};
 use crate::certificates::{Authority, Identity};
-use crate::wait::until_within;
+use crate::server::free_port;
 
-const START_LIMIT: Duration = Duration::from_secs(90);
 const JVM: JvmOptions = &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
 
 /// Who may log in, by either mechanism.
@@ -22,9 +16,8 @@ pub const KAFKA_PASSWORD: &str = "s3cret-of-the-cluster";
 
 /// A running node.
 pub struct SecureKafka {
-    process: Child,
+    node: Node,
     ports: [u16; 4],
-    scratch: TempDir,
     authority: Authority,
 }
 
@@ -45,15 +38,10 @@ impl SecureKafka {
         write("node.pem", &keystore(authority.of_host("localhost", Some("127.0.0.1"))));
         write("other.pem", &keystore(authority.of_host("elsewhere.example", None)));
         let ports = [free_port(), free_port(), free_port(), free_port()];
-        let properties = scratch.path().join("server.properties");
-        std::fs::write(&properties, settings(scratch.path(), ports, free_port())).expect("write settings");
+        let settings = settings(scratch.path(), ports, free_port());
         let login = format!("SCRAM-SHA-512=[name={KAFKA_USER},password={KAFKA_PASSWORD}]");
-        let is_formatted = format_storage(jars, JVM, &properties, scratch.path(), &["--add-scram", &login]);
-        let process = spawn_kafka(jars, JVM, &properties, scratch.path());
-        let mut node = Self { process, ports, scratch, authority };
-        assert!(is_formatted, "Apache Kafka could not format its directory:\n{}", node.logged());
-        node.wait_until_it_answers();
-        node
+        let node = Node::start(jars, JVM, scratch, &settings, &["--add-scram", &login], &ports);
+        Self { node, ports, authority }
     }
 
     /// The listener without TLS and logins.
@@ -87,30 +75,12 @@ impl SecureKafka {
 
     /// Where everything of it lies, with its authority's certificate in `ca.pem`.
     pub fn directory(&self) -> &Path {
-        self.scratch.path()
+        self.node.directory()
     }
 
     /// Everything it has printed.
     pub fn logged(&self) -> String {
-        std::fs::read_to_string(self.scratch.path().join("server.log")).unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn wait_until_it_answers(&mut self) {
-        until_within(START_LIMIT, "Apache Kafka answers", || {
-            if let Some(status) = self.process.try_wait().expect("wait for Apache Kafka") {
-                panic!("Apache Kafka ended with {status}:\n{}", self.logged());
-            }
-            let connects = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
-            self.ports.iter().all(connects).then_some(())
-        });
-    }
-}
-
-impl Drop for SecureKafka {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.node.logged()
     }
 }
 

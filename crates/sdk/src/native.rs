@@ -14,7 +14,7 @@ use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
 
@@ -22,22 +22,11 @@ use crate::record::{Headers, ReceivedRecord, Record};
 
 /// Copies a message out of librdkafka's memory.
 pub(crate) fn to_received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
-    ReceivedRecord {
-        topic,
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        // SAFETY: the pointer is valid as long as the borrowed message.
-        headers: unsafe { read_headers(message.ptr()) },
-    }
+    // SAFETY: the pointer is valid as long as the borrowed message.
+    RawMessage { message: unsafe { &*message.ptr() } }.to_received(topic)
 }
 
-/// # Safety
-///
-/// The message must be live.
-unsafe fn read_headers(message: *const sys::rd_kafka_message_t) -> Headers {
+fn read_headers(message: &sys::rd_kafka_message_t) -> Headers {
     let mut native = ptr::null_mut();
     // SAFETY: the message is live; librdkafka only fills `native`.
     let error = unsafe { sys::rd_kafka_message_headers(message, &mut native) };
@@ -351,8 +340,7 @@ impl RawMessage<'_> {
             timestamp_ms: (has_timestamp && timestamp_ms != -1).then_some(timestamp_ms),
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
-            // SAFETY: the message is live.
-            headers: unsafe { read_headers(message) },
+            headers: read_headers(message),
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use tidings_log::{Disk, RealDisk};
 
 use super::manifest::MANIFEST;
-use super::place::{Place, read_file};
+use super::place::{Place, read_file, write_new};
 use super::{DATA, require_empty, sync_names};
 
 /// A directory that is empty, not there, or a backup.
@@ -59,13 +59,12 @@ impl Place for Directory {
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
         }
-        let mut written = File::create_new(&target).with_context(|| format!("make {}", target.display()))?;
-        let crc = read_file(source, bytes, &mut |piece| {
-            done(piece.len() as u64);
-            written.write_all(piece).with_context(|| format!("write {}", target.display()))
-        })?;
-        written.sync_all().with_context(|| format!("sync {}", target.display()))?;
-        Ok(crc)
+        write_new(&target, |write| {
+            read_file(source, bytes, &mut |piece| {
+                done(piece.len() as u64);
+                write(piece)
+            })
+        })
     }
 
     fn finish(&self, manifest: &[u8]) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -55,16 +57,25 @@ pub fn open(backup: &Path, endpoint: Option<&str>) -> anyhow::Result<Box<dyn Pla
     }
 }
 
+/// Makes a file that is not there, durably, of the pieces that `fill` passes on; answers what it does, their CRC-32C.
+pub fn write_new(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<u32>,
+) -> anyhow::Result<u32> {
+    let mut file = File::create_new(path).with_context(|| format!("make {}", path.display()))?;
+    let crc = fill(&mut |piece| file.write_all(piece).with_context(|| format!("write {}", path.display())))?;
+    file.sync_all().with_context(|| format!("sync {}", path.display()))?;
+    Ok(crc)
+}
+
 /// The beginning of a file, in pieces; answers its CRC-32C.
 pub fn read_file(
     path: &Path,
     bytes: u64,
     take: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<u32> {
-    use std::io::Read;
-
     const BUFFER_BYTES: usize = 1024 * 1024;
-    let mut file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut left, mut crc) = (bytes, 0);
     while left > 0 {

@@ -4,13 +4,13 @@
 //! whole until it is. Invariants: the file is durable before anything else is there, and goes after everything else is.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::place::Place;
+use super::place::{Place, write_new};
 use super::progress::progress;
 use super::{Manifest, entries, require_empty, sync_names};
 
@@ -85,13 +85,13 @@ fn fill(manifest: &Manifest, backup: &dyn Place, data_dir: &Path) -> anyhow::Res
                 Err(error) => return Err(error).with_context(|| format!("make {}", folder.display())),
             }
         }
-        let mut written = File::create_new(&target).with_context(|| format!("make {}", target.display()))?;
-        let crc = backup.read(&file.path, file.bytes, &mut |piece| {
-            bar.inc(piece.len() as u64);
-            written.write_all(piece).with_context(|| format!("write {}", target.display()))
+        let crc = write_new(&target, |write| {
+            backup.read(&file.path, file.bytes, &mut |piece| {
+                bar.inc(piece.len() as u64);
+                write(piece)
+            })
         })?;
         file.check(crc)?;
-        written.sync_all().with_context(|| format!("sync {}", target.display()))?;
         give_to(&owner, &target)?;
     }
     bar.finish_and_clear();

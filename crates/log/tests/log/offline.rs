@@ -338,31 +338,43 @@ fn a_bridge_over_the_recovery_point_survives_a_power_cut() {
         disk.corrupt(&segment_path(0, "log"), |data| data[at + 30] ^= 1).expect("corrupt");
     }
     let expected: Vec<i64> = [0, 1].into_iter().chain(second..12).collect();
+    let operations = cut_at_each_operation_of_a_repair(&disk, |moment, disk| {
+        // Until the point has moved, durably, a start sees a torn tail, repair or not.
+        if moment <= 2 * KEPT_AFTER {
+            return;
+        }
+        // A start goes on with what lies below the point, damaged or not: nothing behind it may be gone.
+        let started = recover(&disk.crash(Loss::Nothing)).expect("recover");
+        assert_eq!(log(&started, 0).log_end_offset(), 12, "cut at operation {moment}");
+        let found = values_after_another_repair(disk);
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), expected, "cut at operation {moment}");
+    });
+    assert!(operations >= 2 * KEPT_AFTER + 5, "{operations} operations");
+}
+
+/// Repairs, and hands out what a power cut at each operation of that would have left. Answers how many there are.
+fn cut_at_each_operation_of_a_repair(disk: &SimDisk, check_remains: impl Fn(u64, &SimDisk)) -> u64 {
     for moment in 1.. {
         let disk = disk.crash(Loss::Nothing);
         let (mut dir, check) = look(&disk, Access::Locked);
+        assert!(check.torn_tail.is_none() && !check.is_whole());
         let plan = dir.plan_repair(&check, Remedy::DropDamaged).expect("plan");
         let first = disk.operations_count();
         disk.capture_at(first + moment, Loss::Unsynced, Arc::default());
         dir.repair(&plan).expect("repair");
         drop(dir);
-        let Some(captured) = disk.captured() else {
-            assert!(moment > 2 * KEPT_AFTER + 5, "{moment} operations");
-            break;
-        };
-        // Until the point has moved, durably, a start sees a torn tail, repair or not.
-        if moment <= 2 * KEPT_AFTER {
-            continue;
-        }
-        // A start goes on with what lies below the point, damaged or not: nothing behind it may be gone.
-        let started = recover(&captured.disk.crash(Loss::Nothing)).expect("recover");
-        assert_eq!(log(&started, 0).log_end_offset(), 12, "cut at operation {moment}");
-        if !look(&captured.disk, Access::ReadOnly).1.is_whole() {
-            repair(&captured.disk, Remedy::DropDamaged);
-        }
-        let found = values(&log(&recover(&captured.disk).expect("recover"), 0));
-        assert_eq!(found.into_keys().collect::<Vec<_>>(), expected, "cut at operation {moment}");
+        let Some(captured) = disk.captured() else { return moment - 1 };
+        check_remains(moment, &captured.disk);
     }
+    unreachable!("a repair ends")
+}
+
+/// What a start finds when the repair has been run again, where that is needed.
+fn values_after_another_repair(disk: &SimDisk) -> BTreeMap<i64, String> {
+    if !look(disk, Access::ReadOnly).1.is_whole() {
+        repair(disk, Remedy::DropDamaged);
+    }
+    values(&log(&recover(disk).expect("recover"), 0))
 }
 
 /// A killed process had just written its recovery points, and nobody had synced them yet: a power cut while the damage is
@@ -382,28 +394,13 @@ fn recovery_points_outlive_a_power_cut_during_a_repair() {
     disk.corrupt(&segment_path(0, "log"), |data| data[at] ^= 1).expect("corrupt");
     let mut expected = written.values.clone();
     expected.retain(|offset, _| !(last_of_first.first..last_of_first.next).contains(offset));
-    for moment in 1.. {
-        let disk = disk.crash(Loss::Nothing);
-        let (mut dir, check) = look(&disk, Access::Locked);
-        assert!(check.torn_tail.is_none() && !check.is_whole());
-        let plan = dir.plan_repair(&check, Remedy::DropDamaged).expect("plan");
-        let first = disk.operations_count();
-        disk.capture_at(first + moment, Loss::Unsynced, Arc::default());
-        dir.repair(&plan).expect("repair");
-        drop(dir);
-        let Some(captured) = disk.captured() else {
-            assert!(moment > 10, "{moment} operations");
-            break;
-        };
+    let operations = cut_at_each_operation_of_a_repair(disk, |moment, disk| {
         // A cut before the first of them is durable leaves a disk on which the damage is a torn tail, repair or not.
         if moment > KEPT_AFTER {
-            if !look(&captured.disk, Access::ReadOnly).1.is_whole() {
-                repair(&captured.disk, Remedy::DropDamaged);
-            }
-            let data_dir = recover(&captured.disk).expect("recover");
-            assert_eq!(values(&log(&data_dir, 0)), expected, "cut at operation {moment}");
+            assert_eq!(values_after_another_repair(disk), expected, "cut at operation {moment}");
         }
-    }
+    });
+    assert!(operations >= 10, "{operations} operations");
 }
 
 /// Random damage to random segments, and a crash at a random moment of the repair: when it is run again, a start

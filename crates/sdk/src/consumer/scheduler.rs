@@ -204,25 +204,19 @@ impl Scheduler {
             partition.held.extend(records.into_iter().map(|record| (Arc::clone(&source), record)));
             return;
         };
-        // Behind the last record at which the partition went back nothing of before counts.
-        let (mut went_back, mut known) = (None, 0);
-        let deliveries: Vec<Delivery> =
-            records.iter().map(|record| tracker.deliver(record.offset, record.timestamp_ms)).collect();
-        for (index, delivery) in deliveries.iter().enumerate() {
-            match delivery {
-                Delivery::New => {}
-                Delivery::AlreadyDone => known += 1,
-                Delivery::WentBack => went_back = Some(index),
+        let (mut kept_count, mut stale_count) = (0, None);
+        records.retain(|record| {
+            let delivery = tracker.deliver(record.offset, record.timestamp_ms);
+            if delivery == Delivery::WentBack {
+                // Nothing of before counts.
+                stale_count = Some(kept_count);
             }
-        }
-        if known > 0 {
-            let mut deliveries = deliveries.iter();
-            records.retain(|_| deliveries.next() != Some(&Delivery::AlreadyDone));
-        }
-        if let Some(index) = went_back {
-            let before =
-                deliveries[..index].iter().filter(|delivery| **delivery != Delivery::AlreadyDone).count();
-            records.drain(..before);
+            let is_kept = delivery != Delivery::AlreadyDone;
+            kept_count += usize::from(is_kept);
+            is_kept
+        });
+        if let Some(stale_count) = stale_count {
+            records.drain(..stale_count);
             tracing::warn!(
                 at = records[0].position(),
                 "the partition went back: its log was cut or made anew"

@@ -94,7 +94,7 @@ fn verdict(stream: &SslStream<TcpStream>, address: &str) -> Option<TlsProblem> {
 }
 
 /// Whether it is the host that differs: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
-pub(crate) fn is_other_host(result: X509VerifyResult) -> bool {
+fn is_other_host(result: X509VerifyResult) -> bool {
     matches!(result.as_raw(), 62 | 64)
 }
 

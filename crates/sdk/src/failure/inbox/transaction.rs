@@ -5,17 +5,15 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
-use crate::cluster::{Cluster, ClusterError, log_line};
+use crate::cluster::{Cluster, ClusterError, LogContext};
 use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
-use crate::security::ConnectionFaults;
 
 /// Why a transaction did not come about.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub(super) enum TransactionError {
 
 /// The producer of an inbox's transactions.
 pub(super) struct Transactions {
-    producer: ThreadedProducer<Context>,
+    producer: ThreadedProducer<LogContext>,
     bootstrap: String,
     timeout: Duration,
 }
@@ -38,8 +36,7 @@ impl Transactions {
     pub(super) fn open(cluster: &Cluster, source: &str, timeout: Duration) -> Result<Self, TransactionError> {
         let mut config = cluster.producer_config().map_err(TransactionError::Cluster)?;
         config.set("transactional.id", format!("tidings-inbox-{source}"));
-        let context = Context { faults: cluster.connection_faults() };
-        let producer = ThreadedProducer::from_config_and_context(&config, context)
+        let producer = ThreadedProducer::from_config_and_context(&config, LogContext::of(cluster))
             .map_err(|error| TransactionError::Cluster(ClusterError::from_kafka(error)))?;
         let transactions = Self { producer, bootstrap: cluster.bootstrap().to_string(), timeout };
         transactions.producer.init_transactions(timeout).map_err(|error| transactions.failed(&error))?;
@@ -99,22 +96,8 @@ impl Transactions {
     }
 }
 
-/// Forwards the client's log. What became of each record is told by the commit.
-struct Context {
-    faults: ConnectionFaults,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.faults.hear(&error, reason);
-    }
-}
-
-impl ProducerContext for Context {
+/// What became of each record is told by the commit.
+impl ProducerContext for LogContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
