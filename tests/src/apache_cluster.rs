@@ -46,7 +46,8 @@ impl ApacheCluster {
     #[track_caller]
     pub fn start(jars: &Path) -> Self {
         let scratch = tempfile::tempdir().expect("make a directory for Apache Kafka");
-        let ports: Vec<(u16, u16)> = distinct_ports();
+        // For clients, and for controllers.
+        let ports: Vec<_> = (0..NODES).map(|_| (free_port(), free_port())).collect();
         let node = |index: usize| {
             let directory = scratch.path().join(format!("node-{}", index + 1));
             std::fs::create_dir(&directory).expect("make a directory for a node");
@@ -220,14 +221,4 @@ fn settings(directory: &Path, index: usize, ports: &[(u16, u16)]) -> String {
         voters.join(","),
         directory.join("data").display()
     )
-}
-
-/// A port for clients and one for controllers for each node; a free port could be found twice.
-fn distinct_ports() -> Vec<(u16, u16)> {
-    let mut ports = BTreeSet::new();
-    while ports.len() < 2 * NODES {
-        ports.insert(free_port());
-    }
-    let ports: Vec<_> = ports.into_iter().collect();
-    ports.chunks(2).map(|pair| (pair[0], pair[1])).collect()
 }

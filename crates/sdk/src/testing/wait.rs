@@ -33,13 +33,18 @@ pub(super) fn for_records(
     let mut seen = 0;
     while seen < count {
         let left = deadline.saturating_duration_since(Instant::now());
-        match reader.next(left)? {
-            Some(_) => seen += 1,
-            None => return Err(late(format!("there are {seen}"))),
+        if reader.next(left)?.is_none() {
+            break;
         }
+        seen += 1;
     }
-    // More may have come than was waited for: what there is now is read as a whole.
-    read_all(&mut open(cluster, topic, ReadFrom::Earliest)?)
+    // More may have come than was waited for, and a first answer may have taken longer than the records: what there is
+    // now is read as a whole, and counts.
+    let records = read_all(&mut open(cluster, topic, ReadFrom::Earliest)?)?;
+    if records.len() < count {
+        return Err(late(format!("there are {}", records.len())));
+    }
+    Ok(records)
 }
 
 pub(super) fn for_lag(
