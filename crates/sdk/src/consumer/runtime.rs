@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::ConsumerError;
 use super::board::Board;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
 use super::{Fatal, IDLE_WAIT, Runtime};
@@ -33,7 +33,9 @@ const FAILURE_SUFFIXES: [&str; 5] = [".dlq", ".dlq.status", ".retry", ".parked",
 pub(super) fn patterns(topics: &[String]) -> Result<Vec<Regex>, ConsumerError> {
     let patterns = topics.iter().filter(|topic| is_pattern(topic));
     let compile = |pattern: &String| {
-        let whole = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_PATTERN_BYTES).build();
+        let mut whole = RegexBuilder::new(&format!("^(?:{pattern})$"));
+        // Names of topics are ASCII: so are \w and \d, which need no tables of Unicode then.
+        let whole = whole.unicode(false).size_limit(MAX_PATTERN_BYTES).build();
         whole.map_err(|error| ConsumerError::Pattern { pattern: pattern.clone(), reason: error.to_string() })
     };
     patterns.map(compile).collect()
@@ -214,7 +216,7 @@ impl Runtime {
         let is_matched = |topic: &&str| {
             is_for_patterns(topic)
                 && !names.contains(topic)
-                && self.patterns.iter().any(|pattern| pattern.is_match(topic))
+                && self.patterns.iter().any(|pattern| pattern.is_match(topic.as_bytes()))
         };
         let mut matched: Vec<&str> = existing.iter().copied().filter(is_matched).collect();
         matched.sort_unstable();
@@ -263,10 +265,12 @@ mod tests {
 
     #[test]
     fn patterns_match_whole_names_and_no_failure_topics() {
-        let patterns = patterns(&["orders".into(), "^eu-.*".into(), "^a|b".into()]).unwrap();
-        let is_matched =
-            |topic| is_for_patterns(topic) && patterns.iter().any(|pattern| pattern.is_match(topic));
-        for topic in ["eu-orders", "a", "b"] {
+        let patterns =
+            patterns(&["orders".into(), "^eu-.*".into(), "^a|b".into(), r"^\w+\.\d".into()]).unwrap();
+        let is_matched = |topic: &str| {
+            is_for_patterns(topic) && patterns.iter().any(|pattern| pattern.is_match(topic.as_bytes()))
+        };
+        for topic in ["eu-orders", "a", "b", "orders.1"] {
             assert!(is_matched(topic), "{topic}");
         }
         for topic in [
@@ -277,6 +281,8 @@ mod tests {
             "eu-orders.g.retry",
             "eu-orders.g.parked",
             "ab",
+            // No name of a topic; it shows that classes are those of ASCII.
+            "\u{e9}.\u{661}",
         ] {
             assert!(!is_matched(topic), "{topic}");
         }
