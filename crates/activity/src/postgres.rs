@@ -38,6 +38,8 @@ pub use options::{PostgresOptions, UrlError};
 /// Connections that answer questions: as many questions run at once.
 pub const READERS: usize = 2;
 
+/// The most activities in one transaction.
+const PART_ITEMS: usize = 1000;
 /// How long a batch of the topic may take: the writer tries again.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a write past the topic may take: its caller waits `FALLBACK_TIMEOUT`, and the spool needs a rest of that.
@@ -173,6 +175,10 @@ impl Store for PostgresStore {
         self.with(&self.writer, "insert a batch", async |session| {
             write::insert_batch(session, activities, Source::Topic, self.key()?).await
         })
+    }
+
+    fn part_items(&self) -> usize {
+        PART_ITEMS
     }
 
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {

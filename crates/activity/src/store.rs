@@ -18,6 +18,12 @@ pub trait Store: Send + Sync + 'static {
     /// and is marked as unpublished loses its mark.
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
 
+    /// About how many activities [`Store::insert_batch`] wants at once when there are many more: a store in this process has
+    /// the fewer syncs the more it gets, a server works while its client reads the next ones.
+    fn part_items(&self) -> usize {
+        usize::MAX
+    }
+
     /// [`Store::insert_batch`] for activities that the topic does not have: those that are new are marked as unpublished
     /// in the same transaction.
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;

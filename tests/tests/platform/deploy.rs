@@ -10,8 +10,6 @@ use rdkafka::consumer::Consumer;
 use serde_json::{Value, json};
 use tidings_tests::{LONG, Launch, until};
 
-use crate::support::until_ready;
-
 /// The path of a file of `deploy/`.
 pub fn deploy_path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)
@@ -127,10 +125,11 @@ fn the_container_serves_other_containers() {
     let port = |address: &str| address.rsplit(':').next().expect("a port").to_owned();
     let outside = format!("{}:{}", own_address(), port(&tidings.bootstrap()));
     assert_eq!(told(outside), format!("{name}:9092"));
-    until_ready(&tidings.http());
     let host = format!("{name}:8080");
-    let answer = tidings.http().request("GET", "/readyz", &[("host", &host)], b"");
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("it answers whoever calls it by its name", || {
+        let answer = tidings.http().request("GET", "/readyz", &[("host", &host)], b"");
+        (answer.status == 200).then_some(())
+    });
 
     let check = instruction("HEALTHCHECK");
     let (when, check) = check.split_once(" CMD ").expect("a command");
