@@ -165,7 +165,7 @@ impl PostgresStore {
         match fault {
             Fault::Damaged { tenant, id, column } => StoreError::DamagedRow { store, tenant, id, column },
             fault => {
-                let is_outage = fault.is_outage() || matches!(fault, Fault::Busy(_));
+                let is_outage = fault.is_outage() || fault.is_jam();
                 StoreError::Failed { store, operation, is_outage, source: Box::new(fault) }
             }
         }
@@ -181,6 +181,9 @@ impl Store for PostgresStore {
 
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
         self.with(&self.fallback, "insert an unpublished batch", async |session| {
+            if activities.is_empty() {
+                return write::take_turn(session).await.map(|()| Vec::new());
+            }
             write::insert_batch(session, activities, Source::Fallback, self.key()?).await
         })
     }

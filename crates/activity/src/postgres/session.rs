@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings::stores::PostgresTlsFault;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement, Transaction};
 
 use super::health::Health;
@@ -91,6 +92,17 @@ impl Fault {
             Self::Late(_) | Self::NotReached(_) => true,
             Self::Encoding(_) | Self::OtherVersion { .. } | Self::OtherStore | Self::NoTables => true,
             Self::Busy(_) | Self::Damaged { .. } => false,
+        }
+    }
+}
+
+impl Fault {
+    /// Whether the server answers, and whoever asks next waits as long in vain: somebody holds what all need.
+    pub fn is_jam(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Busy(_) => true,
+            _ => false,
         }
     }
 }
