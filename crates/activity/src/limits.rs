@@ -65,7 +65,9 @@ pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a request waits for the fallback after the cluster did not take it.
 pub const FALLBACK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back. What they hold is
+/// How long of that it waits for the store if there is a spool, which needs the rest.
+pub const FALLBACK_STORE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The most requests, or chunks of streams, that wait for the store or for the spool; more are told to come back. What they hold is
 /// bounded by the limits of bodies already.
 pub const FALLBACK_WAITING: usize = 4096;
 /// No more requests join a transaction of the fallback that has this many activities.

@@ -51,6 +51,23 @@ fn the_unit_starts_the_platform() {
     assert!(tidings.terminate(LONG).status.success());
 }
 
+/// systemd passes over what it does not know: a protection that is spelled wrong would be none.
+#[test]
+fn systemd_knows_all_that_the_unit_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let verify = |unit: &str| {
+        let file = folder.path().join("tidings.service");
+        std::fs::write(&file, unit.replace("/usr/local/bin/tidings", "/bin/true")).unwrap();
+        let output = Command::new("systemd-analyze").arg("verify").arg(&file).output();
+        let output = output.expect("run systemd-analyze, of Debian's package systemd");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        words.lines().filter(|line| line.contains("tidings.service")).collect::<String>()
+    };
+    let unit = deploy("systemd/tidings.service");
+    assert_eq!(verify(&unit), "");
+    assert!(verify(&unit.replace("ProtectHome", "ProtectHomes")).contains("ProtectHomes"));
+}
+
 /// An instruction of the container file, with its continued lines.
 fn instruction(name: &str) -> String {
     let text = deploy("container/Containerfile").replace("\\\n", "");
@@ -126,10 +143,8 @@ fn the_container_serves_other_containers() {
     let outside = format!("{}:{}", own_address(), port(&tidings.bootstrap()));
     assert_eq!(told(outside), format!("{name}:9092"));
     let host = format!("{name}:8080");
-    until("it answers whoever calls it by its name", || {
-        let answer = tidings.http().request("GET", "/readyz", &[("host", &host)], b"");
-        (answer.status == 200).then_some(())
-    });
+    let ready = || tidings.http().request("GET", "/readyz", &[("host", &host)], b"").status == 200;
+    until("it is ready for those who ask by its name", || ready().then_some(()));
 
     let check = instruction("HEALTHCHECK");
     let (when, check) = check.split_once(" CMD ").expect("a command");

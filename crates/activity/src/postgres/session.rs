@@ -101,6 +101,17 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Whether the server answers, and whoever asks next waits as long in vain: somebody holds what all need.
+    pub fn is_jam(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Busy(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// The server's own words where there are any: the client's are "db error". And what to do about a missing or wrong
 /// encryption.
 fn words(error: &tokio_postgres::Error) -> String {

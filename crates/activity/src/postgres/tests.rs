@@ -282,12 +282,15 @@ fn a_lock_of_somebody_else_costs_the_limit() {
         let insert = std::thread::spawn(move || {
             let began = std::time::Instant::now();
             let batch = [activity(r#"{"id":"1","tenant":"t","action":"a"}"#)];
-            (store.insert_unpublished(&batch).is_err(), began.elapsed())
+            let failed = store.insert_unpublished(&batch).is_err_and(|error| error.is_outage());
+            (failed, began.elapsed(), store.insert_unpublished(&[]).is_err_and(|error| error.is_outage()))
         });
         Ok(insert.join().unwrap())
     });
-    let (failed, took) = blocked.unwrap();
+    let (failed, took, takes_no_writes) = blocked.unwrap();
     assert!(failed && took >= FALLBACK_LIMIT && took < FALLBACK_LIMIT * 3, "{took:?}");
+    assert!(takes_no_writes);
+    assert_eq!(store.insert_unpublished(&[]).unwrap(), []);
 }
 
 /// Somebody reads for long, as a dump does: new partitions are made all the same, and old ones go later.

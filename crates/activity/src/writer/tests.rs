@@ -165,6 +165,7 @@ fn a_store_that_fails_keeps_the_batch() {
         StoreError::Failed {
             store: "activities.db".to_owned(),
             operation: "insert a batch",
+            is_outage: false,
             source: source.into(),
         }
     }
