@@ -15,6 +15,8 @@
 //! - **A slow handler costs no membership.** The polling thread goes on, with partitions paused where enough is fetched.
 //! - **Revoked partitions are let go**: what is with the handler may end for a while, what was done is committed, the rest
 //!   is dropped.
+//! - **A handler that panics is told**: the consumer ends with what was done committed, and says why
+//!   ([`ConsumerOptions::on_crash`]); or the record counts as rejected ([`ConsumerOptions::reject_panics`]).
 //! - **A record that is due later blocks nobody** ([`ConsumerOptions::delayed_delivery`], [`ConsumerOptions::delayed_retries`]):
 //!   it waits in a topic.
 //!
@@ -25,6 +27,7 @@ mod atomic;
 mod board;
 mod claims;
 mod committer;
+mod crash;
 mod delay;
 mod failures;
 mod handler;
@@ -52,6 +55,7 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::producer::{Producer, ProducerOptions, TransactionalOptions};
 pub use atomic::{Claim, ExactlyOnceHandler, OffsetStore, Output, Position, StoredError, StoredHandler};
 use atomic::{ExactlyOnce, Stored};
+pub use crash::{Crash, CrashHandler};
 pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, SharedBatchHandler, async_handler};
 use handler::{Handler, OffsetsIn};
 pub use metrics::ConsumerMetrics;

@@ -44,13 +44,25 @@ pub use resilient::{ResilientOptions, ResilientProducer};
 pub use security::{Mechanism, Security};
 
 /// The programs in the guides compile, and those that need no cluster of others run.
-#[cfg(all(doctest, feature = "postgres", feature = "sqlite", feature = "testing"))]
+#[cfg(all(doctest, feature = "postgres", feature = "s3", feature = "sqlite", feature = "testing"))]
 mod guides {
+    #[doc = include_str!("../../../docs/guides/claim-check.md")]
+    struct ClaimCheck;
+
+    #[doc = include_str!("../../../docs/guides/consumer-runtime.md")]
+    struct ConsumerRuntime;
+
+    #[doc = include_str!("../../../docs/guides/delayed-delivery.md")]
+    struct DelayedDelivery;
+
     #[doc = include_str!("../../../docs/guides/events.md")]
     struct Events;
 
     #[doc = include_str!("../../../docs/guides/exactly-once.md")]
     struct ExactlyOnce;
+
+    #[doc = include_str!("../../../docs/guides/failure-inbox.md")]
+    struct FailureInbox;
 
     #[doc = include_str!("../../../docs/guides/security.md")]
     struct Security;

@@ -2,16 +2,11 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use tidings::Record;
 use tidings::claim_check::{BucketOptions, BucketStore, ClaimCheck, DirectoryStore, PayloadStore};
-use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
-use tidings::{ReceivedRecord, Record};
 use tidings_bucket::{Bucket, BucketError, Fault};
-use tidings_tests::{LONG, Launch, S3_SECRET, S3Server, until};
-
-use crate::support::{PATIENCE, Scene};
+use tidings_tests::{S3_SECRET, S3Server};
 
 /// What one request carries at most.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -188,49 +183,4 @@ async fn a_bucket_may_be_used_and_dropped_by_async_code() {
     bucket.put("object", b"a value").unwrap();
     assert_eq!(bucket.look("object").unwrap().unwrap(), b"a value");
     drop(bucket);
-}
-
-#[test]
-fn a_handler_sees_values_of_a_bucket_until_they_are_collected() {
-    let scene = Scene::new();
-    let server = S3Server::shared();
-    let address = format!("s3://{}/payloads", server.bucket());
-    let store = BucketStore::open(&address, &server.options()).unwrap();
-    // A UUIDv7 begins with its time in milliseconds: nobody refers to one of nine days ago.
-    let made_ms = tidings::now_ms() - 9 * 86_400_000;
-    let old =
-        format!("{}/{:08x}-{:04x}-7000-8000-000000000001", scene.topic, made_ms >> 16, made_ms & 0xffff);
-    store.put(&old, b"left over").unwrap();
-    let claims = ClaimCheck::new(store, 1_000);
-    let large = |number: u8| vec![number; 100_000];
-    let record = |number: u8| Record::new(scene.topic.as_str()).key([number]).value(large(number));
-    let records: Vec<_> = (0..5).map(|number| claims.check_in(record(number)).unwrap()).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
-    let collect = |arguments: &[&str]| {
-        let launch =
-            Launch::command("claim-check").arguments(["collect", &scene.topic, "--bucket", &address]);
-        let launch = launch.arguments(["--bootstrap", scene.cluster.bootstrap()]);
-        server.tell(launch).arguments(arguments.iter().copied()).run(LONG)
-    };
-    let ended = collect(&["--endpoint", "http://127.0.0.1:9"]);
-    assert!(!ended.status.success() && ended.stderr.contains("does not answer"), "{}", ended.stderr);
-    let ended = collect(&[]);
-    assert_eq!(ended.stdout, format!("{}: deleted 1, kept 5\n", scene.topic), "{}", ended.stderr);
-
-    let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-    let log = Arc::clone(&seen);
-    let mut options = ConsumerOptions::new(&scene.group, [&scene.topic]);
-    options.claim_check = Some(claims);
-    let handler = move |record: &ReceivedRecord| {
-        log.lock().unwrap().push(record.value.clone().unwrap());
-        Outcome::Done
-    };
-    let consumer = Consumer::for_each(&scene.cluster, scene.producer.clone(), options, handler).unwrap();
-    until("all are worked on", || (consumer.state().processed == 5).then_some(()));
-    consumer.stop(Duration::from_secs(5)).unwrap();
-    let mut seen = seen.lock().unwrap().clone();
-    seen.sort();
-    assert!(seen == (0..5).map(large).collect::<Vec<_>>());
 }

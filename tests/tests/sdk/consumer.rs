@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use tidings::consumer::{Consumer, ConsumerOptions, Phase};
-use tidings_tests::until;
+use tidings::{Record, now_ms};
+use tidings_tests::{LONG, until};
 
-use crate::support::{Remembering, Scene};
+use crate::support::{PATIENCE, Remembering, Scene};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -63,6 +64,37 @@ fn a_transient_failure_keeps_the_batch_and_dead_letters_nothing() {
     assert_eq!(handler.counts(), (600, 1));
     until("it runs again", || (consumer.state().phase == Phase::Running).then_some(()));
     assert_eq!(scene.inbox().parked_count().unwrap(), 0);
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn the_lag_is_told_in_records_and_in_seconds() {
+    let scene = Scene::new();
+    let minute_ago_ms = now_ms() - 60_000;
+    let record = |value: usize| {
+        let record = Record::new(scene.topic.as_str()).partition(0).value(format!("value-{value}"));
+        record.timestamp_ms(minute_ago_ms + value as i64)
+    };
+    let records: Vec<_> = (0..10).map(record).collect();
+    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
+        sent.unwrap();
+    }
+    let handler = Remembering::default();
+    handler.with(|memory| memory.failing_calls = u32::MAX);
+    let mut options = scene.options();
+    options.backoff.max = Duration::from_millis(50);
+    let consumer = scene.consume(options, &handler);
+    let lag = || {
+        let state = consumer.state();
+        let partition =
+            state.partitions.into_iter().find(|p| *p.topic == *scene.topic && p.partition == 0)?;
+        Some((partition.lag()?, partition.lag_ms?))
+    };
+    let behind_ms = until("ten records wait", || lag().filter(|(lag, _)| *lag == 10).map(|(_, ms)| ms));
+    assert!((60_000..60_000 + LONG.as_millis() as i64).contains(&behind_ms), "{behind_ms}");
+    handler.with(|memory| memory.failing_calls = 0);
+    until_done(&handler, 10);
+    until("nothing waits", || lag().filter(|lag| *lag == (0, 0)));
     consumer.stop(STOP_LIMIT).unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidings::Record;
 use tidings::consumer::{Consumer, ConsumerState, Outcome, Phase};
-use tidings::event::{Event, EventType, Events, Unreadable};
+use tidings::event::{Codec, CodecError, Event, EventType, Events, Unreadable};
 use tidings::failure::StatusFilter;
 use tidings_tests::until;
 
@@ -119,4 +119,59 @@ fn a_consumer_that_may_not_pass_an_unknown_type_stops_and_says_why() {
     until("all are worked on", || (sum.load(Ordering::Relaxed) >= 55).then_some(()));
     consumer.stop(STOP_LIMIT).unwrap();
     assert_eq!(sum.load(Ordering::Relaxed), 55, "each event once");
+}
+
+/// Totals as text.
+struct Text;
+
+impl Codec<OrderPlaced> for Text {
+    fn content_type(&self) -> &str {
+        "text/plain; charset=utf-8"
+    }
+
+    fn encode(&self, placed: &OrderPlaced) -> Result<Vec<u8>, CodecError> {
+        Ok(format!("total {}", placed.total).into_bytes())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<OrderPlaced, CodecError> {
+        let text = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix("total "));
+        let total =
+            text.and_then(|total| total.parse().ok()).ok_or_else(|| CodecError::new("not a total"))?;
+        Ok(OrderPlaced { total })
+    }
+}
+
+#[test]
+fn data_of_any_form_is_read_by_the_codec_that_wrote_it() {
+    let scene = Scene::new();
+    let placed = Event::new("/orders", OrderPlaced { total: 12 });
+    let because = Event::new("/orders", OrderPlaced { total: 30 }).because_of(&placed);
+    let (id, cause) = (because.id.clone(), placed.id.clone());
+    let mut records: Vec<_> =
+        [&placed, &because].iter().map(|event| event.to_record_with(&scene.topic, &Text).unwrap()).collect();
+    let mut broken = records[0].clone();
+    broken.value = Some(b"twelve".to_vec());
+    records.push(broken);
+    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
+        sent.unwrap();
+    }
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let events = Events::new().on_with(Text, move |placed: &Event<OrderPlaced>| {
+        log.lock().unwrap().push((placed.data.total, placed.id.clone(), placed.causation_id.clone()));
+        Outcome::Done
+    });
+    let consumer =
+        Consumer::for_each(&scene.cluster, scene.producer.clone(), scene.options(), events).unwrap();
+    until("all are worked on", || (consumer.state().processed == 3).then_some(()));
+    consumer.stop(STOP_LIMIT).unwrap();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort();
+    assert_eq!(seen, [(12, cause.clone(), None), (30, id, Some(cause))]);
+    let letters = scene.inbox().list(StatusFilter::Parked, None, 10).unwrap().items;
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.value.as_deref(), Some(&b"twelve"[..]));
+    assert_eq!(letter.headers.last_str("content-type"), Some("text/plain; charset=utf-8"));
+    let context = letter.context.clone().unwrap();
+    assert!(format!("{} {:?}", context.error, context.causes).contains("not a total"), "{context:?}");
 }

@@ -10,7 +10,7 @@ use tidings::failure::{
     FailureInbox, InboxError, Letter, LetterId, Pace, ResolutionKind, Selection, StatusFilter,
 };
 use tidings::reader::{ReadFrom, TopicReader};
-use tidings::{Cluster, Producer, ProducerOptions, Record};
+use tidings::{Cluster, Producer, ProducerOptions, Record, now_ms};
 use tidings_tests::{Kafka, until};
 
 use crate::support::{PATIENCE, Remembering, Scene};
@@ -78,12 +78,14 @@ fn a_redrive_comes_back_once_and_a_second_one_does_nothing() {
         "a dry run changes nothing"
     );
     handler.with(|memory| memory.rejects = None);
+    let before_ms = now_ms();
     assert_eq!(inbox.redrive(&one, "ann", false).unwrap().done, 1);
     until("it is done", || (handler.counts().0 == 91).then_some(()));
     let again = scene.inbox().redrive(&one, "bob", false).unwrap();
     assert_eq!((again.done, again.skipped), (0, 2), "a fresh inbox knows it from the status topic");
     let resolution = inbox.get(letter.id).unwrap().resolution.unwrap();
     assert_eq!((resolution.kind, &*resolution.by), (ResolutionKind::Redriven, "ann"));
+    assert!((before_ms..=now_ms()).contains(&resolution.at_ms), "{resolution:?}");
     assert_eq!(inbox.list(StatusFilter::Parked, None, 500).unwrap().items.len(), 9);
     assert_eq!(inbox.list(StatusFilter::Resolved, None, 500).unwrap().items.len(), 1);
 
@@ -128,6 +130,28 @@ fn a_record_that_fails_again_counts_on() {
         (&before.topic, before.partition, before.offset)
     );
     assert_eq!((after.first_failure_ms, &second.headers), (before.first_failure_ms, &first.headers));
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+#[test]
+fn a_record_that_always_fails_is_left_alone_after_ten_redrives() {
+    let scene = Scene::new();
+    let handler = Remembering::default();
+    handler.with(|memory| memory.rejects = Some(|_| true));
+    scene.produce(["never".to_string()]);
+    let consumer = scene.consume(scene.options(), &handler);
+    let inbox = scene.inbox();
+    for redrives in 0..10 {
+        until("it is rejected", || (consumer.state().rejected == redrives + 1).then_some(()));
+        assert_eq!(inbox.redrive(&Selection::All, "a loop", false).unwrap().done, 1, "redrive {redrives}");
+    }
+    until("it is rejected once more", || (consumer.state().rejected == 11).then_some(()));
+    let summary = inbox.redrive(&Selection::All, "a loop", false).unwrap();
+    assert_eq!((summary.done, summary.skipped), (0, 1));
+    assert_eq!(summary.skipped_letters[0].reason, "redriven 10 times already");
+    let letter = inbox.list(StatusFilter::Parked, None, 10).unwrap().items.remove(0);
+    let context = letter.context.unwrap();
+    assert_eq!((context.attempts, context.redrives), (11, 10));
     consumer.stop(STOP_LIMIT).unwrap();
 }
 

@@ -242,11 +242,11 @@ fn records_without_a_key_wait_for_nobody() {
     group.consumer.stop(STOP_LIMIT).unwrap();
 }
 
-/// A member that is killed or stopped: runs in a process of its own until then. It writes what it does into a ledger, and
-/// rejects every value that leaves 3 when divided by 100 until the file `healed` exists beside that.
 /// What a record takes, so that few are done within a commit's interval.
 const WORK: Duration = Duration::from_millis(8);
 
+/// A member that is killed or stopped: runs in a process of its own until then. It writes what it does into a ledger, and
+/// rejects every value that leaves 3 when divided by 100 until the file `healed` exists beside that.
 #[test]
 #[ignore = "a process that other tests start and kill"]
 fn order_process() {

@@ -2,10 +2,13 @@
 //! scenarios on a cluster of Apache Kafka.
 
 mod admin;
+mod broker_kills;
+mod broker_restarts;
 mod buckets;
 mod claim_check;
 mod concurrency;
 mod consumer;
+mod crashes;
 mod delayed;
 mod events;
 mod exactly_once;
@@ -13,6 +16,7 @@ mod failures;
 mod key_order;
 mod key_order_limits;
 mod producer;
+mod rebalances;
 mod resilient;
 mod support;
 

@@ -138,3 +138,31 @@ fn every_answer_is_reported() {
     assert!(answers.contains(&(scene.topic.clone(), true)), "{answers:?}");
     assert!(answers.contains(&("no/such/topic".to_owned(), false)), "{answers:?}");
 }
+
+#[test]
+fn what_is_compressed_arrives_as_it_was_sent() {
+    for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let scene = Scene::new();
+        let options = ProducerOptions {
+            linger: Duration::from_millis(20),
+            compression: compression.into(),
+            ..ProducerOptions::default()
+        };
+        let producer = Producer::new(&scene.cluster, options).unwrap();
+        let value = |number: usize| format!("{number} ").repeat(200);
+        let record = |number| Record::new(scene.topic.as_str()).partition(0).value(value(number));
+        let records: Vec<_> = (0..500).map(record).collect();
+        for (offset, sent) in (0..).zip(producer.send_batch_blocking(&records, PATIENCE)) {
+            assert_eq!(sent.unwrap().offset, offset, "{compression}");
+        }
+        let mut reader =
+            TopicReader::open(&scene.cluster, &scene.topic, ReadFrom::Earliest, PATIENCE).unwrap();
+        for number in 0..500 {
+            let record = reader.next_until_end(PATIENCE).unwrap().unwrap();
+            assert!(record.value == Some(value(number).into_bytes()), "{compression}: {number}");
+        }
+    }
+    let unknown = ProducerOptions { compression: "brotli".into(), ..ProducerOptions::default() };
+    let error = Producer::new(&Cluster::new("127.0.0.1:9"), unknown).unwrap_err().to_string();
+    assert!(error.contains("compression.codec") && error.contains("brotli"), "{error}");
+}

@@ -3,6 +3,8 @@
 
 #[path = "../sdk/admin.rs"]
 mod admin;
+mod broker_deaths;
+#[path = "../sdk/broker_kills.rs"]
 mod broker_kills;
 #[path = "../sdk/claim_check.rs"]
 mod claim_check;
@@ -10,6 +12,8 @@ mod claim_check;
 mod concurrency;
 #[path = "../sdk/consumer.rs"]
 mod consumer;
+#[path = "../sdk/crashes.rs"]
+mod crashes;
 #[path = "../sdk/delayed.rs"]
 mod delayed;
 #[path = "../sdk/events.rs"]
@@ -24,6 +28,8 @@ mod key_order;
 mod key_order_limits;
 #[path = "../sdk/producer.rs"]
 mod producer;
+#[path = "../sdk/rebalances.rs"]
+mod rebalances;
 mod security;
 #[path = "../sdk/support.rs"]
 mod support;

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::{ClaimCheck, Ticket};
 use crate::admin::{Admin, AdminError};
 use crate::cluster::Cluster;
-use crate::failure::{FailureInbox, InboxError, StatusFilter};
+use crate::failure::{FailureInbox, InboxError, Letter, StatusFilter};
 use crate::producer::{Producer, ProducerOptions};
 use crate::reader::{ReadError, ReadFrom, TopicReader};
 use crate::record::{ReceivedRecord, now_ms};
@@ -132,7 +132,7 @@ fn oldest_ticket_ms(cluster: &Cluster, topic: &str, timeout: Duration) -> Result
     Ok(oldest_ms)
 }
 
-/// Takes out of `old` what letters that nobody has decided about, retry topics and delay topics refer to.
+/// Takes out of `old` what letters that are parked or still to be handled, retry topics and delay topics refer to.
 fn keep_referred(
     cluster: &Cluster,
     topic: &str,
@@ -145,8 +145,10 @@ fn keep_referred(
     if topics.iter().any(|found| *found.name == *inbox.topics().letters) {
         let mut cursor = None;
         loop {
-            let page = inbox.list(StatusFilter::Parked, cursor.as_deref(), PAGE_LETTERS)?;
-            for letter in page.items {
+            let page = inbox.list(StatusFilter::Any, cursor.as_deref(), PAGE_LETTERS)?;
+            // One that was released in the order of its key is decided about, and still to be handled, from the letter.
+            let is_needed = |letter: &Letter| letter.resolution.is_none() || letter.line.is_some();
+            for letter in page.items.into_iter().filter(is_needed) {
                 let name = Ticket::of_headers(&letter.headers).and_then(Result::ok);
                 name.map(|ticket| old.remove(&ticket.name));
             }

@@ -194,6 +194,14 @@ impl Inner {
     }
 }
 
+/// Lets go of the pause of partitions that are taken away. librdkafka keeps it past their assignment: given back to this member,
+/// they would never be fetched again.
+pub(super) fn resume_for_next<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartitionList) {
+    if let Err(error) = consumer.resume(list) {
+        tracing::warn!(%error, "partitions that were taken away not resumed");
+    }
+}
+
 fn is_rebalance(error: &KafkaError) -> bool {
     matches!(
         error,
@@ -241,6 +249,7 @@ impl ConsumerContext for Membership {
             }
             self.board.lock().scheduler.revoke(&keys);
             inner.revoked.extend(keys);
+            resume_for_next(consumer, list);
         }
     }
 

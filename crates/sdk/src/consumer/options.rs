@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::ConsumerMetrics;
+use super::crash::CrashHandler;
 use super::handler::Handler;
 use super::scheduler::Limits;
 use super::tracker;
@@ -183,6 +184,12 @@ pub struct ConsumerOptions {
     /// Records of a topic that may wait for a group where the order of keys is kept: each takes about 150 bytes in every member.
     /// Beyond, a record that would have to park waits where it is, and its partition with it in the end.
     pub max_parked_records: usize,
+    /// A handler that panics over a record has rejected it, and the rest goes on. Otherwise the consumer ends: what a panic
+    /// leaves behind in the handler is not known. Only for calls with a single record, and not for `exactly_once` and
+    /// `stored`.
+    pub reject_panics: bool,
+    /// Called when the consumer has ended without being asked to.
+    pub on_crash: Option<CrashHandler>,
     /// Partitions of the dead letter topics, if they have to be created.
     pub letter_partitions: i32,
     /// Where to count.
@@ -231,6 +238,8 @@ impl ConsumerOptions {
             claim_check: None,
             preserve_key_order: false,
             max_parked_records: 100_000,
+            reject_panics: false,
+            on_crash: None,
             letter_partitions: 1,
             metrics: ConsumerMetrics::default(),
             unprotected: Unprotected::default(),

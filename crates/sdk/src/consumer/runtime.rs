@@ -22,6 +22,7 @@ use super::ConsumerError;
 use super::board::Board;
 use super::claims::Claims;
 use super::committer::Committer;
+use super::crash::Crash;
 use super::delay::Delay;
 use super::failures::Parking;
 use super::handler::Handler;
@@ -139,6 +140,7 @@ impl Runtime {
             metrics: Arc::clone(&metrics),
             backoff: options.backoff,
             max_attempts: options.max_attempts,
+            rejects_panics: options.reject_panics,
             claims: options
                 .claim_check
                 .clone()
@@ -201,15 +203,18 @@ impl Runtime {
         self.metrics.paused.set(0);
         self.metrics.in_flight.set(0);
         self.metrics.buffered.set(0);
+        let on_crash = self.options.on_crash.clone();
         drop(self);
-        let phase = match end {
-            Ok(()) => Phase::Stopped,
+        match end {
+            Ok(()) => monitor.update(|state| state.phase = Phase::Stopped),
             Err(Fatal { reason, .. }) => {
                 tracing::error!(group = %monitor.group(), reason, "consumer failed");
-                Phase::Failed { reason }
+                monitor.update(|state| state.phase = Phase::Failed { reason: reason.clone() });
+                if let Some(on_crash) = on_crash {
+                    on_crash.call(&Crash { group: monitor.group(), reason: &reason });
+                }
             }
-        };
-        monitor.update(|state| state.phase = phase);
+        }
         monitor.announce_end();
     }
 

@@ -1,6 +1,7 @@
 //! A worker: takes jobs, has them handled, parks what is rejected, and tells what became of each record.
 
 mod order;
+mod panics;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +49,7 @@ pub(super) struct Workshop {
     pub(super) metrics: Arc<GroupMetrics>,
     pub(super) backoff: Backoff,
     pub(super) max_attempts: Option<u32>,
+    pub(super) rejects_panics: bool,
     /// Where large values come from.
     pub(super) claims: Option<Claims>,
 }
@@ -104,11 +106,14 @@ impl Workshop {
         }
         let begun = Instant::now();
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(&mut job)));
-        let Ok(mut results) = handled else {
-            self.board.fail("the handler panicked".into());
-            // Nothing of the job is done: it comes again with the next member.
-            let fates = vec![Fate::Again(begun); job.records.len()];
-            return self.board.finish_and_take(job, &fates);
+        let mut results = match handled {
+            Ok(results) => results,
+            Err(panic) => {
+                self.fail_after(&*panic, &job);
+                // Nothing of the job is done: it comes again with the next member.
+                let fates = vec![Fate::Again(begun); job.records.len()];
+                return self.board.finish_and_take(job, &fates);
+            }
         };
         self.delay(&job, &mut results);
         self.park(&mut job, &mut results);
@@ -205,7 +210,7 @@ impl Workshop {
             note.attempts = note.attempts.saturating_add(1);
         }
         let begun = Instant::now();
-        let handled = self.handler.handle(&results.values.fill(&job.records, range.clone()));
+        let handled = self.call_handler(&results.values.fill(&job.records, range.clone()));
         self.metrics.handler_seconds.observe(begun.elapsed().as_secs_f64());
         match handled {
             Ok(outcomes) => {

@@ -22,8 +22,8 @@ use crate::producer::{Delivered, Producer, SendError};
 use crate::reader::{Bounds, ReadError, ReadFrom, TopicReader};
 use crate::record::{ReceivedRecord, Record, now_ms};
 pub use queues::Queue;
-use queues::Queues;
 pub(crate) use queues::read_parked;
+use queues::{Book, Queues};
 pub use resolve::Pace;
 use resolve::{Pass, Work};
 use scan::Scan;
@@ -255,6 +255,8 @@ pub struct FailureInbox {
     timeout: Duration,
     /// Held during a whole redrive or discard, so that two calls in this process cannot both take a letter.
     book: Mutex<StatusBook>,
+    /// Who waits for whom, as last read, by `parked` topic. Locked after `book`.
+    parked: Mutex<HashMap<String, Book>>,
     ready_groups: Mutex<BTreeSet<String>>,
     /// Made with the first decision, and anew after a failure. Locked after `book`.
     transactions: Mutex<Option<Transactions>>,
@@ -269,6 +271,7 @@ impl FailureInbox {
             topics: FailureTopics::of(source_topic),
             timeout: Duration::from_secs(10),
             book: Mutex::default(),
+            parked: Mutex::default(),
             ready_groups: Mutex::default(),
             transactions: Mutex::default(),
         }
@@ -492,6 +495,7 @@ impl FailureInbox {
                 }
             }
         }
+        drop(work);
         Ok(summary)
     }
 

@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::btree_map::Range;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -115,8 +115,8 @@ pub(crate) struct ParkedBook {
     queues: HashMap<i32, HashMap<Arc<[u8]>, Queue>>,
     /// The key of each place, for tombstones name the place only.
     keys: HashMap<(i32, i64), Arc<[u8]>>,
-    /// First places that wait for their group.
-    released: BTreeSet<(i32, i64)>,
+    /// Offsets of first records that wait for their group, by partition and letter.
+    released: HashMap<i32, BTreeMap<LetterId, i64>>,
 }
 
 impl ParkedBook {
@@ -163,13 +163,14 @@ impl ParkedBook {
     fn change(&mut self, partition: i32, key: Arc<[u8]>, change: impl FnOnce(&mut Queue)) {
         let queues = self.queues.entry(partition).or_default();
         let queue = queues.entry(Arc::clone(&key)).or_default();
-        if let Some((offset, _)) = queue.first_key_value() {
-            self.released.remove(&(partition, *offset));
+        let released = self.released.entry(partition).or_default();
+        if let Some((_, first)) = queue.first_key_value() {
+            released.remove(&first.letter);
         }
         change(queue);
         match queue.first_key_value() {
             Some((offset, first)) if first.standing != Standing::Failed => {
-                self.released.insert((partition, *offset));
+                released.insert(first.letter, *offset);
             }
             Some(_) => {}
             None => {
@@ -211,9 +212,9 @@ impl ParkedBook {
         })
     }
 
-    /// First places that wait for their group.
-    pub(crate) fn released(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
-        self.released.iter().copied()
+    /// Letters and offsets of first records of a partition that wait for their group, by their letters.
+    pub(crate) fn released(&self, partition: i32) -> impl Iterator<Item = (LetterId, i64)> + '_ {
+        self.released.get(&partition).into_iter().flatten().map(|(letter, offset)| (*letter, *offset))
     }
 
     /// What stands before this place in its queue, and what stands there and behind it; both in order.
@@ -271,7 +272,7 @@ mod tests {
         }
 
         fn released(&self) -> Vec<i64> {
-            self.book.released().map(|(_, offset)| offset).collect()
+            self.book.released(1).map(|(_, offset)| offset).collect()
         }
     }
 

@@ -33,8 +33,8 @@ impl Workshop {
                 self.keep_batch(&job, error, attempts, &mut results);
                 0
             }
-            Err(_) => {
-                self.board.fail("the handler panicked".into());
+            Err(panic) => {
+                self.fail_after(&*panic, &job);
                 0
             }
         };

@@ -17,6 +17,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use super::{Delay, DelayError, partition_for, wait_ms};
 use crate::admin::Admin;
 use crate::cluster::{ClusterError, log_line};
+use crate::consumer::membership::resume_for_next;
 use crate::consumer::transactional::Transactional;
 use crate::failure::delayed_until;
 use crate::native;
@@ -109,13 +110,14 @@ impl Mover {
 
     /// Subscribes to the delay topics of all sources, if there are others than before.
     fn subscribe(&mut self) -> Result<(), DelayError> {
-        let topics = self.delay.topics.read();
-        if topics.len() == self.routes.len() {
-            return Ok(());
-        }
         let group = &self.delay.group;
+        let topics = self.delay.topics.read();
         let routes: HashMap<_, _> =
             topics.values().map(|topics| (topics.delay(group), topics.retry(group))).collect();
+        // As many as before may be others: a topic that matches a pattern goes, another one comes.
+        if routes == self.routes {
+            return Ok(());
+        }
         let names: Vec<&str> = routes.keys().map(|topic| &**topic).collect();
         self.consumer.subscribe(&names).map_err(DelayError::Subscribe)?;
         self.routes = routes;
@@ -286,9 +288,10 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(_) = rebalance {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
             self.is_revoked.store(true, Ordering::Relaxed);
+            resume_for_next(consumer, list);
         }
     }
 }

@@ -214,13 +214,16 @@ impl Tail {
     fn wanted(&self, is_full: bool) -> Vec<Wanted> {
         let watched = self.order.watched.lock();
         let in_hand_count: usize = watched.values().map(|watched| watched.in_hand.len()).sum();
+        if in_hand_count >= MAX_IN_HAND {
+            return Vec::new();
+        }
+        // Of those that are in hand already each has at least one there, so that a turn does not grow with what waits.
+        let most = in_hand_count + MAX_TURN_LETTERS;
         let mut firsts = BTreeMap::new();
-        for (source, watched) in &*watched {
-            for place in watched.book.released() {
-                let Some(epoch) = self.epochs.get(&(Arc::clone(source), place.0)) else { continue };
-                if let Some(first) = watched.book.get(place) {
-                    firsts.insert((source, first.letter), (watched, place, *epoch));
-                }
+        for ((source, partition), epoch) in &self.epochs {
+            let Some((source, watched)) = watched.get_key_value(source) else { continue };
+            for (letter, offset) in watched.book.released(*partition).take(most) {
+                firsts.insert((source, letter), (watched, (*partition, offset), *epoch));
             }
         }
         let mut wanted = Vec::new();

@@ -1,11 +1,13 @@
 //! The transactions that park records and let them go: letters, parked state, status and offsets together.
 //!
-//! What several workers want at the same time shares a transaction: one of them writes for all.
+//! What several workers want at the same time shares a transaction: one of them writes for all. The others wait for their
+//! answers, and not for whoever writes next.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -18,6 +20,9 @@ use crate::consumer::transactional::{STEP_TIMEOUT, Transactional};
 use crate::failure::{LetterId, Parked, Standing, gone_record, parked_record};
 use crate::producer::Delivered;
 use crate::record::Record;
+
+/// How long whoever writes waits for as many requests as were written last: their workers come back with the next ones.
+const GATHER_WAIT: Duration = Duration::from_millis(2);
 
 /// What one worker wants to be written.
 #[derive(Default)]
@@ -44,9 +49,31 @@ type Answer = Arc<Mutex<Option<Result<(), KeyOrderError>>>>;
 pub(super) struct Writer {
     transactional_id: String,
     consumer: Mutex<Weak<BaseConsumer<Membership>>>,
-    queue: Mutex<Vec<(Request, Answer)>>,
+    queue: Mutex<Queue>,
+    /// A request came.
+    came: Condvar,
+    /// Answers were given, and nobody writes.
+    answered: Condvar,
     /// `None` after a failure: the next one begins anew, which ends whatever was open.
     producer: Mutex<Option<Transactional>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<(Request, Answer)>,
+    is_being_written: bool,
+    /// Requests in the last transaction.
+    last_count: usize,
+}
+
+/// Held by whoever writes. Lets the others go on, whatever happens.
+struct Turn<'a>(&'a Writer);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.queue.lock().is_being_written = false;
+        self.0.answered.notify_all();
+    }
 }
 
 impl Writer {
@@ -55,6 +82,8 @@ impl Writer {
             transactional_id,
             consumer: Mutex::default(),
             queue: Mutex::default(),
+            came: Condvar::new(),
+            answered: Condvar::new(),
             producer: Mutex::default(),
         }
     }
@@ -75,17 +104,29 @@ impl Writer {
     /// Writes a request, with whatever else waits.
     pub(super) fn write(&self, order: &KeyOrder, request: Request) -> Result<(), KeyOrderError> {
         let answer = Answer::default();
-        self.queue.lock().push((request, Arc::clone(&answer)));
-        let mut producer = self.producer.lock();
-        if let Some(answer) = answer.lock().take() {
-            return answer;
+        let mut queue = self.queue.lock();
+        queue.waiting.push((request, Arc::clone(&answer)));
+        self.came.notify_one();
+        while queue.is_being_written {
+            self.answered.wait(&mut queue);
+            if let Some(answer) = answer.lock().take() {
+                return answer;
+            }
         }
-        let waiting = std::mem::take(&mut *self.queue.lock());
+        queue.is_being_written = true;
+        let until = Instant::now() + GATHER_WAIT;
+        while queue.waiting.len() < queue.last_count && !self.came.wait_until(&mut queue, until).timed_out() {
+        }
+        let waiting = std::mem::take(&mut queue.waiting);
+        queue.last_count = waiting.len();
+        drop(queue);
+        let turn = Turn(self);
         let (requests, answers): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-        let results = self.run(order, &mut producer, requests);
+        let results = self.run(order, &mut self.producer.lock(), requests);
         for (answer, result) in answers.iter().zip(results) {
             *answer.lock() = Some(result);
         }
+        drop(turn);
         let own = answer.lock().take();
         own.unwrap_or(Err(KeyOrderError::Settled))
     }

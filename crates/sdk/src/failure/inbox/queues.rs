@@ -1,7 +1,9 @@
 //! Who waits for whom, as the groups that preserve the order of keys have written it.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
 
 use super::{FailureInbox, InboxError};
 use crate::cluster::Cluster;
@@ -41,15 +43,30 @@ pub struct Queue {
     pub waiting: u64,
 }
 
-/// The queues of each group, read when a letter of it is met first. For one call: they change all the time.
+/// Queues that were read before are read on from there, if that was not longer ago: compaction takes away, after a day, what
+/// says that something waits no more.
+const MAX_BOOK_AGE: Duration = Duration::from_secs(600);
+
+/// The queues of one group, as far as they were read.
+#[derive(Debug)]
+pub(super) struct Book {
+    parked: ParkedBook,
+    next_offset: i64,
+    read_at: Instant,
+}
+
+/// The queues of each group, read to their end when a letter of it is met first. For one call: they change all the time.
 pub(super) struct Queues<'a> {
     inbox: &'a FailureInbox,
-    by_group: HashMap<String, ParkedBook>,
+    /// By `parked` topic.
+    books: MutexGuard<'a, HashMap<String, Book>>,
+    /// Those that this call has read to their end.
+    fresh: HashSet<String>,
 }
 
 impl<'a> Queues<'a> {
     pub(super) fn new(inbox: &'a FailureInbox) -> Self {
-        Self { inbox, by_group: HashMap::new() }
+        Self { inbox, books: inbox.parked.lock(), fresh: HashSet::new() }
     }
 
     /// Says where a letter stands in its queue.
@@ -57,7 +74,7 @@ impl<'a> Queues<'a> {
         if let Some(context) = &letter.context
             && self.parked(context, letter.id)?.is_some()
             && let Some((first_place, first, waiting)) =
-                self.by_group[&context.group].queue_of(place(context))
+                self.book(&self.topic_of(context))?.queue_of(place(context))
         {
             let behind = (first_place != place(context)).then_some(first.letter);
             letter.line = Some(Line { behind, waiting: waiting as u64 });
@@ -74,16 +91,12 @@ impl<'a> Queues<'a> {
         if context.standing.is_none() {
             return Ok(None);
         }
-        if !self.by_group.contains_key(&context.group) {
-            let book = self.read(&context.group)?;
-            self.by_group.insert(context.group.clone(), book);
-        }
-        let parked = self.by_group[&context.group].get(place(context));
+        let parked = self.book(&self.topic_of(context))?.get(place(context));
         Ok(parked.filter(|parked| parked.letter == letter))
     }
 
     /// The queues of all groups. Groups are known by the names of their topics.
-    pub(super) fn all(&self) -> Result<Vec<Queue>, InboxError> {
+    pub(super) fn all(&mut self) -> Result<Vec<Queue>, InboxError> {
         let topics = self.inbox.admin()?.list_topics()?;
         let source = &self.inbox.topics.source;
         // Another source may be called like this one with a dot behind.
@@ -96,7 +109,7 @@ impl<'a> Queues<'a> {
         for topic in topics.iter().map(|topic| topic.name.as_str()).filter(|topic| !longer(topic)) {
             let group = topic.strip_prefix(&**source).and_then(|rest| rest.strip_prefix('.'));
             let Some(group) = group.and_then(|rest| rest.strip_suffix(".parked")) else { continue };
-            queues.extend(self.read_topic(topic)?.queues().map(|(partition, key, first, waiting)| Queue {
+            queues.extend(self.book(topic)?.queues().map(|(partition, key, first, waiting)| Queue {
                 group: group.to_string(),
                 partition,
                 key: key.to_vec(),
@@ -108,16 +121,22 @@ impl<'a> Queues<'a> {
         Ok(queues)
     }
 
-    fn read(&self, group: &str) -> Result<ParkedBook, InboxError> {
-        self.read_topic(&self.inbox.topics.parked(group))
+    fn topic_of(&self, context: &FailureContext) -> String {
+        self.inbox.topics.parked(&context.group).to_string()
     }
 
-    fn read_topic(&self, topic: &str) -> Result<ParkedBook, InboxError> {
-        let timeout = self.inbox.timeout;
-        match read_parked(&self.inbox.cluster, topic, timeout)? {
-            Some(book) => Ok(book),
-            None => Err(InboxError::TimedOut { topic: topic.to_string(), waited: timeout }),
+    /// The queues in a `parked` topic, read to its end once in a call.
+    fn book(&mut self, topic: &str) -> Result<&ParkedBook, InboxError> {
+        if !self.fresh.contains(topic) {
+            let timeout = self.inbox.timeout;
+            let before = self.books.remove(topic).filter(|book| book.read_at.elapsed() < MAX_BOOK_AGE);
+            let Some(book) = read_on(&self.inbox.cluster, topic, before, timeout)? else {
+                return Err(InboxError::TimedOut { topic: topic.to_string(), waited: timeout });
+            };
+            self.books.insert(topic.to_string(), book);
+            self.fresh.insert(topic.to_string());
         }
+        Ok(&self.books[topic].parked)
     }
 }
 
@@ -127,18 +146,36 @@ pub(crate) fn read_parked(
     topic: &str,
     timeout: Duration,
 ) -> Result<Option<ParkedBook>, ReadError> {
-    let mut book = ParkedBook::default();
-    let mut reader = match TopicReader::open(cluster, topic, ReadFrom::Earliest, timeout) {
-        Err(ReadError::UnknownTopic { .. }) => return Ok(Some(book)),
+    Ok(read_on(cluster, topic, None, timeout)?.map(|book| book.parked))
+}
+
+/// Reads the queues in a `parked` topic to its end, on from what is known of them. `None` where that took too long.
+fn read_on(
+    cluster: &Cluster,
+    topic: &str,
+    before: Option<Book>,
+    timeout: Duration,
+) -> Result<Option<Book>, ReadError> {
+    let read_at = Instant::now();
+    let nothing = || Book { parked: ParkedBook::default(), next_offset: 0, read_at };
+    let mut book = Book { read_at, ..before.unwrap_or_else(nothing) };
+    let from = ReadFrom::Offsets(HashMap::from([(0, book.next_offset)]));
+    let mut reader = match TopicReader::open(cluster, topic, from, timeout) {
+        Err(ReadError::UnknownTopic { .. }) => return Ok(Some(nothing())),
         opened => opened?,
     };
-    while let Some(record) = reader.next_until_end(timeout)? {
-        book.apply(record.key.as_deref(), record.value.as_deref());
+    if reader.bounds().get(&0).is_some_and(|bounds| bounds.end_offset < book.next_offset) {
+        // It was made anew.
+        book = nothing();
+        reader.restart(&HashMap::from([(0, 0)]))?;
     }
+    while let Some(record) = reader.next_until_end(timeout)? {
+        book.parked.apply(record.key.as_deref(), record.value.as_deref());
+    }
+    book.next_offset = reader.next_offsets().get(&0).copied().unwrap_or(0);
     Ok(reader.is_at_end().then_some(book))
 }
 
-/// Where the record of a letter stands in its source topic.
 pub(super) fn place(context: &FailureContext) -> (i32, i64) {
     (context.partition, context.offset)
 }
