@@ -99,77 +99,78 @@ fn a_large_batch_is_stored_in_order() {
     assert_eq!((metrics.stored.get(), metrics.dead_letters.get()), (count as u64 - 4, 4));
 }
 
+/// A store that has no room.
+struct Failing;
+
+impl Store for Failing {
+    fn part_items(&self) -> usize {
+        10
+    }
+    fn insert_batch(&self, _: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+        Err(failed())
+    }
+    fn get(&self, _: &str, _: &str) -> Result<Option<Activity<'static>>, StoreError> {
+        Err(failed())
+    }
+    fn query(&self, _: &Query) -> Result<Page, StoreError> {
+        Err(failed())
+    }
+    fn count(&self, _: Option<&str>) -> Result<u64, StoreError> {
+        Err(failed())
+    }
+    fn insert_unpublished(&self, _: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
+        Err(failed())
+    }
+    fn unpublished(&self, _: usize) -> Result<Vec<Arrived>, StoreError> {
+        Err(failed())
+    }
+    fn mark_published(&self, _: &[Arrival]) -> Result<(), StoreError> {
+        Err(failed())
+    }
+    fn unpublished_count(&self) -> Result<u64, StoreError> {
+        Err(failed())
+    }
+    fn arrived_after(&self, _: Arrival, _: usize) -> Result<Vec<Arrived>, StoreError> {
+        Err(failed())
+    }
+    fn last_arrival(&self) -> Result<Arrival, StoreError> {
+        Err(failed())
+    }
+    fn expire(&self, _: &Cutoffs) -> Result<Expired, StoreError> {
+        Err(failed())
+    }
+    fn begin_erasure(&self, _: &ErasureRequest) -> Result<(), StoreError> {
+        Err(failed())
+    }
+    fn continue_erasures(&self) -> Result<Expired, StoreError> {
+        Err(failed())
+    }
+    fn erasure(&self, _: &str) -> Result<Option<Erasure>, StoreError> {
+        Err(failed())
+    }
+    fn erasures(&self, _: &str, _: usize) -> Result<Vec<Erasure>, StoreError> {
+        Err(failed())
+    }
+    fn cursor_key(&self) -> Result<CursorKey, StoreError> {
+        Err(failed())
+    }
+    fn store_id(&self) -> Result<String, StoreError> {
+        Err(failed())
+    }
+}
+
+fn failed() -> StoreError {
+    let source = std::io::Error::other("no space left on device");
+    StoreError::Failed {
+        store: "activities.db".to_owned(),
+        operation: "insert a batch",
+        is_outage: false,
+        source: source.into(),
+    }
+}
+
 #[test]
 fn a_store_that_fails_keeps_the_batch() {
-    struct Failing;
-
-    impl Store for Failing {
-        fn part_items(&self) -> usize {
-            10
-        }
-        fn insert_batch(&self, _: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
-            Err(failed())
-        }
-        fn get(&self, _: &str, _: &str) -> Result<Option<Activity<'static>>, StoreError> {
-            Err(failed())
-        }
-        fn query(&self, _: &Query) -> Result<Page, StoreError> {
-            Err(failed())
-        }
-        fn count(&self, _: Option<&str>) -> Result<u64, StoreError> {
-            Err(failed())
-        }
-        fn insert_unpublished(&self, _: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
-            Err(failed())
-        }
-        fn unpublished(&self, _: usize) -> Result<Vec<Arrived>, StoreError> {
-            Err(failed())
-        }
-        fn mark_published(&self, _: &[Arrival]) -> Result<(), StoreError> {
-            Err(failed())
-        }
-        fn unpublished_count(&self) -> Result<u64, StoreError> {
-            Err(failed())
-        }
-        fn arrived_after(&self, _: Arrival, _: usize) -> Result<Vec<Arrived>, StoreError> {
-            Err(failed())
-        }
-        fn last_arrival(&self) -> Result<Arrival, StoreError> {
-            Err(failed())
-        }
-        fn expire(&self, _: &Cutoffs) -> Result<Expired, StoreError> {
-            Err(failed())
-        }
-        fn begin_erasure(&self, _: &ErasureRequest) -> Result<(), StoreError> {
-            Err(failed())
-        }
-        fn continue_erasures(&self) -> Result<Expired, StoreError> {
-            Err(failed())
-        }
-        fn erasure(&self, _: &str) -> Result<Option<Erasure>, StoreError> {
-            Err(failed())
-        }
-        fn erasures(&self, _: &str, _: usize) -> Result<Vec<Erasure>, StoreError> {
-            Err(failed())
-        }
-        fn cursor_key(&self) -> Result<CursorKey, StoreError> {
-            Err(failed())
-        }
-        fn store_id(&self) -> Result<String, StoreError> {
-            Err(failed())
-        }
-    }
-
-    fn failed() -> StoreError {
-        let source = std::io::Error::other("no space left on device");
-        StoreError::Failed {
-            store: "activities.db".to_owned(),
-            operation: "insert a batch",
-            is_outage: false,
-            source: source.into(),
-        }
-    }
-
     let metrics = ActivityMetrics::default();
     let mut writer = Writer::new(Arc::new(Failing), StoredBell::default(), metrics.clone());
     let error = writer.handle(&[record(0, Some(b"not json")), record(1, Some(&event("1")))]).unwrap_err();
