@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use tidings_postgres_server::PostgresServer;
 
 pub use kafka::Kafka;
 pub use tidings::{Tidings, TidingsOnPostgres};
@@ -43,8 +44,8 @@ pub trait Peer {
         None
     }
 
-    /// The URL of an empty database that the platform is to keep activities in, unless it has files of its own for them.
-    fn database(&self) -> Option<String> {
+    /// The server of the database that the platform is to keep activities in, unless it has files of its own for them.
+    fn postgres(&self) -> Option<&PostgresServer> {
         None
     }
 }

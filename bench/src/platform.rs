@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tidings_postgres_server::PostgresServer;
 
 /// How long it may take to become ready before the benchmark gives up.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ pub struct Platform {
     pub kafka: String,
     /// Address of the HTTP listener.
     pub http: String,
+    /// The URL of the database with its activities, unless they are in `directory`.
+    database: Option<String>,
     directory: TempDir,
 }
 
@@ -35,11 +38,12 @@ impl Platform {
         let mut command = Command::new(binary);
         command.arg("up").arg("--data-dir").arg(directory.path().join("data"));
         command.arg("--kafka").arg(&kafka).arg("--http").arg(&http).arg("--ready-file").arg(&ready_file);
-        if let Some(url) = peer.database() {
+        let database = peer.postgres().map(PostgresServer::database);
+        if let Some(url) = &database {
             command.env("TIDINGS_ACTIVITY_STORE", url);
         }
         let process = Process::spawn(command, directory.path().join("server.log"))?;
-        Ok(Self { process, ready_file, kafka, http, directory })
+        Ok(Self { process, ready_file, kafka, http, database, directory })
     }
 
     /// Starts it, waits for its ready file and answers how long that took.
@@ -66,6 +70,11 @@ impl Platform {
     /// Where its data is.
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// The name of the database with its activities, if it has one.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()?.rsplit_once('/').map(|(_, name)| name)
     }
 
     /// The process, to read what it uses.

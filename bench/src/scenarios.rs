@@ -15,6 +15,7 @@ mod produce;
 mod single_activities;
 mod start;
 mod stored_activities;
+mod stored_rows;
 
 use crate::figures::Figure;
 use crate::lab::{Contestant, Lab};

@@ -54,6 +54,11 @@ const NEEDED: &[Needed] = &[
         why: "the alert rules and the dashboard are asked of one",
     },
     Needed {
+        command: &["systemd-analyze", "--version"],
+        package: "systemd",
+        why: "the unit is verified by it",
+    },
+    Needed {
         command: &["go", "version"],
         package: "golang",
         why: "the programs with franz-go and sarama, and the S3 server",

@@ -95,7 +95,7 @@ impl Peer for TidingsOnPostgres {
         self.tidings.platform()
     }
 
-    fn database(&self) -> Option<String> {
-        Some(self.server.get_or_init(PostgresServer::shared).database())
+    fn postgres(&self) -> Option<&PostgresServer> {
+        Some(self.server.get_or_init(PostgresServer::shared))
     }
 }

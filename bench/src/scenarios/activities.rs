@@ -69,6 +69,19 @@ pub(super) fn fill(platform: &Platform, count: usize) -> Result<()> {
     wait_stored(platform, (batches_each * BATCH * CONNECTIONS) as f64)
 }
 
+/// Stores an activity at the beginning of each of so many months.
+pub(super) fn fill_months(platform: &Platform, first_year: usize, months: usize) -> Result<()> {
+    let mut client = HttpClient::connect(&platform.http)?;
+    let activities = (0..months).map(|month| {
+        let occurred_at = format!("{}-{:02}-01T00:00:00Z", first_year + month / 12, 1 + month % 12);
+        serde_json::json!({"tenant": "months", "action": "month.begun", "occurred_at": occurred_at})
+    });
+    let body = serde_json::Value::from_iter(activities).to_string();
+    let answer = client.post_json("/api/v1/activities", body.as_bytes())?;
+    ensure!(answer.status == 200, "expected 200, found {}", answer.status);
+    wait_stored(platform, months as f64)
+}
+
 /// The tenant of an activity by its number.
 pub(super) fn tenant(number: usize) -> &'static str {
     ["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E"][number % 8]

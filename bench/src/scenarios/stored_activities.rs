@@ -1,9 +1,10 @@
 //! Questions to a store with very many activities.
 //!
-//! The store is filled once, over HTTP like any other, and stays up for all rounds, which only ask: a page of a random
-//! tenant, the newest one or from a random moment on.
+//! The store is filled once, over HTTP like any other or (PostgreSQL) by the server itself, and stays up for all rounds, which
+//! only ask: a page of a random tenant, the newest one or from a random moment on.
 
 use super::activities::{fill, tenant};
+use super::stored_rows::StoredRows;
 use super::{Measured, Scenario};
 use crate::figures::{STORED_BYTES, STORED_QUERY_P50, STORED_QUERY_P99};
 use crate::http_client::HttpClient;
@@ -24,7 +25,13 @@ const QUESTIONS: usize = 2_000;
 #[derive(Default)]
 pub struct StoredActivities {
     /// By the name of its peer.
-    filled: RefCell<BTreeMap<&'static str, Platform>>,
+    filled: RefCell<BTreeMap<&'static str, Filled>>,
+}
+
+struct Filled {
+    platform: Platform,
+    /// If the server made them.
+    rows: Option<StoredRows>,
 }
 
 impl Scenario for StoredActivities {
@@ -43,35 +50,58 @@ impl Scenario for StoredActivities {
     fn measure(&self, lab: &Lab, contestant: &mut Contestant) -> Result<Measured> {
         let peer = contestant.peer.as_ref();
         let mut filled = self.filled.borrow_mut();
-        let platform = match filled.entry(peer.name()) {
+        let filled = match filled.entry(peer.name()) {
             Entry::Occupied(filled) => filled.into_mut(),
-            Entry::Vacant(place) => {
-                let (platform, _) = Platform::start(peer, &lab.work_dir)?;
-                fill(&platform, lab.sizes.stored_activities)?;
-                place.insert(platform)
-            }
+            Entry::Vacant(place) => place.insert(Filled::start(lab, peer)?),
         };
         lab.settle();
-        let latencies_ms = ask(&platform.http)?;
+        let latencies_ms = ask(&filled.platform.http, |number| filled.moment(number))?;
         let mut measured: Measured = vec![
             (&STORED_QUERY_P50, latencies_ms[QUESTIONS / 2]),
             (&STORED_QUERY_P99, latencies_ms[QUESTIONS * 99 / 100]),
         ];
-        if let Some(bytes) = store_bytes(&platform.data_dir())? {
+        let bytes = match (peer.postgres(), filled.platform.database()) {
+            (Some(server), Some(name)) => {
+                server.query(name, "SELECT pg_database_size(current_database())").parse()?
+            }
+            _ => store_bytes(&filled.platform.data_dir())?,
+        };
+        if bytes > 0 {
             measured.push((&STORED_BYTES, bytes as f64 / lab.sizes.stored_activities as f64));
         }
         Ok(measured)
     }
 }
 
+impl Filled {
+    fn start(lab: &Lab, peer: &dyn Peer) -> Result<Self> {
+        let (platform, _) = Platform::start(peer, &lab.work_dir)?;
+        let rows = match peer.postgres() {
+            Some(server) => Some(StoredRows::fill(&platform, server, lab.sizes.stored_activities)?),
+            None => {
+                fill(&platform, lab.sizes.stored_activities)?;
+                None
+            }
+        };
+        Ok(Self { platform, rows })
+    }
+
+    /// A moment among what is stored, by any number.
+    fn moment(&self, number: usize) -> String {
+        match &self.rows {
+            Some(rows) => rows.moment(number),
+            None => format!("2013-01-01T10:{:02}:{:02}Z", number / 60 % 60, number % 60),
+        }
+    }
+}
+
 /// The latencies in milliseconds, in ascending order.
-fn ask(http: &str) -> Result<Vec<f64>> {
+fn ask(http: &str, moment: impl Fn(usize) -> String) -> Result<Vec<f64>> {
     let mut client = HttpClient::connect(http)?;
     let mut latencies_ms = Vec::with_capacity(QUESTIONS);
     for nth in 0..QUESTIONS {
-        // A multiplier without a pattern visits all minutes and seconds.
-        let moment = nth * 2_654_435_761 % 3_600;
-        let to = format!("&to=2013-01-01T10:{:02}:{:02}Z", moment / 60, moment % 60);
+        // A multiplier without a pattern visits all months, minutes and seconds.
+        let to = format!("&to={}", moment(nth * 2_654_435_761));
         let to = if nth % 2 == 0 { "" } else { &to };
         let path = format!("/api/v1/activities?tenant={}{to}", tenant(nth));
         let begun = Instant::now();
@@ -84,8 +114,8 @@ fn ask(http: &str) -> Result<Vec<f64>> {
     Ok(latencies_ms)
 }
 
-/// What the database takes up, its log included; `None` if it is elsewhere.
-fn store_bytes(data_dir: &Path) -> Result<Option<u64>> {
+/// What the database file takes up, its log included; nothing if it is elsewhere.
+fn store_bytes(data_dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(data_dir).with_context(|| format!("list {}", data_dir.display()))? {
         let entry = entry?;
@@ -93,5 +123,5 @@ fn store_bytes(data_dir: &Path) -> Result<Option<u64>> {
             bytes += entry.metadata()?.len();
         }
     }
-    Ok((bytes > 0).then_some(bytes))
+    Ok(bytes)
 }

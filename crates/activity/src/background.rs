@@ -15,7 +15,10 @@ use tidings::{ClusterError, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::api::Topics;
-use crate::limits::{WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_COMMIT_INTERVAL, WRITER_WAIT};
+use crate::limits::{
+    WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_COMMIT_INTERVAL, WRITER_FETCH_BYTES, WRITER_FETCH_WAIT,
+    WRITER_WAIT,
+};
 use crate::only_instance::{self, OnlyInstanceError, member_prefix, until_known};
 use crate::service::{ActivityOptions, writer_group};
 use crate::store::Store;
@@ -232,5 +235,8 @@ fn consume(
     consumer.commit_interval = WRITER_COMMIT_INTERVAL;
     consumer.letter_partitions = options.dlq_partitions;
     consumer.metrics = options.consumer_metrics.clone();
-    Ok(Consumer::start(&options.cluster, producer.producer()?, consumer, writer)?)
+    let cluster = options.cluster.clone();
+    let cluster = cluster.set("fetch.wait.max.ms", WRITER_FETCH_WAIT.as_millis().to_string());
+    let cluster = cluster.set("fetch.min.bytes", WRITER_FETCH_BYTES.to_string());
+    Ok(Consumer::start(&cluster, producer.producer()?, consumer, writer)?)
 }

@@ -1,24 +1,33 @@
 //! The way past the topic while the cluster takes nothing: into the store, or else into the spool.
 //!
-//! Owns one thread that writes for all requests: what waits together is stored together, because each transaction costs a
-//! sync. Invariants: what is answered as kept is synced, in the store with the mark that it is to be published, or in the
-//! spool; a request waits no longer than [`FALLBACK_TIMEOUT`]; the requests that wait are bounded, and more are refused.
-//! Publishing what was kept is `publisher`'s.
+//! Each place has a thread that writes for all requests (`place`), so that a store that hangs does not hold up the spool; in
+//! front of the store is a circuit breaker (`store`). Invariants: what is answered as kept is synced, in the store with the
+//! mark that it is to be published, or in the spool; a request waits no longer than [`FALLBACK_TIMEOUT`], and not at all for a
+//! store that is known to hang; the requests that wait are bounded, and more are refused. Publishing what was kept is
+//! `publisher`'s.
 
+use std::fmt::{self, Display};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tidings::breaker::BreakerOptions;
 
 use crate::activity::Activity;
 use crate::cloud_event;
-use crate::limits::{FALLBACK_BATCH_EVENTS, FALLBACK_TIMEOUT, FALLBACK_WAITING};
+use crate::limits::{FALLBACK_STORE_TIMEOUT, FALLBACK_TIMEOUT};
 use crate::live::StoredBell;
 use crate::metrics::ActivityMetrics;
 use crate::publisher::Wake;
 use crate::spool::Spool;
 use crate::store::Store;
 use crate::timestamp::Timestamp;
+use place::{Events, NotKept};
+use spool::SpoolPlace;
+use store::StorePlace;
+
+mod place;
+mod spool;
+mod store;
 
 /// How an activity was made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,39 +52,51 @@ impl Via {
 }
 
 /// Why events could not be kept either.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum KeepError {
-    /// The store refused, and so did the spool or there is none.
-    #[error("the store does not take it either{}", if *spool { ", nor does the spool" } else { "" })]
-    Refused {
-        /// Whether there is a spool.
-        spool: bool,
-    },
-    /// As many requests wait already as may.
-    #[error("too many others wait for the store")]
-    Busy,
-    /// No answer came in time: it may be kept all the same.
-    #[error("the store did not answer within {} ms", FALLBACK_TIMEOUT.as_millis())]
-    Late,
+#[derive(Debug, Clone)]
+pub struct KeepError {
+    store: NotKept,
+    /// If there is a spool.
+    spool: Option<NotKept>,
 }
 
-/// Hands events to the thread. Cheap to clone; the thread ends with the last one.
+impl KeepError {
+    /// Whether they may be kept all the same.
+    pub fn may_be_kept(&self) -> bool {
+        self.store.may_be_kept() || self.spool.is_some_and(NotKept::may_be_kept)
+    }
+
+    /// How long until the store is tried again, if it is left alone.
+    pub fn retry_after(&self) -> Duration {
+        match self.store {
+            NotKept::LeftAlone { wait_ms } => Duration::from_millis(wait_ms.into()),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl std::error::Error for KeepError {}
+
+impl Display for KeepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store {}", self.store)?;
+        self.spool.map_or(Ok(()), |spool| write!(f, "; the spool {spool}"))
+    }
+}
+
+/// Hands events to the threads. Cheap to clone; they end with the last one.
 #[derive(Debug, Clone)]
 pub struct Fallback {
-    jobs: SyncSender<Job>,
+    store: StorePlace,
+    spool: Option<SpoolPlace>,
 }
 
-#[derive(Debug)]
-struct Job {
-    /// CloudEvents, as they would stand on the topic.
-    events: Vec<Vec<u8>>,
-    answer: oneshot::Sender<Result<Via, KeepError>>,
-}
-
-/// What the thread writes into.
+/// What the threads write into.
+#[derive(Clone)]
 pub struct Keeper {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// When the store is left alone.
+    pub breaker: BreakerOptions,
     /// The spool, if one is wanted.
     pub spool: Option<Spool>,
     /// Told of what was kept.
@@ -87,88 +108,37 @@ pub struct Keeper {
 }
 
 impl Fallback {
-    /// Starts the thread.
+    /// Starts the threads.
     pub fn start(keeper: Keeper) -> std::io::Result<Self> {
-        let (jobs, waiting) = sync_channel(FALLBACK_WAITING);
-        std::thread::Builder::new()
-            .name("activity fallback".to_owned())
-            .spawn(move || keeper.run(&waiting))?;
-        Ok(Self { jobs })
+        let spool = keeper.spool.clone().map(|spool| SpoolPlace::start(spool, &keeper)).transpose()?;
+        Ok(Self { store: StorePlace::start(keeper)?, spool })
     }
 
-    /// Keeps events, all of them in the same place.
+    /// Keeps events, all of them in the same place: in the store; in the spool if that takes nothing, and while the spool has
+    /// older ones, which are to come first.
     pub async fn keep(&self, events: Vec<Vec<u8>>) -> Result<Via, KeepError> {
-        let (answer, answered) = oneshot::channel();
-        self.jobs.try_send(Job { events, answer }).map_err(|_| KeepError::Busy)?;
-        match tokio::time::timeout(FALLBACK_TIMEOUT, answered).await {
-            Ok(Ok(kept)) => kept,
-            Ok(Err(_)) | Err(_) => Err(KeepError::Late),
-        }
-    }
-}
-
-impl Keeper {
-    fn run(self, waiting: &Receiver<Job>) {
-        while let Ok(job) = waiting.recv() {
-            let mut count = job.events.len();
-            let mut jobs = vec![job];
-            while count < FALLBACK_BATCH_EVENTS
-                && let Ok(job) = waiting.try_recv()
-            {
-                count += job.events.len();
-                jobs.push(job);
-            }
-            // Whoever has been told that it is late is not kept after all.
-            jobs.retain(|job| !job.answer.is_closed());
-            let events: Vec<&[u8]> = jobs.iter().flat_map(|job| &job.events).map(Vec::as_slice).collect();
-            if events.is_empty() {
-                continue;
-            }
-            let kept = self.keep(&events);
-            for job in jobs {
-                // Nobody waits any more: it is kept, and its caller may send it again.
-                let _ = job.answer.send(kept.clone());
-            }
-        }
-    }
-
-    /// Into the store; into the spool if that takes nothing, and while the spool has older ones: they are to come first.
-    fn keep(&self, events: &[&[u8]]) -> Result<Via, KeepError> {
-        let spools = self.spool.as_ref().is_some_and(|spool| spool.pending_bytes() > 0);
-        let has_spool = self.spool.is_some();
-        let kept = if spools {
-            self.spool(events).or_else(|| self.store(events))
-        } else {
-            self.store(events).or_else(|| self.spool(events))
+        let deadline = Instant::now() + FALLBACK_TIMEOUT;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let events = Events::from(events);
+        let Some(spool) = &self.spool else {
+            let kept = self.store.keep(&events, left()).await;
+            return kept.map(|()| Via::Fallback).map_err(|store| KeepError { store, spool: None });
         };
-        if kept.is_some() {
-            self.wake.ring();
+        if spool.has_older() {
+            let Err(full) = spool.keep(&events, left()).await else { return Ok(Via::Spool) };
+            let kept = self.store.keep(&events, left()).await;
+            return kept.map(|()| Via::Fallback).map_err(|store| KeepError { store, spool: Some(full) });
         }
-        kept.ok_or(KeepError::Refused { spool: has_spool })
+        let Err(store) = self.store.keep(&events, FALLBACK_STORE_TIMEOUT).await else {
+            return Ok(Via::Fallback);
+        };
+        let kept = spool.keep(&events, left()).await;
+        kept.map(|()| Via::Spool).map_err(|spool| KeepError { store, spool: Some(spool) })
     }
 
-    fn store(&self, events: &[&[u8]]) -> Option<Via> {
-        let activities = read(events.iter().copied());
-        if let Err(error) = self.store.insert_unpublished(&activities) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the store takes no fallback writes");
-            return None;
-        }
-        self.stored.ring();
-        self.metrics.fallback.inc_by(events.len() as u64);
-        Some(Via::Fallback)
-    }
-
-    fn spool(&self, events: &[&[u8]]) -> Option<Via> {
-        let spool = self.spool.as_ref()?;
-        if let Err(error) = spool.append(events) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "the spool takes nothing");
-            return None;
-        }
-        self.metrics.spooled.inc_by(events.len() as u64);
-        self.metrics.spool_bytes.set(spool.pending_bytes() as i64);
-        Some(Via::Spool)
+    /// Why the store is left alone, if it is. Asks nobody.
+    pub fn fault(&self) -> Option<String> {
+        self.store.fault()
     }
 }
 
@@ -194,6 +164,8 @@ mod tests {
     use crate::sqlite::SqliteStore;
     use crate::testing::activity;
 
+    const OPEN_FOR: Duration = Duration::from_millis(500);
+
     fn event(id: &str) -> Vec<u8> {
         CloudEvent::new(&activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#))).to_json()
     }
@@ -218,8 +190,10 @@ mod tests {
 
         fn start(&self, spool: Option<Spool>) -> Fallback {
             let store = Arc::clone(&self.store) as Arc<dyn Store>;
-            let (wake, metrics) = (Arc::clone(&self.wake), self.metrics.clone());
-            Fallback::start(Keeper { store, spool, wake, stored: StoredBell::default(), metrics }).unwrap()
+            let (wake, metrics, stored) =
+                (Arc::clone(&self.wake), self.metrics.clone(), StoredBell::default());
+            let breaker = BreakerOptions { open_for: OPEN_FOR, ..BreakerOptions::default() };
+            Fallback::start(Keeper { store, breaker, spool, wake, stored, metrics }).unwrap()
         }
 
         /// Another connection holds the only place for a writer.
@@ -250,11 +224,13 @@ mod tests {
         let spool = scene.spool();
         let (with, without) = (scene.start(Some(spool.clone())), scene.start(None));
         let down = scene.store_down();
-        assert!(matches!(without.keep(vec![event("1")]).await, Err(KeepError::Refused { spool: false })));
+        let refused = without.keep(vec![event("1")]).await.unwrap_err();
+        assert_eq!((refused.store, refused.spool), (NotKept::Away, None));
         assert_eq!(with.keep(vec![event("2"), event("3")]).await.unwrap(), Via::Spool);
         assert_eq!(spool.next_frame().unwrap().unwrap().events, [event("2"), event("3")]);
         let much: Vec<_> = (0..500).map(|number| event(&format!("much-{number}"))).collect();
-        assert!(matches!(with.keep(much).await, Err(KeepError::Refused { spool: true })));
+        let refused = with.keep(much).await.unwrap_err();
+        assert_eq!((refused.store, refused.spool), (NotKept::Away, Some(NotKept::Refused)));
         assert_eq!(scene.metrics.spooled.get(), 2);
         drop(down);
         // The older ones come first, so what follows goes where they are, until somebody has moved them.
@@ -263,6 +239,30 @@ mod tests {
             spool.done(&frame).unwrap();
         }
         assert_eq!(with.keep(vec![event("5")]).await.unwrap(), Via::Fallback);
+        assert_eq!(scene.store.count(None).unwrap(), 1);
+    }
+    #[tokio::test]
+    async fn nobody_waits_for_a_store_that_hangs_until_it_is_back() {
+        let scene = Scene::new();
+        let fallback = scene.start(None);
+        let down = scene.store_down();
+        for number in 0..5 {
+            assert!(fallback.fault().is_none());
+            let error = fallback.keep(vec![event(&format!("{number}"))]).await.unwrap_err();
+            assert!(error.may_be_kept() && error.retry_after() == Duration::ZERO, "{error}");
+        }
+        assert!(fallback.fault().is_some());
+        let asked = Instant::now();
+        let error = fallback.keep(vec![event("open")]).await.unwrap_err();
+        assert!(asked.elapsed() < Duration::from_millis(200), "{:?}", asked.elapsed());
+        assert!(!error.may_be_kept(), "{error}");
+        assert!(error.retry_after() > Duration::ZERO && error.retry_after() <= OPEN_FOR, "{error}");
+        drop(down);
+        // Nobody brings anything meanwhile.
+        while fallback.fault().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(fallback.keep(vec![event("back")]).await.unwrap(), Via::Fallback);
         assert_eq!(scene.store.count(None).unwrap(), 1);
     }
 }

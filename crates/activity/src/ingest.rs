@@ -39,6 +39,17 @@ pub enum NotSent {
     Failed(SendError),
 }
 
+impl NotSent {
+    fn may_be_written(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.may_be_written())
+    }
+
+    /// Whether the topic will never take it: kept elsewhere, it would wait for ever.
+    fn is_too_large(&self) -> bool {
+        matches!(self, Self::Failed(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
+    }
+}
+
 /// Why an activity was not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotAccepted {
@@ -51,27 +62,33 @@ pub enum NotAccepted {
         not_kept: KeepError,
     },
     /// The topic refuses this record, whatever the state of the cluster.
-    #[error("not acknowledged: {0}")]
-    Refused(SendError),
+    #[error(transparent)]
+    Refused(NotSent),
 }
 
 impl NotAccepted {
     /// Whether it may have been written all the same.
     pub fn may_be_written(&self) -> bool {
         match self {
-            Self::Nowhere { not_sent: NotSent::Failed(error), not_kept } => {
-                error.may_be_written() || matches!(not_kept, KeepError::Late)
-            }
-            Self::Nowhere { not_sent: NotSent::NoTopics(_), not_kept } => {
-                matches!(not_kept, KeepError::Late)
-            }
-            Self::Refused(error) => error.may_be_written(),
+            Self::Nowhere { not_sent, not_kept } => not_sent.may_be_written() || not_kept.may_be_kept(),
+            Self::Refused(not_sent) => not_sent.may_be_written(),
+        }
+    }
+
+    /// How long until the cluster or the store is tried again, if both are left alone.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Nowhere {
+                not_sent: NotSent::Failed(SendError::BreakerOpen { retry_after, .. }),
+                not_kept,
+            } => not_kept.retry_after().min(*retry_after),
+            Self::Nowhere { .. } | Self::Refused(_) => Duration::ZERO,
         }
     }
 
     /// Whether the topic takes no record that large: sending it again would be in vain.
     pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::Refused(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
+        matches!(self, Self::Refused(not_sent) if not_sent.is_too_large())
     }
 }
 
@@ -86,6 +103,11 @@ impl Ingest {
     ) -> Self {
         let looking_until = Instant::now() + producer.timeout();
         Self { producer, topic, topics, looking_until, fallback, metrics }
+    }
+
+    /// The way past the topic.
+    pub fn fallback(&self) -> &Fallback {
+        &self.fallback
     }
 
     /// What is counted.
@@ -150,7 +172,7 @@ impl Ingest {
 
     /// Keeps elsewhere what the cluster did not take.
     async fn fall_back(&self, records: &[Record], results: &mut [Attempt]) {
-        let failed = |result: &Attempt| matches!(result, Err((not_sent, _)) if !is_refused(not_sent));
+        let failed = |result: &Attempt| matches!(result, Err((not_sent, _)) if !not_sent.is_too_large());
         let pairs = records.iter().zip(results.iter());
         let events: Vec<Vec<u8>> = pairs
             .filter(|(_, result)| failed(result))
@@ -195,16 +217,9 @@ pub fn record(topic: &Arc<str>, activity: &Activity<'_>) -> Record {
     }
 }
 
-/// Whether the topic will never take it: kept elsewhere, it would wait for ever.
-fn is_refused(not_sent: &NotSent) -> bool {
-    matches!(not_sent, NotSent::Failed(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
-}
-
 fn not_accepted(not_sent: NotSent, not_kept: Option<KeepError>) -> NotAccepted {
-    match (not_sent, not_kept) {
-        (NotSent::Failed(error), None) => NotAccepted::Refused(error),
-        (not_sent, not_kept) => {
-            NotAccepted::Nowhere { not_sent, not_kept: not_kept.unwrap_or(KeepError::Busy) }
-        }
+    match not_kept {
+        Some(not_kept) => NotAccepted::Nowhere { not_sent, not_kept },
+        None => NotAccepted::Refused(not_sent),
     }
 }

@@ -65,7 +65,9 @@ pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a request waits for the fallback after the cluster did not take it.
 pub const FALLBACK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most requests, or chunks of streams, that wait for the fallback; more are told to come back. What they hold is
+/// How long of that it waits for the store if there is a spool, which needs the rest.
+pub const FALLBACK_STORE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The most requests, or chunks of streams, that wait for the store or for the spool; more are told to come back. What they hold is
 /// bounded by the limits of bodies already.
 pub const FALLBACK_WAITING: usize = 4096;
 /// No more requests join a transaction of the fallback that has this many activities.
@@ -111,13 +113,17 @@ pub const LIVE_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Between two looks for activities that are past their retention.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The most records the writer stores in one transaction.
+/// The most records that are handed to the writer together.
 pub const WRITER_BATCH_RECORDS: usize = 4000;
-/// The most bytes of records in one transaction, which are held in memory.
+/// The most bytes of them, which are held in memory.
 pub const WRITER_BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// How long the writer waits for more after the first record of a batch: a transaction costs a sync, and the more
-/// rows share it the less each costs. It delays what a query sees, never an ack.
-pub const WRITER_WAIT: Duration = Duration::from_millis(100);
+/// How long the broker holds back what it has for the writer, and up to how many bytes: a fetch wakes half a dozen threads, a
+/// transaction costs a sync, and the more records share them the less each costs. It delays what a query sees, never an ack.
+pub const WRITER_FETCH_WAIT: Duration = Duration::from_millis(200);
+/// See [`WRITER_FETCH_WAIT`].
+pub const WRITER_FETCH_BYTES: usize = 256 * 1024;
+/// How long the writer waits for more after that.
+pub const WRITER_WAIT: Duration = Duration::from_millis(50);
 /// The shortest time between two commits of the writer's offsets while records flow. What a kill has it read again is known by
 /// its ids.
 pub const WRITER_COMMIT_INTERVAL: Duration = Duration::from_secs(1);

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasureRequest};
+use crate::limits::FALLBACK_STORE_TIMEOUT;
 use crate::query::{Page, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
@@ -38,10 +39,12 @@ pub use options::{PostgresOptions, UrlError};
 /// Connections that answer questions: as many questions run at once.
 pub const READERS: usize = 2;
 
+/// The most activities in one transaction.
+const PART_ITEMS: usize = 1000;
 /// How long a batch of the topic may take: the writer tries again.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
-/// How long a write past the topic may take: its caller waits `FALLBACK_TIMEOUT`, and the spool needs a rest of that.
-const FALLBACK_LIMIT: Duration = Duration::from_millis(1500);
+/// How long a write past the topic may take: its caller waits no longer.
+const FALLBACK_LIMIT: Duration = FALLBACK_STORE_TIMEOUT;
 /// How long the publisher's questions may take.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
 /// How long a step of taking activities out may take.
@@ -163,7 +166,10 @@ impl PostgresStore {
         let store = self.options.name().to_owned();
         match fault {
             Fault::Damaged { tenant, id, column } => StoreError::DamagedRow { store, tenant, id, column },
-            fault => StoreError::Failed { store, operation, source: Box::new(fault) },
+            fault => {
+                let is_outage = fault.is_outage() || fault.is_jam();
+                StoreError::Failed { store, operation, is_outage, source: Box::new(fault) }
+            }
         }
     }
 }
@@ -175,8 +181,15 @@ impl Store for PostgresStore {
         })
     }
 
+    fn part_items(&self) -> usize {
+        PART_ITEMS
+    }
+
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
         self.with(&self.fallback, "insert an unpublished batch", async |session| {
+            if activities.is_empty() {
+                return write::take_turn(session).await.map(|()| Vec::new());
+            }
             write::insert_batch(session, activities, Source::Fallback, self.key()?).await
         })
     }

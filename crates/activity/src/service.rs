@@ -66,6 +66,8 @@ pub struct ActivityOptions {
     pub ack_timeout: Duration,
     /// When requests go to the fallback at once. Register its metrics once per process.
     pub breaker: BreakerOptions,
+    /// When the fallback leaves the store alone. Register its metrics once per process.
+    pub store_breaker: BreakerOptions,
     /// The file that takes activities when neither the cluster nor the store does, and how long it may become.
     pub spool: Option<(PathBuf, u64)>,
     /// How long activities are kept.
@@ -89,6 +91,7 @@ impl ActivityOptions {
             dlq_partitions: 1,
             ack_timeout: Duration::from_secs(2),
             breaker: BreakerOptions::default(),
+            store_breaker: BreakerOptions::default(),
             spool: None,
             retention: Retention::default(),
             producer_metrics: ProducerMetrics::default(),
@@ -166,6 +169,7 @@ impl ActivityService {
         publisher.start().map_err(StartError::Thread)?;
         let keeper = Keeper {
             store: Arc::clone(&store),
+            breaker: options.store_breaker.clone(),
             spool: spool.clone(),
             wake: Arc::clone(&wake),
             stored: stored.clone(),
@@ -235,7 +239,7 @@ impl ActivityService {
     pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let (topics, consumer, producer) =
             (self.topics.clone(), Arc::clone(&self.consumer), self.producer.clone());
-        let store = self.store();
+        let (store, fallback) = (self.store(), self.ingest.fallback().clone());
         move || {
             if let Topics::Pending(why) = &*topics.borrow() {
                 return Err(why.clone().unwrap_or_else(|| "the topics are not there yet".to_owned()));
@@ -244,6 +248,9 @@ impl ActivityService {
                 return Err(format!("{fault}; {}", fault.hint()));
             }
             if let Some(fault) = store.fault() {
+                return Err(fault);
+            }
+            if let Some(fault) = fallback.fault() {
                 return Err(fault);
             }
             match &*consumer.lock() {

@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -35,7 +36,15 @@ pub struct Spool {
 struct Shared {
     path: PathBuf,
     max_bytes: u64,
+    /// What `inner` says, for those who do not wait while somebody writes.
+    pending_bytes: AtomicU64,
     inner: Mutex<Inner>,
+}
+
+impl Shared {
+    fn count_pending(&self, inner: &Inner) {
+        self.pending_bytes.store(inner.end_position - inner.read_position, Ordering::Release);
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +122,8 @@ impl Spool {
             cut(&file, path, end_position, length).map_err(io("cut a torn end"))?;
         }
         let inner = Inner { file, read_position: 0, end_position, poisoned: false };
-        Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), max_bytes, inner: Mutex::new(inner) }) })
+        let (pending_bytes, inner) = (AtomicU64::new(end_position), Mutex::new(inner));
+        Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), max_bytes, pending_bytes, inner }) })
     }
 
     /// Appends events as one frame and syncs it.
@@ -137,6 +147,7 @@ impl Spool {
             return Err(self.failed("sync", error));
         }
         inner.end_position += frame.len() as u64;
+        self.shared.count_pending(&inner);
         Ok(())
     }
 
@@ -160,6 +171,7 @@ impl Spool {
     pub fn done(&self, frame: &Frame) -> Result<(), SpoolError> {
         let mut inner = self.shared.inner.lock();
         inner.read_position = frame.next_position;
+        self.shared.count_pending(&inner);
         if inner.read_position < inner.end_position {
             return Ok(());
         }
@@ -184,10 +196,9 @@ impl Spool {
         Ok(position - inner.read_position)
     }
 
-    /// Bytes of the frames that are not done.
+    /// Bytes of the frames that are not done. Waits for nobody.
     pub fn pending_bytes(&self) -> u64 {
-        let inner = self.shared.inner.lock();
-        inner.end_position - inner.read_position
+        self.shared.pending_bytes.load(Ordering::Acquire)
     }
 
     fn frame(&self, end_position: u64, events: &[&[u8]]) -> Result<Vec<u8>, SpoolError> {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
@@ -142,7 +142,12 @@ impl SqliteStore {
     }
 
     fn failed(&self, operation: &'static str, source: rusqlite::Error) -> StoreError {
-        StoreError::Failed { store: self.path.display().to_string(), operation, source: Box::new(source) }
+        let store = self.path.display().to_string();
+        let is_outage = matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::SystemIoFailure)
+        );
+        StoreError::Failed { store, operation, is_outage, source: Box::new(source) }
     }
 }
 

@@ -18,8 +18,14 @@ pub trait Store: Send + Sync + 'static {
     /// and is marked as unpublished loses its mark.
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
 
+    /// About how many activities [`Store::insert_batch`] wants at once when there are many more: a store in this process has
+    /// the fewer syncs the more it gets, a server works while its client reads the next ones.
+    fn part_items(&self) -> usize {
+        usize::MAX
+    }
+
     /// [`Store::insert_batch`] for activities that the topic does not have: those that are new are marked as unpublished
-    /// in the same transaction.
+    /// in the same transaction. Without any it asks whether the store takes writes.
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
 
     /// The oldest activities that are marked as unpublished, in the order of their arrival.
@@ -117,6 +123,8 @@ pub enum StoreError {
         store: String,
         /// What was being done.
         operation: &'static str,
+        /// Whether the database is down or hangs, as opposed to refusing this one thing.
+        is_outage: bool,
         /// What the database said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -132,4 +140,11 @@ pub enum StoreError {
         /// The column.
         column: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether the database is down or hangs, as opposed to refusing this one thing.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Failed { is_outage: true, .. })
+    }
 }

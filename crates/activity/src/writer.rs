@@ -2,9 +2,11 @@
 //!
 //! Invariants: a batch is in the store, synced, before its offsets may be committed; a record that can never be stored
 //! goes to the failure inbox with the reason, and the rest of its batch goes on; a store that fails keeps the batch,
-//! however long it takes, and loses nothing. Records come again after a crash: the store's first write wins.
+//! however long it takes, and loses nothing. Records come again after a crash: the store's first write wins. Of a large
+//! batch one part is read while the one before is stored: where the store is a server, neither waits for the other.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use tidings::ReceivedRecord;
 use tidings::consumer::{BatchHandler, HandlerError, Outcome};
@@ -34,22 +36,7 @@ impl Writer {
 
 impl BatchHandler for Writer {
     fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
-        let mut activities = Vec::with_capacity(batch.len());
-        let mut rejected = Vec::new();
-        for (index, record) in batch.iter().enumerate() {
-            match read(record) {
-                Ok(activity) => activities.push(activity),
-                Err(error) => rejected.push((index, failure(&error))),
-            }
-        }
-        let inserted =
-            self.store.insert_batch(&activities).map_err(|error| HandlerError::from_error(&error))?;
-        self.stored.ring();
-        let stored = inserted.iter().filter(|inserted| **inserted == Inserted::Stored).count() as u64;
-        self.metrics.stored.inc_by(stored);
-        let erased = inserted.iter().filter(|inserted| **inserted == Inserted::Erased).count() as u64;
-        self.metrics.duplicates.inc_by(inserted.len() as u64 - stored - erased);
-        self.metrics.erased.inc_by(erased);
+        let rejected = self.store_in_parts(batch)?;
         self.metrics.dead_letters.inc_by(rejected.len() as u64);
         if rejected.is_empty() {
             return Ok(Vec::new());
@@ -60,6 +47,57 @@ impl BatchHandler for Writer {
         }
         Ok(outcomes)
     }
+}
+
+/// What becomes of records that can never be stored, by their index in the batch.
+type Rejected = Vec<(usize, Failure)>;
+
+impl Writer {
+    fn store_in_parts(&self, batch: &[ReceivedRecord]) -> Result<Rejected, HandlerError> {
+        let mut rejected = Rejected::new();
+        let part_items = self.store.part_items();
+        if batch.len() <= part_items {
+            self.store(0, read_all(batch), &mut rejected)?;
+            return Ok(rejected);
+        }
+        let (read, to_store) = sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Nobody takes parts any more when one could not be stored.
+                batch.chunks(part_items).map(read_all).try_for_each(|part| read.send(part))
+            });
+            for (index, part) in to_store.into_iter().enumerate() {
+                self.store(index * part_items, part, &mut rejected)?;
+            }
+            Ok(rejected)
+        })
+    }
+
+    /// Stores a part, whose first record is at `start` in the batch.
+    fn store(&self, start: usize, part: Part<'_>, rejected: &mut Rejected) -> Result<(), HandlerError> {
+        let mut activities = Vec::with_capacity(part.len());
+        for (index, read) in part.into_iter().enumerate() {
+            match read {
+                Ok(activity) => activities.push(activity),
+                Err(error) => rejected.push((start + index, failure(&error))),
+            }
+        }
+        let inserted =
+            self.store.insert_batch(&activities).map_err(|error| HandlerError::from_error(&error))?;
+        self.stored.ring();
+        let count = |wanted| inserted.iter().filter(|inserted| **inserted == wanted).count() as u64;
+        self.metrics.stored.inc_by(count(Inserted::Stored));
+        self.metrics.duplicates.inc_by(count(Inserted::Duplicate));
+        self.metrics.erased.inc_by(count(Inserted::Erased));
+        Ok(())
+    }
+}
+
+/// What some records are.
+type Part<'a> = Vec<Result<Activity<'a>, RecordError>>;
+
+fn read_all(records: &[ReceivedRecord]) -> Part<'_> {
+    records.iter().map(read).collect()
 }
 
 fn read(record: &ReceivedRecord) -> Result<Activity<'_>, RecordError> {

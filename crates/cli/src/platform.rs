@@ -175,6 +175,9 @@ async fn start_activity(
     options.ack_timeout = Duration::from_millis(config.activity.ack_timeout_ms);
     options.breaker = breaker(config);
     options.breaker.metrics.register(registry);
+    options.store_breaker = breaker(config);
+    let store_metrics = &options.store_breaker.metrics;
+    store_metrics.register_as(registry, "tidings_activity_store_breaker", "the activity store");
     let spool = config.data_dir.join(SPOOL_FILE);
     // What one has left is taken out, also when none is wanted any more.
     if config.activity.spool_max_bytes > 0 || spool.exists() {

@@ -234,8 +234,8 @@ impl PartitionLog {
         self.writer.lock().producers.expire(before_ms);
     }
 
-    /// Registers `waiter` to be woken once: when the high watermark moves or the log is deleted. Look at
-    /// the high watermark after this call and before waiting, not only before the call.
+    /// Registers `waiter` to be woken once: when the high watermark has moved as far as it expects, or the log is deleted. Look
+    /// at the high watermark after this call and before waiting, not only before the call.
     pub fn add_fetch_waiter(&self, waiter: Arc<FetchWaiter>) {
         self.waiters.add(waiter);
         if self.is_deleted() {
@@ -268,11 +268,16 @@ impl PartitionLog {
         }
         assert!(end.offset <= self.log_end_offset(), "{}: durable beyond its end", self.topic_partition);
         let (offset, position) = (end.offset, end.position);
-        marks.high_watermark = Mark { offset, segment: segment.id(), position };
+        let before =
+            std::mem::replace(&mut marks.high_watermark, Mark { offset, segment: segment.id(), position });
         self.high_watermark.store(offset, Release);
         drop(marks);
         self.unstable.high_watermark_moved(offset);
-        self.waiters.wake_all();
+        match before.segment == segment.id() {
+            true => self.waiters.tell(position - before.position),
+            // A new segment comes seldom: whoever waits may look.
+            false => self.waiters.wake_all(),
+        }
     }
 
     /// Refuses all further appends; reads go on.

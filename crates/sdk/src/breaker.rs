@@ -83,12 +83,25 @@ impl BreakerMetrics {
     /// Adds `tidings_produce_breaker_state` (0 closed, 1 half-open, 2 open), `tidings_produce_breaker_opened_total` and
     /// `tidings_produce_breaker_refused_total`.
     pub fn register(&self, registry: &mut Registry) {
-        let state = "Circuit breaker of the producer: 0 closed, 1 half-open, 2 open";
-        registry.register("tidings_produce_breaker_state", state, self.state.clone());
-        let opened = "Times the circuit breaker of the producer opened";
-        registry.register("tidings_produce_breaker_opened", opened, self.opened.clone());
-        let refused = "Sends refused at once because the circuit breaker was open";
-        registry.register("tidings_produce_breaker_refused", refused, self.refused.clone());
+        self.register_as(registry, "tidings_produce_breaker", "the producer");
+    }
+
+    /// Adds `<name>_state`, `<name>_opened_total` and `<name>_refused_total`, for a breaker around something of the caller's.
+    ///
+    /// ```
+    /// use prometheus_client::registry::Registry;
+    /// use tidings::breaker::BreakerMetrics;
+    ///
+    /// let mut registry = Registry::default();
+    /// BreakerMetrics::default().register_as(&mut registry, "shop_database_breaker", "the shop's database");
+    /// ```
+    pub fn register_as(&self, registry: &mut Registry, name: &str, guarded: &str) {
+        let state = format!("Circuit breaker of {guarded}: 0 closed, 1 half-open, 2 open");
+        registry.register(format!("{name}_state"), state, self.state.clone());
+        let opened = format!("Times the circuit breaker of {guarded} opened");
+        registry.register(format!("{name}_opened"), opened, self.opened.clone());
+        let refused = format!("Calls refused at once because the circuit breaker of {guarded} was open");
+        registry.register(format!("{name}_refused"), refused, self.refused.clone());
     }
 }
 

@@ -305,6 +305,15 @@ unsafe extern "C" fn wake(_: *mut sys::rd_kafka_t, queue: *mut std::ffi::c_void)
 }
 
 impl RawMessage<'_> {
+    /// Whether it says that its partition was read to the end, instead of a record.
+    pub(crate) fn is_end(&self) -> bool {
+        RDKafkaErrorCode::from(self.message.err) == RDKafkaErrorCode::PartitionEOF
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.message.partition
+    }
+
     /// What went wrong instead, in a message that carries no record.
     pub(crate) fn error(&self) -> Option<KafkaError> {
         match RDKafkaErrorCode::from(self.message.err) {

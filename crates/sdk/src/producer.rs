@@ -39,7 +39,7 @@ pub use metrics::ProducerMetrics;
 use metrics::TopicMetrics;
 use partitioner::Chosen;
 pub use partitioner::{Partitioner, partition_of_key};
-use polled::Polled;
+pub(crate) use polled::Polled;
 pub use report::{DeliveryCallback, DeliveryReport};
 pub use transactional::{Transaction, TransactionError, TransactionalOptions, TransactionalProducer};
 

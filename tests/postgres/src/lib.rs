@@ -87,7 +87,15 @@ impl PostgresServer {
         std::fs::write(&password, PASSWORD).expect("write a password file");
         give_away(&password);
         let mut initdb = unprivileged("initdb", scratch.path(), "initdb.log");
-        initdb.args(["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--username", USER]);
+        // Nobody cuts the power while the cluster is made.
+        initdb.args([
+            "--no-sync",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--username",
+            USER,
+        ]);
         initdb.arg("--pwfile").arg(&password).arg("--pgdata").arg(scratch.path().join("data"));
         let status = initdb.status().expect("run initdb");
         assert!(status.success(), "initdb ended with {status}:\n{}", read(scratch.path(), "initdb.log"));
@@ -141,6 +149,16 @@ impl PostgresServer {
         let _ = kill_process(process.pid, signal);
     }
 
+    /// Stops the server with all its children: connections stay, new ones are made, and nobody answers. `Signal::CONT` to all
+    /// lets them go on.
+    pub fn signal_all(&self, signal: Signal) {
+        self.signal(signal);
+        let server = self.process.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pid;
+        for child in children(server) {
+            let _ = kill_process(child, signal);
+        }
+    }
+
     /// Starts a killed server again, in the same place.
     #[track_caller]
     pub fn restart(&self) {
@@ -174,6 +192,8 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
+        // Whoever is stopped hears nothing.
+        self.signal_all(Signal::CONT);
         let process = self.process.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // A shutdown that waits for nobody, and leaves no process behind that writes into the directory.
         let _ = kill_process(process.pid, Signal::QUIT);
@@ -235,6 +255,19 @@ fn unprivileged(name: &str, scratch: &Path, log: &str) -> Command {
     }
     command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone().expect("share a file")).stderr(log);
     command
+}
+
+/// The processes that a process has started, and not waited for.
+fn children(parent: Pid) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in parentheses may hold anything; behind it come the state and the parent.
+        let parent_pid = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        parent_pid == Some(parent.as_raw_nonzero().get())
+    };
+    pids.filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
 /// Makes a path the unprivileged user's.

@@ -10,8 +10,6 @@ use rdkafka::consumer::Consumer;
 use serde_json::{Value, json};
 use tidings_tests::{LONG, Launch, until};
 
-use crate::support::until_ready;
-
 /// The path of a file of `deploy/`.
 pub fn deploy_path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)
@@ -51,6 +49,23 @@ fn the_unit_starts_the_platform() {
     assert_eq!(arguments, ["--config", &config, "--data-dir", &data]);
     let tidings = Launch::up(Path::new(&data)).arguments(["--config", &config]).start();
     assert!(tidings.terminate(LONG).status.success());
+}
+
+/// systemd passes over what it does not know: a protection that is spelled wrong would be none.
+#[test]
+fn systemd_knows_all_that_the_unit_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let verify = |unit: &str| {
+        let file = folder.path().join("tidings.service");
+        std::fs::write(&file, unit.replace("/usr/local/bin/tidings", "/bin/true")).unwrap();
+        let output = Command::new("systemd-analyze").arg("verify").arg(&file).output();
+        let output = output.expect("run systemd-analyze, of Debian's package systemd");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        words.lines().filter(|line| line.contains("tidings.service")).collect::<String>()
+    };
+    let unit = deploy("systemd/tidings.service");
+    assert_eq!(verify(&unit), "");
+    assert!(verify(&unit.replace("ProtectHome", "ProtectHomes")).contains("ProtectHomes"));
 }
 
 /// An instruction of the container file, with its continued lines.
@@ -127,10 +142,9 @@ fn the_container_serves_other_containers() {
     let port = |address: &str| address.rsplit(':').next().expect("a port").to_owned();
     let outside = format!("{}:{}", own_address(), port(&tidings.bootstrap()));
     assert_eq!(told(outside), format!("{name}:9092"));
-    until_ready(&tidings.http());
     let host = format!("{name}:8080");
-    let answer = tidings.http().request("GET", "/readyz", &[("host", &host)], b"");
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let ready = || tidings.http().request("GET", "/readyz", &[("host", &host)], b"").status == 200;
+    until("it is ready for those who ask by its name", || ready().then_some(()));
 
     let check = instruction("HEALTHCHECK");
     let (when, check) = check.split_once(" CMD ").expect("a command");

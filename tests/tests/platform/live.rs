@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tidings_postgres_server::PostgresServer;
 use tidings_tests::{Http, LONG, Launch};
 
 use crate::site::Site;
-use crate::support::{ACTIVITIES, activity};
+use crate::support::{ACTIVITIES, activity, until_ready, until_stored};
 
 /// One reader of the live tail.
-struct Tail {
+pub struct Tail {
     stream: BufReader<TcpStream>,
     /// What came and is no whole block of lines yet.
     text: String,
@@ -23,7 +24,7 @@ struct Tail {
 impl Tail {
     /// Connects and reads the first token.
     #[track_caller]
-    fn open(http: &Http, tenant: &str, token: Option<&str>) -> Self {
+    pub fn open(http: &Http, tenant: &str, token: Option<&str>) -> Self {
         let stream = TcpStream::connect(http.address()).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         let token = token.map_or(String::new(), |token| format!("last-event-id: {token}\r\n"));
@@ -64,7 +65,7 @@ impl Tail {
 
     /// The ids of the next events.
     #[track_caller]
-    fn ids(&mut self, count: usize) -> Vec<String> {
+    pub fn ids(&mut self, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < count {
             let block = self.block().expect("the tail goes on");
@@ -85,12 +86,24 @@ fn post(http: &Http, tenant: &str, numbers: std::ops::Range<usize>) -> Vec<Strin
 }
 
 #[test]
-fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform() {
+fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform_in_sqlite() {
+    the_tail_goes_on_across_a_kill_and_ends_with_the_platform("sqlite");
+}
+
+#[test]
+fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform_in_postgres() {
+    let server = PostgresServer::shared();
+    the_tail_goes_on_across_a_kill_and_ends_with_the_platform(&server.database());
+}
+
+fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform(store: &str) {
     let site = Site::new();
-    let tidings = site.platform().start();
+    let launch = || site.platform().environment("TIDINGS_ACTIVITY_STORE", store);
+    let tidings = launch().start();
     let http = tidings.http();
+    until_ready(&http);
     post(&http, "acme", 0..10);
-    crate::support::until_stored(&http, "acme", 10);
+    until_stored(&http, "acme", 10);
     let mut tail = Tail::open(&http, "acme", None);
     let mut other = Tail::open(&http, "other", None);
     let sent = post(&http, "acme", 10..300);
@@ -101,8 +114,9 @@ fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform() {
     assert_eq!(tail.ids(5), sent[..5]);
     tidings.kill_now();
     // What the writer had not stored, or the connection not brought, comes behind the token.
-    let tidings = site.platform().start();
+    let tidings = launch().start();
     let http = tidings.http();
+    until_ready(&http);
     let last = post(&http, "acme", 310..320);
     let mut tail = Tail::open(&http, "acme", Some(&tail.token));
     assert_eq!(tail.ids(15), [&sent[5..], &last[..]].concat());

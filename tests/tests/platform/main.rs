@@ -17,6 +17,7 @@ mod formats;
 mod groups;
 mod hostile;
 mod hostile_activities;
+mod hung_store;
 mod lifecycle;
 mod live;
 mod monitoring;

@@ -128,9 +128,12 @@ fn alerts_and_dashboard_find_what_they_look_at() {
     assert_eq!(healthy.len(), rules.len());
 
     // Without a broker of its own a platform tells its lag, its disk and its spool all the same.
-    for metric in
-        ["tidings_data_dir_free_bytes", "tidings_activity_spool_bytes", "tidings_produce_breaker_state"]
-    {
+    for metric in [
+        "tidings_data_dir_free_bytes",
+        "tidings_activity_spool_bytes",
+        "tidings_produce_breaker_state",
+        "tidings_activity_store_breaker_state",
+    ] {
         assert_eq!(prometheus.ask(&format!("count by (instance) ({metric})")).len(), 2, "{metric}");
     }
     for metric in ["kafka_consumer_lag", "tidings_consumer_lag_seconds"] {

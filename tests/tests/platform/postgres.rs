@@ -9,6 +9,7 @@ use serde_json::Value;
 use tidings_postgres_server::{PASSWORD, PostgresServer};
 use tidings_tests::{LONG, Launch, until};
 
+use crate::live::Tail;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready, until_stored};
 use crate::under_load::{UnderLoad, services, until_all_published, until_streaming};
 
@@ -55,7 +56,11 @@ fn two_instances_share_one_store() {
         Launch::up_on(&broker.bootstrap(), data).environment("TIDINGS_ACTIVITY_STORE", &url).start()
     };
     let (first, second) = (instance(one.path()), instance(two.path()));
+    until_ready(&second.http());
+    let mut tail = Tail::open(&second.http(), "acme", None);
     first.http().post(ACTIVITIES, &batch("first")).expect(200);
+    // Whoever stores it, everybody's readers are told.
+    assert!(tail.ids(200).iter().all(|id| id.starts_with("first-")));
     second.http().post(ACTIVITIES, &batch("second")).expect(200);
     for http in [first.http(), second.http()] {
         until_ready(&http);

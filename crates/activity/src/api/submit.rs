@@ -133,5 +133,6 @@ pub(super) fn not_accepted(error: &NotAccepted, key: Option<&IdempotencyKey>) ->
         (true, Some(_)) => "; it may be written all the same: send it again with the same key",
         (false, _) => "",
     };
-    Problem::unavailable(format!("{error}{written}"), 1)
+    let seconds = error.retry_after().as_secs_f64().ceil() as u32;
+    Problem::unavailable(format!("{error}{written}"), seconds.max(1))
 }

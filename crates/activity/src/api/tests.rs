@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
+use tidings::breaker::BreakerOptions;
 use tidings::{Cluster, ResilientOptions, ResilientProducer};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -39,6 +40,7 @@ impl Served {
         let stored = StoredBell::default();
         let keeper = Keeper {
             store: Arc::clone(&store) as Arc<dyn Store>,
+            breaker: BreakerOptions::default(),
             spool: None,
             wake: Arc::default(),
             stored: stored.clone(),
@@ -150,7 +152,17 @@ async fn without_a_cluster_the_store_takes_it_and_without_that_nothing_does() {
     assert_eq!(status, 503);
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("not acknowledged: activities: "), "{detail}");
-    assert!(detail.contains("the store does not take it either"), "{detail}");
+    assert!(detail.contains("the store is down or hangs"), "{detail}");
+    // By and by both are left alone, and callers are told for how long.
+    let mut longest = 1;
+    while longest < 20 {
+        let request = Request::post("/api/v1/activities").header(header::CONTENT_TYPE, "application/json");
+        let response = served.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 503);
+        let seconds = response.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+        assert!((1..=30).contains(&seconds), "{seconds}");
+        longest = seconds;
+    }
 }
 
 #[tokio::test]

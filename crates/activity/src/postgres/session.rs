@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings::stores::PostgresTlsFault;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement, Transaction};
 
 use super::health::Health;
@@ -93,6 +94,22 @@ impl Fault {
             Self::Busy(_) | Self::Damaged { .. } => false,
         }
     }
+
+    /// Whether something is there already that was believed to be new.
+    pub fn is_known_already(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+}
+
+impl Fault {
+    /// Whether the server answers, and whoever asks next waits as long in vain: somebody holds what all need.
+    pub fn is_jam(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Busy(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// The server's own words where there are any: the client's are "db error". And what to do about a missing or wrong
@@ -139,6 +156,8 @@ pub struct Session {
     pub statements: Statements,
     /// The partitions, as this connection last saw them.
     pub layout: Layout,
+    /// Whether nothing of the last batch was there already.
+    pub last_was_new: bool,
     /// Whether it holds the right to publish.
     pub publishes: bool,
     /// How far taking out what is too old has come.
@@ -169,7 +188,7 @@ impl Session {
         client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
         health.reached(identity)?;
         let (statements, layout, progress) = Default::default();
-        Ok(Self { client, statements, layout, publishes: false, progress })
+        Ok(Self { client, statements, layout, last_was_new: false, publishes: false, progress })
     }
 
     /// Whether the connection is gone.

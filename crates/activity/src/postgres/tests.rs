@@ -28,6 +28,40 @@ fn keeps_the_contract() {
     store_contract(|| open(&url));
 }
 
+/// After a batch that was all new the next is believed to be, and what is known of it is found all the same.
+#[test]
+fn a_large_batch_is_believed_to_be_new_and_asked_when_it_is_not() {
+    let server = PostgresServer::shared();
+    let store = open(&server.database());
+    let batch = |ids: std::ops::Range<usize>| -> Vec<Activity<'static>> {
+        let of =
+            |id| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a","targets":[{{"id":"x"}}]}}"#));
+        ids.map(of).collect()
+    };
+    let stored = |count| vec![Inserted::Stored; count];
+    let is_believed = || store.writer.session.lock().as_ref().unwrap().last_was_new;
+    assert_eq!(store.insert_batch(&batch(0..100)).unwrap(), stored(100));
+    assert!(is_believed());
+    assert_eq!(store.insert_batch(&batch(100..200)).unwrap(), stored(100));
+    let known = [vec![Inserted::Duplicate; 10], stored(90)].concat();
+    assert_eq!(store.insert_batch(&batch(190..290)).unwrap(), known);
+    assert!(!is_believed());
+    // What is twice in one batch is no reason to ask.
+    let twice = [batch(300..400), batch(300..301)].concat();
+    assert_eq!(store.insert_batch(&batch(290..300)).unwrap(), stored(10));
+    assert!(is_believed());
+    assert_eq!(store.insert_batch(&twice).unwrap(), [stored(100), vec![Inserted::Duplicate]].concat());
+    assert!(is_believed());
+    // A mark goes when the topic has what was stored past it.
+    assert_eq!(store.insert_unpublished(&batch(400..500)).unwrap(), stored(100));
+    assert_eq!(store.unpublished_count().unwrap(), 100);
+    assert_eq!(store.insert_batch(&batch(400..500)).unwrap(), vec![Inserted::Duplicate; 100]);
+    assert_eq!(store.unpublished_count().unwrap(), 0);
+    assert_eq!(store.count(Some("t")).unwrap(), 500);
+    let arrivals: Vec<_> = store.arrived_after(Arrival(0), 999).unwrap();
+    assert!(arrivals.is_sorted_by_key(|arrived| arrived.arrival) && arrivals.len() == 500);
+}
+
 #[test]
 fn instances_that_start_together_make_one_store() {
     let server = PostgresServer::shared();
@@ -248,12 +282,15 @@ fn a_lock_of_somebody_else_costs_the_limit() {
         let insert = std::thread::spawn(move || {
             let began = std::time::Instant::now();
             let batch = [activity(r#"{"id":"1","tenant":"t","action":"a"}"#)];
-            (store.insert_unpublished(&batch).is_err(), began.elapsed())
+            let failed = store.insert_unpublished(&batch).is_err_and(|error| error.is_outage());
+            (failed, began.elapsed(), store.insert_unpublished(&[]).is_err_and(|error| error.is_outage()))
         });
         Ok(insert.join().unwrap())
     });
-    let (failed, took) = blocked.unwrap();
+    let (failed, took, takes_no_writes) = blocked.unwrap();
     assert!(failed && took >= FALLBACK_LIMIT && took < FALLBACK_LIMIT * 3, "{took:?}");
+    assert!(takes_no_writes);
+    assert_eq!(store.insert_unpublished(&[]).unwrap(), []);
 }
 
 /// Somebody reads for long, as a dump does: new partitions are made all the same, and old ones go later.

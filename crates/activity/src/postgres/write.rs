@@ -2,16 +2,17 @@
 //!
 //! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
 //! row of `store` to the commit, so that arrivals become visible in their order. What is new is copied in (`COPY`),
-//! because nothing of it can be there already.
+//! because nothing of it can be there already; of a large batch that is first believed of everything, since a copy costs
+//! half of asking, and asked if it was not so.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 
+use tokio_postgres::Transaction;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Statement, Transaction};
 
-use super::session::{Fault, Session};
+use super::session::{Fault, Session, Statements};
 use super::time::Micros;
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
@@ -21,6 +22,8 @@ use crate::text::Text;
 /// Waits for the turn, and takes places in the order of arrival.
 const TAKE_PLACES: &str =
     "UPDATE store SET last_arrival = last_arrival + $1 RETURNING last_arrival - $1, layout, erasures";
+
+const COPY_IDENTITY: &str = "COPY identity (arrival, tenant, id, occurred_at) FROM STDIN (FORMAT binary)";
 
 const IDENTIFY: &str = "
 INSERT INTO identity (arrival, tenant, id, occurred_at)
@@ -41,6 +44,9 @@ DELETE FROM unpublished WHERE EXISTS (SELECT FROM unpublished) AND arrival IN (
 
 const MARK_PUBLISHED: &str = "DELETE FROM unpublished WHERE arrival = ANY ($1)";
 
+/// From how many rows a batch is believed to be new. Below, an error's transaction would cost more than it saves.
+const BELIEVED_FROM: usize = 64;
+
 /// Where a batch comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -50,6 +56,15 @@ pub enum Source {
     Fallback,
 }
 
+/// How it is found out which activities are new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Identify {
+    /// All are; if not, the transaction fails by a unique violation.
+    Believe,
+    /// The server says which.
+    Ask,
+}
+
 /// As `Store::insert_batch`, or as `Store::insert_unpublished`.
 pub async fn insert_batch(
     session: &mut Session,
@@ -57,11 +72,32 @@ pub async fn insert_batch(
     source: Source,
     key: &CursorKey,
 ) -> Result<Vec<Inserted>, Fault> {
-    let mut inserted = vec![Inserted::Duplicate; activities.len()];
     let first = first_of_each(activities);
     if first.is_empty() {
-        return Ok(inserted);
+        return Ok(Vec::new());
     }
+    // What comes again, after a crash, comes in a row.
+    if session.last_was_new && first.len() >= BELIEVED_FROM {
+        let inserted = write(session, activities, first.clone(), source, key, Identify::Believe).await;
+        if !matches!(&inserted, Err(fault) if fault.is_known_already()) {
+            return inserted;
+        }
+    }
+    let inserted = write(session, activities, first.clone(), source, key, Identify::Ask).await?;
+    session.last_was_new = first.iter().all(|index| inserted[*index] != Inserted::Duplicate);
+    Ok(inserted)
+}
+
+/// One transaction; `first` is where each (tenant, id) stands first.
+async fn write(
+    session: &mut Session,
+    activities: &[Activity<'_>],
+    first: Vec<usize>,
+    source: Source,
+    key: &CursorKey,
+    identify: Identify,
+) -> Result<Vec<Inserted>, Fault> {
+    let mut inserted = vec![Inserted::Duplicate; activities.len()];
     let Session { client, statements, layout, .. } = session;
     let transaction = client.transaction().await?;
     let take_places = statements.of(&transaction, TAKE_PLACES).await?;
@@ -72,30 +108,25 @@ pub async fn insert_batch(
         _ => without_erased(&transaction, key, activities, first, &mut inserted).await?,
     };
 
-    let arrivals: Vec<i64> = (places + 1..).take(first.len()).collect();
-    let rows: Vec<&Activity<'_>> = first.iter().map(|index| &activities[*index]).collect();
-    let identify = statements.of(&transaction, IDENTIFY).await?;
-    let identity: [&(dyn ToSql + Sync); 4] = [&arrivals, &tenants(&rows), &ids(&rows), &times(&rows)];
-    let mut new: Vec<i64> = Vec::with_capacity(rows.len());
-    for row in transaction.query(&identify, &identity).await? {
-        new.push(row.try_get(0)?);
-    }
+    let rows: Vec<(i64, &Activity<'_>)> =
+        (places + 1..).zip(first.iter().map(|index| &activities[*index])).collect();
+    let new = match identify {
+        Identify::Believe => copy_identity(&transaction, statements, &rows).await?,
+        Identify::Ask => ask_for_new(&transaction, statements, &rows).await?,
+    };
     for arrival in &new {
         inserted[first[(arrival - places - 1) as usize]] = Inserted::Stored;
     }
-    let (new_rows, known_rows): (Vec<_>, Vec<_>) = first
-        .iter()
-        .map(|index| (&activities[*index], inserted[*index]))
-        .partition(|(_, inserted)| *inserted == Inserted::Stored);
-    let new_rows: Vec<&Activity<'_>> = new_rows.into_iter().map(|(activity, _)| activity).collect();
-    let known_rows: Vec<&Activity<'_>> = known_rows.into_iter().map(|(activity, _)| activity).collect();
+    let rows = |wanted: Inserted| -> Vec<&Activity<'_>> {
+        let rows = first.iter().filter(|index| inserted[**index] == wanted);
+        rows.map(|index| &activities[*index]).collect()
+    };
+    let (new_rows, known_rows) = (rows(Inserted::Stored), rows(Inserted::Duplicate));
 
     if !new_rows.is_empty() {
         layout.ensure(&transaction, version, new_rows.iter().map(|activity| activity.occurred_at)).await?;
-        let copy = statements.of(&transaction, COPY).await?;
-        copy_rows(&transaction, &copy, &new_rows).await?;
-        let copy_targets = statements.of(&transaction, COPY_TARGETS).await?;
-        copy_targets_of(&transaction, &copy_targets, &new_rows).await?;
+        copy_rows(&transaction, statements, &new_rows).await?;
+        copy_targets_of(&transaction, statements, &new_rows).await?;
     }
     match source {
         Source::Fallback if !new.is_empty() => {
@@ -110,6 +141,12 @@ pub async fn insert_batch(
     }
     transaction.commit().await?;
     Ok(inserted)
+}
+
+/// Waits for the turn as a batch does, and writes nothing else.
+pub async fn take_turn(session: &mut Session) -> Result<(), Fault> {
+    session.client.execute("UPDATE store SET layout = layout", &[]).await?;
+    Ok(())
 }
 
 /// As `Store::mark_published`.
@@ -158,9 +195,42 @@ async fn without_erased(
     Ok(first)
 }
 
+/// Takes the identities of all rows, in their arrivals; answers them.
+async fn copy_identity(
+    transaction: &Transaction<'_>,
+    statements: &mut Statements,
+    rows: &[(i64, &Activity<'_>)],
+) -> Result<Vec<i64>, Fault> {
+    const TYPES: [Type; 4] = [Type::INT8, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ];
+    let copy = statements.of(transaction, COPY_IDENTITY).await?;
+    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(&copy).await?, &TYPES));
+    for (arrival, row) in rows {
+        let occurred_at = Micros(row.occurred_at.as_micros());
+        let columns: [&(dyn ToSql + Sync); TYPES.len()] =
+            [arrival, &row.tenant.as_str(), &row.id.as_str(), &occurred_at];
+        out.as_mut().write(&columns).await?;
+    }
+    out.finish().await?;
+    Ok(arrivals(rows))
+}
+
+/// Takes the identities that are free; answers the arrivals of these.
+async fn ask_for_new(
+    transaction: &Transaction<'_>,
+    statements: &mut Statements,
+    rows: &[(i64, &Activity<'_>)],
+) -> Result<Vec<i64>, Fault> {
+    let identify = statements.of(transaction, IDENTIFY).await?;
+    let activities: Vec<&Activity<'_>> = rows.iter().map(|(_, activity)| *activity).collect();
+    let identity: [&(dyn ToSql + Sync); 4] =
+        [&arrivals(rows), &tenants(&activities), &ids(&activities), &times(&activities)];
+    let new = transaction.query(&identify, &identity).await?;
+    new.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 async fn copy_rows(
     transaction: &Transaction<'_>,
-    copy: &Statement,
+    statements: &mut Statements,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
     const TYPES: [Type; 11] = [
@@ -176,7 +246,8 @@ async fn copy_rows(
         Type::TEXT,
         Type::TEXT,
     ];
-    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(copy).await?, &TYPES));
+    let copy = statements.of(transaction, COPY).await?;
+    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(&copy).await?, &TYPES));
     for row in rows {
         let actor = row.actor.as_ref();
         let columns: [&(dyn ToSql + Sync); TYPES.len()] = [
@@ -200,14 +271,15 @@ async fn copy_rows(
 
 async fn copy_targets_of(
     transaction: &Transaction<'_>,
-    copy: &Statement,
+    statements: &mut Statements,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
     const TYPES: [Type; 4] = [Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::TEXT];
     if rows.iter().all(|row| row.targets.is_empty()) {
         return Ok(());
     }
-    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(copy).await?, &TYPES));
+    let copy = statements.of(transaction, COPY_TARGETS).await?;
+    let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(&copy).await?, &TYPES));
     for row in rows {
         for (index, target) in row.targets.iter().enumerate() {
             // One activity may name a target twice, with different types.
@@ -221,6 +293,10 @@ async fn copy_targets_of(
     }
     out.finish().await?;
     Ok(())
+}
+
+fn arrivals(rows: &[(i64, &Activity<'_>)]) -> Vec<i64> {
+    rows.iter().map(|(arrival, _)| *arrival).collect()
 }
 
 fn tenants<'a>(rows: &[&'a Activity<'_>]) -> Vec<&'a str> {

@@ -1,6 +1,6 @@
 //! Fetch, versions 4 to 18: records out of logs.
 //!
-//! Waits up to `max.wait.ms` for `min.bytes`, woken by the high watermarks of the partitions asked for. Bytes are limited
+//! Waits up to `max.wait.ms` for `min.bytes`, woken when as many have come to the partitions asked for. Bytes are limited
 //! for each partition and in all; the first partition that has something gives at least one batch, however large (KIP-74).
 //! Records are not read here: the answer names file ranges, and the connection sends them.
 //!
@@ -63,13 +63,14 @@ pub(crate) async fn handle(
             if found.is_enough(request.min_bytes) {
                 break;
             }
-            tokio::select! {
+            waiter.expect(found.missing(request.min_bytes));
+            let is_over = tokio::select! {
                 biased;
-                () = waiter.woken() => {}
-                () = timer.until(deadline) => break,
-            }
+                () = waiter.woken() => false,
+                () = timer.until(deadline) => true,
+            };
             found = fetch.read();
-            if found.is_enough(request.min_bytes) {
+            if is_over || found.is_enough(request.min_bytes) {
                 break;
             }
         }
@@ -120,12 +121,23 @@ struct Found {
     files: Vec<FileSlice>,
     bytes: usize,
     has_error: bool,
+    /// Where an open transaction holds back what was written.
+    holds_back: bool,
 }
 
 impl Found {
     /// Whether the answer should leave at once. An error must not wait for other partitions' data.
     fn is_enough(&self, min_bytes: i32) -> bool {
         self.has_error || self.topics.is_empty() || self.bytes >= usize::try_from(min_bytes).unwrap_or(0)
+    }
+
+    /// Bytes that have to be written before it can be enough. The end of a transaction releases what was written before:
+    /// then any news may do.
+    fn missing(&self, min_bytes: i32) -> usize {
+        match self.holds_back {
+            true => 0,
+            false => usize::try_from(min_bytes).unwrap_or(0).saturating_sub(self.bytes),
+        }
     }
 }
 
@@ -155,6 +167,7 @@ impl Fetch {
             files: Vec::new(),
             bytes: 0,
             has_error: false,
+            holds_back: false,
         };
         for topic in &self.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -185,6 +198,7 @@ impl Fetch {
         let fetched = log
             .read(wanted.fetch_offset, limit, self.up_to, found.bytes == 0)
             .map_err(|error| code(&error))?;
+        found.holds_back |= self.read_committed && fetched.last_stable_offset < fetched.high_watermark;
         let aborted_transactions = match self.read_committed {
             true => Some(aborted(log, wanted.fetch_offset, &fetched)?),
             false => None,

@@ -74,6 +74,12 @@ async fn a_long_poll_waits_for_min_bytes_and_ends_at_max_wait() {
     let started = Instant::now();
     let answer = only_fetched(reader.call(11, &fetch_request("orders", 0, 3, 100)).await);
     assert!(records(&answer).is_empty() && started.elapsed() >= Duration::from_millis(100));
+    // Too little in time is better than nothing.
+    let too_much = FetchRequest { min_bytes: 100_000, ..fetch_request("orders", 0, 3, 300) };
+    let correlation_id = reader.send(11, &too_much).await;
+    writer.produce("orders", 0, batch(&["d"])).await;
+    let answer = only_fetched(reader.receive::<FetchRequest>(11, correlation_id).await);
+    assert_eq!(values(&answer), [(3, "d".to_owned())]);
 }
 
 #[tokio::test]

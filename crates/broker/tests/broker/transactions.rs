@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidings_broker::{Clock, ManualClock, SystemClock};
@@ -273,6 +274,24 @@ async fn an_open_transaction_holds_read_committed_back_and_nobody_else() {
     assert_eq!(reader.call(5, &latest(0)).await.topics[0].partitions[0].offset, end + 2);
     assert_eq!(producer.end(false).await.error_code, 0);
     assert_eq!(committed(&mut reader, 0).await.last().map(String::as_str), Some("plain"));
+}
+
+/// The few bytes of its end make many readable.
+#[tokio::test]
+async fn the_end_of_a_transaction_wakes_whoever_waits_for_its_bytes() {
+    let (_dir, broker) = started().await;
+    let mut producer = Producer::init(broker.client().await, Generation::Two).await;
+    let mut reader = broker.client().await;
+    assert_eq!(producer.send("orders", &[(0, &["x".repeat(2000)])]).await, [0]);
+    let waiting =
+        FetchRequest { isolation_level: 1, min_bytes: 2000, ..fetch_request("orders", 0, 0, 60_000) };
+    let started = Instant::now();
+    let correlation_id = reader.send(11, &waiting).await;
+    let answer = reader.receive::<FetchRequest>(11, correlation_id);
+    let (answer, ended) = tokio::join!(answer, producer.end(true));
+    assert_eq!(ended.error_code, 0);
+    assert_eq!(consumed(&only_fetched(answer)).len(), 1);
+    assert!(started.elapsed() < Duration::from_secs(20));
 }
 
 /// The promise of the design: ten records over three partitions cost at most four flushes of the device.

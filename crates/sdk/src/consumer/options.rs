@@ -267,6 +267,7 @@ impl ConsumerOptions {
             metadata_max_bytes: self.offset_metadata_max_bytes,
             max_span: if capacity == 0 { SPAN_WITHOUT_METADATA } else { capacity },
             one_per_lane: self.preserve_key_order,
+            never_repeats: handler.atomic().is_some(),
         }
     }
 

@@ -7,6 +7,10 @@ use rdkafka::ClientConfig;
 
 /// librdkafka's default.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(300);
+/// How long a question to the cluster may take, at most.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the broker holds a fetch for records; librdkafka's default.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
 /// Waits between two polls, at most: each gets its share.
 const SHARES: u32 = 4;
 
@@ -23,6 +27,14 @@ impl PollLimit {
     /// As much of a wait as the polling thread can afford.
     pub(super) fn cap(self, wait: Duration) -> Duration {
         wait.min(self.0 / SHARES)
+    }
+
+    /// A fetch is held no longer than questions have patience: they are answered behind it, on the same connection.
+    pub(super) fn hold_fetches(self, config: &mut ClientConfig) {
+        let longest = self.cap(PROBE_TIMEOUT) / 2;
+        if longest < FETCH_WAIT && config.get("fetch.wait.max.ms").is_none() {
+            config.set("fetch.wait.max.ms", longest.as_millis().to_string());
+        }
     }
 
     /// Whether that much time without a poll leaves too little for another wait.
@@ -43,6 +55,8 @@ mod tests {
         config.set("max.poll.interval.ms", "500");
         let limit = PollLimit::of(&config);
         assert_eq!(limit.cap(second), second / 8);
+        limit.hold_fetches(&mut config);
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("62"));
         assert_eq!((limit.is_near(second / 8), limit.is_near(second / 7)), (false, true));
     }
 }

@@ -108,7 +108,11 @@ impl Runtime {
             return Err(ConsumerError::NotWithTransactions { group: options.group, option });
         }
         let patterns = prepare::patterns(&options.topics)?;
-        let config = native_config(cluster, &options)?;
+        let mut config = native_config(cluster, &options)?;
+        if handler.stored().is_some() {
+            // Tells when an empty partition is read.
+            config.set("enable.partition.eof", "true");
+        }
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
         let poll_limit = PollLimit::of(&config);
@@ -408,6 +412,7 @@ fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientC
     if let Some(instance_id) = &options.instance_id {
         config.set("group.instance.id", instance_id);
     }
+    PollLimit::of(&config).hold_fetches(&mut config);
     Ok(config)
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Limits {
     pub(super) max_span: i64,
     /// A job holds one record of a lane at most: whether the next one may be worked on depends on what becomes of it.
     pub(super) one_per_lane: bool,
+    /// Records that come again are none to work on, unless their log was made anew.
+    pub(super) never_repeats: bool,
 }
 
 /// Records for one call of the handler.
@@ -98,6 +100,8 @@ pub(super) struct Scheduler {
     in_hand_bytes: usize,
     running_records: usize,
     last_number: u64,
+    /// Partitions that are read from before where they should be, and where that is.
+    rewound: Vec<(PartitionKey, i64)>,
 }
 
 impl Scheduler {
@@ -115,6 +119,7 @@ impl Scheduler {
             in_hand_bytes: 0,
             running_records: 0,
             last_number: 0,
+            rewound: Vec::new(),
         }
     }
 
@@ -128,6 +133,22 @@ impl Scheduler {
     pub(super) fn unresumed(&self) -> Vec<PartitionKey> {
         let unresumed = self.partitions.iter().filter(|(_, partition)| partition.tracker.is_none());
         unresumed.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The client reads this partition: something of it has come, or its end.
+    pub(super) fn mark_read(&mut self, key: &PartitionKey) {
+        if let Some(partition) = self.partitions.get_mut(key) {
+            partition.is_read = true;
+        }
+    }
+
+    pub(super) fn is_read(&self, key: &PartitionKey) -> bool {
+        self.partitions.get(key).is_some_and(|partition| partition.is_read)
+    }
+
+    /// Partitions that have to be sought to these offsets; each is answered once.
+    pub(super) fn take_rewound(&mut self) -> Vec<(PartitionKey, i64)> {
+        std::mem::take(&mut self.rewound)
     }
 
     /// Whether the records held of a partition begin at this offset.
@@ -198,6 +219,16 @@ impl Scheduler {
         let Some(partition) = self.partitions.get_mut(&key).filter(|partition| !partition.is_stopping) else {
             return;
         };
+        partition.is_read = true;
+        if self.limits.never_repeats
+            && let Some(position) = partition.rewound_from(first.offset)
+        {
+            records.retain(|record| record.offset >= position);
+            self.rewound.push((key.clone(), position));
+            if records.is_empty() {
+                return;
+            }
+        }
         let Some(tracker) = &mut partition.tracker else {
             self.in_hand_records += records.len();
             self.in_hand_bytes += records.iter().map(ReceivedRecord::size_bytes).sum::<usize>();

@@ -53,12 +53,15 @@ impl Tracker {
         Self { start_offset: committed_offset, done_before, ..Self::default() }
     }
 
+    /// The offset that comes next, if that is known.
+    pub(super) fn position(&self) -> Option<i64> {
+        self.end_offset.or(self.start_offset)
+    }
+
     /// Takes note of a delivered record.
     pub(super) fn deliver(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Delivery {
         // Offsets of a partition only rise, unless the log was cut or made anew: then nothing known of it holds.
-        let went_back = self.end_offset.is_some_and(|end_offset| offset < end_offset)
-            || self.end_offset.is_none()
-                && self.start_offset.is_some_and(|start_offset| offset < start_offset);
+        let went_back = self.position().is_some_and(|position| offset < position);
         if went_back {
             *self = Self { has_done_some: true, ..Self::default() };
         }
@@ -100,7 +103,7 @@ impl Tracker {
         if let Some(first) = self.first_outstanding() {
             return Some(first.offset);
         }
-        let position = self.end_offset.or(self.start_offset)?;
+        let position = self.position()?;
         Some(self.done_range(position).map_or(position, |range| range.end))
     }
 

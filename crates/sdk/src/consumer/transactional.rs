@@ -1,21 +1,20 @@
 //! A producer whose transactions carry the offsets of a group, which refuses them from a member that it has given up.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
-use crate::producer::Delivered;
+use crate::producer::{Delivered, Polled};
 use crate::record::Record;
 use crate::security::ConnectionFaults;
 
@@ -34,7 +33,7 @@ pub(super) enum OpenError {
 }
 
 pub(super) struct Transactional {
-    producer: ThreadedProducer<Context>,
+    producer: Polled<Context>,
     bootstrap: String,
 }
 
@@ -45,11 +44,8 @@ impl Transactional {
         config.set("transactional.id", transactional_id);
         config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
         config.set("linger.ms", "0");
-        let producer = ThreadedProducer::from_config_and_context(
-            &config,
-            Context { faults: cluster.connection_faults() },
-        )
-        .map_err(ClusterError::from_kafka)?;
+        let context = Context { faults: cluster.connection_faults() };
+        let producer = Polled::new(&config, context).map_err(ClusterError::from_kafka)?;
         let transactional = Self { producer, bootstrap: cluster.bootstrap().to_string() };
         let begun = transactional.producer.init_transactions(STEP_TIMEOUT);
         begun.map_err(|error| OpenError::Init { fault: transactional.fault(&error) })?;
@@ -65,11 +61,13 @@ impl Transactional {
         &self,
         records: impl Iterator<Item = &'a Record>,
     ) -> Result<Vec<Delivered>, KafkaError> {
-        let placed = Placed::default();
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        let (answer, answers) = channel();
+        let mut placed = Vec::new();
         for (index, record) in records.enumerate() {
-            placed.lock().push(None);
-            let slot = || Box::new(Slot { placed: Arc::clone(&placed), index });
-            let mut unsent = Some(native::to_native_record(record, slot()));
+            placed.push(Err(RDKafkaErrorCode::MessageTimedOut));
+            let slot = Box::new(Slot { index, answer: answer.clone() });
+            let mut unsent = Some(native::to_native_record(record, slot));
             while let Some(native) = unsent.take() {
                 match self.producer.send(native) {
                     Ok(()) => {}
@@ -81,11 +79,12 @@ impl Transactional {
                 }
             }
         }
-        self.producer.flush(STEP_TIMEOUT)?;
-        let placed = std::mem::take(&mut *placed.lock());
-        let unanswered = Err(RDKafkaErrorCode::MessageTimedOut);
-        let placed = placed.into_iter().map(|placed| placed.unwrap_or(unanswered));
-        placed.collect::<Result<_, _>>().map_err(KafkaError::MessageProduction)
+        for _ in 0..placed.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((index, place)) = answers.recv_timeout(left) else { break };
+            placed[index] = place;
+        }
+        placed.into_iter().collect::<Result<_, _>>().map_err(KafkaError::MessageProduction)
     }
 
     /// Commits, with these offsets of the group.
@@ -123,12 +122,13 @@ impl Transactional {
     }
 }
 
-type Placed = Arc<Mutex<Vec<Option<Result<Delivered, RDKafkaErrorCode>>>>>;
+/// A record's place in its partition, or why it has none.
+type Place = Result<Delivered, RDKafkaErrorCode>;
 
-/// A record's place among those sent together.
+/// Which of the records sent together it is, and who waits for its place.
 struct Slot {
-    placed: Placed,
     index: usize,
+    answer: Sender<(usize, Place)>,
 }
 
 struct Context {
@@ -149,12 +149,11 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Box<Slot>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
-        let answer = match result {
+        let place = match result {
             Ok(message) => Ok(Delivered { partition: message.partition(), offset: message.offset() }),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
-        if let Some(place) = slot.placed.lock().get_mut(slot.index) {
-            *place = Some(answer);
-        }
+        // Nobody waits any more for a place that comes too late.
+        let _ = slot.answer.send((slot.index, place));
     }
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, Partitioner, ProducerContext};
+use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Partitioner, ProducerContext};
 
 /// One poll; what arrives is served at once, within it.
 const POLL: Duration = Duration::from_secs(1);
 
 /// A client and its thread.
-pub(super) struct Polled<C, P>
+pub(crate) struct Polled<C, P = NoCustomPartitioner>
 where
     C: ProducerContext<P> + 'static,
     P: Partitioner + Send + Sync + 'static,
@@ -32,7 +32,7 @@ where
     C: ProducerContext<P> + 'static,
     P: Partitioner + Send + Sync + 'static,
 {
-    pub(super) fn new(config: &ClientConfig, context: C) -> Result<Self, KafkaError> {
+    pub(crate) fn new(config: &ClientConfig, context: C) -> Result<Self, KafkaError> {
         let client = Arc::new(BaseProducer::from_config_and_context(config, context)?);
         let is_over = Arc::new(AtomicBool::new(false));
         let (polled, ended) = (Arc::clone(&client), Arc::clone(&is_over));

@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::Client;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 
 use super::metrics::{ProducerMetrics, TopicMetrics};
+use super::polled::Polled;
 use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
@@ -149,7 +150,7 @@ impl TransactionError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TransactionalProducer {
-    client: ThreadedProducer<Context>,
+    client: Polled<Context>,
     transactional_id: String,
     bootstrap: String,
     options: TransactionalOptions,
@@ -171,11 +172,8 @@ impl TransactionalProducer {
         config.set("compression.codec", &options.compression);
         // The records of a transaction fail with it, and not before.
         config.set("message.timeout.ms", options.transaction_timeout.as_millis().to_string());
-        let client = ThreadedProducer::from_config_and_context(
-            &config,
-            Context { faults: cluster.connection_faults() },
-        )
-        .map_err(ClusterError::from_kafka)?;
+        let context = Context { faults: cluster.connection_faults() };
+        let client = Polled::new(&config, context).map_err(ClusterError::from_kafka)?;
         let (bootstrap, transactional_id) = (cluster.bootstrap().to_string(), transactional_id.to_string());
         let producer = Self { client, transactional_id, bootstrap, options, broken: None };
         producer

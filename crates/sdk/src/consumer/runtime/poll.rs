@@ -34,9 +34,12 @@ impl Runtime {
         let max = self.board.lock().scheduler.room(self.record_bytes).clamp(1, MAX_POLLED_RECORDS);
         let (names, parking) = (&mut self.topic_names, &self.workshop.parking);
         let mut runs: Vec<Vec<ReceivedRecord>> = Vec::new();
-        let mut errors = Vec::new();
+        let (mut ends, mut errors) = (Vec::new(), Vec::new());
         let mut topic_handle = None;
         let count = self.records.poll(wait, max, |message| {
+            if message.is_end() {
+                return ends.push((interned(names, &message.topic(), parking), message.partition()));
+            }
             if let Some(error) = message.error() {
                 return errors.push(error);
             }
@@ -60,6 +63,8 @@ impl Runtime {
             self.record_bytes = largest.max(self.record_bytes - self.record_bytes / 8);
         }
         runs.into_iter().for_each(|run| self.push(run));
+        ends.iter().for_each(|key| self.board.lock().scheduler.mark_read(key));
+        self.seek_rewound();
         errors.into_iter().try_for_each(|error| self.take_error(error))?;
         Ok(by_event + count)
     }
@@ -82,6 +87,13 @@ impl Runtime {
                     self.heard_at = Instant::now();
                     self.push(vec![record]);
                     return Ok(1);
+                }
+                // It does not say of which topic. Too early for another one costs a look at what comes.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let mut board = self.board.lock();
+                    for key in board.scheduler.unresumed().iter().filter(|key| key.1 == partition) {
+                        board.scheduler.mark_read(key);
+                    }
                 }
                 Some(Err(error)) => self.take_error(error)?,
                 None => {}

@@ -1,8 +1,13 @@
 //! Going on where a store says, instead of where the group has committed.
+//!
+//! **Invariant:** a partition is sought only while the client reads it. librdkafka (2.12) that still asks where a partition
+//! begins forgets a seek: half a second later it asks anew, and reads from there. So a partition waits until something of it
+//! has come, its end at least.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{BUSY_WAIT, Runtime};
@@ -14,8 +19,12 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 impl Runtime {
     /// Claims new partitions in the store, if there is one, and reads on from where it is. Answers those for which the group's
     /// commit decides: all without a store, else those that it knows nothing of.
-    pub(super) fn resume_stored(&mut self, unresumed: Vec<PartitionKey>) -> Vec<PartitionKey> {
+    pub(super) fn resume_stored(&mut self, mut unresumed: Vec<PartitionKey>) -> Vec<PartitionKey> {
         let Some(handler) = self.workshop.handler.stored() else { return unresumed };
+        {
+            let board = self.board.lock();
+            unresumed.retain(|key| board.scheduler.is_read(key));
+        }
         if unresumed.is_empty() || Instant::now() < self.next_claim {
             return Vec::new();
         }
@@ -43,18 +52,32 @@ impl Runtime {
 
     fn go_on_at(&mut self, key: &PartitionKey, next_offset: i64) {
         if !self.board.lock().scheduler.is_held_from(key, next_offset) {
-            let mut list = TopicPartitionList::new();
-            let asked = list.add_partition_offset(&key.0, key.1, Offset::Offset(next_offset));
-            let sought = asked.and_then(|()| self.consumer.seek_partitions(list, SEEK_TIMEOUT));
-            let result =
-                sought.and_then(|list| list.elements().iter().try_for_each(|element| element.error()));
-            if let Err(error) = result {
-                // It is fetched from only a moment after it was assigned. The next claim tries again.
+            if let Err(error) = self.seek(key, next_offset) {
+                // The next claim tries again.
                 tracing::debug!(%error, topic = &*key.0, partition = key.1, "not read from the stored offset yet");
                 return;
             }
             self.board.lock().scheduler.drop_held(key);
         }
         self.board.resume(key, Some(next_offset), b"");
+    }
+
+    /// Leads partitions back to where they are. What else comes from before it leads back again.
+    pub(super) fn seek_rewound(&mut self) {
+        let rewound = self.board.lock().scheduler.take_rewound();
+        for (key, position) in rewound {
+            let (topic, partition) = (&*key.0, key.1);
+            tracing::debug!(topic, partition, position, "the client has forgotten its place");
+            if let Err(error) = self.seek(&key, position) {
+                tracing::debug!(%error, topic, partition, position, "not read from its place yet");
+            }
+        }
+    }
+
+    fn seek(&self, key: &PartitionKey, offset: i64) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&key.0, key.1, Offset::Offset(offset))?;
+        let sought = self.consumer.seek_partitions(list, SEEK_TIMEOUT)?;
+        sought.elements().iter().try_for_each(|element| element.error())
     }
 }

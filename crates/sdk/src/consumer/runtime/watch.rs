@@ -9,6 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::Runtime;
 use crate::consumer::membership::PartitionKey;
 use crate::consumer::options::StartAt;
+use crate::consumer::poll_limit::PROBE_TIMEOUT;
 use crate::consumer::random::jitter;
 use crate::consumer::scheduler::Progress;
 use crate::consumer::state::{PartitionState, Phase};
@@ -23,8 +24,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is asked whether it is still there: a cluster that hangs raises no error.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long such a question may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Runtime {
     /// Brings commits, watermarks and the state that others see up to date, each at its own pace.

@@ -43,12 +43,22 @@ pub(super) struct Partition {
     begin_offset: Option<i64>,
     high_watermark: Option<i64>,
     last_done_ms: Option<i64>,
+    /// The client has a position there: something of it has come since it was assigned.
+    pub(super) is_read: bool,
     is_paused: bool,
     /// Something was done since the last look for commits.
     is_changed: bool,
 }
 
 impl Partition {
+    /// Where the partition is, if that is behind what came, though its log still reaches there: the client has forgotten its
+    /// place, and what comes was done. A log that is shorter was cut or made anew.
+    pub(super) fn rewound_from(&self, offset: i64) -> Option<i64> {
+        let position = self.tracker.as_ref()?.position()?;
+        let is_shorter = self.high_watermark.is_some_and(|end| end < position);
+        (offset < position && !is_shorter).then_some(position)
+    }
+
     pub(super) fn new(epoch: u64, is_paused: bool) -> Self {
         Self {
             epoch,
@@ -60,6 +70,7 @@ impl Partition {
             begin_offset: None,
             high_watermark: None,
             last_done_ms: None,
+            is_read: false,
             is_paused,
             is_changed: false,
         }

@@ -13,6 +13,7 @@ fn limits(ordering: Ordering, max_batch_records: usize) -> Limits {
         metadata_max_bytes: 4096,
         max_span: 100,
         one_per_lane: false,
+        never_repeats: false,
     }
 }
 
@@ -226,4 +227,35 @@ fn too_much_in_hand_pauses_and_half_of_it_resumes() {
         scene.done(job);
     }
     assert_eq!(scene.scheduler.pauses(true), (vec![key(0)], vec![]));
+}
+
+/// Where records and what became of them are one, the client's mistake must not become a repetition.
+#[test]
+fn what_comes_again_is_left_out_unless_the_log_is_shorter() {
+    let limits = || Limits { never_repeats: true, ..limits(Ordering::Partition, 10) };
+    let mut scene = Scene::new(limits());
+    scene.scheduler.revoke(&[key(0)]);
+    scene.scheduler.assign(key(0), false);
+    assert!(!scene.scheduler.is_read(&key(0)), "not yet");
+    scene.scheduler.resume(&key(0), Some(5), b"", scene.now);
+    // It begins before where it should.
+    let records = (3..7).map(|offset| record(0, offset, "")).collect();
+    scene.scheduler.push("orders".into(), records, scene.now);
+    assert!(scene.scheduler.is_read(&key(0)));
+    assert_eq!(scene.scheduler.take_rewound(), [(key(0), 5)]);
+    let job = scene.take_offsets(&[5, 6]);
+    scene.done(job);
+    // And goes back later.
+    scene.push(0, "");
+    assert_eq!(scene.scheduler.take_rewound(), [(key(0), 7)]);
+    assert!(scene.take().is_none());
+    scene.push(7, "");
+    assert_eq!(scene.scheduler.take_rewound(), []);
+    let job = scene.take_offsets(&[7]);
+    scene.done(job);
+    // A log that ends before is another one.
+    scene.scheduler.learn(&key(0), None, Some(2));
+    scene.push(0, "");
+    assert_eq!(scene.scheduler.take_rewound(), []);
+    scene.take_offsets(&[0]);
 }

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext};
 
 use crate::cluster::{Cluster, ClusterError, LogContext};
 use crate::error::KafkaFault;
 use crate::native;
+use crate::producer::Polled;
 use crate::record::Record;
 
 /// Why a transaction did not come about.
@@ -26,7 +26,7 @@ pub(super) enum TransactionError {
 
 /// The producer of an inbox's transactions.
 pub(super) struct Transactions {
-    producer: ThreadedProducer<LogContext>,
+    producer: Polled<LogContext>,
     bootstrap: String,
     timeout: Duration,
 }
@@ -36,7 +36,7 @@ impl Transactions {
     pub(super) fn open(cluster: &Cluster, source: &str, timeout: Duration) -> Result<Self, TransactionError> {
         let mut config = cluster.producer_config().map_err(TransactionError::Cluster)?;
         config.set("transactional.id", format!("tidings-inbox-{source}"));
-        let producer = ThreadedProducer::from_config_and_context(&config, LogContext::of(cluster))
+        let producer = Polled::new(&config, LogContext::of(cluster))
             .map_err(|error| TransactionError::Cluster(ClusterError::from_kafka(error)))?;
         let transactions = Self { producer, bootstrap: cluster.bootstrap().to_string(), timeout };
         transactions.producer.init_transactions(timeout).map_err(|error| transactions.failed(&error))?;
