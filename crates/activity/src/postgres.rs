@@ -51,6 +51,8 @@ const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
 const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(30);
 /// How long a question may take.
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How long a question may take while the server is known not to answer: it may be back this very moment.
+const DOUBTFUL_READ_LIMIT: Duration = Duration::from_secs(1);
 
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
@@ -110,16 +112,26 @@ impl PostgresStore {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let result = match slot.session.try_lock_for(slot.limit) {
+        self.within(slot.limit, slot, operation, work)
+    }
+
+    fn within<T>(
+        &self,
+        limit: Duration,
+        slot: &Slot,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let result = match slot.session.try_lock_for(limit) {
             Some(mut session) => self.handle.block_on(async {
-                let done = tokio::time::timeout(slot.limit, self.on_session(slot, &mut session, work)).await;
-                let result = done.unwrap_or(Err(Fault::Late(slot.limit)));
+                let done = tokio::time::timeout(limit, self.on_session(slot, &mut session, work)).await;
+                let result = done.unwrap_or(Err(Fault::Late(limit)));
                 if result.is_err() {
                     *session = None;
                 }
                 result
             }),
-            None => Err(Fault::Busy(slot.limit)),
+            None => Err(Fault::Busy(limit)),
         };
         result.map_err(|fault| {
             if fault.is_outage() {
@@ -148,7 +160,8 @@ impl PostgresStore {
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let free = self.readers.iter().find(|slot| !slot.session.is_locked());
-        self.with(free.unwrap_or(&self.readers[0]), operation, work)
+        let limit = if self.health.fault().is_some() { DOUBTFUL_READ_LIMIT } else { READ_LIMIT };
+        self.within(limit, free.unwrap_or(&self.readers[0]), operation, work)
     }
 
     /// The key, on a connection: it is known there.

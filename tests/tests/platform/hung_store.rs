@@ -50,6 +50,14 @@ fn post(http: &Http, id: &str) -> Answer {
     Answer { id: id.to_owned(), response, took: begun.elapsed() }
 }
 
+#[track_caller]
+fn until_kept(http: &Http, id: &str) -> Answer {
+    until("the store takes what the cluster does not", || {
+        let answer = post(http, id);
+        (answer.via().as_deref() == Some("fallback")).then_some(answer)
+    })
+}
+
 impl Scene {
     /// Everything runs, then cluster and store hang.
     fn hung(spool_max_bytes: &str) -> Self {
@@ -64,9 +72,8 @@ impl Scene {
         until_ready(&platform.http());
         let mut scene = Self { server, broker, platform, accepted: BTreeSet::new(), _folders: folders };
         scene.broker.signal(Signal::STOP);
-        // The fallback's connection is there and hangs with the rest.
-        let before = post(&scene.http(), "before");
-        assert_eq!(before.via().as_deref(), Some("fallback"));
+        // The fallback's connection is to be there and to hang with the rest.
+        let before = until_kept(&scene.http(), "before");
         scene.note(&[before]);
         scene.server.signal_all(Signal::STOP);
         scene
@@ -100,6 +107,10 @@ impl Scene {
         assert!(slowest < TIMEOUT + FALLBACK_TIMEOUT + Duration::from_secs(1), "{slowest:?}");
         assert!(took[50] < at_once, "{took:?}");
         assert_eq!(http.metric("tidings_activity_store_breaker_state"), Some(2.0));
+        // Nor do those who ask wait for long for what is known to hang.
+        let asked = Instant::now();
+        http.get(&format!("{ACTIVITIES}?tenant=acme")).expect(503);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         self.note(&crowd);
         self.note(&later);
         (crowd, later)
@@ -109,10 +120,7 @@ impl Scene {
     fn recover(&mut self) {
         let http = self.http();
         self.server.signal_all(Signal::CONT);
-        let back = until("the store takes what the cluster does not", || {
-            let answer = post(&http, "back");
-            (answer.via().as_deref() == Some("fallback")).then_some(answer)
-        });
+        let back = until_kept(&http, "back");
         self.note(&[back]);
         assert_eq!(http.metric("tidings_activity_store_breaker_state"), Some(0.0));
         self.broker.signal(Signal::CONT);
