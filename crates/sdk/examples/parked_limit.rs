@@ -1,8 +1,8 @@
 //! The order of keys at its limit: as many records as may wait, and some more. How fast they park, what that takes in memory, how
 //! long a start takes that has to know them all, and how soon they are let go.
 //!
-//! `cargo run --release --example parked_limit [bootstrap [keys [broker's process id]]]` prints a line for each step. With as many keys as
-//! records each record fails by itself; with fewer the others wait behind the first of their key.
+//! `cargo run --release --example parked_limit [bootstrap [keys [records [broker's process id]]]]` prints a line for each step. With as
+//! many keys as records each record fails by itself; with fewer the others wait behind the first of their key.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
 use tidings::failure::{Failure, FailureInbox, Selection, StatusFilter};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
 
+/// As many as may wait by default.
 const LIMIT: usize = 100_000;
 /// Records that find no place.
 const MORE: usize = 500;
@@ -27,27 +28,29 @@ fn main() -> Result<(), Error> {
     let mut arguments = std::env::args().skip(1);
     let cluster = Cluster::new(arguments.next().unwrap_or_else(|| "localhost:9092".into()));
     let keys = arguments.next().map_or(Ok(20), |keys| keys.parse())?;
+    let limit = arguments.next().map_or(Ok(LIMIT), |limit| limit.parse())?;
     let broker: Option<u32> = arguments.next().map(|process| process.parse()).transpose()?;
     let topic = format!("parked-limit-{}", now_ms());
     Admin::new(&cluster, PATIENCE)?.create_topic(&TopicSpec::new(&topic, 1))?;
     let producer = Producer::new(&cluster, ProducerOptions::default())?;
     let record =
         |value: usize| Record::new(topic.as_str()).key((value % keys).to_string()).value(value.to_string());
-    let records: Vec<_> = (0..LIMIT + MORE).map(record).collect();
+    let records: Vec<_> = (0..limit + MORE).map(record).collect();
     producer.send_batch_blocking(&records, PATIENCE).into_iter().collect::<Result<Vec<_>, _>>()?;
     drop(records);
-    println!("{LIMIT} records of {keys} keys, and {MORE} more; before: {}", memory(broker));
+    println!("{limit} records of {keys} keys, and {MORE} more; before: {}", memory(broker));
 
     let (is_healed, done) = (Arc::new(AtomicBool::new(false)), Done::default());
     let start = || {
-        let options = ConsumerOptions::new(&topic, [&topic]).max_concurrency(16).preserve_key_order();
+        let mut options = ConsumerOptions::new(&topic, [&topic]).max_concurrency(16).preserve_key_order();
+        options.max_parked_records = limit;
         Consumer::for_each(&cluster, producer.clone(), options, handler(keys, &is_healed, &done))
     };
     let is_full =
         |consumer: &Consumer| consumer.state().readiness().is_err_and(|why| why.contains("wait in"));
     let begun = Instant::now();
     let consumer = start()?;
-    wait(|| consumer.state().rejected >= LIMIT as u64);
+    wait(|| consumer.state().rejected >= limit as u64);
     println!("parked in {:?}; {}", begun.elapsed(), memory(broker));
     wait(|| is_full(&consumer));
     println!("said that no more may wait after {:?}", begun.elapsed());
@@ -74,7 +77,7 @@ fn main() -> Result<(), Error> {
     let begun = Instant::now();
     let summary = inbox.redrive(&Selection::All, "parked_limit", false)?;
     println!("redrove {} more in {:?}; {}", summary.done, begun.elapsed(), memory(broker));
-    wait(|| done.lock().is_ok_and(|done| done.0 >= LIMIT + MORE));
+    wait(|| done.lock().is_ok_and(|done| done.0 >= limit + MORE));
     println!("all were let go in their order {:?} after that began; {}", begun.elapsed(), memory(broker));
     consumer.stop(PATIENCE)?;
     Ok(())

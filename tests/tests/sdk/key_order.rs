@@ -391,5 +391,6 @@ fn a_member_stopped_past_its_session_parks_nothing_when_it_goes_on() {
     let (broken, repeated) = check(&members.done());
     assert_eq!(broken, [] as [String; 0]);
     println!("{repeated} of {COUNT} repeated");
-    assert!(repeated < 200, "at most what was under way: {repeated}");
+    // It goes on with what it had in hand until it hears that it is no member: nothing that came while it slept.
+    assert!(repeated < COUNT / 2, "more than was ever in the sleeper's hands: {repeated}");
 }

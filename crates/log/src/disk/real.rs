@@ -141,7 +141,14 @@ impl DiskRoot for RealRoot {
 
 /// The lock goes with the descriptor, so a killed process never leaves one behind.
 #[derive(Debug)]
-struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
+struct RealLock(File);
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing would not do: a child of this process that has not executed its program yet has the descriptor, too.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl DiskLock for RealLock {}
 
@@ -151,5 +158,25 @@ fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As between the fork and the exec of a child.
+    #[test]
+    fn a_copy_of_the_descriptor_keeps_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".lock");
+        let file = File::create(&path).unwrap();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let copy = file.try_clone().unwrap();
+        let lock = RealLock(file);
+        assert!(RealDisk.lock(&path).unwrap().is_none());
+        drop(lock);
+        assert!(RealDisk.lock(&path).unwrap().is_some());
+        drop(copy);
     }
 }

@@ -181,7 +181,8 @@ pub struct ConsumerOptions {
     /// record of a key at most. Records without a key wait for nobody. Set it for all members of a group, and unset it
     /// only when nothing is parked.
     pub preserve_key_order: bool,
-    /// Records of a topic that may wait for a group where the order of keys is kept: each takes about 150 bytes in every member.
+    /// Records of a topic that may wait for a group where the order of keys is kept, about: members that park at the same time may
+    /// pass it by what they have in hand. Each takes some 150 bytes in every member, and some 500 where it is alone with its key.
     /// Beyond, a record that would have to park waits where it is, and its partition with it in the end.
     pub max_parked_records: usize,
     /// A handler that panics over a record has rejected it, and the rest goes on. Otherwise the consumer ends: what a panic
