@@ -97,6 +97,11 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether the data directory is another broker's at present.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Locked { .. }))
+    }
+
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {

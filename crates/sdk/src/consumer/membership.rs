@@ -247,9 +247,19 @@ impl ConsumerContext for Membership {
                 let deadline = Instant::now() + self.poll_limit.cap(REVOKE_COMMIT_WAIT);
                 inner.commit_all(consumer.client(), deadline, self);
             }
-            self.board.lock().scheduler.revoke(&keys);
+            let paused = {
+                let mut board = self.board.lock();
+                let paused = board.scheduler.paused_of(&keys);
+                board.scheduler.revoke(&keys);
+                paused
+            };
             inner.revoked.extend(keys);
-            resume_for_next(consumer, list);
+            // No others: it makes the client ask anew where they begin.
+            if !paused.is_empty() {
+                let mut list = TopicPartitionList::with_capacity(paused.len());
+                paused.iter().for_each(|(topic, partition)| drop(list.add_partition(topic, *partition)));
+                resume_for_next(consumer, &list);
+            }
         }
     }
 

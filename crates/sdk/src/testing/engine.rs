@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use thiserror::Error;
@@ -16,6 +17,8 @@ use super::clock::TestClock;
 
 /// Threads that serve connections. More than one, as in production.
 const WORKERS: usize = 2;
+/// How long a start waits for what was killed before it: its directory is free once the last of its tasks is dropped.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a broker did not start.
 ///
@@ -107,8 +110,18 @@ impl Engine {
 
     pub(super) fn restart(&mut self) -> Result<(), StartError> {
         self.stop();
-        let (disk, options) = (Arc::clone(&self.disk), self.options.clone());
-        let started = self.block_on(tidings_broker::Broker::start_on(disk, options));
+        let started = self.block_on(async {
+            let deadline = Instant::now() + LOCK_PATIENCE;
+            loop {
+                let (disk, options) = (Arc::clone(&self.disk), self.options.clone());
+                match tidings_broker::Broker::start_on(disk, options).await {
+                    Err(error) if error.is_in_use() && Instant::now() < deadline => {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    started => break started,
+                }
+            }
+        });
         let handle = started.map_err(|error| StartError::Refused { reason: error.to_string() })?;
         self.options.listen = handle.local_addr();
         self.handle = Some(handle);

@@ -221,6 +221,13 @@ impl Scheduler {
             && self.in_hand_bytes <= self.limits.max_buffered_bytes / 4 * 3
     }
 
+    /// Those among some partitions that are paused.
+    pub(in crate::consumer) fn paused_of(&self, keys: &[PartitionKey]) -> Vec<PartitionKey> {
+        let is_paused =
+            |key: &&PartitionKey| self.partitions.get(*key).is_some_and(|partition| partition.is_paused);
+        keys.iter().filter(is_paused).cloned().collect()
+    }
+
     pub(in crate::consumer) fn has_paused(&self) -> bool {
         self.partitions.values().any(|partition| partition.is_paused)
     }
