@@ -257,7 +257,9 @@ impl ConsumerContext for Membership {
             // No others: it makes the client ask anew where they begin.
             if !paused.is_empty() {
                 let mut list = TopicPartitionList::with_capacity(paused.len());
-                paused.iter().for_each(|(topic, partition)| drop(list.add_partition(topic, *partition)));
+                for (topic, partition) in &paused {
+                    list.add_partition(topic, *partition);
+                }
                 resume_for_next(consumer, &list);
             }
         }
