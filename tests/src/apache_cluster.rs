@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
+use tidings_postgres_server::free_port;
 
 use crate::apache_kafka::{JvmOptions, format_storage, spawn_kafka};
 use crate::kafka::Kafka;
 use crate::programs::installed;
-use crate::server::{Server, free_port};
+use crate::server::Server;
 use crate::wait::until_within;
 
 /// Three virtual machines on a machine with two processors take their time.

@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tidings_postgres_server::free_port;
 
-use crate::server::{Server, free_port};
+use crate::server::Server;
 use crate::wait::until_within;
 
 const START_LIMIT: Duration = Duration::from_secs(90);

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tempfile::TempDir;
 use tidings::claim_check::BucketOptions;
+use tidings_postgres_server::free_port;
 
 use crate::process::Launch;
 use crate::programs::installed;
-use crate::server::{Server, free_port};
+use crate::server::Server;
 use crate::wait::until;
 
 const KEY: &str = "tidings";

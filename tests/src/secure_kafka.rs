@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use tidings_postgres_server::free_port;
+
 use crate::apache_kafka::{JvmOptions, Node};
 use crate::certificates::{Authority, Identity};
-use crate::server::free_port;
 
 const JVM: JvmOptions = &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
 

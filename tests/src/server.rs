@@ -1,11 +1,9 @@
 //! Other people's servers as child processes: they end with the value, and with this process, however that ends.
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -65,16 +63,4 @@ fn spawn_for_the_process(command: Command) -> std::io::Result<Child> {
     let (answer, spawned) = channel();
     spawner.send((command, answer)).map_err(std::io::Error::other)?;
     spawned.recv().map_err(std::io::Error::other)?
-}
-
-/// A port of loopback that nobody uses. None is given twice: a server that has not started yet holds none.
-pub(crate) fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
-        let port = listener.local_addr().expect("find a free port").port();
-        if GIVEN.lock().expect("the ports given").insert(port) {
-            return port;
-        }
-    }
 }

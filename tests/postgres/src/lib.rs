@@ -4,6 +4,7 @@
 //! comes. PostgreSQL refuses to run as root: where the tests do, it runs as `nobody`. Its log is printed when something
 //! expected of it does not happen.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -293,7 +294,14 @@ fn read(folder: &Path, name: &str) -> String {
     String::from_utf8_lossy(&std::fs::read(folder.join(name)).unwrap_or_default()).into_owned()
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
-    listener.local_addr().expect("find a free port").port()
+/// A port of loopback that nobody uses. None is given twice: a server that has not started yet holds none.
+pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
+        let port = listener.local_addr().expect("find a free port").port();
+        if GIVEN.lock().expect("the ports given").insert(port) {
+            return port;
+        }
+    }
 }

@@ -31,9 +31,7 @@ fn a_handler_sees_large_values_and_missing_ones_become_letters() {
     let name: serde_json::Value = serde_json::from_str(name).unwrap();
     let path = directory.path().join(name["name"].as_str().unwrap());
     std::fs::rename(&path, directory.path().join("taken")).unwrap();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
     let seen: Arc<Mutex<Vec<(u8, usize)>>> = Arc::default();
     let log = Arc::clone(&seen);
     let mut options =
@@ -128,9 +126,7 @@ fn the_payload_of_a_released_letter_is_kept_until_its_group_has_handled_it() {
     old.headers = tidings::Headers::new();
     let old = old.header("tidings.claim", ticket.to_string());
     let records = [young.partition(0), old.partition(0)];
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
 
     let done: Arc<Mutex<Vec<u8>>> = Arc::default();
     let start = |is_bad: bool| {
@@ -181,9 +177,7 @@ fn a_handler_sees_values_of_a_bucket_until_they_are_collected() {
     let large = |number: u8| vec![number; 100_000];
     let record = |number: u8| Record::new(scene.topic.as_str()).key([number]).value(large(number));
     let records: Vec<_> = (0..5).map(|number| claims.check_in(record(number)).unwrap()).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
     let collect = |arguments: &[&str]| {
         let launch =
             Launch::command("claim-check").arguments(["collect", &scene.topic, "--bucket", &address]);

@@ -56,15 +56,6 @@ fn key_and_value(record: &ReceivedRecord) -> (String, usize) {
 }
 
 /// Values 0 to `count`, with `keys` keys in turn.
-pub fn produce(producer: &Producer, topic: &str, values: std::ops::Range<usize>, keys: usize) {
-    let record =
-        |value: usize| Record::new(topic).key(format!("key-{}", value % keys)).value(value.to_string());
-    let records: Vec<_> = values.map(record).collect();
-    for result in producer.send_batch_blocking(&records, PATIENCE) {
-        result.unwrap();
-    }
-}
-
 fn options(scene: &Scene) -> ConsumerOptions {
     let mut options = scene.options().ordering(Ordering::Key).max_concurrency(32);
     options.backoff.initial = Duration::from_millis(5);
@@ -82,7 +73,7 @@ fn for_each(
 #[test]
 fn keys_run_side_by_side_each_in_order() {
     let scene = Scene::new();
-    produce(&scene.producer, &scene.topic, 0..2_000, 16);
+    scene.produce_numbers(&scene.topic, 0..2_000, 16);
     let log = Arc::new(Log::default());
     let seen = Arc::clone(&log);
     let consumer = for_each(&scene, options(&scene), move |record| {
@@ -111,7 +102,7 @@ fn keys_run_side_by_side_each_in_order() {
 #[test]
 fn a_record_that_is_retried_holds_up_its_key_only() {
     let scene = Scene::new();
-    produce(&scene.producer, &scene.topic, 0..160, 16);
+    scene.produce_numbers(&scene.topic, 0..160, 16);
     let log = Arc::new(Log::default());
     let seen = Arc::clone(&log);
     let is_healed = Arc::new(AtomicUsize::new(0));
@@ -137,7 +128,7 @@ fn a_record_that_is_retried_holds_up_its_key_only() {
 #[test]
 fn what_is_retried_too_often_becomes_a_letter() {
     let scene = Scene::new();
-    produce(&scene.producer, &scene.topic, 0..32, 16);
+    scene.produce_numbers(&scene.topic, 0..32, 16);
     let mut options = options(&scene);
     options.max_attempts = Some(3);
     let consumer = for_each(&scene, options, |record| match key_and_value(record).1 {
@@ -173,7 +164,7 @@ fn batches_run_side_by_side_and_a_failed_one_comes_again() {
         }
     }
     let scene = Scene::new();
-    produce(&scene.producer, &scene.topic, 0..5_000, 16);
+    scene.produce_numbers(&scene.topic, 0..5_000, 16);
     let log = Arc::new(Log::default());
     let handler = Batches { log: Arc::clone(&log), failing_calls: AtomicUsize::new(5) };
     let consumer =
@@ -192,7 +183,7 @@ fn a_handler_that_is_slower_than_the_group_allows_keeps_its_place() {
     const LIMIT: Duration = Duration::from_millis(500);
     let mut scene = Scene::new();
     scene.cluster = scene.cluster.set("max.poll.interval.ms", LIMIT.as_millis().to_string());
-    produce(&scene.producer, &scene.topic, 0..40, 4);
+    scene.produce_numbers(&scene.topic, 0..40, 4);
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&calls);
     let mut options = options(&scene);
@@ -245,7 +236,7 @@ fn topics_that_match_a_pattern_join_and_failure_topics_do_not() {
     let scene = Scene::new();
     let (first, second) = (format!("{}-first", scene.topic), format!("{}-second", scene.topic));
     scene.admin.create_topic(&TopicSpec::new(&first, 1)).unwrap();
-    produce(&scene.producer, &first, 0..10, 2);
+    scene.produce_numbers(&first, 0..10, 2);
     let log = Arc::new(Log::default());
     let seen = Arc::clone(&log);
     let mut options = options(&scene);
@@ -257,7 +248,7 @@ fn topics_that_match_a_pattern_join_and_failure_topics_do_not() {
     });
     until("the first topic is done", || (log.count() == 10).then_some(()));
     scene.admin.create_topic(&TopicSpec::new(&second, 1)).unwrap();
-    produce(&scene.producer, &second, 0..10, 2);
+    scene.produce_numbers(&second, 0..10, 2);
     until("the second topic is done", || (log.count() >= 20).then_some(()));
     until("both letters are written", || (consumer.state().rejected == 2).then_some(()));
     assert_eq!((log.count(), consumer.state().processed), (20, 20), "letters are not worked on");
@@ -282,13 +273,13 @@ fn members_of_every_protocol_come_and_go_and_lose_nothing() {
         let owns = |consumer: &Consumer| consumer.state().partitions.len();
         let first = member();
         until("the first owns all", || (owns(&first) == 4).then_some(()));
-        produce(&scene.producer, &scene.topic, 0..2_000, 16);
+        scene.produce_numbers(&scene.topic, 0..2_000, 16);
         let second = member();
         until("both own some", || (owns(&first) > 0 && owns(&second) > 0).then_some(()));
-        produce(&scene.producer, &scene.topic, 2_000..4_000, 16);
+        scene.produce_numbers(&scene.topic, 2_000..4_000, 16);
         until("all are done", || (distinct(&log) == 4_000).then_some(()));
         second.stop(STOP_LIMIT).unwrap();
-        produce(&scene.producer, &scene.topic, 4_000..4_500, 16);
+        scene.produce_numbers(&scene.topic, 4_000..4_500, 16);
         until("the first does the rest", || (distinct(&log) == 4_500).then_some(()));
         first.stop(STOP_LIMIT).unwrap();
         assert_eq!(
@@ -394,7 +385,7 @@ fn what_was_done_out_of_order_survives_a_kill() {
     // The first record is stuck and alone with its key, so that everything behind it gets done.
     let first = Record::new(topic.as_str()).key("stuck").value("0");
     scene.producer.send_batch_blocking(&[first], PATIENCE).remove(0).unwrap();
-    produce(&scene.producer, &topic, 1..1_001, 20);
+    scene.produce_numbers(&topic, 1..1_001, 20);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger");
     let member = start_member(&scene, &topic, &path, 0);
@@ -416,7 +407,7 @@ fn members_killed_at_any_moment_lose_nothing_and_keep_the_order_of_keys() {
     let scene = Scene::new();
     let topic = format!("{}-single", scene.topic);
     scene.admin.create_topic(&TopicSpec::new(&topic, 1)).unwrap();
-    produce(&scene.producer, &topic, 0..COUNT, 20);
+    scene.produce_numbers(&topic, 0..COUNT, 20);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger");
     // How much was done at each kill, and the offset that the group had then.

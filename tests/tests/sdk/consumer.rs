@@ -6,7 +6,7 @@ use tidings::consumer::{Consumer, ConsumerOptions, Phase};
 use tidings::{Record, now_ms};
 use tidings_tests::{LONG, until};
 
-use crate::support::{PATIENCE, Remembering, Scene};
+use crate::support::{Remembering, Scene};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -76,9 +76,7 @@ fn the_lag_is_told_in_records_and_in_seconds() {
         record.timestamp_ms(minute_ago_ms + value as i64)
     };
     let records: Vec<_> = (0..10).map(record).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
     let handler = Remembering::default();
     handler.with(|memory| memory.failing_calls = u32::MAX);
     let mut options = scene.options();

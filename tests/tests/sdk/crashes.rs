@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tidings::ReceivedRecord;
 use tidings::consumer::{
     Consumer, ConsumerOptions, Crash, CrashHandler, Ordering, Outcome, Phase, StopError,
 };
 use tidings::failure::{Selection, StatusFilter};
-use tidings::{ReceivedRecord, Record};
 use tidings_tests::until;
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::Scene;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const COUNT: usize = 64;
@@ -20,16 +20,6 @@ const POISON: usize = 3;
 
 type Done = Arc<Mutex<Vec<usize>>>;
 type Crashes = Arc<Mutex<Vec<(String, String)>>>;
-
-fn produce(scene: &Scene) {
-    let record = |value: usize| {
-        Record::new(scene.topic.as_str()).key(format!("key-{}", value % KEYS)).value(value.to_string())
-    };
-    let records: Vec<_> = (0..COUNT).map(record).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
-}
 
 fn start(
     scene: &Scene,
@@ -55,7 +45,7 @@ fn start(
 #[test]
 fn a_panic_ends_the_consumer_tells_where_it_was_and_loses_nothing() {
     let scene = Scene::new();
-    produce(&scene);
+    scene.produce_numbers(&scene.topic, 0..COUNT, KEYS);
     let (done, crashes) = (Done::default(), Crashes::default());
     let consumer = start(&scene, scene.options(), &done, &crashes, true);
     let reason = until("it ends", || match consumer.state().phase {
@@ -85,7 +75,7 @@ fn a_panic_ends_the_consumer_tells_where_it_was_and_loses_nothing() {
 #[test]
 fn a_record_that_makes_its_handler_panic_becomes_a_letter_where_that_is_asked_for() {
     let scene = Scene::new();
-    produce(&scene);
+    scene.produce_numbers(&scene.topic, 0..COUNT, KEYS);
     let (done, crashes) = (Done::default(), Crashes::default());
     let mut options = scene.options().preserve_key_order();
     options.reject_panics = true;

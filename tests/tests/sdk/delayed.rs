@@ -10,7 +10,7 @@ use tidings::failure::{Failure, StatusFilter};
 use tidings::{ReceivedRecord, Record, now_ms};
 use tidings_tests::until;
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::Scene;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -46,12 +46,6 @@ fn consume_with(
     Consumer::for_each(&scene.cluster, scene.producer.clone(), options, handler).unwrap()
 }
 
-fn produce(scene: &Scene, records: Vec<Record>) {
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
-}
-
 fn count(seen: &Seen) -> usize {
     seen.lock().unwrap().values().map(Vec::len).sum()
 }
@@ -68,15 +62,10 @@ fn records_come_when_they_are_due_and_nobody_waits_for_them() {
         let record = Record::new(scene.topic.as_str()).key("k").value(format!("late-{index}"));
         record.due_at_ms(due_ms + 400 * (9 - index))
     };
-    produce(&scene, (0..10).map(record).collect());
+    scene.send(&(0..10).map(record).collect::<Vec<_>>());
     let now = |index| Record::new(scene.topic.as_str()).key("k").value(format!("now-{index}"));
-    produce(
-        &scene,
-        (0..50)
-            .map(now)
-            .chain([Record::new(scene.topic.as_str()).key("k").value("past").due_at_ms(5)])
-            .collect(),
-    );
+    let past = Record::new(scene.topic.as_str()).key("k").value("past").due_at_ms(5);
+    scene.send(&(0..50).map(now).chain([past]).collect::<Vec<_>>());
     until("those that are due are done", || (count(&seen) >= 51).then_some(()));
     assert!(now_ms() < due_ms, "too slow a machine to show anything");
     // What waits survives a restart.
@@ -107,10 +96,8 @@ fn a_retry_that_waits_elsewhere_lets_its_partition_go_on_and_counts() {
     });
     let record = |value: &str| Record::new(scene.topic.as_str()).key("k").value(value);
     let bad = record("soon").header("tidings.due-ms", "tomorrow");
-    produce(
-        &scene,
-        [record("twice"), bad].into_iter().chain((0..50).map(|index| record(&format!("{index}")))).collect(),
-    );
+    let others = (0..50).map(|index| record(&format!("{index}")));
+    scene.send(&[record("twice"), bad].into_iter().chain(others).collect::<Vec<_>>());
     until("the others are done", || (count(&seen) >= 51).then_some(()));
     until("it has been tried three times", || (count(&seen) == 53).then_some(()));
     let times = seen.lock().unwrap()["twice"].clone();
@@ -136,14 +123,14 @@ fn a_topic_that_comes_for_another_one_has_its_records_delayed_and_delivered() {
     let consumer = consume_with(&scene, options, &seen, |_, _| Outcome::Done);
     until("it runs", || (consumer.state().partitions.len() == 2).then_some(()));
     let due_soon = |topic: &str| Record::new(topic).value(topic).due_at_ms(now_ms() + 600);
-    produce(&scene, vec![due_soon(&before)]);
+    scene.send(&[due_soon(&before)]);
     until("the first topic's is delivered", || seen.lock().unwrap().contains_key(&before).then_some(()));
     scene.admin.delete_topic(&before).unwrap();
     scene.admin.create_topic(&TopicSpec::new(&after, 1)).unwrap();
     until("the second topic is its own", || {
         consumer.state().partitions.iter().any(|partition| *partition.topic == *after).then_some(())
     });
-    produce(&scene, vec![due_soon(&after)]);
+    scene.send(&[due_soon(&after)]);
     until("the second topic's is delivered", || seen.lock().unwrap().contains_key(&after).then_some(()));
     consumer.stop(STOP_LIMIT).unwrap();
 }
@@ -167,7 +154,7 @@ fn more_than_fits_into_memory_waits_while_members_come_and_go_and_comes_once() {
     let record = |value: usize| {
         Record::new(scene.topic.as_str()).key(value.to_string()).value(value.to_string()).due_at_ms(due_ms)
     };
-    produce(&scene, (0..COUNT).map(record).collect());
+    scene.send(&(0..COUNT).map(record).collect::<Vec<_>>());
     until("all wait elsewhere", || (first.state().processed == COUNT as u64).then_some(()));
     let second = start();
     until("both own some", || {

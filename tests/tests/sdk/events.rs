@@ -11,7 +11,7 @@ use tidings::event::{Codec, CodecError, Event, EventType, Events, Unreadable};
 use tidings::failure::StatusFilter;
 use tidings_tests::until;
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::Scene;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,9 +32,7 @@ fn produce(scene: &Scene) {
     let mut records: Vec<_> = (1..=10).map(event).collect();
     records.push(event(100).header("ce_type", "com.example.order.cancelled.v1"));
     records.push(Record::new(scene.topic.as_str()).value("boom"));
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
 }
 
 /// A handler that adds up what was placed.
@@ -152,9 +150,7 @@ fn data_of_any_form_is_read_by_the_codec_that_wrote_it() {
     let mut broken = records[0].clone();
     broken.value = Some(b"twelve".to_vec());
     records.push(broken);
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let events = Events::new().on_with(Text, move |placed: &Event<OrderPlaced>| {

@@ -45,15 +45,6 @@ fn value_of(record: &ReceivedRecord) -> usize {
     std::str::from_utf8(record.value.as_deref().unwrap()).unwrap().parse().unwrap()
 }
 
-fn produce(scene: &Scene, topic: &str, values: std::ops::Range<usize>) {
-    let record =
-        |value: usize| Record::new(topic).key(format!("key-{}", value % KEYS)).value(value.to_string());
-    let records: Vec<_> = values.map(record).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
-}
-
 fn inbox(scene: &Scene, topic: &str) -> FailureInbox {
     FailureInbox::new(&scene.cluster, scene.producer.clone(), topic).timeout(PATIENCE)
 }
@@ -115,7 +106,7 @@ fn in_every_topic_only_the_key_of_a_bad_record_waits_and_comes_back_in_order() {
     let topics: Vec<String> = (0..3).map(|number| format!("{}-{number}", scene.topic)).collect();
     let specs: Vec<_> = topics.iter().map(|topic| TopicSpec::new(topic, 2)).collect();
     scene.admin.ensure_topics(&specs).unwrap();
-    topics.iter().for_each(|topic| produce(&scene, topic, 0..96));
+    topics.iter().for_each(|topic| scene.produce_numbers(topic, 0..96, KEYS));
     let group = Group::start(&scene, &topics, true);
     // Of 96 values, 3 and what comes behind it with the same key: 3, 19, 35, 51, 67, 83.
     group.until_done(topics.len() * 90);
@@ -145,7 +136,7 @@ fn in_every_topic_only_the_key_of_a_bad_record_waits_and_comes_back_in_order() {
         let inbox = inbox(&scene, topic);
         assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 1);
         // What arrives meanwhile comes behind what is parked.
-        produce(&scene, topic, 96..160);
+        scene.produce_numbers(topic, 96..160, KEYS);
     }
     group.until_done(topics.len() * 160);
     for topic in &topics {
@@ -168,7 +159,7 @@ fn in_every_topic_only_the_key_of_a_bad_record_waits_and_comes_back_in_order() {
 #[test]
 fn without_the_mode_the_same_breaks_the_order_and_the_check_sees_it() {
     let scene = Scene::new();
-    produce(&scene, &scene.topic, 0..96);
+    scene.produce_numbers(&scene.topic, 0..96, KEYS);
     let group = Group::start(&scene, std::slice::from_ref(&scene.topic), false);
     group.until_done(95);
     group.is_bad.store(false, Atomic::SeqCst);
@@ -183,7 +174,7 @@ fn without_the_mode_the_same_breaks_the_order_and_the_check_sees_it() {
 fn letters_are_discarded_in_the_middle_and_what_fails_again_keeps_its_place() {
     let scene = Scene::new();
     // One key: 3, 19, 35, 51, 67, 83, and with 103 another one that fails by itself: 103 % 16 == 7.
-    produce(&scene, &scene.topic, 0..112);
+    scene.produce_numbers(&scene.topic, 0..112, KEYS);
     let group = Group::start(&scene, std::slice::from_ref(&scene.topic), true);
     let inbox = inbox(&scene, &scene.topic);
     // 7 of the first key (99 as well) and 103 alone.
@@ -214,10 +205,10 @@ fn letters_are_discarded_in_the_middle_and_what_fails_again_keeps_its_place() {
     assert_eq!(missing, [3, 51, 103]);
 
     // Everything discarded at once: nothing of it is done.
-    produce(&scene, &scene.topic, 200..264);
+    scene.produce_numbers(&scene.topic, 200..264, KEYS);
     let letters = until("they are parked", || Some(parked(&inbox)).filter(|letters| letters.len() == 4));
     assert_eq!(inbox.discard(&Selection::All, "ann", false).unwrap().done, letters.len() as u64);
-    produce(&scene, &scene.topic, 264..280);
+    scene.produce_numbers(&scene.topic, 264..280, KEYS);
     group.until_done(112 - 3 + 60 + 16);
     assert_eq!(check(&group.done()), (Vec::new(), 0));
     group.consumer.stop(STOP_LIMIT).unwrap();
@@ -228,9 +219,7 @@ fn records_without_a_key_wait_for_nobody() {
     let scene = Scene::new();
     let record = |value: usize| Record::new(scene.topic.as_str()).partition(0).value(value.to_string());
     let records: Vec<_> = (0..10).map(record).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&records);
     let group = Group::start(&scene, std::slice::from_ref(&scene.topic), true);
     group.until_done(9);
     let inbox = inbox(&scene, &scene.topic);
@@ -329,7 +318,7 @@ impl Drop for Member {
 fn members_killed_while_they_park_and_let_go_lose_nothing_and_keep_the_order() {
     const COUNT: usize = 1_500;
     let scene = Scene::new();
-    produce(&scene, &scene.topic, 0..COUNT);
+    scene.produce_numbers(&scene.topic, 0..COUNT, KEYS);
     let members = Members { scene: &scene, directory: tempfile::tempdir().unwrap() };
     let inbox = inbox(&scene, &scene.topic);
     let count = || inbox.parked_count().unwrap_or(0);
@@ -372,10 +361,10 @@ fn a_member_stopped_past_its_session_parks_nothing_when_it_goes_on() {
     let inbox = inbox(&scene, &scene.topic);
     let count = || inbox.parked_count().unwrap_or(0);
     let sleeper = members.start("");
-    produce(&scene, &scene.topic, 0..COUNT / 2);
+    scene.produce_numbers(&scene.topic, 0..COUNT / 2, KEYS);
     until("some are parked", || (count() > 0).then_some(()));
     sleeper.signal(Signal::STOP);
-    produce(&scene, &scene.topic, COUNT / 2..COUNT);
+    scene.produce_numbers(&scene.topic, COUNT / 2..COUNT, KEYS);
     let other = members.start("");
     until("the other has done or parked the rest", || {
         (members.distinct() as u64 + count() == COUNT as u64).then_some(())
@@ -385,7 +374,7 @@ fn a_member_stopped_past_its_session_parks_nothing_when_it_goes_on() {
     inbox.redrive(&Selection::All, "ann", false).unwrap();
     until("everything is done", || (members.distinct() == COUNT).then_some(()));
     until("nothing is parked any more", || (count() == 0).then_some(()));
-    produce(&scene, &scene.topic, COUNT..COUNT + 100);
+    scene.produce_numbers(&scene.topic, COUNT..COUNT + 100, KEYS);
     until("and goes on", || (members.distinct() == COUNT + 100).then_some(()));
     drop((sleeper, other));
     let (broken, repeated) = check(&members.done());

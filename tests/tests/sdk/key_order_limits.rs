@@ -24,15 +24,6 @@ fn key_and_value(record: &ReceivedRecord) -> (String, usize) {
     (text(&record.key), text(&record.value).parse().unwrap())
 }
 
-fn produce(scene: &Scene, topic: &str, values: std::ops::Range<usize>, keys: usize) {
-    let record =
-        |value: usize| Record::new(topic).key(format!("key-{}", value % keys)).value(value.to_string());
-    let records: Vec<_> = values.map(record).collect();
-    for sent in scene.producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
-}
-
 /// One whose members hear soon that the group changes.
 fn quick_scene() -> Scene {
     let mut scene = Scene::new();
@@ -96,7 +87,7 @@ fn what_would_park_beyond_the_limit_waits_where_it_is_and_says_so() {
     let scene = quick_scene();
     let topic = format!("{}-single", scene.topic);
     scene.admin.create_topic(&TopicSpec::new(&topic, 1)).unwrap();
-    produce(&scene, &topic, 0..40, 1);
+    scene.produce_numbers(&topic, 0..40, 1);
     let (done, is_bad) = (Done::default(), Arc::new(AtomicBool::new(true)));
     let mut options = options(&scene, &topic);
     options.max_parked_records = 10;
@@ -121,7 +112,7 @@ fn what_would_park_beyond_the_limit_waits_where_it_is_and_says_so() {
 fn queues_that_are_let_go_while_their_partitions_move_lose_nothing_and_keep_their_order() {
     const COUNT: usize = 1_200;
     let scene = quick_scene();
-    produce(&scene, &scene.topic, 0..COUNT, 12);
+    scene.produce_numbers(&scene.topic, 0..COUNT, 12);
     let (done, is_bad) = (Done::default(), Arc::new(AtomicBool::new(true)));
     let (has_moved, is_slow) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let member = || {
@@ -169,7 +160,7 @@ fn distinct(done: &Done) -> usize {
 #[test]
 fn without_the_mode_a_group_does_not_start_over_what_waits() {
     let scene = quick_scene();
-    produce(&scene, &scene.topic, 0..20, 4);
+    scene.produce_numbers(&scene.topic, 0..20, 4);
     let (done, is_bad) = (Done::default(), Arc::new(AtomicBool::new(true)));
     let consumer = start(&scene, options(&scene, &scene.topic), handler(&done, &is_bad));
     until("all are parked", || (consumer.state().rejected == 20).then_some(()));
@@ -200,9 +191,7 @@ fn parked_by_a_former_owner(without_fence: bool) -> usize {
         let value = partition.to_string();
         Record::new(scene.topic.as_str()).partition(partition).key(format!("key-{value}")).value(value)
     };
-    for sent in scene.producer.send_batch_blocking(&[record(0), record(1), record(2)], PATIENCE) {
-        sent.unwrap();
-    }
+    scene.send(&[record(0), record(1), record(2)]);
     let mut options = options(&scene, &scene.topic);
     options.protocol = GroupProtocol::Cooperative;
     options.revoke_wait = Duration::ZERO;
@@ -241,13 +230,13 @@ fn a_former_owner_parks_nothing_and_without_the_fence_it_does() {
 /// A new owner hears late what is parked. Answers what was done before it heard, of a key whose first record is parked.
 fn done_before_it_is_known(without_barrier: bool) -> usize {
     let scene = quick_scene();
-    produce(&scene, &scene.topic, 0..1, 1);
+    scene.produce_numbers(&scene.topic, 0..1, 1);
     let (done, is_bad) = (Done::default(), Arc::new(AtomicBool::new(true)));
     let former = start(&scene, options(&scene, &scene.topic), handler(&done, &is_bad));
     until("it is parked", || (former.state().rejected == 1).then_some(()));
     former.stop(STOP_LIMIT).unwrap();
     is_bad.store(false, Atomic::SeqCst);
-    produce(&scene, &scene.topic, 1..2, 1);
+    scene.produce_numbers(&scene.topic, 1..2, 1);
     // Another key, whose fate shows that the owner has begun, or not.
     let mut options = options(&scene, &scene.topic);
     options.unprotected.without_barrier = without_barrier;

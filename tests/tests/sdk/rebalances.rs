@@ -10,7 +10,7 @@ use tidings::ReceivedRecord;
 use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
 use tidings_tests::until;
 
-use crate::concurrency::{kill, ledger, produce, start_named_member};
+use crate::concurrency::{kill, ledger, start_named_member};
 use crate::support::Scene;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ fn member(scene: &Scene, options: ConsumerOptions, done: &Done, may_go_on: &Arc<
 fn what_was_paused_when_the_group_changed_is_read_on() {
     const COUNT: usize = 300;
     let scene = Scene::new();
-    produce(&scene.producer, &scene.topic, 0..COUNT, KEYS);
+    scene.produce_numbers(&scene.topic, 0..COUNT, KEYS);
     let (done, may_go_on) = (Done::default(), Arc::<AtomicBool>::default());
     let mut options = scene.options().ordering(Ordering::Key).max_concurrency(1);
     options.instance_id = None;
@@ -86,11 +86,11 @@ fn a_static_member_that_restarts_moves_nothing() {
             .then_some(())
     });
     let (before_first, before_second) = (owned(&first), owned(&second));
-    produce(&scene.producer, &scene.topic, 0..300, KEYS);
+    scene.produce_numbers(&scene.topic, 0..300, KEYS);
     until("all are done", || (distinct(&done.lock().unwrap()) == 300).then_some(()));
     until("and committed", || (second.state().lag() == Some(0)).then_some(()));
     second.stop(STOP_LIMIT).unwrap();
-    produce(&scene.producer, &scene.topic, 300..600, KEYS);
+    scene.produce_numbers(&scene.topic, 300..600, KEYS);
     let second = start("second");
     until("it has its share again", || {
         assert_eq!(owned(&first), before_first, "the other one was disturbed");
@@ -113,11 +113,11 @@ fn a_member_stopped_past_its_session_loses_nothing_and_keeps_the_order_of_keys()
     let start = || start_named_member(&scene, &scene.topic, &path, usize::MAX, "");
     let sleeper = start();
     let signal = |signal| kill_process(Pid::from_child(&sleeper), signal).unwrap();
-    produce(&scene.producer, &scene.topic, 0..BEFORE, KEYS);
+    scene.produce_numbers(&scene.topic, 0..BEFORE, KEYS);
     until("some are done", || (ledger(&path).len() > 100).then_some(()));
     signal(Signal::STOP);
     assert!(ledger(&path).len() < BEFORE, "it was stopped too late to show anything");
-    produce(&scene.producer, &scene.topic, BEFORE..ASLEEP, KEYS);
+    scene.produce_numbers(&scene.topic, BEFORE..ASLEEP, KEYS);
     let other = start();
     until("the other one has done everything", || (distinct(&ledger(&path)) == ASLEEP).then_some(()));
     signal(Signal::CONT);
@@ -125,7 +125,7 @@ fn a_member_stopped_past_its_session_loses_nothing_and_keeps_the_order_of_keys()
         let group = scene.admin.describe_group(&scene.group).unwrap();
         (group.members.len() == 2 && group.state == "Stable").then_some(())
     });
-    produce(&scene.producer, &scene.topic, ASLEEP..ALL, KEYS);
+    scene.produce_numbers(&scene.topic, ASLEEP..ALL, KEYS);
     until("everything is done", || (distinct(&ledger(&path)) == ALL).then_some(()));
     kill(sleeper);
     kill(other);

@@ -1,6 +1,7 @@
 //! A topic of a test's own, and a handler that remembers.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,8 +48,22 @@ impl Scene {
             Record::new(self.topic.as_str()).key(format!("key-{}", index % 16)).value(value)
         };
         let records: Vec<_> = values.into_iter().enumerate().map(record).collect();
-        for result in self.producer.send_batch_blocking(&records, PATIENCE) {
-            result.unwrap();
+        self.send(&records);
+    }
+
+    /// Produces numbers as text to a topic, with so many keys in turn.
+    #[track_caller]
+    pub fn produce_numbers(&self, topic: &str, values: Range<usize>, keys: usize) {
+        let record =
+            |value: usize| Record::new(topic).key(format!("key-{}", value % keys)).value(value.to_string());
+        self.send(&values.map(record).collect::<Vec<_>>());
+    }
+
+    /// Sends records, and waits until all have their place.
+    #[track_caller]
+    pub fn send(&self, records: &[Record]) {
+        for sent in self.producer.send_batch_blocking(records, PATIENCE) {
+            sent.unwrap();
         }
     }
 
