@@ -241,6 +241,7 @@ mod tests {
         assert_eq!(with.keep(vec![event("5")]).await.unwrap(), Via::Fallback);
         assert_eq!(scene.store.count(None).unwrap(), 1);
     }
+
     #[tokio::test]
     async fn nobody_waits_for_a_store_that_hangs_until_it_is_back() {
         let scene = Scene::new();

@@ -11,6 +11,7 @@ use tidings::breaker::{Breaker, BreakerState, CallOutcome};
 
 use super::place::{Events, Keep, NotKept, Place};
 use super::{Keeper, read};
+use crate::store::StoreError;
 
 /// Between two looks whether the time of an open breaker is over.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,6 +49,13 @@ impl StorePlace {
     }
 }
 
+fn not_kept(error: &StoreError) -> NotKept {
+    match error.is_outage() {
+        true => NotKept::Away,
+        false => NotKept::Refused,
+    }
+}
+
 fn outcome(kept: Result<(), NotKept>) -> CallOutcome {
     match kept {
         Ok(()) => CallOutcome::Success,
@@ -70,10 +78,10 @@ impl Keep for IntoStore {
         let Keeper { store, wake, stored, metrics, .. } = &self.keeper;
         let activities = read(events.iter().copied());
         if let Err(error) = store.insert_unpublished(&activities) {
-            let is_outage = error.is_outage();
+            let not_kept = not_kept(&error);
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the store takes no fallback writes");
-            return Err(if is_outage { NotKept::Away } else { NotKept::Refused });
+            return Err(not_kept);
         }
         stored.ring();
         metrics.fallback.inc_by(events.len() as u64);
@@ -91,11 +99,8 @@ impl Keep for IntoStore {
             return;
         }
         let Ok(permit) = self.breaker.admit(now) else { return };
-        let outcome = match self.keeper.store.insert_unpublished(&[]) {
-            Ok(_) => CallOutcome::Success,
-            Err(error) if error.is_outage() => CallOutcome::Failure,
-            Err(_) => CallOutcome::Unknown,
-        };
-        permit.end(outcome, Instant::now());
+        let taken = self.keeper.store.insert_unpublished(&[]);
+        let taken = taken.map(drop).map_err(|error| not_kept(&error));
+        permit.end(outcome(taken), Instant::now());
     }
 }

@@ -99,9 +99,7 @@ impl Fault {
     pub fn is_known_already(&self) -> bool {
         matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
     }
-}
 
-impl Fault {
     /// Whether the server answers, and whoever asks next waits as long in vain: somebody holds what all need.
     pub fn is_jam(&self) -> bool {
         match self {

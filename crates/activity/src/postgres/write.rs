@@ -3,7 +3,7 @@
 //! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
 //! row of `store` to the commit, so that arrivals become visible in their order. What is new is copied in (`COPY`),
 //! because nothing of it can be there already; of a large batch that is first believed of everything, since a copy costs
-//! half of asking, and asked if it was not so.
+//! less than to ask, and asked if it was not so.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;

@@ -214,6 +214,15 @@ fn is_rebalance(error: &KafkaError) -> bool {
     )
 }
 
+/// As the client takes partitions.
+pub(super) fn list_of(keys: &[PartitionKey]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(keys.len());
+    for (topic, partition) in keys {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
 fn keys(list: &TopicPartitionList) -> Vec<PartitionKey> {
     list.elements().iter().map(|element| (element.topic().into(), element.partition())).collect()
 }
@@ -256,11 +265,7 @@ impl ConsumerContext for Membership {
             inner.revoked.extend(keys);
             // No others: it makes the client ask anew where they begin.
             if !paused.is_empty() {
-                let mut list = TopicPartitionList::with_capacity(paused.len());
-                for (topic, partition) in &paused {
-                    list.add_partition(topic, *partition);
-                }
-                resume_for_next(consumer, &list);
+                resume_for_next(consumer, &list_of(&paused));
             }
         }
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset};
 use regex::bytes::Regex;
 
 use super::ConsumerError;
@@ -27,7 +27,7 @@ use super::delay::Delay;
 use super::failures::Parking;
 use super::handler::Handler;
 use super::key_order::KeyOrder;
-use super::membership::{Membership, PartitionKey};
+use super::membership::{Membership, PartitionKey, list_of};
 use super::metrics::GroupMetrics;
 use super::options::ConsumerOptions;
 use super::poll_limit::PollLimit;
@@ -295,7 +295,7 @@ impl Runtime {
     /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun.
     fn drain(&mut self) -> Result<(), Fatal> {
         self.board.stop();
-        if let Err(error) = self.consumer.pause(&list(&self.owned_keys())) {
+        if let Err(error) = self.consumer.pause(&list_of(&self.owned_keys())) {
             tracing::debug!(%error, "partitions not paused while stopping");
         }
         while self.board.lock().scheduler.in_hand_counts().1 > 0 {
@@ -344,7 +344,7 @@ impl Runtime {
         let timeout = self.poll_limit.cap(COMMITTED_TIMEOUT);
         let is_behind =
             |order: &Arc<KeyOrder>| !order.catch_up(&unresumed, self.poll_limit.cap(CATCH_UP_WAIT));
-        match self.consumer.committed_offsets(list(&unresumed), timeout) {
+        match self.consumer.committed_offsets(list_of(&unresumed), timeout) {
             // What former owners parked is in the topic once their commits are known, and is read before anything else.
             Ok(_) if self.workshop.key_order.as_ref().is_some_and(is_behind) => {}
             Ok(committed) => {
@@ -377,12 +377,12 @@ impl Runtime {
         let (pause, resume) = self.board.lock().scheduler.pauses(is_stuck);
         // A partition that was taken away meanwhile is refused, and none of our business any more.
         if !pause.is_empty()
-            && let Err(error) = self.consumer.pause(&list(&pause))
+            && let Err(error) = self.consumer.pause(&list_of(&pause))
         {
             tracing::debug!(%error, "partitions not paused");
         }
         if !resume.is_empty()
-            && let Err(error) = self.consumer.resume(&list(&resume))
+            && let Err(error) = self.consumer.resume(&list_of(&resume))
         {
             tracing::debug!(%error, "partitions not resumed");
         }
@@ -419,14 +419,6 @@ fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientC
 /// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
 fn whole_millis(wait: Duration) -> Duration {
     Duration::from_millis(wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
-}
-
-fn list(keys: &[PartitionKey]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(keys.len());
-    for (topic, partition) in keys {
-        list.add_partition(topic, *partition);
-    }
-    list
 }
 
 /// What keeps records until they are due.

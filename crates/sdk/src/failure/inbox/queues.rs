@@ -176,6 +176,7 @@ fn read_on(
     Ok(reader.is_at_end().then_some(book))
 }
 
+/// Where the record of a letter stands in its source topic.
 pub(super) fn place(context: &FailureContext) -> (i32, i64) {
     (context.partition, context.offset)
 }
