@@ -36,7 +36,7 @@ use tidings_model::{TopicId, TopicPartition};
 
 use crate::config::LogConfig;
 use crate::leader_epochs::LeaderEpochs;
-use crate::producers::Producers;
+use crate::producers::{Awaited, Producers};
 use crate::segment::{Segment, SegmentEnd, SegmentId};
 use crate::storage::Storage;
 use fetch_waiter::FetchWaiters;
@@ -78,6 +78,7 @@ pub struct PartitionLog {
 struct Writer {
     active: Arc<Segment>,
     producers: Producers,
+    awaited: Awaited,
     epochs: LeaderEpochs,
     /// The epochs as this process has written them to their file.
     saved_epochs: Option<String>,
@@ -142,7 +143,8 @@ impl PartitionLog {
         let unchecked = if recovered.recovery_point < end_offset { position } else { 0 };
         let (producers, epochs) = (recovered.producers, recovered.epochs);
         let (condition, unflushed) = (Condition::Unprepared, Unflushed::default());
-        let writer = Writer { active, producers, epochs, saved_epochs: None, condition, unflushed };
+        let awaited = Awaited::default();
+        let writer = Writer { active, producers, awaited, epochs, saved_epochs: None, condition, unflushed };
         Self {
             topic_partition: recovered.topic_partition,
             topic_id: recovered.topic_id,

@@ -2,11 +2,13 @@
 //!
 //! Owns the last five batches of each producer id, the open transactions, and the check of sequences
 //! against them. Invariants: the state is a function of the log's batches; it changes only in
-//! [`Producers::apply`], for appends and replay alike. Does no I/O.
+//! [`Producers::apply`], for appends and replay alike. What is not in the log is [`Awaited`]'s. Does no I/O.
 
+mod awaited;
 mod snapshot;
 mod transactions;
 
+pub(crate) use awaited::Awaited;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use transactions::EndedTransaction;
 pub use transactions::{ActiveProducer, OpenTransaction};
@@ -137,8 +139,13 @@ pub(crate) struct Producers {
 impl Producers {
     /// Checks the batches of one append, before offsets are assigned. Answers the earlier append when
     /// all of them are there already; a mixture of old and new is out of order. Client batches of a transaction need
-    /// `is_verified` where they open it in this partition.
-    pub fn check(&self, headers: &[BatchHeader], origin: Origin) -> Result<Option<Duplicate>, SequenceError> {
+    /// [`Origin::Transaction`] where they open it in this partition.
+    pub fn check(
+        &self,
+        headers: &[BatchHeader],
+        origin: Origin,
+        awaited: &Awaited,
+    ) -> Result<Option<Duplicate>, SequenceError> {
         // What the earlier batches of this very append would leave behind.
         let mut ahead: Vec<(i64, i16, i32)> = Vec::new();
         let mut found: Option<Duplicate> = None;
@@ -160,7 +167,10 @@ impl Producers {
             let known = known
                 .map(|&(_, epoch, sequence)| (epoch, sequence))
                 .or_else(|| self.by_id.get(&id).map(|producer| (producer.epoch, producer.last_sequence())));
-            check_sequence(header, known)?;
+            match known {
+                Some(known) => check_sequence(header, known)?,
+                None => awaited.check(header)?,
+            }
             if origin != Origin::Coordinator {
                 self.check_transaction(header, origin == Origin::Transaction)?;
             }
@@ -255,10 +265,8 @@ fn out_of_order(header: &BatchHeader, expected: i32) -> SequenceError {
     }
 }
 
-/// KIP-98: an unknown producer may start anywhere (its earlier records may have been deleted), a new
-/// epoch starts at 0, and within an epoch sequences have no holes.
-fn check_sequence(header: &BatchHeader, known: Option<(i16, i32)>) -> Result<(), SequenceError> {
-    let Some((epoch, last_sequence)) = known else { return Ok(()) };
+/// KIP-98: a new epoch starts at 0, and within an epoch sequences have no holes.
+fn check_sequence(header: &BatchHeader, (epoch, last_sequence): (i16, i32)) -> Result<(), SequenceError> {
     if header.producer_epoch < epoch {
         let BatchHeader { producer_id, producer_epoch: found, .. } = *header;
         return Err(SequenceError::Fenced { producer_id, expected: epoch, found });

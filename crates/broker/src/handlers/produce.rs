@@ -224,6 +224,9 @@ fn append_partition(
             append_first(shared, log, records, options, &header, from).map_err(|error| match error {
                 RefusedBatch::Append(error) => refused(error),
                 RefusedBatch::Transaction(error) => {
+                    if error.retriable() {
+                        log.await_batch(&header);
+                    }
                     let (knows_abortable, adds) = (from.version >= ABORTABLE, from.version >= ADDS_PARTITION);
                     transaction_error(error, knows_abortable, adds).into()
                 }

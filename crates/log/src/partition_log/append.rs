@@ -46,6 +46,12 @@ pub(super) enum ProducerCheck {
     },
 }
 
+/// What has become of the batches of an append.
+enum Written {
+    Now { file: Arc<dyn DiskFile>, base_offset: i64 },
+    Before(Duplicate),
+}
+
 /// How to append.
 #[derive(Debug, Clone, Copy)]
 pub struct AppendOptions {
@@ -114,33 +120,21 @@ impl PartitionLog {
             AppendError::Invalid { topic_partition: self.topic_partition.clone(), source }
         })?;
         let stamped = config.timestamp_type == TimestampType::LogAppendTime;
-        let topic_partition = || self.topic_partition.clone();
         if records.len() > config.segment_bytes as usize {
             let (found, segment_bytes) = (records.len(), config.segment_bytes);
-            let topic_partition = topic_partition();
+            let topic_partition = self.topic_partition.clone();
             return Err(AppendError::LargerThanSegment { topic_partition, found, segment_bytes });
         }
         let mut writer = self.writer.lock();
-        self.make_ready(&mut writer)?;
-        let duplicate = match check {
-            ProducerCheck::Batches => writer.producers.check(&headers, options.origin),
-            ProducerCheck::Marker { marker, is_epoch_bumped } => {
-                writer.producers.check_marker(&headers[0], &marker, is_epoch_bumped).map(|()| None)
-            }
+        let written = self.check_and_write(&mut writer, &config, &records, &mut headers, &options, check);
+        if let Err(AppendError::Storage { .. } | AppendError::LowSpace { .. }) = written {
+            let Writer { awaited, producers, .. } = &mut *writer;
+            awaited.note(&headers, producers);
+        }
+        let (file, base_offset) = match written? {
+            Written::Now { file, base_offset } => (file, base_offset),
+            Written::Before(duplicate) => return self.answer_duplicate(&writer, duplicate, stamped),
         };
-        match duplicate {
-            Err(source) => return Err(AppendError::Sequence { topic_partition: topic_partition(), source }),
-            Ok(Some(duplicate)) => return self.answer_duplicate(&writer, duplicate, stamped),
-            Ok(None) => {}
-        }
-        // Behind the check for duplicates: what is there already needs no space.
-        if options.origin != Origin::Coordinator
-            && let Some(low) = self.storage.space.low()
-        {
-            return Err(AppendError::LowSpace { topic_partition: topic_partition(), low });
-        }
-        self.roll_if_due(&mut writer, &config, &headers, records.len(), options.now_ms)?;
-        let (file, base_offset) = self.write(&mut writer, &records, &mut headers, options.leader_epoch)?;
         let last_offset = self.publish(&mut writer, &headers, &records, &config);
         let commit = match self.storage.options.durability {
             Durability::Power => self.submit(&writer.active, file, more),
@@ -153,6 +147,40 @@ impl PartitionLog {
         let log_start_offset = self.log_start_offset();
         let duplicate = false;
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, commit, duplicate })
+    }
+
+    /// Writes the batches, unless they are there already. They count once they are published.
+    fn check_and_write(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        config: &LogConfig,
+        records: &Bytes,
+        headers: &mut [BatchHeader],
+        options: &AppendOptions,
+        check: ProducerCheck,
+    ) -> Result<Written, AppendError> {
+        self.make_ready(writer)?;
+        let duplicate = match check {
+            ProducerCheck::Batches => writer.producers.check(headers, options.origin, &writer.awaited),
+            ProducerCheck::Marker { marker, is_epoch_bumped } => {
+                writer.producers.check_marker(&headers[0], &marker, is_epoch_bumped).map(|()| None)
+            }
+        };
+        let topic_partition = || self.topic_partition.clone();
+        match duplicate {
+            Err(source) => return Err(AppendError::Sequence { topic_partition: topic_partition(), source }),
+            Ok(Some(duplicate)) => return Ok(Written::Before(duplicate)),
+            Ok(None) => {}
+        }
+        // Behind the check for duplicates: what is there already needs no space.
+        if options.origin != Origin::Coordinator
+            && let Some(low) = self.storage.space.low()
+        {
+            return Err(AppendError::LowSpace { topic_partition: topic_partition(), low });
+        }
+        self.roll_if_due(writer, config, headers, records.len(), options.now_ms)?;
+        let (file, base_offset) = self.write(writer, records, headers, options.leader_epoch)?;
+        Ok(Written::Now { file, base_offset })
     }
 
     /// Takes room behind the log's end, so that appends of so many bytes succeed on a full disk. The room is given

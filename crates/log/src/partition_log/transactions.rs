@@ -111,6 +111,13 @@ impl PartitionLog {
         self.writer.lock().producers.has_open_transaction(header.producer_id, header.producer_epoch)
     }
 
+    /// Says that the batch was refused before it came here, and is about to come again: where its producer is new, later
+    /// batches of it are out of order until then.
+    pub fn await_batch(&self, header: &BatchHeader) {
+        let Writer { awaited, producers, .. } = &mut *self.writer.lock();
+        awaited.note(std::slice::from_ref(header), producers);
+    }
+
     /// The transactions that no marker has ended yet, in no order.
     pub fn open_transactions(&self) -> Vec<OpenTransaction> {
         self.writer.lock().producers.open_transactions()
@@ -123,6 +130,7 @@ impl PartitionLog {
 
     /// Takes batches that are in the file into the producers' state, before anybody can see them.
     pub(super) fn apply_producers(&self, writer: &mut Writer, headers: &[BatchHeader], records: &Bytes) {
+        writer.awaited.forget(headers);
         let mut at = 0;
         for header in headers {
             let bytes = at..at + header.size_bytes();

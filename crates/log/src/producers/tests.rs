@@ -25,7 +25,7 @@ fn sequences_are_checked_as_kip_98_says() {
         Err(SequenceError::OutOfOrder { producer_id: 7, producer_epoch: 2, expected, found })
     };
     let check = |header: BatchHeader, expect: Result<Option<Duplicate>, SequenceError>| {
-        assert_eq!(producers.check(&[header], Origin::Client), expect, "{header:?}");
+        assert_eq!(producers.check(&[header], Origin::Client, &Awaited::default()), expect, "{header:?}");
     };
     check(batch(7, 2, 10, 1), Ok(None));
     check(batch(8, 0, 55, 1), Ok(None));
@@ -58,7 +58,7 @@ fn five_batches_are_remembered_also_across_a_snapshot_and_a_wrap() {
     let restored = restored.producers;
     assert_eq!(restored, producers);
     for (index, header) in sent.iter().enumerate() {
-        let found = restored.check(std::slice::from_ref(header), Origin::Client);
+        let found = restored.check(std::slice::from_ref(header), Origin::Client, &Awaited::default());
         if index < 2 {
             assert!(matches!(found, Err(SequenceError::OutOfOrder { .. })), "batch {index}: {found:?}");
         } else {
@@ -72,13 +72,13 @@ fn five_batches_are_remembered_also_across_a_snapshot_and_a_wrap() {
 fn several_batches_of_one_append_follow_each_other() {
     let mut producers = Producers::default();
     let append = [batch(1, 0, 0, 2), batch(1, 0, 2, 2)];
-    assert_eq!(producers.check(&append, Origin::Client), Ok(None));
-    assert!(producers.check(&[append[1], append[0]], Origin::Client).is_err());
+    assert_eq!(producers.check(&append, Origin::Client, &Awaited::default()), Ok(None));
+    assert!(producers.check(&[append[1], append[0]], Origin::Client, &Awaited::default()).is_err());
     producers.apply(&at(append[0], 0), None);
     producers.apply(&at(append[1], 2), None);
     let all = Duplicate { base_offset: 0, last_offset: 3, timestamp: 1000 };
-    assert_eq!(producers.check(&append, Origin::Client), Ok(Some(all)));
-    assert!(producers.check(&[append[1], batch(1, 0, 4, 1)], Origin::Client).is_err());
+    assert_eq!(producers.check(&append, Origin::Client, &Awaited::default()), Ok(Some(all)));
+    assert!(producers.check(&[append[1], batch(1, 0, 4, 1)], Origin::Client, &Awaited::default()).is_err());
 }
 
 #[test]

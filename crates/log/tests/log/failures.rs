@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use tidings_log::batch::BatchBuilder;
+use tidings_log::batch::{BatchBuilder, BatchHeader};
 use tidings_log::testing::{Loss, Operation, Random, SimDisk};
 use tidings_log::{
     AppendError, AppendOptions, CommitError, CreateError, DataDir, DataDirOptions, Durability, LogConfig,
@@ -120,6 +120,41 @@ fn low_space_refuses_clients_only_and_resumes_by_itself() {
     assert!(data_dir.check_space().is_none());
     append_durably(&orders, batch("b", 1, 10));
     assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "once", "own/0/", "b/0/"]);
+}
+
+/// It has several batches under way, and is not known yet: the second must not be taken for its beginning.
+#[test]
+fn a_new_producer_whose_first_batch_is_refused_begins_with_it() {
+    let (disk, data_dir) = start();
+    let orders = create(&data_dir, 0, LogConfig::default());
+    let of = |producer_id, epoch, sequence: i32| {
+        let value = format!("{producer_id}/{epoch}/{sequence}");
+        let builder = BatchBuilder::new().producer(producer_id, epoch, sequence);
+        builder.record(NOW_MS, None, Some(value.as_bytes()), &[]).build()
+    };
+    for (producer_id, operation) in [(1, Operation::Open), (2, Operation::Write)] {
+        disk.fail(operation, "0.log", 0, 1, ENOSPC);
+        let error = orders.append(of(producer_id, 3, 7), options()).expect_err("the disk fails");
+        assert_eq!(error.error_code(), ErrorCode::KafkaStorageError, "{error}");
+        for _ in 0..2 {
+            let error =
+                orders.append(of(producer_id, 3, 8), options()).expect_err("one is missing before it");
+            assert_eq!(error.error_code(), ErrorCode::OutOfOrderSequenceNumber, "{error}");
+        }
+        append_durably(&orders, of(producer_id, 3, 7));
+        append_durably(&orders, of(producer_id, 3, 8));
+    }
+    // Another epoch, another producer: they have lost nothing.
+    disk.fail(Operation::Write, "0.log", 0, 1, EIO);
+    orders.append(of(70, 0, 0), options()).expect_err("the disk fails");
+    append_durably(&orders, of(70, 1, 5));
+    append_durably(&orders, of(71, 0, 5));
+    // What a coordinator has put off counts as well.
+    orders.await_batch(&BatchHeader::parse(&of(72, 0, 0)).expect("a whole batch"));
+    orders.append(of(72, 0, 1), options()).expect_err("one is missing before it");
+    append_durably(&orders, of(72, 0, 0));
+    let expected = ["1/3/7", "1/3/8", "2/3/7", "2/3/8", "70/1/5", "71/0/5", "72/0/0"];
+    assert_eq!(tags(&orders, UpTo::HighWatermark), expected);
 }
 
 #[test]
