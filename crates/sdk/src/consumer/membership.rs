@@ -194,10 +194,13 @@ impl Inner {
     }
 }
 
-/// Lets go of the pause of partitions that are taken away. librdkafka keeps it past their assignment: given back to this member,
-/// they would never be fetched again.
-pub(super) fn resume_for_next<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartitionList) {
-    if let Err(error) = consumer.resume(list) {
+/// Lets go of the pause of paused partitions that are taken away. librdkafka keeps it past their assignment: given back to this
+/// member, they would never be fetched again. For no others: it makes the client ask anew where they begin.
+pub(super) fn resume_for_next<C: ConsumerContext>(consumer: &BaseConsumer<C>, paused: &[PartitionKey]) {
+    if paused.is_empty() {
+        return;
+    }
+    if let Err(error) = consumer.resume(&list_of(paused)) {
         tracing::warn!(%error, "partitions that were taken away not resumed");
     }
 }
@@ -223,7 +226,8 @@ pub(super) fn list_of(keys: &[PartitionKey]) -> TopicPartitionList {
     list
 }
 
-fn keys(list: &TopicPartitionList) -> Vec<PartitionKey> {
+/// As we take them.
+pub(super) fn keys(list: &TopicPartitionList) -> Vec<PartitionKey> {
     list.elements().iter().map(|element| (element.topic().into(), element.partition())).collect()
 }
 
@@ -263,10 +267,7 @@ impl ConsumerContext for Membership {
                 paused
             };
             inner.revoked.extend(keys);
-            // No others: it makes the client ask anew where they begin.
-            if !paused.is_empty() {
-                resume_for_next(consumer, &list_of(&paused));
-            }
+            resume_for_next(consumer, &paused);
         }
     }
 

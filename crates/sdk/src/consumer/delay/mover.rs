@@ -3,11 +3,12 @@
 //! It is a member of a group of its own, `<group>.delay`. Records and the offsets up to which they are moved are one
 //! transaction: nothing is lost or delivered twice by it, whatever is killed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -17,7 +18,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use super::{Delay, DelayError, partition_for, wait_ms};
 use crate::admin::Admin;
 use crate::cluster::{ClusterError, log_line};
-use crate::consumer::membership::resume_for_next;
+use crate::consumer::membership::{PartitionKey, keys, list_of, resume_for_next};
 use crate::consumer::transactional::Transactional;
 use crate::failure::delayed_until;
 use crate::native;
@@ -36,17 +37,15 @@ const FAILURE_WAIT: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Key = (Arc<str>, i32);
-
 pub(super) struct Mover {
     delay: Arc<Delay>,
     consumer: BaseConsumer<Context>,
     /// Retry topics by delay topics.
     routes: HashMap<Arc<str>, Arc<str>>,
-    queues: HashMap<Key, Queue>,
+    queues: HashMap<PartitionKey, Queue>,
     producer: Option<Transactional>,
     /// Up to where partitions were moved since the last purge.
-    moved: HashMap<Key, i64>,
+    moved: HashMap<PartitionKey, i64>,
     next_purge: Instant,
 }
 
@@ -54,7 +53,6 @@ pub(super) struct Mover {
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    is_paused: bool,
 }
 
 struct Waiting {
@@ -159,20 +157,20 @@ impl Mover {
 
     /// Pauses partitions with enough in memory, and resumes those that have room.
     fn adjust(&mut self) {
-        for ((topic, partition), queue) in &mut self.queues {
+        for (key, queue) in &self.queues {
             let is_full = queue.waiting.len() >= MAX_WAITING_RECORDS || queue.bytes >= MAX_WAITING_BYTES;
             let has_room =
                 queue.waiting.len() < MAX_WAITING_RECORDS / 2 && queue.bytes < MAX_WAITING_BYTES / 2;
-            let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition(topic, *partition);
-            let changed = match (queue.is_paused, is_full, has_room) {
-                (false, true, _) => self.consumer.pause(&list),
-                (true, _, true) => self.consumer.resume(&list),
+            let list = list_of(std::slice::from_ref(key));
+            // Not over a poll: a rebalance in it asks for the lock.
+            let mut paused = self.consumer.context().paused.lock();
+            let changed = match (paused.contains(key), is_full, has_room) {
+                (false, true, _) => self.consumer.pause(&list).map(|()| paused.insert(key.clone())),
+                (true, _, true) => self.consumer.resume(&list).map(|()| paused.remove(key)),
                 _ => continue,
             };
-            match changed {
-                Ok(()) => queue.is_paused = !queue.is_paused,
-                Err(error) => tracing::debug!(%error, "delay partition not paused or resumed"),
+            if let Err(error) = changed {
+                tracing::debug!(%error, "delay partition not paused or resumed");
             }
         }
     }
@@ -181,7 +179,7 @@ impl Mover {
     fn move_due(&mut self) -> Result<(), String> {
         let now_ms = now_ms();
         let mut records = Vec::new();
-        let mut counts: Vec<(Key, usize, i64)> = Vec::new();
+        let mut counts: Vec<(PartitionKey, usize, i64)> = Vec::new();
         for (key, queue) in &self.queues {
             let due = queue.waiting.iter().take_while(|waiting| waiting.left_ms(now_ms) <= 0);
             let due: Vec<&Waiting> = due.take(MAX_MOVED - records.len()).collect();
@@ -211,7 +209,7 @@ impl Mover {
         Ok(())
     }
 
-    fn write(&mut self, records: &[Record], counts: &[(Key, usize, i64)]) -> Result<(), String> {
+    fn write(&mut self, records: &[Record], counts: &[(PartitionKey, usize, i64)]) -> Result<(), String> {
         let producer = match &self.producer {
             Some(producer) => producer,
             None => {
@@ -279,6 +277,7 @@ impl Mover {
 #[derive(Default)]
 struct Context {
     is_revoked: AtomicBool,
+    paused: Mutex<HashSet<PartitionKey>>,
 }
 
 impl ClientContext for Context {
@@ -291,7 +290,9 @@ impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
             self.is_revoked.store(true, Ordering::Relaxed);
-            resume_for_next(consumer, list);
+            let mut paused = self.paused.lock();
+            let taken: Vec<_> = keys(list).into_iter().filter(|key| paused.remove(key)).collect();
+            resume_for_next(consumer, &taken);
         }
     }
 }
