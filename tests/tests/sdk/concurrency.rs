@@ -367,7 +367,7 @@ pub fn kill(mut member: Child) {
 }
 
 /// The committed offset and metadata of the only partition.
-fn committed(scene: &Scene, topic: &str) -> (i64, String) {
+pub fn committed(scene: &Scene, topic: &str) -> (i64, String) {
     let consumer: rdkafka::consumer::BaseConsumer =
         Kafka::new(scene.cluster.bootstrap()).config().set("group.id", &scene.group).create().unwrap();
     let mut asked = rdkafka::TopicPartitionList::new();
