@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -22,6 +22,7 @@ use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
 use health::Health;
 use session::{Fault, Role, Session};
+use turn::{Turn, Turns};
 use write::Source;
 
 mod health;
@@ -32,6 +33,7 @@ mod remove;
 mod schema;
 mod session;
 mod time;
+mod turn;
 mod write;
 
 pub use options::{PostgresOptions, UrlError};
@@ -39,8 +41,12 @@ pub use options::{PostgresOptions, UrlError};
 /// Connections that answer questions: as many questions run at once.
 pub const READERS: usize = 2;
 
-/// The most activities in one transaction.
-const PART_ITEMS: usize = 1000;
+/// About how many activities make a transaction of the writer.
+const TRANSACTION_ITEMS: usize = 500;
+/// How many of its transactions are under way at once, each on a connection.
+const WRITERS: usize = 2;
+/// How many activities the writer is to bring at once: while these are written, it reads the next ones.
+const PART_ITEMS: usize = 4 * TRANSACTION_ITEMS;
 /// How long a batch of the topic may take: the writer tries again.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a write past the topic may take: its caller waits no longer.
@@ -58,7 +64,7 @@ const DOUBTFUL_READ_LIMIT: Duration = Duration::from_secs(1);
 pub struct PostgresStore {
     options: PostgresOptions,
     health: Arc<Health>,
-    writer: Slot,
+    writers: [Slot; WRITERS],
     fallback: Slot,
     publisher: Slot,
     housekeeper: Slot,
@@ -73,6 +79,12 @@ struct Slot {
     role: Role,
     limit: Duration,
     session: Mutex<Option<Session>>,
+}
+
+impl Slot {
+    fn lock(&self, limit: Duration) -> Result<MutexGuard<'_, Option<Session>>, Fault> {
+        self.session.try_lock_for(limit).ok_or(Fault::Busy(limit))
+    }
 }
 
 impl PostgresStore {
@@ -95,7 +107,7 @@ impl PostgresStore {
         Ok(Self {
             options,
             health,
-            writer: slot(Role::Writer, WRITE_LIMIT),
+            writers: std::array::from_fn(|_| slot(Role::Writer, WRITE_LIMIT)),
             fallback: slot(Role::Fallback, FALLBACK_LIMIT),
             publisher: slot(Role::Publisher, PUBLISH_LIMIT),
             housekeeper: slot(Role::Housekeeper, HOUSEKEEPING_LIMIT),
@@ -122,36 +134,83 @@ impl PostgresStore {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let result = match slot.session.try_lock_for(limit) {
-            Some(mut session) => self.handle.block_on(async {
-                let done = tokio::time::timeout(limit, self.on_session(slot, &mut session, work)).await;
-                let result = done.unwrap_or(Err(Fault::Late(limit)));
-                if result.is_err() {
-                    *session = None;
-                }
-                result
-            }),
-            None => Err(Fault::Busy(limit)),
-        };
-        result.map_err(|fault| {
-            if fault.is_outage() {
-                self.health.suspect(fault.to_string());
-            }
-            self.failed(operation, fault)
-        })
+        let result = slot
+            .lock(limit)
+            .and_then(|mut session| self.handle.block_on(self.work_on(limit, slot.role, &mut session, work)));
+        result.map_err(|fault| self.suspect(operation, fault))
     }
 
-    async fn on_session<T>(
+    fn suspect(&self, operation: &'static str, fault: Fault) -> StoreError {
+        if fault.is_outage() {
+            self.health.suspect(fault.to_string());
+        }
+        self.failed(operation, fault)
+    }
+
+    /// Does `work` on a connection; after an error there is none.
+    async fn work_on<T>(
         &self,
-        slot: &Slot,
+        limit: Duration,
+        role: Role,
         session: &mut Option<Session>,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let session = match session {
-            Some(open) if !open.is_closed() => open,
-            _ => session.insert(Session::connect(&self.options, &self.health, slot.role, slot.limit).await?),
+        let connected = async {
+            let session = match session {
+                Some(open) if !open.is_closed() => open,
+                _ => session.insert(Session::connect(&self.options, &self.health, role, limit).await?),
+            };
+            work(session).await
         };
-        work(session).await
+        let result = tokio::time::timeout(limit, connected).await.unwrap_or(Err(Fault::Late(limit)));
+        if result.is_err() {
+            *session = None;
+        }
+        result
+    }
+
+    /// Writes parts of a batch in transactions of their own, two at a time, in their order.
+    fn insert_parts(&self, parts: &[&[Activity<'_>]]) -> Result<Vec<Inserted>, Fault> {
+        let [even, odd] = &self.writers;
+        let (mut even, mut odd) = (even.lock(WRITE_LIMIT)?, odd.lock(WRITE_LIMIT)?);
+        let turns = Turns::new();
+        let lanes = async {
+            tokio::try_join!(
+                self.insert_lane(&mut even, parts, 0, &turns),
+                self.insert_lane(&mut odd, parts, 1, &turns)
+            )
+        };
+        match self.handle.block_on(lanes) {
+            Ok((even_parts, odd_parts)) => {
+                let mut odd_parts = odd_parts.into_iter();
+                let in_order = even_parts.into_iter().flat_map(|part| [Some(part), odd_parts.next()]);
+                Ok(in_order.flatten().flatten().collect())
+            }
+            Err(fault) => {
+                // The other one was given up in the middle of something.
+                (*even, *odd) = (None, None);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Every second part, from `first` on.
+    async fn insert_lane(
+        &self,
+        session: &mut Option<Session>,
+        parts: &[&[Activity<'_>]],
+        first: usize,
+        turns: &Turns,
+    ) -> Result<Vec<Vec<Inserted>>, Fault> {
+        let mut inserted = Vec::with_capacity(parts.len() / WRITERS + 1);
+        for (index, part) in parts.iter().enumerate().skip(first).step_by(WRITERS) {
+            let write = async |session: &mut Session| {
+                write::insert_batch(session, part, Source::Topic, self.key()?, turns.of(index)).await
+            };
+            inserted.push(self.work_on(WRITE_LIMIT, Role::Writer, session, write).await?);
+            turns.next();
+        }
+        Ok(inserted)
     }
 
     fn read<T>(
@@ -189,8 +248,13 @@ impl PostgresStore {
 
 impl Store for PostgresStore {
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
-        self.with(&self.writer, "insert a batch", async |session| {
-            write::insert_batch(session, activities, Source::Topic, self.key()?).await
+        const OPERATION: &str = "insert a batch";
+        if activities.len() > TRANSACTION_ITEMS {
+            let parts: Vec<&[Activity<'_>]> = activities.chunks(TRANSACTION_ITEMS).collect();
+            return self.insert_parts(&parts).map_err(|fault| self.suspect(OPERATION, fault));
+        }
+        self.with(&self.writers[0], OPERATION, async |session| {
+            write::insert_batch(session, activities, Source::Topic, self.key()?, Turn::NOW).await
         })
     }
 
@@ -203,7 +267,7 @@ impl Store for PostgresStore {
             if activities.is_empty() {
                 return write::take_turn(session).await.map(|()| Vec::new());
             }
-            write::insert_batch(session, activities, Source::Fallback, self.key()?).await
+            write::insert_batch(session, activities, Source::Fallback, self.key()?, Turn::NOW).await
         })
     }
 

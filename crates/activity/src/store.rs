@@ -12,9 +12,10 @@ use crate::retention::{Cutoffs, Expired};
 
 /// A store of activities.
 pub trait Store: Send + Sync + 'static {
-    /// Stores those that are new, all of them or, on an error, none; answers one [`Inserted`] per activity, in order.
+    /// Stores those that are new; answers one [`Inserted`] per activity, in order.
     ///
-    /// On return they are durable: a power cut takes nothing back. They come from the topic: one that is there already
+    /// On return they are durable: a power cut takes nothing back. On an error those at the beginning may be stored: sent
+    /// again, they are duplicates. They come from the topic: one that is there already
     /// and is marked as unpublished loses its mark.
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError>;
 

@@ -112,6 +112,12 @@ impl Layout {
         }
     }
 
+    /// Whether all partitions that `times` want are there, as far as is known.
+    pub fn has_all(&self, mut times: impl Iterator<Item = Timestamp>) -> bool {
+        let now = Timestamp::now();
+        times.all(|time| self.spans.contains(&self.wanted(time, now)))
+    }
+
     /// Makes the partitions that `times` want and that are not there. The caller has locked the store's row, which answered
     /// `version`.
     pub async fn ensure(

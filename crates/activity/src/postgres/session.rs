@@ -72,6 +72,9 @@ pub enum Fault {
     /// A row does not hold what was stored.
     #[error("row of tenant {tenant:?}, id {id:?}: column {column} does not hold what was stored")]
     Damaged { tenant: String, id: String, column: &'static str },
+    /// An actor was erased while a batch was written.
+    #[error("overtaken by the erasure of an actor")]
+    Overtaken,
     /// The store was not reached since this program runs.
     #[error("{}", .0.as_deref().unwrap_or("not reached yet"))]
     NotReached(Option<String>),
@@ -91,13 +94,21 @@ impl Fault {
             Self::Postgres(error) => error.code().is_none_or(|code| code.code().starts_with("57P")),
             Self::Late(_) | Self::NotReached(_) => true,
             Self::Encoding(_) | Self::OtherVersion { .. } | Self::OtherStore | Self::NoTables => true,
-            Self::Busy(_) | Self::Damaged { .. } => false,
+            Self::Busy(_) | Self::Damaged { .. } | Self::Overtaken => false,
         }
     }
 
-    /// Whether something is there already that was believed to be new.
-    pub fn is_known_already(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    /// Whether something was not so that was believed: that all is new, that its partitions are there, that no actor was
+    /// erased meanwhile.
+    pub fn is_disbelief(&self) -> bool {
+        match self {
+            // A check: the partition is gone.
+            Self::Postgres(error) => error
+                .code()
+                .is_some_and(|code| [SqlState::UNIQUE_VIOLATION, SqlState::CHECK_VIOLATION].contains(code)),
+            Self::Overtaken => true,
+            _ => false,
+        }
     }
 
     /// Whether the server answers, and whoever asks next waits as long in vain: somebody holds what all need.
@@ -154,6 +165,8 @@ pub struct Session {
     pub statements: Statements,
     /// The partitions, as this connection last saw them.
     pub layout: Layout,
+    /// Erasures of actors there were, as this connection last heard.
+    pub erasures: i64,
     /// Whether nothing of the last batch was there already.
     pub last_was_new: bool,
     /// Whether it holds the right to publish.
@@ -185,8 +198,9 @@ impl Session {
         // What nobody waits for any more should not go on.
         client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
         health.reached(identity)?;
-        let (statements, layout, progress) = Default::default();
-        Ok(Self { client, statements, layout, last_was_new: false, publishes: false, progress })
+        let (statements, layout, progress, erasures) = Default::default();
+        let (last_was_new, publishes) = (false, false);
+        Ok(Self { client, statements, layout, erasures, last_was_new, publishes, progress })
     }
 
     /// Whether the connection is gone.

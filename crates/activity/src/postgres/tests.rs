@@ -33,13 +33,9 @@ fn keeps_the_contract() {
 fn a_large_batch_is_believed_to_be_new_and_asked_when_it_is_not() {
     let server = PostgresServer::shared();
     let store = open(&server.database());
-    let batch = |ids: std::ops::Range<usize>| -> Vec<Activity<'static>> {
-        let of =
-            |id| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a","targets":[{{"id":"x"}}]}}"#));
-        ids.map(of).collect()
-    };
+    let batch = |ids| numbered(ids, r#","targets":[{"id":"x"}]"#);
     let stored = |count| vec![Inserted::Stored; count];
-    let is_believed = || store.writer.session.lock().as_ref().unwrap().last_was_new;
+    let is_believed = || store.writers[0].session.lock().as_ref().unwrap().last_was_new;
     assert_eq!(store.insert_batch(&batch(0..100)).unwrap(), stored(100));
     assert!(is_believed());
     assert_eq!(store.insert_batch(&batch(100..200)).unwrap(), stored(100));
@@ -60,6 +56,78 @@ fn a_large_batch_is_believed_to_be_new_and_asked_when_it_is_not() {
     assert_eq!(store.count(Some("t")).unwrap(), 500);
     let arrivals: Vec<_> = store.arrived_after(Arrival(0), 999).unwrap();
     assert!(arrivals.is_sorted_by_key(|arrived| arrived.arrival) && arrivals.len() == 500);
+}
+
+/// So many activities of one tenant, with numbers for ids.
+fn numbered(ids: std::ops::Range<usize>, more: &str) -> Vec<Activity<'static>> {
+    let of = |id| activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"{more}}}"#));
+    ids.map(of).collect()
+}
+
+/// Two transactions of it are under way at a time; they arrive in the order of the batch, whatever is there already.
+#[test]
+fn parts_of_a_batch_that_are_written_at_once_arrive_in_order() {
+    const COUNT: usize = 7 * TRANSACTION_ITEMS + 3;
+    let server = PostgresServer::shared();
+    let store = open(&server.database());
+    let known = [3 * TRANSACTION_ITEMS - 2..3 * TRANSACTION_ITEMS + 2, COUNT - 1..COUNT];
+    let expected: Vec<Inserted> = (0..COUNT)
+        .map(|id| match known.iter().any(|known| known.contains(&id)) {
+            true => Inserted::Duplicate,
+            false => Inserted::Stored,
+        })
+        .collect();
+    for known in &known {
+        store.insert_batch(&numbered(known.clone(), "")).unwrap();
+    }
+    let before = store.last_arrival().unwrap();
+    assert_eq!(store.insert_batch(&numbered(0..COUNT, "")).unwrap(), expected);
+    let arrived = store.arrived_after(before, COUNT).unwrap();
+    let ids = arrived.iter().map(|arrived| arrived.activity.id.parse::<usize>().unwrap());
+    assert!(ids.eq((0..COUNT).filter(|id| expected[*id] == Inserted::Stored)), "the order of the batch");
+    // All of it is believed to be new from here on, and in order as well.
+    assert_eq!(store.insert_batch(&numbered(COUNT..2 * COUNT, "")).unwrap(), vec![Inserted::Stored; COUNT]);
+    let arrived = store.arrived_after(arrived[arrived.len() - 1].arrival, 2 * COUNT).unwrap();
+    let ids = arrived.iter().map(|arrived| arrived.activity.id.parse::<usize>().unwrap());
+    assert!(ids.eq(COUNT..2 * COUNT), "the order of the batch");
+    assert_eq!(
+        store.insert_batch(&numbered(0..2 * COUNT, "")).unwrap(),
+        vec![Inserted::Duplicate; 2 * COUNT]
+    );
+    assert_eq!(store.count(Some("t")).unwrap(), 2 * COUNT as u64);
+}
+
+/// A batch is written before its turn, as others have left the store then; what they change until the turn counts all the same.
+#[test]
+fn what_others_change_before_the_turn_counts() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let (store, other) = (open(&url), open(&url));
+    let old = |ids: std::ops::Range<usize>| {
+        numbered(ids, r#","actor":{"id":"ann"},"occurred_at":"2010-06-01T00:00:00Z""#)
+    };
+    let count = write::BELIEVED_FROM;
+    assert_eq!(store.insert_batch(&old(0..count)).unwrap(), vec![Inserted::Stored; count]);
+    // Its partition goes.
+    let cutoffs = Cutoffs { default: Timestamp::parse("2012-01-01T00:00:00Z").ok(), ..Cutoffs::default() };
+    while !other.expire(&cutoffs).unwrap().is_done {}
+    assert_eq!(other.count(None).unwrap(), 0);
+    assert_eq!(store.insert_batch(&old(count..2 * count)).unwrap(), vec![Inserted::Stored; count]);
+    assert_eq!(store.insert_batch(&old(2 * count..3 * count)).unwrap(), vec![Inserted::Stored; count]);
+    // Its actor is erased.
+    let request = ErasureRequest {
+        id: "e".to_owned(),
+        tenant: "t".to_owned(),
+        actor: "ann".to_owned(),
+        requested_by: "bob".to_owned(),
+        requested_at: Timestamp::now(),
+    };
+    other.begin_erasure(&request).unwrap();
+    let batch = old(3 * count..4 * count);
+    assert_eq!(store.insert_batch(&batch).unwrap(), vec![Inserted::Erased; count]);
+    while !other.continue_erasures().unwrap().is_done {}
+    assert_eq!(store.insert_batch(&batch).unwrap(), vec![Inserted::Erased; count]);
+    assert_eq!(store.count(None).unwrap(), 0);
 }
 
 #[test]
@@ -243,7 +311,7 @@ fn commits_are_synced_whatever_the_server_is_set_to() {
     let url = server.database();
     server.query("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", database_of(&url)));
     let store = open(&url);
-    let setting = store.with(&store.writer, "ask", async |session| {
+    let setting = store.with(&store.writers[0], "ask", async |session| {
         Ok(session.client.query_one("SHOW synchronous_commit", &[]).await?.try_get::<_, String>(0)?)
     });
     assert_eq!(setting.unwrap(), "on");
@@ -275,7 +343,7 @@ fn a_lock_of_somebody_else_costs_the_limit() {
     let url = server.database();
     let store = Arc::new(open(&url));
     let holder = open(&url);
-    let blocked = holder.with(&holder.writer, "hold the row", async |session| {
+    let blocked = holder.with(&holder.writers[0], "hold the row", async |session| {
         let transaction = session.client.transaction().await?;
         transaction.execute("UPDATE store SET layout = layout", &[]).await?;
         let store = Arc::clone(&store);
@@ -305,7 +373,7 @@ fn a_long_question_holds_up_no_writer() {
     };
     store.insert_batch(&[with(2010, "old")]).unwrap();
     let cutoffs = Cutoffs { default: Timestamp::parse("2012-01-01T00:00:00Z").ok(), ..Cutoffs::default() };
-    let read = reader.with(&reader.writer, "read for long", async |session| {
+    let read = reader.with(&reader.writers[0], "read for long", async |session| {
         let transaction = session.client.transaction().await?;
         transaction.query("SELECT FROM activity LIMIT 1", &[]).await?;
         let work = std::thread::scope(|scope| {

@@ -3,7 +3,8 @@
 //! Invariants: a batch is one transaction, synced when it returns; writers, of whichever instance, take turns from the
 //! row of `store` to the commit, so that arrivals become visible in their order. What is new is copied in (`COPY`),
 //! because nothing of it can be there already; of a large batch that is first believed of everything, since a copy costs
-//! less than to ask, and asked if it was not so.
+//! less than to ask, and asked if it was not so. What is believed to be new is copied before the turn, most of the work, so
+//! that two batches are written at once; its identities follow in the turn and tell whether it was so.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -14,10 +15,12 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::session::{Fault, Session, Statements};
 use super::time::Micros;
+use super::turn::Turn;
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::store::{Arrival, Inserted};
 use crate::text::Text;
+use crate::timestamp::Timestamp;
 
 /// Waits for the turn, and takes places in the order of arrival.
 const TAKE_PLACES: &str =
@@ -45,7 +48,7 @@ DELETE FROM unpublished WHERE EXISTS (SELECT FROM unpublished) AND arrival IN (
 const MARK_PUBLISHED: &str = "DELETE FROM unpublished WHERE arrival = ANY ($1)";
 
 /// From how many rows a batch is believed to be new. Below, an error's transaction would cost more than it saves.
-const BELIEVED_FROM: usize = 64;
+pub const BELIEVED_FROM: usize = 64;
 
 /// Where a batch comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,79 +59,109 @@ pub enum Source {
     Fallback,
 }
 
-/// How it is found out which activities are new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Identify {
-    /// All are; if not, the transaction fails by a unique violation.
-    Believe,
-    /// The server says which.
-    Ask,
-}
-
-/// As `Store::insert_batch`, or as `Store::insert_unpublished`.
+/// As `Store::insert_batch`, or as `Store::insert_unpublished`; takes its place when `turn` has come.
 pub async fn insert_batch(
     session: &mut Session,
     activities: &[Activity<'_>],
     source: Source,
     key: &CursorKey,
+    turn: Turn<'_>,
 ) -> Result<Vec<Inserted>, Fault> {
-    let first = first_of_each(activities);
-    if first.is_empty() {
+    let batch = Batch { activities, first: first_of_each(activities), source, key };
+    if batch.first.is_empty() {
         return Ok(Vec::new());
     }
     // What comes again, after a crash, comes in a row.
-    if session.last_was_new && first.len() >= BELIEVED_FROM {
-        let inserted = write(session, activities, first.clone(), source, key, Identify::Believe).await;
-        if !matches!(&inserted, Err(fault) if fault.is_known_already()) {
+    if session.last_was_new && batch.first.len() >= BELIEVED_FROM && session.layout.has_all(batch.times()) {
+        let inserted = write_believed(session, &batch, turn).await;
+        if !matches!(&inserted, Err(fault) if fault.is_disbelief()) {
             return inserted;
         }
     }
-    let inserted = write(session, activities, first.clone(), source, key, Identify::Ask).await?;
-    session.last_was_new = first.iter().all(|index| inserted[*index] != Inserted::Duplicate);
+    let inserted = write_asked(session, &batch, turn).await?;
+    session.last_was_new = batch.first.iter().all(|index| inserted[*index] != Inserted::Duplicate);
     Ok(inserted)
 }
 
-/// One transaction; `first` is where each (tenant, id) stands first.
-async fn write(
-    session: &mut Session,
-    activities: &[Activity<'_>],
+/// What is to be written.
+struct Batch<'a> {
+    activities: &'a [Activity<'a>],
+    /// Where each (tenant, id) stands first.
     first: Vec<usize>,
     source: Source,
-    key: &CursorKey,
-    identify: Identify,
-) -> Result<Vec<Inserted>, Fault> {
-    let mut inserted = vec![Inserted::Duplicate; activities.len()];
-    let Session { client, statements, layout, .. } = session;
-    let transaction = client.transaction().await?;
-    let take_places = statements.of(&transaction, TAKE_PLACES).await?;
-    let row = transaction.query_one(&take_places, &[&(first.len() as i64)]).await?;
-    let (places, version): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let first = match row.try_get::<_, i64>(2)? {
-        0 => first,
-        _ => without_erased(&transaction, key, activities, first, &mut inserted).await?,
-    };
+    key: &'a CursorKey,
+}
 
-    let rows: Vec<(i64, &Activity<'_>)> =
-        (places + 1..).zip(first.iter().map(|index| &activities[*index])).collect();
-    let new = match identify {
-        Identify::Believe => copy_identity(&transaction, statements, &rows).await?,
-        Identify::Ask => ask_for_new(&transaction, statements, &rows).await?,
-    };
-    for arrival in &new {
-        inserted[first[(arrival - places - 1) as usize]] = Inserted::Stored;
+impl Batch<'_> {
+    fn times(&self) -> impl Iterator<Item = Timestamp> {
+        self.first.iter().map(|index| self.activities[*index].occurred_at)
     }
-    let rows = |wanted: Inserted| -> Vec<&Activity<'_>> {
-        let rows = first.iter().filter(|index| inserted[**index] == wanted);
-        rows.map(|index| &activities[*index]).collect()
-    };
-    let (new_rows, known_rows) = (rows(Inserted::Stored), rows(Inserted::Duplicate));
+
+    fn rows(&self, indexes: &[usize]) -> Vec<&Activity<'_>> {
+        indexes.iter().map(|index| &self.activities[*index]).collect()
+    }
+}
+
+/// One transaction, for activities that are believed to be new. If one is not, or if something was changed meanwhile that
+/// concerns them, it fails with a fault that says so.
+async fn write_believed(
+    session: &mut Session,
+    batch: &Batch<'_>,
+    turn: Turn<'_>,
+) -> Result<Vec<Inserted>, Fault> {
+    let mut inserted = vec![Inserted::Duplicate; batch.activities.len()];
+    let Session { client, statements, erasures, .. } = session;
+    let transaction = client.transaction().await?;
+    let first = without_erased(&transaction, *erasures, batch, &mut inserted).await?;
+    let rows = batch.rows(&first);
+    copy_rows(&transaction, statements, &rows).await?;
+    copy_targets_of(&transaction, statements, &rows).await?;
+
+    turn.comes().await;
+    let places = Places::take(&transaction, statements, rows.len()).await?;
+    if places.erasures != *erasures {
+        return Err(Fault::Overtaken);
+    }
+    copy_identity(&transaction, statements, places.before, &rows).await?;
+    if batch.source == Source::Fallback {
+        let arrivals: Vec<i64> = (places.before + 1..).take(rows.len()).collect();
+        let mark = statements.of(&transaction, MARK).await?;
+        transaction.execute(&mark, &[&arrivals]).await?;
+    }
+    transaction.commit().await?;
+    first.iter().for_each(|index| inserted[*index] = Inserted::Stored);
+    Ok(inserted)
+}
+
+/// One transaction, in which the server says what is new.
+async fn write_asked(
+    session: &mut Session,
+    batch: &Batch<'_>,
+    turn: Turn<'_>,
+) -> Result<Vec<Inserted>, Fault> {
+    let mut inserted = vec![Inserted::Duplicate; batch.activities.len()];
+    let Session { client, statements, layout, erasures, .. } = session;
+    turn.comes().await;
+    let transaction = client.transaction().await?;
+    let places = Places::take(&transaction, statements, batch.first.len()).await?;
+    *erasures = places.erasures;
+    let first = without_erased(&transaction, *erasures, batch, &mut inserted).await?;
+
+    let new = ask_for_new(&transaction, statements, places.before, &batch.rows(&first)).await?;
+    for arrival in &new {
+        inserted[first[(arrival - places.before - 1) as usize]] = Inserted::Stored;
+    }
+    let (new_rows, known_rows): (Vec<usize>, Vec<usize>) =
+        first.iter().partition(|index| inserted[**index] == Inserted::Stored);
+    let (new_rows, known_rows) = (batch.rows(&new_rows), batch.rows(&known_rows));
 
     if !new_rows.is_empty() {
-        layout.ensure(&transaction, version, new_rows.iter().map(|activity| activity.occurred_at)).await?;
+        let times = new_rows.iter().map(|activity| activity.occurred_at);
+        layout.ensure(&transaction, places.layout, times).await?;
         copy_rows(&transaction, statements, &new_rows).await?;
         copy_targets_of(&transaction, statements, &new_rows).await?;
     }
-    match source {
+    match batch.source {
         Source::Fallback if !new.is_empty() => {
             let mark = statements.of(&transaction, MARK).await?;
             transaction.execute(&mark, &[&new]).await?;
@@ -141,6 +174,26 @@ async fn write(
     }
     transaction.commit().await?;
     Ok(inserted)
+}
+
+/// What the row of `store` says to whoever has the turn.
+struct Places {
+    /// The last arrival before those that were taken.
+    before: i64,
+    layout: i64,
+    erasures: i64,
+}
+
+impl Places {
+    async fn take(
+        transaction: &Transaction<'_>,
+        statements: &mut Statements,
+        count: usize,
+    ) -> Result<Self, Fault> {
+        let take_places = statements.of(transaction, TAKE_PLACES).await?;
+        let row = transaction.query_one(&take_places, &[&(count as i64)]).await?;
+        Ok(Self { before: row.try_get(0)?, layout: row.try_get(1)?, erasures: row.try_get(2)? })
+    }
 }
 
 /// Waits for the turn as a batch does, and writes nothing else.
@@ -164,14 +217,18 @@ fn first_of_each(activities: &[Activity<'_>]) -> Vec<usize> {
     (0..activities.len()).filter(is_first).collect()
 }
 
-/// Those whose actor was not erased since they were received; says of the others that they are not stored.
+/// Of the batch's first, those whose actor was not erased since they were received; says of the others that they are not
+/// stored. `erasures`: how many there were.
 async fn without_erased(
     transaction: &Transaction<'_>,
-    key: &CursorKey,
-    activities: &[Activity<'_>],
-    mut first: Vec<usize>,
+    erasures: i64,
+    batch: &Batch<'_>,
     inserted: &mut [Inserted],
 ) -> Result<Vec<usize>, Fault> {
+    let Batch { activities, first, key, .. } = batch;
+    if erasures == 0 {
+        return Ok(first.clone());
+    }
     let digest = |activity: &Activity<'_>| {
         activity.actor.as_ref().map(|actor| key.actor_digest(&activity.tenant, &actor.id))
     };
@@ -191,39 +248,39 @@ async fn without_erased(
             *inserted = Inserted::Erased;
         }
     }
-    first.retain(|index| !is_erased(&activities[*index]));
-    Ok(first)
+    Ok(first.iter().copied().filter(|index| !is_erased(&activities[*index])).collect())
 }
 
-/// Takes the identities of all rows, in their arrivals; answers them.
+/// Takes the identities of all rows, with the arrivals behind `before`.
 async fn copy_identity(
     transaction: &Transaction<'_>,
     statements: &mut Statements,
-    rows: &[(i64, &Activity<'_>)],
-) -> Result<Vec<i64>, Fault> {
+    before: i64,
+    rows: &[&Activity<'_>],
+) -> Result<(), Fault> {
     const TYPES: [Type; 4] = [Type::INT8, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ];
     let copy = statements.of(transaction, COPY_IDENTITY).await?;
     let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(&copy).await?, &TYPES));
-    for (arrival, row) in rows {
+    for (arrival, row) in (before + 1..).zip(rows) {
         let occurred_at = Micros(row.occurred_at.as_micros());
         let columns: [&(dyn ToSql + Sync); TYPES.len()] =
-            [arrival, &row.tenant.as_str(), &row.id.as_str(), &occurred_at];
+            [&arrival, &row.tenant.as_str(), &row.id.as_str(), &occurred_at];
         out.as_mut().write(&columns).await?;
     }
     out.finish().await?;
-    Ok(arrivals(rows))
+    Ok(())
 }
 
-/// Takes the identities that are free; answers the arrivals of these.
+/// Takes the identities that are free, with the arrivals behind `before`; answers the arrivals of these.
 async fn ask_for_new(
     transaction: &Transaction<'_>,
     statements: &mut Statements,
-    rows: &[(i64, &Activity<'_>)],
+    before: i64,
+    rows: &[&Activity<'_>],
 ) -> Result<Vec<i64>, Fault> {
     let identify = statements.of(transaction, IDENTIFY).await?;
-    let activities: Vec<&Activity<'_>> = rows.iter().map(|(_, activity)| *activity).collect();
-    let identity: [&(dyn ToSql + Sync); 4] =
-        [&arrivals(rows), &tenants(&activities), &ids(&activities), &times(&activities)];
+    let arrivals: Vec<i64> = (before + 1..).take(rows.len()).collect();
+    let identity: [&(dyn ToSql + Sync); 4] = [&arrivals, &tenants(rows), &ids(rows), &times(rows)];
     let new = transaction.query(&identify, &identity).await?;
     new.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
@@ -293,10 +350,6 @@ async fn copy_targets_of(
     }
     out.finish().await?;
     Ok(())
-}
-
-fn arrivals(rows: &[(i64, &Activity<'_>)]) -> Vec<i64> {
-    rows.iter().map(|(arrival, _)| *arrival).collect()
 }
 
 fn tenants<'a>(rows: &[&'a Activity<'_>]) -> Vec<&'a str> {
