@@ -4,6 +4,7 @@
 //! (listing the lag of a group asks several times).
 
 mod groups;
+mod known;
 mod topics;
 
 use std::time::Duration;

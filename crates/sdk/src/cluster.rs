@@ -126,6 +126,12 @@ impl Cluster {
         self
     }
 
+    /// The same cluster by another bootstrap list.
+    pub(crate) fn at(mut self, bootstrap: &str) -> Self {
+        self.bootstrap = bootstrap.to_string();
+        self
+    }
+
     /// The bootstrap list as given.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap

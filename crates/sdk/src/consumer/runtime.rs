@@ -8,6 +8,7 @@ mod prepare;
 mod stored;
 mod watch;
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -74,6 +75,8 @@ pub(super) struct Runtime {
     patterns: Vec<Regex>,
     /// The source topics subscribed to.
     sources: Vec<Arc<str>>,
+    /// The topics that the whole cluster knows.
+    known_topics: HashSet<Arc<str>>,
     topic_names: Vec<TopicName>,
     /// Since when too much is in hand.
     full_since: Option<Instant>,
@@ -163,6 +166,7 @@ impl Runtime {
             polled_at: now,
             patterns,
             sources: Vec::new(),
+            known_topics: HashSet::new(),
             topic_names: Vec::new(),
             full_since: None,
             next_tick: now,

@@ -172,7 +172,7 @@ impl Runtime {
     fn try_prepare_topics(&mut self) -> Result<(), PrepareError> {
         let Found { sources, parked } = self.find_sources()?;
         self.workshop.parking.set_sources(&sources);
-        self.workshop.parking.ensure_topics()?;
+        self.workshop.parking.ensure_to_subscribe(&mut self.known_topics)?;
         match &self.workshop.key_order {
             Some(key_order) => key_order.watch(&sources)?,
             None => self.refuse_parked(&parked)?,
