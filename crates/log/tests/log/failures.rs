@@ -144,6 +144,13 @@ fn a_new_producer_whose_first_batch_is_refused_begins_with_it() {
         append_durably(&orders, of(producer_id, 3, 7));
         append_durably(&orders, of(producer_id, 3, 8));
     }
+    // The lowest of those that were refused, whichever was refused last: some clients number anew.
+    for sequence in [5, 3] {
+        disk.fail(Operation::Write, "0.log", 0, 1, EIO);
+        orders.append(of(3, 0, sequence), options()).expect_err("the disk fails");
+    }
+    orders.append(of(3, 0, 4), options()).expect_err("one is missing before it");
+    append_durably(&orders, of(3, 0, 3));
     // Another epoch, another producer: they have lost nothing.
     disk.fail(Operation::Write, "0.log", 0, 1, EIO);
     orders.append(of(70, 0, 0), options()).expect_err("the disk fails");
@@ -153,7 +160,7 @@ fn a_new_producer_whose_first_batch_is_refused_begins_with_it() {
     orders.await_batch(&BatchHeader::parse(&of(72, 0, 0)).expect("a whole batch"));
     orders.append(of(72, 0, 1), options()).expect_err("one is missing before it");
     append_durably(&orders, of(72, 0, 0));
-    let expected = ["1/3/7", "1/3/8", "2/3/7", "2/3/8", "70/1/5", "71/0/5", "72/0/0"];
+    let expected = ["1/3/7", "1/3/8", "2/3/7", "2/3/8", "3/0/3", "70/1/5", "71/0/5", "72/0/0"];
     assert_eq!(tags(&orders, UpTo::HighWatermark), expected);
 }
 
