@@ -43,8 +43,6 @@ pub const READERS: usize = 2;
 
 /// About how many activities make a transaction of the writer.
 const TRANSACTION_ITEMS: usize = 500;
-/// How many of its transactions are under way at once, each on a connection.
-const WRITERS: usize = 2;
 /// How many activities the writer is to bring at once: while these are written, it reads the next ones.
 const PART_ITEMS: usize = 4 * TRANSACTION_ITEMS;
 /// How long a batch of the topic may take: the writer tries again.
@@ -64,7 +62,8 @@ const DOUBTFUL_READ_LIMIT: Duration = Duration::from_secs(1);
 pub struct PostgresStore {
     options: PostgresOptions,
     health: Arc<Health>,
-    writers: [Slot; WRITERS],
+    /// The second one helps with large batches.
+    writers: [Slot; 2],
     fallback: Slot,
     publisher: Slot,
     housekeeper: Slot,
@@ -134,10 +133,20 @@ impl PostgresStore {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let result = slot
-            .lock(limit)
-            .and_then(|mut session| self.handle.block_on(self.work_on(limit, slot.role, &mut session, work)));
+        let result = slot.lock(limit).and_then(|mut session| {
+            let done = async { work(self.connected(&mut session, slot.role, limit).await?).await };
+            let result = self.block_on(limit, done);
+            if result.is_err() {
+                *session = None;
+            }
+            result
+        });
         result.map_err(|fault| self.suspect(operation, fault))
+    }
+
+    fn block_on<T>(&self, limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let within = async { tokio::time::timeout(limit, work).await.unwrap_or(Err(Fault::Late(limit))) };
+        self.handle.block_on(within)
     }
 
     fn suspect(&self, operation: &'static str, fault: Fault) -> StoreError {
@@ -147,67 +156,63 @@ impl PostgresStore {
         self.failed(operation, fault)
     }
 
-    /// Does `work` on a connection; after an error there is none.
-    async fn work_on<T>(
+    /// The connection, made if need be.
+    async fn connected<'s>(
         &self,
-        limit: Duration,
+        session: &'s mut Option<Session>,
         role: Role,
-        session: &mut Option<Session>,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let connected = async {
-            let session = match session {
-                Some(open) if !open.is_closed() => open,
-                _ => session.insert(Session::connect(&self.options, &self.health, role, limit).await?),
-            };
-            work(session).await
+        limit: Duration,
+    ) -> Result<&'s mut Session, Fault> {
+        let open = match session.take().filter(|open| !open.is_closed()) {
+            Some(open) => open,
+            None => Session::connect(&self.options, &self.health, role, limit).await?,
         };
-        let result = tokio::time::timeout(limit, connected).await.unwrap_or(Err(Fault::Late(limit)));
-        if result.is_err() {
-            *session = None;
-        }
-        result
+        Ok(session.insert(open))
     }
 
     /// Writes parts of a batch in transactions of their own, two at a time, in their order.
     fn insert_parts(&self, parts: &[&[Activity<'_>]]) -> Result<Vec<Inserted>, Fault> {
         let [even, odd] = &self.writers;
         let (mut even, mut odd) = (even.lock(WRITE_LIMIT)?, odd.lock(WRITE_LIMIT)?);
-        let turns = Turns::new();
         let lanes = async {
-            tokio::try_join!(
-                self.insert_lane(&mut even, parts, 0, &turns),
-                self.insert_lane(&mut odd, parts, 1, &turns)
-            )
+            let turns = Turns::new();
+            let first = self.connected(&mut even, Role::Writer, WRITE_LIMIT).await?;
+            match self.connected(&mut odd, Role::Writer, WRITE_LIMIT).await {
+                Ok(second) => {
+                    let lanes = tokio::try_join!(
+                        self.insert_lane(first, parts, (0, 2), &turns),
+                        self.insert_lane(second, parts, (1, 2), &turns)
+                    );
+                    lanes.map(|(even_parts, odd_parts)| [even_parts, odd_parts].concat())
+                }
+                // The server may have no room for more.
+                Err(fault) if !fault.is_outage() => self.insert_lane(first, parts, (0, 1), &turns).await,
+                Err(fault) => Err(fault),
+            }
         };
-        match self.handle.block_on(lanes) {
-            Ok((even_parts, odd_parts)) => {
-                let mut odd_parts = odd_parts.into_iter();
-                let in_order = even_parts.into_iter().flat_map(|part| [Some(part), odd_parts.next()]);
-                Ok(in_order.flatten().flatten().collect())
-            }
-            Err(fault) => {
-                // The other one was given up in the middle of something.
-                (*even, *odd) = (None, None);
-                Err(fault)
-            }
+        let inserted = self.block_on(WRITE_LIMIT, lanes);
+        if inserted.is_err() {
+            // They were given up in the middle of something.
+            (*even, *odd) = (None, None);
         }
+        let mut inserted = inserted?;
+        inserted.sort_by_key(|(index, _)| *index);
+        Ok(inserted.into_iter().flat_map(|(_, inserted)| inserted).collect())
     }
 
-    /// Every second part, from `first` on.
+    /// Parts from the `first` on, `step` by `step`; answers them with their indexes.
     async fn insert_lane(
         &self,
-        session: &mut Option<Session>,
+        session: &mut Session,
         parts: &[&[Activity<'_>]],
-        first: usize,
+        (first, step): (usize, usize),
         turns: &Turns,
-    ) -> Result<Vec<Vec<Inserted>>, Fault> {
-        let mut inserted = Vec::with_capacity(parts.len() / WRITERS + 1);
-        for (index, part) in parts.iter().enumerate().skip(first).step_by(WRITERS) {
-            let write = async |session: &mut Session| {
-                write::insert_batch(session, part, Source::Topic, self.key()?, turns.of(index)).await
-            };
-            inserted.push(self.work_on(WRITE_LIMIT, Role::Writer, session, write).await?);
+    ) -> Result<Vec<(usize, Vec<Inserted>)>, Fault> {
+        let mut inserted = Vec::with_capacity(parts.len() / step + 1);
+        for (index, part) in parts.iter().enumerate().skip(first).step_by(step) {
+            let turn = turns.of(index);
+            let part = write::insert_batch(session, part, Source::Topic, self.key()?, turn).await?;
+            inserted.push((index, part));
             turns.next();
         }
         Ok(inserted)

@@ -12,6 +12,8 @@ use tokio_postgres::config::Host;
 
 /// How long one address may take to answer, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// After how much silence a connection is asked whether it is still there: what lies between forgets idle ones.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const DEFAULT_PORT: u16 = 5432;
 
 /// A database and how to reach it.
@@ -55,6 +57,9 @@ impl FromStr for PostgresOptions {
         }
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if !url.contains("keepalives_idle=") {
+            config.keepalives_idle(KEEPALIVE_IDLE);
         }
         if config.get_application_name().is_none() {
             config.application_name("tidings");

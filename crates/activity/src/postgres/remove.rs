@@ -23,8 +23,10 @@ const STEP_ROWS: i64 = 2000;
 /// The most tenants that one step asks for what is too old.
 const STEP_TENANTS: i64 = 100;
 
-/// How long detaching a partition waits for questions that use the tables, while all others wait behind it.
-const DETACH_PATIENCE: &str = "SET LOCAL lock_timeout = 200";
+/// Takes the tables before the writers' turn, in the order in which writers do. Waits that long for questions and batches that
+/// use them, while all others wait behind it.
+const TAKE_TABLES: &str =
+    "SET LOCAL lock_timeout = 200; LOCK TABLE ONLY activity, ONLY target IN ACCESS EXCLUSIVE MODE";
 
 /// What the names of tables begin with that were partitions; then follow the partition's name and the last arrival that
 /// may be in it.
@@ -158,27 +160,39 @@ async fn is_needed(client: &tokio_postgres::Client, span: Span, cutoffs: &Cutoff
 async fn detach(session: &mut Session, span: Span, cutoffs: &Cutoffs) -> Result<bool, Fault> {
     let suffix = span.suffix();
     let transaction = session.client.transaction().await?;
-    // The writers' turn, so that none puts something into it.
-    let turn = "UPDATE store SET layout = layout + 1 RETURNING last_arrival";
-    let last_arrival: i64 = transaction.query_one(turn, &[]).await?.try_get(0)?;
-    if is_needed(transaction.client(), span, cutoffs).await? {
+    if !got_lock(transaction.batch_execute(TAKE_TABLES).await)? {
         return Ok(false);
     }
+    // The writers' turn, so that none puts something into it.
+    let turn = "UPDATE store SET layout = layout + 1";
+    if !got_lock(transaction.execute(turn, &[]).await.map(drop))?
+        || is_needed(transaction.client(), span, cutoffs).await?
+    {
+        return Ok(false);
+    }
+    let last_arrival = "SELECT last_arrival FROM store";
+    let last_arrival: i64 = transaction.query_one(last_arrival, &[]).await?.try_get(0)?;
     let detach = format!(
-        "{DETACH_PATIENCE};
-         ALTER TABLE activity DETACH PARTITION activity_{suffix};
+        "ALTER TABLE activity DETACH PARTITION activity_{suffix};
          ALTER TABLE target DETACH PARTITION target_{suffix};
          DROP TABLE target_{suffix};
          ALTER TABLE activity_{suffix} RENAME TO {DETACHED}{suffix}_{last_arrival}"
     );
-    match transaction.batch_execute(&detach).await {
-        Ok(()) => {}
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
-        Err(error) => return Err(error.into()),
+    if !got_lock(transaction.batch_execute(&detach).await)? {
+        return Ok(false);
     }
     transaction.commit().await?;
     tracing::info!(partition = suffix, "a partition of activities is past its retention and gone");
     Ok(true)
+}
+
+/// Whether a statement did not wait for a lock in vain.
+fn got_lock(done: Result<(), tokio_postgres::Error>) -> Result<bool, Fault> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Takes out some identities of a detached partition, and with the last ones its table; answers how many activities

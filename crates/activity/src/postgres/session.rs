@@ -17,10 +17,12 @@ use super::partitions::Layout;
 use super::remove::Progress;
 use super::schema::{self, Identity};
 
-/// A weaker setting of the server, or of the role, would answer before the commit is on disk; a stronger one stays.
+/// A weaker setting of the server, or of the role, would answer before the commit is on disk; a stronger one stays. What waits for
+/// its turn has to see what was committed before.
 const SET_UP: &str = "
 SET search_path = tidings_activity;
 SET jit = off;
+SET default_transaction_isolation = 'read committed';
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
 
@@ -72,8 +74,8 @@ pub enum Fault {
     /// A row does not hold what was stored.
     #[error("row of tenant {tenant:?}, id {id:?}: column {column} does not hold what was stored")]
     Damaged { tenant: String, id: String, column: &'static str },
-    /// An actor was erased while a batch was written.
-    #[error("overtaken by the erasure of an actor")]
+    /// An actor was erased, or others took long, while a batch was written that was not its turn.
+    #[error("overtaken by others")]
     Overtaken,
     /// The store was not reached since this program runs.
     #[error("{}", .0.as_deref().unwrap_or("not reached yet"))]
@@ -98,8 +100,8 @@ impl Fault {
         }
     }
 
-    /// Whether something was not so that was believed: that all is new, that its partitions are there, that no actor was
-    /// erased meanwhile.
+    /// Whether something was not so that was believed: that all is new, that its partitions are there, that no actor is
+    /// erased meanwhile, that the turn comes soon.
     pub fn is_disbelief(&self) -> bool {
         match self {
             // A check: the partition is gone.

@@ -70,7 +70,8 @@ fn parts_of_a_batch_that_are_written_at_once_arrive_in_order() {
     const COUNT: usize = 7 * TRANSACTION_ITEMS + 3;
     let server = PostgresServer::shared();
     let store = open(&server.database());
-    let known = [3 * TRANSACTION_ITEMS - 2..3 * TRANSACTION_ITEMS + 2, COUNT - 1..COUNT];
+    let known =
+        [TRANSACTION_ITEMS - 2..TRANSACTION_ITEMS + 2, 2 * TRANSACTION_ITEMS..2 * TRANSACTION_ITEMS + 1];
     let expected: Vec<Inserted> = (0..COUNT)
         .map(|id| match known.iter().any(|known| known.contains(&id)) {
             true => Inserted::Duplicate,
@@ -393,6 +394,40 @@ fn a_long_question_holds_up_no_writer() {
     store.mark_published(&published).unwrap();
     while !store.expire(&cutoffs).unwrap().is_done {}
     assert_eq!(store.count(None).unwrap(), 1);
+}
+
+/// Batches that wait for their turn hold the tables; a partition that is past its retention goes all the same.
+#[test]
+fn a_partition_goes_while_batches_are_written() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let (store, keeper) = (open(&url), open(&url));
+    let [old, new] = ["2010", "2026"].map(|year| format!(r#","occurred_at":"{year}-06-01T00:00:00Z""#));
+    store.insert_batch(&numbered(0..9, &old)).unwrap();
+    let cutoffs = Cutoffs { default: Timestamp::parse("2012-01-01T00:00:00Z").ok(), ..Cutoffs::default() };
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (rounds, tries) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut rounds = 0;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let first = 10 + rounds * PART_ITEMS;
+                store.insert_batch(&numbered(first..first + PART_ITEMS, &new)).unwrap();
+                rounds += 1;
+            }
+            rounds
+        });
+        wait_for(|| store.count(None).unwrap() > PART_ITEMS as u64);
+        let mut tries = 0;
+        // It has gone when its first step has something left to do.
+        while keeper.expire(&cutoffs).unwrap().is_done && tries < 20 {
+            tries += 1;
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (writing.join().unwrap(), tries)
+    });
+    assert!(tries < 5, "in the way of writers {tries} times");
+    while !keeper.expire(&cutoffs).unwrap().is_done {}
+    assert_eq!(store.count(None).unwrap(), (rounds * PART_ITEMS) as u64);
 }
 
 /// An id that comes again while its partition is being forgotten is new, and stays.

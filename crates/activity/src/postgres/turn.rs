@@ -1,6 +1,14 @@
 //! Turns of the parts of a batch that are written at once: places are taken in the order of the parts.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+
+use super::session::Fault;
+
+/// How long a part that holds locks waits for its turn: whoever asks for a stronger one stands between it and those before it,
+/// and the server, which does not know of turns, sees no deadlock.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How many parts have been written.
 pub struct Turns(watch::Sender<usize>);
@@ -35,5 +43,10 @@ impl Turn<'_> {
             // The sender lives as long as the turns.
             let _ = turns.0.subscribe().wait_for(|written| *written == index).await;
         }
+    }
+
+    /// The same, or [`Fault::Overtaken`] where that takes long.
+    pub async fn comes_soon(self) -> Result<(), Fault> {
+        tokio::time::timeout(PATIENCE, self.comes()).await.map_err(|_| Fault::Overtaken)
     }
 }

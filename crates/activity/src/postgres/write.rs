@@ -117,7 +117,7 @@ async fn write_believed(
     copy_rows(&transaction, statements, &rows).await?;
     copy_targets_of(&transaction, statements, &rows).await?;
 
-    turn.comes().await;
+    turn.comes_soon().await?;
     let places = Places::take(&transaction, statements, rows.len()).await?;
     if places.erasures != *erasures {
         return Err(Fault::Overtaken);
