@@ -40,8 +40,6 @@ pub const MAX_BODIES_BYTES: usize = 16 * 1024 * 1024;
 pub const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// The most bytes of small bodies that are held at once.
 pub const MAX_SMALL_BODIES_BYTES: usize = 8 * 1024 * 1024;
-/// How long a body of one object or an array may take to arrive.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most activities in one array.
 pub const MAX_ARRAY_ACTIVITIES: usize = 10_000;
 

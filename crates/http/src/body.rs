@@ -1,17 +1,21 @@
 //! Request bodies: their media type, and reading one whole within a limit.
 //!
-//! Invariant: [`read_body`] never holds more than the limit plus one frame, whatever `Content-Length` claims. Bodies
+//! Invariant: [`read_body`] never holds more than the limit plus one frame, whatever `Content-Length` claims, nor for longer
+//! than its sender is given. Bodies
 //! that are read piece by piece are the caller's own business.
 
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use crate::problem::Problem;
+
+/// How long a body that is read whole may take to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes of a body over its limit that are read and thrown away.
 const MAX_DRAINED_BYTES: usize = 128 * 1024 * 1024;
@@ -68,8 +72,25 @@ impl MediaType {
     }
 }
 
-/// The whole body, or 413 as soon as it is known to be longer than `limit_bytes`, or 400 if it breaks off.
+/// The whole body, or 413 as soon as it is known to be longer than `limit_bytes`, 400 if it breaks off, or 408 if it takes
+/// longer than [`BODY_TIMEOUT`].
 pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+    read_within(BODY_TIMEOUT, headers, body, limit_bytes).await
+}
+
+async fn read_within(
+    limit: Duration,
+    headers: &HeaderMap,
+    body: Body,
+    limit_bytes: usize,
+) -> Result<Bytes, Problem> {
+    timeout(limit, read_whole(headers, body, limit_bytes)).await.unwrap_or_else(|_| {
+        let detail = format!("the body did not arrive within {} s", limit.as_secs());
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail))
+    })
+}
+
+async fn read_whole(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
     let too_large = || Problem::too_large("the body", limit_bytes);
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -167,5 +188,12 @@ mod tests {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("99"));
         let problem = read_body(&headers, pieces(vec![]), 10).await.unwrap_err();
         assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let problem = read_within(Duration::from_millis(5), &HeaderMap::new(), body, 10).await.unwrap_err();
+        assert_eq!(problem.status, StatusCode::REQUEST_TIMEOUT);
     }
 }

@@ -6,7 +6,6 @@
 //! answered as the first was, 409 while that is under way, 422 for another body of the same tenant.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -22,7 +21,7 @@ use crate::answers::Begun;
 use crate::fallback::Via;
 use crate::idempotency::IdempotencyKey;
 use crate::ingest::NotAccepted;
-use crate::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, SMALL_BODY_BYTES};
+use crate::limits::{MAX_BODY_BYTES, SMALL_BODY_BYTES};
 use crate::submission;
 use crate::timestamp::Timestamp;
 
@@ -69,7 +68,7 @@ async fn post_json(
     // Held until the answer: the records which the body becomes are about as long as the body.
     let room = if held_bytes <= SMALL_BODY_BYTES { &api.small_bodies } else { &api.bodies };
     let held = Arc::clone(room).acquire_many_owned(held_bytes.div_ceil(1024) as u32).await;
-    let body = within(BODY_TIMEOUT, read_body(headers, body, MAX_BODY_BYTES)).await?;
+    let body = read_body(headers, body, MAX_BODY_BYTES).await?;
     let (ids, records, begun) = read(api, key, &body)?;
     drop(body);
     let claim = match begun {
@@ -111,13 +110,6 @@ fn read(api: &Api, key: Option<&IdempotencyKey>, body: &Bytes) -> Result<Read, P
 fn results(ids: Vec<String>, via: &[Via]) -> Json<Results> {
     let accepted = ids.into_iter().zip(via).map(|(id, via)| Accepted { line: None, id, via: via.as_str() });
     Json(Results { results: accepted.collect() })
-}
-
-async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
-        let detail = format!("the body did not arrive within {} s", limit.as_secs());
-        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail))
-    })
 }
 
 /// The problem when nothing takes it.
