@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tidings_postgres_server::free_port;
 
@@ -79,6 +80,11 @@ impl ApacheCluster {
         if let Some(process) = self.nodes[index].process.take() {
             process.kill();
         }
+    }
+
+    /// Sends a signal to every node that runs.
+    pub fn signal_all(&self, signal: Signal) {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).for_each(|process| process.signal(signal));
     }
 
     /// Starts the nodes that were killed again, with their data, and waits until all serve.

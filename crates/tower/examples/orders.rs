@@ -1,4 +1,5 @@
-//! A small shop whose requests become activities: `cargo run -p tidings-tower --example orders`, beside `tidings up`.
+//! A small shop whose requests become activities: `cargo run -p tidings-tower --example orders [PORT] [PLATFORM]`, beside
+//! `tidings up`.
 //!
 //! ```text
 //! curl -X POST -H 'x-user: ada' 'localhost:3000/orders/17/pay?token=secret'
@@ -22,11 +23,14 @@ fn describe(request: RequestHead<'_>) -> Option<Activity> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let recorder = Recorder::start("http://127.0.0.1:8080", RecorderOptions::default())?;
+    let mut arguments = std::env::args().skip(1);
+    let port = arguments.next().unwrap_or_else(|| "3000".to_owned());
+    let platform = arguments.next().unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
+    let recorder = Recorder::start(&platform, RecorderOptions::default())?;
     let app = Router::new()
         .route("/orders/{order}/pay", post(|| async { "paid\n" }))
         .layer(ActivityLayer::new(recorder.clone(), describe));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let ended = async {
         let _ = tokio::signal::ctrl_c().await;

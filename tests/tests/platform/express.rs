@@ -1,34 +1,27 @@
 //! The Express middleware (`packages/express`) in an application that serves requests, beside a platform that dies.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use tidings_tests::{Http, LONG, Launch, installed, until, until_within};
+use tidings_tests::{LONG, Launch, installed, until};
 
-use crate::support::{ACTIVITIES, HOSTILE_HEADERS, check_recorded, until_stored};
+use crate::support::{ACTIVITIES, ExampleService, HOSTILE_HEADERS, check_recorded, until_stored};
 
-/// The package's own example; dropping it kills it.
-struct Shop {
-    process: Child,
-    http: Http,
-}
+/// The package's own example.
+struct Shop(ExampleService);
 
 impl Shop {
     fn open(platform: &str) -> Self {
-        let mut process = Command::new("node")
-            .current_dir(installed("express"))
-            .args(["example/orders.mjs", "0", &format!("http://{platform}")])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start node");
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("read a line");
-        let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line}"));
-        Self { http: Http::new(address), process }
+        let mut node = Command::new("node");
+        node.current_dir(installed("express")).args([
+            "example/orders.mjs",
+            "0",
+            &format!("http://{platform}"),
+        ]);
+        Self(ExampleService::start(node))
     }
 
     fn ask(&self, method: &str, path: &str) -> u16 {
@@ -37,33 +30,22 @@ impl Shop {
 
     fn ask_with(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
         let headers = [&[("x-tenant", "acme")], headers].concat();
-        self.http.request(method, path, &headers, b"").status
+        self.0.http.request(method, path, &headers, b"").status
     }
 
     /// What the shop says to a refund, which it grants only if there is a durable record of it.
     fn refund(&self, order: &str) -> (u16, Value) {
         let headers = [("x-tenant", "acme"), ("x-user", "ada")];
-        let answer = self.http.request("POST", &format!("/orders/{order}/refund"), &headers, b"");
+        let answer = self.0.http.request("POST", &format!("/orders/{order}/refund"), &headers, b"");
         (answer.status, answer.json())
     }
 
     fn counts(&self) -> Value {
-        self.http.get("/counts").expect(200)
+        self.0.http.get("/counts").expect(200)
     }
 
-    /// Ends it as an operator would; it must have got rid of all that it had.
-    fn close(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid")).expect("a pid");
-        kill_process(pid, Signal::TERM).expect("end the shop");
-        let status = until_within(LONG, "the shop has closed", || self.process.try_wait().expect("wait"));
-        assert!(status.success(), "{status}");
-    }
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    fn close(self) {
+        self.0.close(Signal::TERM);
     }
 }
 

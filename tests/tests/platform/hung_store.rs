@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tidings_postgres_server::PostgresServer;
-use tidings_tests::{Http, Launch, Response, Tidings, until};
+use tidings_tests::{Http, Kafka, Response, Tidings, until};
 
+use crate::Engine;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready};
 use crate::under_load::{TIMEOUT, ids_on_topic, services, until_all_published, until_streaming};
 
@@ -19,10 +20,10 @@ const CROWD: usize = 8;
 
 struct Scene {
     server: PostgresServer,
-    broker: Tidings,
+    engine: Engine,
     platform: Tidings,
     accepted: BTreeSet<String>,
-    _folders: [TempDir; 2],
+    _folder: TempDir,
 }
 
 /// An answer and how long it took.
@@ -61,17 +62,17 @@ fn until_kept(http: &Http, id: &str) -> Answer {
 impl Scene {
     /// Everything runs, then cluster and store hang.
     fn hung(spool_max_bytes: &str) -> Self {
-        let (server, folders) = (PostgresServer::start(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
-        let broker = Launch::broker(folders[0].path()).start();
-        let platform = services(&broker.bootstrap(), folders[1].path())
+        let (server, engine, folder) =
+            (PostgresServer::start(), Engine::start(), tempfile::tempdir().unwrap());
+        let platform = services(&engine.bootstrap(), folder.path())
             .environment("TIDINGS_ACTIVITY_STORE", &server.database())
             .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "4000")
             .environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", spool_max_bytes)
             .start();
         until_streaming(&platform.http());
         until_ready(&platform.http());
-        let mut scene = Self { server, broker, platform, accepted: BTreeSet::new(), _folders: folders };
-        scene.broker.signal(Signal::STOP);
+        let mut scene = Self { server, engine, platform, accepted: BTreeSet::new(), _folder: folder };
+        scene.engine.signal(Signal::STOP);
         // The fallback's connection is to be there and to hang with the rest.
         let before = until_kept(&scene.http(), "before");
         scene.note(&[before]);
@@ -123,14 +124,14 @@ impl Scene {
         let back = until_kept(&http, "back");
         self.note(&[back]);
         assert_eq!(http.metric("tidings_activity_store_breaker_state"), Some(0.0));
-        self.broker.signal(Signal::CONT);
+        self.engine.signal(Signal::CONT);
         until_all_published(&http);
         until_ready(&http);
     }
 
     fn compare(&self) {
         let (stored, on_topic) =
-            (stored_ids(&self.http(), "acme"), ids_on_topic(&self.broker.kafka(), "acme"));
+            (stored_ids(&self.http(), "acme"), ids_on_topic(&Kafka::new(&self.engine.bootstrap()), "acme"));
         for id in &self.accepted {
             assert!(stored.contains_key(id) && on_topic.contains_key(id), "{id} is lost");
         }

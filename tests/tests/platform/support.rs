@@ -1,10 +1,13 @@
 //! Activities and questions about them that several modules ask.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tidings_tests::{Http, until};
 
@@ -105,6 +108,39 @@ pub const HOSTILE_HEADERS: [(&str, &str); 9] = [
 pub fn ids(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().expect("a page has items");
     items.iter().map(|item| item["id"].as_str().expect("an item has an id").to_owned()).collect()
+}
+
+/// The example of a package that records the requests of an HTTP service; dropping it kills it.
+pub struct ExampleService {
+    process: Child,
+    pub http: Http,
+}
+
+impl ExampleService {
+    /// Runs it, and waits until it says where it listens.
+    #[track_caller]
+    pub fn start(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("start the example");
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("read a line");
+        let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line}"));
+        Self { http: Http::new(address), process }
+    }
+
+    /// Ends it as an operator would; it must have got rid of all that it had.
+    #[track_caller]
+    pub fn close(mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("end the example");
+        let status = until("the example has ended", || self.process.try_wait().expect("wait"));
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for ExampleService {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Holds the store's only place for a writer, as a disk that does not answer would.

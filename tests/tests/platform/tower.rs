@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,11 +11,13 @@ use axum::Router;
 use axum::extract::MatchedPath;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use rustix::process::Signal;
+use serde_json::json;
 use tidings_tests::{Http, Launch, until};
 use tidings_tower::{Activity, ActivityLayer, Counts, Recorder, RecorderOptions, RequestHead};
 use tokio::runtime::Runtime;
 
-use crate::support::{ACTIVITIES, HOSTILE_HEADERS, check_recorded, until_stored};
+use crate::support::{ACTIVITIES, ExampleService, HOSTILE_HEADERS, check_recorded, until_stored};
 
 /// The path of a request whose description panics.
 const PANICS: &str = "/panics";
@@ -81,6 +84,24 @@ fn requests_become_activities() {
     assert_eq!((left, counts), (0, Counts { sent: 2, ..counts }));
 
     check_recorded(&tidings.http(), ["POST /orders/{order}/pay", "DELETE /orders/{order}"]);
+}
+
+#[test]
+fn the_example_records_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    // Built with the tests, beside their own directory.
+    let program = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples/orders");
+    let mut command = Command::new(program);
+    command.args(["0", &format!("http://{}", tidings.http().address())]);
+    let shop = ExampleService::start(command);
+    let headers = [("x-user", "ada")];
+    assert_eq!(shop.http.request("POST", "/orders/17/pay?token=s3cret", &headers, b"").status, 200);
+    shop.close(Signal::INT);
+    until_stored(&tidings.http(), "acme", 1);
+    let paid = &tidings.http().get(&format!("{ACTIVITIES}?tenant=acme")).expect(200)["items"][0];
+    assert_eq!((&paid["action"], &paid["actor"]["id"]), (&json!("POST /orders/{order}/pay"), &json!("ada")));
+    assert!(!paid.to_string().contains("s3cret"), "{paid}");
 }
 
 /// Whatever its client writes into a request, it is recorded: those that no route takes, too.

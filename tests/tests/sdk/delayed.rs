@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use tidings::failure::{Failure, StatusFilter};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
 use tidings_tests::until;
 
-use crate::concurrency::{committed, kill};
+use crate::concurrency::committed;
+use crate::key_order::Member;
 use crate::support::Scene;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -192,7 +193,7 @@ fn members_killed_while_records_wait_lose_none_and_hand_none_out_early() {
         command.env("XTASK_WAITING_BOOTSTRAP", scene.cluster.bootstrap());
         command.env("XTASK_WAITING_GROUP", &scene.group).env("XTASK_WAITING_TOPIC", &topic);
         command.env("XTASK_WAITING_LEDGER", &path);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        Member::start(command)
     };
     let mut member = start();
     let record = |value: usize, due_ms: i64| {
@@ -208,20 +209,24 @@ fn members_killed_while_records_wait_lose_none_and_hand_none_out_early() {
     };
     scene.send(&(0..COUNT).map(|value| record(value, due_ms(value))).collect::<Vec<_>>());
     until("all wait elsewhere", || (committed(&scene, &topic).0 == COUNT as i64 + 1).then_some(()));
+    // What had been handed out in the second before each kill may not be committed yet.
+    let mut may_repeat = 0;
     for kill_at in [2, 40, 120, 250] {
         until("some are handed out", || (ledger(&path).len() >= kill_at).then_some(()));
-        kill(member);
+        drop(member);
+        let since_ms = now_ms() - 1_000;
+        may_repeat += ledger(&path).iter().filter(|(_, time_ms)| *time_ms > since_ms).count();
         member = start();
     }
     let distinct = || ledger(&path).iter().map(|(value, _)| *value).collect::<BTreeSet<_>>().len();
     until("all are handed out", || (distinct() == COUNT + 1).then_some(()));
-    kill(member);
+    drop(member);
     let handed_out = ledger(&path);
     let early = handed_out.iter().find(|(value, time_ms)| *time_ms < due_ms(*value));
     assert_eq!(early, None, "the first one too early");
     let repeated = handed_out.len() - COUNT - 1;
-    println!("4 kills, {repeated} of {COUNT} repeated");
-    assert!(repeated < 4 * 40, "at most what was handed out since a commit: {repeated}");
+    println!("4 kills, {repeated} of {COUNT} repeated, of {may_repeat} that might");
+    assert!(repeated <= may_repeat, "more than was handed out since a commit: {repeated} of {may_repeat}");
 }
 
 /// More wait than a member keeps in memory, and another member joins: its group for delays changes as well, and what was paused in

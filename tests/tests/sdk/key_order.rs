@@ -280,7 +280,7 @@ impl Members<'_> {
         command.env("XTASK_ORDER_GROUP", &self.scene.group).env("XTASK_ORDER_TOPIC", &self.scene.topic);
         command.env("XTASK_ORDER_INSTANCE", instance);
         command.env("XTASK_ORDER_LEDGER", self.directory.path().join("ledger"));
-        Member(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Member::start(command)
     }
 
     fn done(&self) -> Done {
@@ -299,9 +299,14 @@ impl Members<'_> {
     }
 }
 
-struct Member(Child);
+/// A member in a process of its own; dropping it kills it.
+pub struct Member(Child);
 
 impl Member {
+    pub fn start(mut command: Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
