@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Http;
 use crate::kafka::Kafka;
+use crate::server::signal_child;
 use crate::wait::until_within;
 
 /// How long a start may take before the test gives up.
@@ -257,10 +258,9 @@ impl Tidings {
         self.wait(limit)
     }
 
-    /// Sends a signal.
+    /// Sends a signal; one that stops it has stopped it on return.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("send a signal to tidings");
+        signal_child(&self.child, signal);
     }
 
     /// Whether it still runs.

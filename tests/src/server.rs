@@ -5,7 +5,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, set_parent_process_death_signal, waitid,
+};
 
 /// A running server.
 pub(crate) struct Server {
@@ -33,7 +35,7 @@ impl Server {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("send a signal to a server");
+        signal_child(&self.child, signal);
     }
 
     /// `kill -9`.
@@ -48,6 +50,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal. A process that is to stop may go on for a moment, and answer somebody: waits until it does no more.
+#[track_caller]
+pub(crate) fn signal_child(child: &Child, signal: Signal) {
+    let pid = Pid::from_child(child);
+    kill_process(pid, signal).expect("send a signal");
+    if signal == Signal::STOP {
+        // An end before that is told to whoever waits for the end.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).expect("wait until it has stopped");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -67,7 +67,10 @@ impl Tail {
     #[track_caller]
     pub fn ids(&mut self, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
+        // Signs of life come all the time, whatever becomes of events.
+        let deadline = Instant::now() + LONG;
         while ids.len() < count {
+            assert!(Instant::now() < deadline, "after {ids:?} no more came within {LONG:?}");
             let block = self.block().expect("the tail goes on");
             if let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) {
                 let activity: Value = serde_json::from_str(data).expect("an event is an activity");
