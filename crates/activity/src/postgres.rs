@@ -134,7 +134,7 @@ impl PostgresStore {
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let result = slot.lock(limit).and_then(|mut session| {
-            let done = async { work(self.connected(&mut session, slot.role, limit).await?).await };
+            let done = async { work(self.connected(slot, &mut session).await?).await };
             let result = self.block_on(limit, done);
             if result.is_err() {
                 *session = None;
@@ -159,25 +159,25 @@ impl PostgresStore {
     /// The connection, made if need be.
     async fn connected<'s>(
         &self,
+        slot: &Slot,
         session: &'s mut Option<Session>,
-        role: Role,
-        limit: Duration,
     ) -> Result<&'s mut Session, Fault> {
         let open = match session.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
-            None => Session::connect(&self.options, &self.health, role, limit).await?,
+            // For all that will be asked of it, whatever the limit of this one thing.
+            None => Session::connect(&self.options, &self.health, slot.role, slot.limit).await?,
         };
         Ok(session.insert(open))
     }
 
     /// Writes parts of a batch in transactions of their own, two at a time, in their order.
     fn insert_parts(&self, parts: &[&[Activity<'_>]]) -> Result<Vec<Inserted>, Fault> {
-        let [even, odd] = &self.writers;
-        let (mut even, mut odd) = (even.lock(WRITE_LIMIT)?, odd.lock(WRITE_LIMIT)?);
+        let slots = &self.writers;
+        let (mut even, mut odd) = (slots[0].lock(WRITE_LIMIT)?, slots[1].lock(WRITE_LIMIT)?);
         let lanes = async {
             let turns = Turns::new();
-            let first = self.connected(&mut even, Role::Writer, WRITE_LIMIT).await?;
-            match self.connected(&mut odd, Role::Writer, WRITE_LIMIT).await {
+            let first = self.connected(&slots[0], &mut even).await?;
+            match self.connected(&slots[1], &mut odd).await {
                 Ok(second) => {
                     let lanes = tokio::try_join!(
                         self.insert_lane(first, parts, (0, 2), &turns),

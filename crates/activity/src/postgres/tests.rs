@@ -318,6 +318,17 @@ fn commits_are_synced_whatever_the_server_is_set_to() {
     assert_eq!(setting.unwrap(), "on");
 }
 
+/// A connection that is made for a question with little time serves later ones that have more.
+#[test]
+fn a_connection_has_the_limit_of_its_place() {
+    let server = PostgresServer::shared();
+    let store = open(&server.database());
+    let setting = store.within(DOUBTFUL_READ_LIMIT, &store.readers[1], "ask", async |session| {
+        Ok(session.client.query_one("SHOW statement_timeout", &[]).await?.try_get::<_, String>(0)?)
+    });
+    assert_eq!(setting.unwrap(), format!("{}s", READ_LIMIT.as_secs()));
+}
+
 #[test]
 fn a_server_that_is_killed_costs_errors_and_nothing_else() {
     let server = PostgresServer::start();

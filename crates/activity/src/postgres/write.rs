@@ -122,11 +122,9 @@ async fn write_believed(
     if places.erasures != *erasures {
         return Err(Fault::Overtaken);
     }
-    copy_identity(&transaction, statements, places.before, &rows).await?;
+    copy_identity(&transaction, statements, &places, &rows).await?;
     if batch.source == Source::Fallback {
-        let arrivals: Vec<i64> = (places.before + 1..).take(rows.len()).collect();
-        let mark = statements.of(&transaction, MARK).await?;
-        transaction.execute(&mark, &[&arrivals]).await?;
+        mark_unpublished(&transaction, statements, &places.arrivals(rows.len())).await?;
     }
     transaction.commit().await?;
     first.iter().for_each(|index| inserted[*index] = Inserted::Stored);
@@ -147,7 +145,7 @@ async fn write_asked(
     *erasures = places.erasures;
     let first = without_erased(&transaction, *erasures, batch, &mut inserted).await?;
 
-    let new = ask_for_new(&transaction, statements, places.before, &batch.rows(&first)).await?;
+    let new = ask_for_new(&transaction, statements, &places, &batch.rows(&first)).await?;
     for arrival in &new {
         inserted[first[(arrival - places.before - 1) as usize]] = Inserted::Stored;
     }
@@ -163,8 +161,7 @@ async fn write_asked(
     }
     match batch.source {
         Source::Fallback if !new.is_empty() => {
-            let mark = statements.of(&transaction, MARK).await?;
-            transaction.execute(&mark, &[&new]).await?;
+            mark_unpublished(&transaction, statements, &new).await?;
         }
         Source::Topic if !known_rows.is_empty() => {
             let take_off = statements.of(&transaction, TAKE_MARKS_OFF).await?;
@@ -193,6 +190,11 @@ impl Places {
         let take_places = statements.of(transaction, TAKE_PLACES).await?;
         let row = transaction.query_one(&take_places, &[&(count as i64)]).await?;
         Ok(Self { before: row.try_get(0)?, layout: row.try_get(1)?, erasures: row.try_get(2)? })
+    }
+
+    /// The first so many of those that were taken.
+    fn arrivals(&self, count: usize) -> Vec<i64> {
+        (self.before + 1..).take(count).collect()
     }
 }
 
@@ -251,38 +253,49 @@ async fn without_erased(
     Ok(first.iter().copied().filter(|index| !is_erased(&activities[*index])).collect())
 }
 
-/// Takes the identities of all rows, with the arrivals behind `before`.
+/// Takes the identities of all rows, in these places.
 async fn copy_identity(
     transaction: &Transaction<'_>,
     statements: &mut Statements,
-    before: i64,
+    places: &Places,
     rows: &[&Activity<'_>],
 ) -> Result<(), Fault> {
     const TYPES: [Type; 4] = [Type::INT8, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ];
     let copy = statements.of(transaction, COPY_IDENTITY).await?;
     let mut out = pin!(BinaryCopyInWriter::new(transaction.copy_in(&copy).await?, &TYPES));
-    for (arrival, row) in (before + 1..).zip(rows) {
+    for (arrival, row) in places.arrivals(rows.len()).iter().zip(rows) {
         let occurred_at = Micros(row.occurred_at.as_micros());
         let columns: [&(dyn ToSql + Sync); TYPES.len()] =
-            [&arrival, &row.tenant.as_str(), &row.id.as_str(), &occurred_at];
+            [arrival, &row.tenant.as_str(), &row.id.as_str(), &occurred_at];
         out.as_mut().write(&columns).await?;
     }
     out.finish().await?;
     Ok(())
 }
 
-/// Takes the identities that are free, with the arrivals behind `before`; answers the arrivals of these.
+/// Takes the identities that are free, in these places; answers the arrivals of these.
 async fn ask_for_new(
     transaction: &Transaction<'_>,
     statements: &mut Statements,
-    before: i64,
+    places: &Places,
     rows: &[&Activity<'_>],
 ) -> Result<Vec<i64>, Fault> {
     let identify = statements.of(transaction, IDENTIFY).await?;
-    let arrivals: Vec<i64> = (before + 1..).take(rows.len()).collect();
+    let arrivals = places.arrivals(rows.len());
     let identity: [&(dyn ToSql + Sync); 4] = [&arrivals, &tenants(rows), &ids(rows), &times(rows)];
     let new = transaction.query(&identify, &identity).await?;
     new.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Says that the topic does not have them.
+async fn mark_unpublished(
+    transaction: &Transaction<'_>,
+    statements: &mut Statements,
+    arrivals: &[i64],
+) -> Result<(), Fault> {
+    let mark = statements.of(transaction, MARK).await?;
+    transaction.execute(&mark, &[&arrivals]).await?;
+    Ok(())
 }
 
 async fn copy_rows(
