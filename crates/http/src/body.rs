@@ -1,8 +1,7 @@
 //! Request bodies: their media type, and reading one whole within a limit.
 //!
 //! Invariant: [`read_body`] never holds more than the limit plus one frame, whatever `Content-Length` claims, nor for longer
-//! than its sender is given. Bodies
-//! that are read piece by piece are the caller's own business.
+//! than its sender is given. Bodies that are read piece by piece are the caller's own business.
 
 use std::time::Duration;
 

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ord
 use parking_lot::{Mutex, RwLock};
 use tidings_model::{TopicId, TopicPartition};
 
+use crate::batch::BatchHeader;
 use crate::config::LogConfig;
 use crate::leader_epochs::LeaderEpochs;
 use crate::producers::{Awaited, Producers};
@@ -85,6 +86,13 @@ struct Writer {
     condition: Condition,
     /// Always empty with [`crate::Durability::Power`].
     unflushed: Unflushed,
+}
+
+impl Writer {
+    /// Notes batches that were refused and may come again.
+    fn await_batches(&mut self, headers: &[BatchHeader]) {
+        self.awaited.note(headers, &self.producers);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -128,8 +128,7 @@ impl PartitionLog {
         let mut writer = self.writer.lock();
         let written = self.check_and_write(&mut writer, &config, &records, &mut headers, &options, check);
         if let Err(AppendError::Storage { .. } | AppendError::LowSpace { .. }) = written {
-            let Writer { awaited, producers, .. } = &mut *writer;
-            awaited.note(&headers, producers);
+            writer.await_batches(&headers);
         }
         let (file, base_offset) = match written? {
             Written::Now { file, base_offset } => (file, base_offset),

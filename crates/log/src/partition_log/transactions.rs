@@ -114,8 +114,7 @@ impl PartitionLog {
     /// Says that the batch was refused before it came here, and is about to come again: where its producer is new, later
     /// batches of it are out of order until then.
     pub fn await_batch(&self, header: &BatchHeader) {
-        let Writer { awaited, producers, .. } = &mut *self.writer.lock();
-        awaited.note(std::slice::from_ref(header), producers);
+        self.writer.lock().await_batches(std::slice::from_ref(header));
     }
 
     /// The transactions that no marker has ended yet, in no order.
