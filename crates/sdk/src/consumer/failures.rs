@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::options::ConsumerOptions;
-use crate::admin::{Admin, AdminError, TopicSpec};
+use crate::admin::{Admin, AdminError};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureTopics, Origin, letter_record};
 use crate::producer::{Delivered, Producer, SendError};
@@ -56,16 +56,23 @@ impl Parking {
         self.sources.read().get(topic).map_or_else(|| Arc::clone(topic), |topics| Arc::clone(&topics.source))
     }
 
-    /// Creates the topics of the failure inboxes that are missing.
-    pub(super) fn ensure_topics(&self) -> Result<(), AdminError> {
-        let specs: Vec<_> = self.sources.read().values().flat_map(|topics| self.specs(topics)).collect();
-        Admin::new(&self.cluster, TOPICS_TIMEOUT)?.ensure_topics(&specs)?;
-        Ok(())
+    /// Creates the topics of the failure inboxes that are missing. Answers the client that did.
+    pub(super) fn ensure_topics(&self) -> Result<Admin, AdminError> {
+        let mut specs = Vec::new();
+        for topics in self.sources.read().values() {
+            specs.extend(topics.specs(self.letter_partitions));
+            specs.push(topics.retry_spec(&self.group));
+            specs.extend(self.preserves_key_order.then(|| topics.parked_spec(&self.group)));
+            specs.extend(self.delays.then(|| topics.delay_spec(&self.group)));
+        }
+        let admin = Admin::new(&self.cluster, TOPICS_TIMEOUT)?;
+        admin.ensure_topics(&specs)?;
+        Ok(admin)
     }
 
     /// The same, and waits until the whole cluster knows the topics to subscribe to, but for those that it is known to know.
     pub(super) fn ensure_to_subscribe(&self, known: &mut HashSet<Arc<str>>) -> Result<(), AdminError> {
-        self.ensure_topics()?;
+        let admin = self.ensure_topics()?;
         let mut topics: Vec<Arc<str>> = Vec::new();
         for (retry, source) in &*self.sources.read() {
             topics.extend([Arc::clone(retry), Arc::clone(&source.source)]);
@@ -75,17 +82,9 @@ impl Parking {
         known.retain(|topic| topics.contains(topic));
         topics.retain(|topic| !known.contains(topic));
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-        Admin::new(&self.cluster, TOPICS_TIMEOUT)?.wait_until_known(&names)?;
+        admin.wait_until_known(&names)?;
         known.extend(topics);
         Ok(())
-    }
-
-    fn specs(&self, topics: &FailureTopics) -> Vec<TopicSpec> {
-        let mut specs = topics.specs(self.letter_partitions);
-        specs.push(topics.retry_spec(&self.group));
-        specs.extend(self.preserves_key_order.then(|| topics.parked_spec(&self.group)));
-        specs.extend(self.delays.then(|| topics.delay_spec(&self.group)));
-        specs
     }
 
     pub(super) fn letter(&self, record: &ReceivedRecord, failure: &Failure, deliveries: u32) -> Record {
