@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use tidings::failure::{Failure, StatusFilter};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
 use tidings_tests::{Kafka, LONG, until};
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::{PATIENCE, Scene, process_of};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -353,12 +353,11 @@ pub fn start_named_member(
     stuck: usize,
     instance_id: &str,
 ) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "concurrency::member_process", "--ignored", "--nocapture"]);
+    let mut command = process_of("concurrency::member_process");
     command.env("XTASK_MEMBER_BOOTSTRAP", scene.cluster.bootstrap()).env("XTASK_MEMBER_GROUP", &scene.group);
     command.env("XTASK_MEMBER_TOPIC", topic).env("XTASK_MEMBER_LEDGER", ledger);
     command.env("XTASK_MEMBER_STUCK", stuck.to_string()).env("XTASK_MEMBER_INSTANCE", instance_id);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.spawn().unwrap()
 }
 
 pub fn kill(mut member: Child) {

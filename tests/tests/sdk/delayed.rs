@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms
 use tidings_tests::until;
 
 use crate::concurrency::committed;
-use crate::key_order::Member;
-use crate::support::Scene;
+use crate::support::{Member, Scene, process_of};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -188,12 +186,11 @@ fn members_killed_while_records_wait_lose_none_and_hand_none_out_early() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger");
     let start = || {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "delayed::waiting_process", "--ignored", "--nocapture"]);
+        let mut command = process_of("delayed::waiting_process");
         command.env("XTASK_WAITING_BOOTSTRAP", scene.cluster.bootstrap());
         command.env("XTASK_WAITING_GROUP", &scene.group).env("XTASK_WAITING_TOPIC", &topic);
         command.env("XTASK_WAITING_LEDGER", &path);
-        Member::start(command)
+        Member::start(&mut command)
     };
     let mut member = start();
     let record = |value: usize, due_ms: i64| {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +19,8 @@ use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
 use tidings_postgres_server::PostgresServer;
 use tidings_tests::{Kafka, LONG, until, until_within};
 
-use crate::support::{PATIENCE, Scene};
+use crate::concurrency::kill;
+use crate::support::{PATIENCE, Scene, process_of};
 
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Records of a run with kills.
@@ -297,18 +298,12 @@ fn working_process() {
 }
 
 fn start_process(scene: &Scene, mode: &str, target: &str, member: &str) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "exactly_once::working_process", "--ignored", "--nocapture"]);
+    let mut command = process_of("exactly_once::working_process");
     command.env("XTASK_ONCE_MODE", mode).env("XTASK_ONCE_TARGET", target);
     command.env("XTASK_ONCE_MEMBER", member);
     command.env("XTASK_ONCE_BOOTSTRAP", scene.cluster.bootstrap());
     command.env("XTASK_ONCE_GROUP", &scene.group).env("XTASK_ONCE_TOPIC", &scene.topic);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-fn kill(mut process: Child) {
-    process.kill().unwrap();
-    process.wait().unwrap();
+    command.spawn().unwrap()
 }
 
 /// Has a process work until everything is done, and kills it three times in the middle. `done` says how far it is.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tidings::consumer::Consumer;
@@ -13,7 +12,7 @@ use tidings::reader::{ReadFrom, TopicReader};
 use tidings::{Cluster, Producer, ProducerOptions, Record, now_ms};
 use tidings_tests::{Kafka, until};
 
-use crate::support::{PATIENCE, Remembering, Scene};
+use crate::support::{PATIENCE, Remembering, Scene, process_of};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -237,12 +236,9 @@ fn a_redrive_that_is_killed_has_redriven_each_letter_once_or_not_at_all() {
             break;
         }
         let begun = kafka.watermarks(&retry, 0).1;
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "failures::redrive_process", "--ignored", "--nocapture"])
+        let mut process = process_of("failures::redrive_process")
             .env("XTASK_REDRIVE_BOOTSTRAP", scene.cluster.bootstrap())
             .env("XTASK_REDRIVE_TOPIC", &scene.topic)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         // In the middle of a transaction, most times: something of it is written.

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tidings::admin::TopicSpec;
 use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
 use tidings::failure::{
@@ -18,7 +17,7 @@ use tidings::failure::{
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
 use tidings_tests::until;
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::{Member, PATIENCE, Scene, process_of};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const KEYS: usize = 16;
@@ -274,13 +273,12 @@ struct Members<'a> {
 
 impl Members<'_> {
     fn start(&self, instance: &str) -> Member {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "key_order::order_process", "--ignored", "--nocapture"]);
+        let mut command = process_of("key_order::order_process");
         command.env("XTASK_ORDER_BOOTSTRAP", self.scene.cluster.bootstrap());
         command.env("XTASK_ORDER_GROUP", &self.scene.group).env("XTASK_ORDER_TOPIC", &self.scene.topic);
         command.env("XTASK_ORDER_INSTANCE", instance);
         command.env("XTASK_ORDER_LEDGER", self.directory.path().join("ledger"));
-        Member::start(command)
+        Member::start(&mut command)
     }
 
     fn done(&self) -> Done {
@@ -296,26 +294,6 @@ impl Members<'_> {
 
     fn heal(&self) {
         std::fs::write(self.directory.path().join("healed"), "").unwrap();
-    }
-}
-
-/// A member in a process of its own; dropping it kills it.
-pub struct Member(Child);
-
-impl Member {
-    pub fn start(mut command: Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidings::admin::{Admin, TopicSpec};
 use tidings::consumer::{BatchHandler, Consumer, ConsumerOptions, HandlerError, Outcome};
@@ -15,6 +17,36 @@ use tidings_tests::Tidings;
 
 /// How long a call may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The command that runs an ignored test of this program in a process of its own.
+pub fn process_of(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A member in a process of its own; dropping it kills it.
+pub struct Member(Child);
+
+impl Member {
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// A cluster with a topic that no other test uses.
 pub struct Scene {
