@@ -7,6 +7,7 @@
 mod apache_cluster;
 mod apache_kafka;
 mod certificates;
+mod connection;
 mod http;
 mod kafka;
 mod process;
@@ -19,6 +20,7 @@ mod wait;
 pub use apache_cluster::{ApacheCluster, jars, shared_apache_cluster};
 pub use apache_kafka::ApacheKafka;
 pub use certificates::{Authority, Identity};
+pub use connection::Connection;
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings, binary};

@@ -42,6 +42,7 @@ mod scheduler;
 mod state;
 mod tracker;
 mod transactional;
+mod unowned;
 mod worker;
 
 use std::sync::Arc;

@@ -1,16 +1,13 @@
-//! A connection that speaks frames: requests go out and answers come back one by one, so that a test knows
-//! exactly what it was told.
-//!
-//! Owns the socket and the few requests that a laboratory needs. Invariants: an error leaves the connection
-//! useless, and its user makes a new one. Retries nothing.
+//! The few requests that a laboratory needs, over a connection that speaks frames.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io;
+use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
 use tidings_log::batch::{BatchLimits, Batches, EndTxnMarker, TransactionResult};
+use tidings_tests::Connection;
+use tidings_wire::Records;
 use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
 use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
@@ -26,15 +23,11 @@ use tidings_wire::messages::offset_commit_request::{
 use tidings_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use tidings_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use tidings_wire::messages::produce_response::PartitionProduceResponse;
-use tidings_wire::{Chunk, Records, Request, decode_response, encode_request};
 
 use crate::history::{Contents, Partition, Record, Unreadable};
 
 /// The one topic of a round.
 pub const TOPIC: &str = "orders";
-
-/// An answer that takes longer is none. Long, for a machine that does much else; a broker that dies is noticed at once.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much one fetch asks for.
 const FETCH_BYTES: i32 = 1 << 20;
@@ -59,11 +52,22 @@ pub fn refused(what: &str, code: i16) -> io::Error {
     broken(format!("{what}: error code {code}"))
 }
 
-/// A connection.
+/// A connection, and what is asked over it.
 #[derive(Debug)]
-pub struct Client {
-    stream: TcpStream,
-    next_correlation_id: i32,
+pub struct Client(Connection);
+
+impl Deref for Client {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
+    }
 }
 
 /// A record with where it stands.
@@ -72,44 +76,7 @@ pub type Placed = (i64, Result<Record, Unreadable>);
 impl Client {
     /// Connects.
     pub fn connect(address: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, next_correlation_id: 1 })
-    }
-
-    /// Sends a request and reads its answer.
-    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
-        let correlation_id = self.send(version, request)?;
-        self.receive::<R>(version, correlation_id)
-    }
-
-    /// Sends a request whose answer is read later.
-    pub fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<i32> {
-        let correlation_id = self.next_correlation_id;
-        self.next_correlation_id += 1;
-        let mut frame = Vec::new();
-        for chunk in encode_request(version, correlation_id, Some("crash"), request).map_err(broken)? {
-            let Chunk::Bytes(bytes) = chunk else { return Err(broken("a request with external records")) };
-            frame.extend_from_slice(&bytes);
-        }
-        self.stream.write_all(&frame)?;
-        Ok(correlation_id)
-    }
-
-    /// Reads the next answer, which must be to this request.
-    pub fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> io::Result<R::Response> {
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
-        let length = usize::try_from(i32::from_be_bytes(length)).map_err(broken)?;
-        let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame)?;
-        let (found, response) = decode_response::<R>(version, Bytes::from(frame)).map_err(broken)?;
-        if found != correlation_id {
-            return Err(broken(format!("answer {found} where {correlation_id} was expected")));
-        }
-        Ok(response)
+        Connection::open(address).map(Self)
     }
 
     /// Creates a topic; fine if it is there.

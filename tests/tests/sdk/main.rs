@@ -19,5 +19,6 @@ mod producer;
 mod rebalances;
 mod resilient;
 mod support;
+mod unowned;
 
 pub use tidings_tests::cluster_under_test;

@@ -33,6 +33,8 @@ mod rebalances;
 mod security;
 #[path = "../sdk/support.rs"]
 mod support;
+#[path = "../sdk/unowned.rs"]
+mod unowned;
 
 use tempfile::TempDir;
 use tidings_tests::{Tidings, shared_apache_cluster};

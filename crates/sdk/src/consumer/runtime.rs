@@ -5,6 +5,7 @@
 
 mod poll;
 mod prepare;
+mod reassign;
 mod stored;
 mod watch;
 
@@ -39,6 +40,7 @@ use crate::error::KafkaFault;
 use crate::native::{self, RecordQueue};
 use crate::producer::Producer;
 use poll::{FIRST_RECORD_BYTES, TopicName};
+use reassign::Reassign;
 
 /// How long an idle poll lasts: bounds the time until a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -77,6 +79,9 @@ pub(super) struct Runtime {
     sources: Vec<Arc<str>>,
     /// The topics that the whole cluster knows.
     known_topics: HashSet<Arc<str>>,
+    /// These, and their retry topics.
+    subscribed: Vec<Arc<str>>,
+    reassign: Reassign,
     topic_names: Vec<TopicName>,
     /// Since when too much is in hand.
     full_since: Option<Instant>,
@@ -144,12 +149,10 @@ impl Runtime {
             backoff: options.backoff,
             max_attempts: options.max_attempts,
             rejects_panics: options.reject_panics,
-            claims: options
-                .claim_check
-                .clone()
-                .map(|claims| Claims { claims, max_bytes: options.max_batch_bytes }),
+            claims: claims(&options),
         };
         let now = Instant::now();
+        let reassign = Reassign::new(&options, now);
         Ok(Self {
             cluster: cluster.clone(),
             options,
@@ -167,6 +170,8 @@ impl Runtime {
             patterns,
             sources: Vec::new(),
             known_topics: HashSet::new(),
+            subscribed: Vec::new(),
+            reassign,
             topic_names: Vec::new(),
             full_since: None,
             next_tick: now,
@@ -246,6 +251,7 @@ impl Runtime {
                 self.refresh();
                 self.poll_between()?;
                 self.look_for_topics()?;
+                self.look_for_unowned()?;
             }
         }
         self.drain()
@@ -423,6 +429,11 @@ fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientC
 /// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
 fn whole_millis(wait: Duration) -> Duration {
     Duration::from_millis(wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
+}
+
+fn claims(options: &ConsumerOptions) -> Option<Claims> {
+    let claims = options.claim_check.clone()?;
+    Some(Claims { claims, max_bytes: options.max_batch_bytes })
 }
 
 /// What keeps records until they are due.

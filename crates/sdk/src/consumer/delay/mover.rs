@@ -20,6 +20,7 @@ use crate::admin::Admin;
 use crate::cluster::{ClusterError, log_line};
 use crate::consumer::membership::{PartitionKey, keys, list_of, resume_for_next};
 use crate::consumer::transactional::Transactional;
+use crate::consumer::unowned::Lookout;
 use crate::failure::delayed_until;
 use crate::native;
 use crate::record::{ReceivedRecord, Record, now_ms};
@@ -36,9 +37,13 @@ const FAILURE_WAIT: Duration = Duration::from_secs(1);
 /// How often what was moved is deleted from the delay topics, which keep everything else for ever.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question for the group's assignment may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Mover {
     delay: Arc<Delay>,
+    /// Its own.
+    group: String,
     consumer: BaseConsumer<Context>,
     /// Retry topics by delay topics.
     routes: HashMap<Arc<str>, Arc<str>>,
@@ -47,6 +52,7 @@ pub(super) struct Mover {
     /// Up to where partitions were moved since the last purge.
     moved: HashMap<PartitionKey, i64>,
     next_purge: Instant,
+    lookout: Lookout,
 }
 
 #[derive(Default)]
@@ -74,7 +80,8 @@ impl Waiting {
 
 impl Mover {
     pub(super) fn new(delay: Arc<Delay>) -> Result<Self, DelayError> {
-        let mut config = delay.cluster.reader_config(&format!("{}.delay", delay.group))?;
+        let group = format!("{}.delay", delay.group);
+        let mut config = delay.cluster.reader_config(&group)?;
         config.set("auto.offset.reset", "earliest");
         if let Some(instance_id) = &delay.instance_id {
             config.set("group.instance.id", instance_id);
@@ -82,12 +89,14 @@ impl Mover {
         let consumer = config.create_with_context(Context::default()).map_err(ClusterError::from_kafka)?;
         Ok(Self {
             delay,
+            group,
             consumer,
             routes: HashMap::new(),
             queues: HashMap::new(),
             producer: None,
             moved: HashMap::new(),
             next_purge: Instant::now() + PURGE_INTERVAL,
+            lookout: Lookout::new(Instant::now()),
         })
     }
 
@@ -103,6 +112,7 @@ impl Mover {
                 self.poll(FAILURE_WAIT);
             }
             self.purge();
+            self.look_for_unowned();
         }
     }
 
@@ -120,6 +130,20 @@ impl Mover {
         self.consumer.subscribe(&names).map_err(DelayError::Subscribe)?;
         self.routes = routes;
         Ok(())
+    }
+
+    /// Joins anew if the group leaves a topic to nobody. All its members do, and one of them is the one that assigns.
+    fn look_for_unowned(&mut self) {
+        let topics: Vec<_> = self.routes.keys().cloned().collect();
+        if !self.lookout.look(&self.consumer, &self.group, &topics, LOOK_TIMEOUT).is_empty() {
+            self.join_anew();
+        }
+    }
+
+    fn join_anew(&mut self) {
+        self.queues.clear();
+        self.consumer.unsubscribe();
+        self.routes.clear();
     }
 
     /// Until the first record has to move.
@@ -192,11 +216,9 @@ impl Mover {
             return Ok(());
         }
         if let Err(error) = self.write(&records, &counts) {
-            self.queues.clear();
             self.producer = None;
             // Whether it counts is not known: the group's offsets tell, once the transaction is settled.
-            self.consumer.unsubscribe();
-            self.routes.clear();
+            self.join_anew();
             return Err(error);
         }
         for (key, count, next_offset) in counts {

@@ -235,8 +235,13 @@ impl Runtime {
     /// Subscribes to the sources and their retry topics.
     pub(super) fn subscribe(&mut self) -> Result<(), Fatal> {
         let retry_topics = self.workshop.parking.set_sources(&self.sources);
-        let names: Vec<&str> = self.sources.iter().chain(&retry_topics).map(|topic| &**topic).collect();
+        self.subscribed = self.sources.iter().cloned().chain(retry_topics).collect();
         self.next_topics = Instant::now() + self.options.topics_refresh;
+        self.subscribe_to(&self.subscribed)
+    }
+
+    pub(super) fn subscribe_to(&self, topics: &[Arc<str>]) -> Result<(), Fatal> {
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         let subscribed = self.consumer.subscribe(&names);
         subscribed.map_err(|error| Fatal { reason: format!("cannot subscribe: {error}"), is_member: false })
     }
