@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tidings_postgres_server::PostgresServer;
 use tidings_tests::{Http, Kafka, Response, Tidings, until};
 
-use crate::Engine;
+use crate::engine::Engine;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready};
 use crate::under_load::{TIMEOUT, ids_on_topic, services, until_all_published, until_streaming};
 

@@ -6,26 +6,21 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tidings_tests::{LONG, Launch, Response, until};
+use tidings_tests::{Kafka, until};
 
-use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_ready, until_stored};
-use crate::under_load::{TIMEOUT, UnderLoad, ids_on_topic, services, until_all_published, until_streaming};
-
-#[track_caller]
-fn via(answer: &Response) -> String {
-    answer.expect(200)["results"][0]["via"].as_str().expect("an answer says how").to_owned()
-}
+use crate::engine::Engine;
+use crate::support::{ACTIVITIES, StoreDown, activity, stored_ids, until_ready, until_stored, via};
+use crate::under_load::{TIMEOUT, ids_on_topic, services, until_all_published, until_streaming};
 
 #[test]
 fn a_cluster_that_hangs_costs_one_deadline_and_then_nothing() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let platform = services(&broker.bootstrap(), data.path())
+    let (engine, data) = (Engine::start(), tempfile::tempdir().unwrap());
+    let platform = services(&engine.bootstrap(), data.path())
         .environment("TIDINGS_ACTIVITY_BREAKER_OPEN_MS", "600000")
         .start();
     let http = platform.http();
     until_streaming(&http);
-    broker.signal(Signal::STOP);
+    engine.signal(Signal::STOP);
     let mut slowest = Duration::ZERO;
     for number in 0..5 {
         let begun = Instant::now();
@@ -52,74 +47,30 @@ fn a_cluster_that_hangs_costs_one_deadline_and_then_nothing() {
     // What the fallback took is found at once.
     assert_eq!(stored_ids(&http, "acme").len(), 105);
     assert_eq!(http.metric("tidings_activity_fallback_total"), Some(105.0));
-    broker.signal(Signal::CONT);
-}
-
-#[test]
-fn what_was_kept_is_published_later_and_in_order() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let address = broker.bootstrap();
-    let platform = services(&address, data.path()).start();
-    let http = platform.http();
-    until_streaming(&http);
-    broker.kill_now();
-    // What is sent before the breaker opens may reach the cluster late; what comes then never leaves.
-    until("the breaker is open", || {
-        http.post(ACTIVITIES, &activity("opening", "it", 0)).expect(200);
-        (http.metric("tidings_produce_breaker_state") == Some(2.0)).then_some(())
-    });
-    let batch: Vec<Value> =
-        (0..700).map(|number| activity("acme", &format!("{number:03}"), number)).collect();
-    assert_eq!(via(&http.post(ACTIVITIES, &Value::Array(batch))), "fallback");
-    let lines: Vec<String> =
-        (0..10).map(|number| activity("acme", &format!("line-{number}"), number).to_string()).collect();
-    let results = http.post_ndjson(ACTIVITIES, &lines.join("\n")).ndjson();
-    assert!(results.iter().all(|result| result["via"] == "fallback"), "{results:?}");
-    assert_eq!(stored_ids(&http, "acme").len(), 710);
-    until("the marks are counted", || {
-        (http.metric("tidings_activity_unpublished") >= Some(711.0)).then_some(())
-    });
-
-    let broker = Launch::broker(engine.path()).at(&address).start();
-    until_all_published(&http);
-    let on_topic = ids_on_topic(&broker.kafka(), "acme");
-    assert_eq!((on_topic.len(), on_topic.values().max()), (710, Some(&1)));
-    let order: Vec<String> = broker
-        .kafka()
-        .read_all("activities")
-        .iter()
-        .filter(|record| record.key.as_deref() == Some(b"acme"))
-        .filter_map(|record| record.header("ce_id").filter(|id| !id.starts_with("line")))
-        .collect();
-    assert!(order.is_sorted(), "one tenant's order is kept within the outage");
-    until_streaming(&http);
-    assert!(stored_ids(&http, "acme").values().all(|count| *count == 1));
+    engine.signal(Signal::CONT);
 }
 
 /// Nobody posts anything: what is known of the cluster is learned all the same.
 #[test]
 fn an_idle_platform_is_ready_again_after_an_outage() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let address = broker.bootstrap();
+    let (mut engine, data) = (Engine::start(), tempfile::tempdir().unwrap());
+    let address = engine.bootstrap();
     let platform = services(&address, data.path()).start();
     let http = platform.http();
     until_streaming(&http);
     until_ready(&http);
-    broker.kill_now();
+    engine.kill();
     until("it is not ready", || (!http.is_ready()).then_some(()));
-    let _broker = Launch::broker(engine.path()).at(&address).start();
+    engine.revive();
     until_ready(&http);
 }
 
 /// A start during an outage waits for nobody, nor do requests for a cluster that is still being looked for.
 #[test]
 fn a_start_during_an_outage_takes_activities_at_once() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let address = broker.bootstrap();
-    broker.kill_now();
+    let (mut engine, data) = (Engine::start(), tempfile::tempdir().unwrap());
+    let address = engine.bootstrap();
+    engine.kill();
     let platform = services(&address, data.path()).start();
     let http = platform.http();
     let begun = Instant::now();
@@ -132,23 +83,22 @@ fn a_start_during_an_outage_takes_activities_at_once() {
     // Another one, on a store of its own, has begun without the cluster, too: one of them stores the stream, the other says why not.
     let others = tempfile::tempdir().unwrap();
     let other = services(&address, others.path()).start();
-    let broker = Launch::broker(engine.path()).at(&address).start();
+    engine.revive();
     until("one of the two is refused", || {
         let told = [&http, &other.http()].map(|http| http.get("/readyz").text());
         told.iter().any(|text| text.contains("PostgreSQL serves several")).then_some(())
     });
-    drop(broker);
+    drop(engine);
 }
 
 /// The caller hangs up before the cluster's deadline: what it sent is kept all the same.
 #[test]
 fn what_an_impatient_caller_sent_is_kept() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let platform = services(&broker.bootstrap(), data.path()).start();
+    let (engine, data) = (Engine::start(), tempfile::tempdir().unwrap());
+    let platform = services(&engine.bootstrap(), data.path()).start();
     let http = platform.http();
     until_streaming(&http);
-    broker.signal(Signal::STOP);
+    engine.signal(Signal::STOP);
     let body = activity("acme", "impatient", 0).to_string();
     let head = format!(
         "POST {ACTIVITIES} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -168,23 +118,22 @@ fn what_an_impatient_caller_sent_is_kept() {
     until("the breaker is open", || {
         (http.metric("tidings_produce_breaker_state") == Some(2.0)).then_some(())
     });
-    broker.signal(Signal::CONT);
+    engine.signal(Signal::CONT);
 }
 
 #[test]
 fn without_cluster_and_store_it_is_503_or_the_spool() {
-    let (engine, data, spooling) =
-        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let address = broker.bootstrap();
+    let (mut engine, data, spooling) =
+        (Engine::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let address = engine.bootstrap();
     let without = services(&address, data.path()).start();
     until_streaming(&without.http());
     let down = StoreDown::begin(data.path());
-    broker.signal(Signal::STOP);
+    engine.signal(Signal::STOP);
     let refused = without.http().post(ACTIVITIES, &activity("refused", "refused", 0));
     refused.expect(503);
     assert!(refused.header("retry-after").is_some());
-    broker.signal(Signal::CONT);
+    engine.signal(Signal::CONT);
     down.end();
     drop(without);
 
@@ -192,7 +141,7 @@ fn without_cluster_and_store_it_is_503_or_the_spool() {
         || services(&address, spooling.path()).environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "200000");
     let platform = launch().start();
     until_streaming(&platform.http());
-    broker.kill_now();
+    engine.kill();
     let down = StoreDown::begin(spooling.path());
     let http = platform.http();
     for number in 0..20 {
@@ -208,78 +157,31 @@ fn without_cluster_and_store_it_is_503_or_the_spool() {
     down.end();
     let platform = services(&address, spooling.path()).start();
     assert_eq!(until_stored(&platform.http(), "acme", 20).len(), 20);
-    let broker = Launch::broker(engine.path()).at(&address).start();
+    engine.revive();
     until_all_published(&platform.http());
-    let on_topic = ids_on_topic(&broker.kafka(), "acme");
+    let on_topic = ids_on_topic(&Kafka::new(&address), "acme");
     assert_eq!((on_topic.len(), on_topic.contains_key("spooled-19")), (20, true));
     assert!(stored_ids(&platform.http(), "acme").values().all(|count| *count == 1));
-}
-
-/// How long the cluster is away: `TIDINGS_OUTAGE_SECONDS`, or no longer than it takes.
-fn outage_length() -> Duration {
-    let seconds = std::env::var("TIDINGS_OUTAGE_SECONDS").map(|text| text.parse().expect("seconds"));
-    Duration::from_secs(seconds.unwrap_or(0))
-}
-
-/// The cluster hangs, is killed and comes back, and the platform is killed in the middle of each, under load.
-#[test]
-fn an_outage_under_load_with_restarts_loses_and_doubles_nothing() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let address = broker.bootstrap();
-    let services = UnderLoad::start(LONG, || {
-        services(&address, data.path()).environment("TIDINGS_ACTIVITY_SPOOL_MAX_BYTES", "50000000")
-    });
-    until_streaming(&services.http());
-    let broker = services.play(4, || {
-        services.until_more("stream", 50);
-        broker.signal(Signal::STOP);
-        services.until_more("fallback", 50);
-        broker.signal(Signal::CONT);
-        services.until_more("stream", 50);
-        broker.kill_now();
-        let end = Instant::now() + outage_length();
-        services.until_more("fallback", 50);
-        while Instant::now() < end {
-            services.until_more("fallback", 2000);
-            services.restart();
-        }
-        services.restart();
-        services.until_more("fallback", 50);
-        let down = StoreDown::begin(data.path());
-        services.until_more("spool", 20);
-        services.restart_after(|| down.end());
-        services.until_more("fallback", 20);
-        let broker = Launch::broker(engine.path()).at(&address).start();
-        services.until_more("stream", 50);
-        services.restart();
-        services.until_more("stream", 50);
-        broker
-    });
-    until_all_published(&services.http());
-    services.compare(&broker.kafka());
-    assert_eq!(broker.kafka().read_all("activities.dlq").len(), 0);
 }
 
 /// The control: where the marks are taken away, the topic misses what the fallback took, and the comparison sees it.
 #[test]
 fn the_comparison_sees_what_was_never_published() {
-    let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
-    let address = broker.bootstrap();
+    let (mut engine, data) = (Engine::start(), tempfile::tempdir().unwrap());
+    let address = engine.bootstrap();
     let platform = services(&address, data.path()).start();
     until_streaming(&platform.http());
-    broker.kill_now();
+    engine.kill();
     let batch: Vec<Value> = (0..30).map(|number| activity("acme", &number.to_string(), number)).collect();
     assert_eq!(via(&platform.http().post(ACTIVITIES, &Value::Array(batch))), "fallback");
     platform.kill_now();
     let store = rusqlite::Connection::open(data.path().join("activities.db")).unwrap();
     assert_eq!(store.execute("DELETE FROM unpublished", ()).unwrap(), 30);
     drop(store);
-    let broker = Launch::broker(engine.path()).at(&address).start();
+    engine.revive();
     let platform = services(&address, data.path()).start();
     until_streaming(&platform.http());
     until_all_published(&platform.http());
     assert_eq!(stored_ids(&platform.http(), "acme").len(), 30);
-    assert_eq!(ids_on_topic(&broker.kafka(), "acme").len(), 0);
+    assert_eq!(ids_on_topic(&Kafka::new(&address), "acme").len(), 0);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tidings_tests::{Http, until};
+use tidings_tests::{Http, Response, until};
 
 /// The group that stores activities.
 pub const WRITER: &str = "activity-writer";
@@ -169,4 +169,10 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
             path.file_name().is_some_and(|found| found == name).then_some(path)
         }
     })
+}
+
+/// How an activity was accepted.
+#[track_caller]
+pub fn via(answer: &Response) -> String {
+    answer.expect(200)["results"][0]["via"].as_str().expect("an answer says how").to_owned()
 }

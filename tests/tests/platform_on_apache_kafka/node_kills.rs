@@ -1,16 +1,12 @@
 //! Nodes of the cluster, the database and the platform die in turn, under load.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tidings_postgres_server::PostgresServer;
 use tidings_tests::{ApacheCluster, Http, Kafka, jars, until_within};
 
+use crate::engine::PATIENCE;
 use crate::support::{ACTIVITIES, stored_ids};
 use crate::under_load::{UnderLoad, services, until_all_published, until_streaming};
-
-/// Kafka takes some seconds to find out that a node is gone, and more to come back.
-const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Activities are stored, found and parked as on the broker of our own; then one node dies, then the database, then a second
 /// node, so that nobody can acknowledge; the platform is killed meanwhile.
