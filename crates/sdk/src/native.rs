@@ -3,7 +3,8 @@
 //! **Invariant:** all `unsafe` of this crate is in this file. Headers are read here because `rdkafka`
 //! panics on a header name that is not UTF-8, which any producer may send.
 
-use std::ffi::{CStr, CString};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
@@ -139,24 +140,145 @@ pub(crate) fn cached_high_watermark<C: ConsumerContext>(
     (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
 }
 
+fn to_millis(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+}
+
+/// A queue for answers.
+struct EventQueue(*mut sys::rd_kafka_queue_t);
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for EventQueue {}
+// SAFETY: librdkafka's queues lock inside.
+unsafe impl Sync for EventQueue {}
+
+impl EventQueue {
+    fn new<C: ConsumerContext>(client: &Client<C>) -> Self {
+        // SAFETY: the client is live. The queue holds a reference of its own to what it needs, and is
+        // destroyed exactly once, in `drop`.
+        Self(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })
+    }
+
+    /// Waits for one answer; `None` if none came in time.
+    fn poll(&self, timeout: Duration) -> Option<Event> {
+        // SAFETY: the queue is live; the event is destroyed exactly once, in its `drop`.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.0, to_millis(timeout)) };
+        (!event.is_null()).then_some(Event(event))
+    }
+}
+
+impl Drop for EventQueue {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed only here.
+        unsafe { sys::rd_kafka_queue_destroy(self.0) };
+    }
+}
+
+/// An answer. What it points to lives as long as it does.
+struct Event(*mut sys::rd_kafka_event_t);
+
+impl Event {
+    fn error(&self) -> RDKafkaErrorCode {
+        // SAFETY: the event is live.
+        unsafe { sys::rd_kafka_event_error(self.0) }.into()
+    }
+
+    /// Of the description of a group; `None` if it does not say who owns what.
+    fn owned_topics(&self) -> Option<HashSet<String>> {
+        // SAFETY: the event is live; an event of another kind gives null.
+        let described = unsafe { sys::rd_kafka_event_DescribeConsumerGroups_result(self.0) };
+        if described.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        // SAFETY: the result is live, and `count` valid to write to.
+        let groups = unsafe { sys::rd_kafka_DescribeConsumerGroups_result_groups(described, &mut count) };
+        if groups.is_null() || count == 0 {
+            return None;
+        }
+        // SAFETY: there are `count` groups, so there is a first one, as live as the event.
+        let group = unsafe { *groups };
+        // SAFETY: the group is live; a group with an error has an unknown state.
+        let state = unsafe { sys::rd_kafka_ConsumerGroupDescription_state(group) };
+        if state != sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE {
+            return None;
+        }
+        // SAFETY: the group is live.
+        let members_count = unsafe { sys::rd_kafka_ConsumerGroupDescription_member_count(group) };
+        let mut owned = HashSet::new();
+        for index in 0..members_count {
+            // SAFETY: the group is live and has that many members; a member has an assignment, and that a list, all as live as
+            // the event.
+            let partitions = unsafe {
+                let member = sys::rd_kafka_ConsumerGroupDescription_member(group, index);
+                let assignment = sys::rd_kafka_MemberDescription_assignment(member);
+                &*sys::rd_kafka_MemberAssignment_partitions(assignment)
+            };
+            for at in 0..usize::try_from(partitions.cnt).unwrap_or(0) {
+                // SAFETY: the list has `cnt` elements, each with a NUL-terminated topic.
+                let topic = unsafe { CStr::from_ptr((*partitions.elems.add(at)).topic) };
+                owned.insert(topic.to_string_lossy().into_owned());
+            }
+        }
+        Some(owned)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: it came from a queue, and is destroyed only here.
+        unsafe { sys::rd_kafka_event_destroy(self.0) };
+    }
+}
+
+/// A question for the topics of which the members of a group own partitions, as its coordinator has it.
+///
+/// `rdkafka` offers the list of groups only, for which every broker is asked, and waits for it. It must go before its client does.
+pub(crate) struct OwnedTopics(EventQueue);
+
+impl OwnedTopics {
+    /// Asks; the answer will come out of [`OwnedTopics::poll`]. `None` if no group has such a name.
+    pub(crate) fn ask<C: ConsumerContext>(
+        client: &Client<C>,
+        group: &str,
+        timeout: Duration,
+    ) -> Option<Self> {
+        let group = CString::new(group).ok()?;
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let answers = EventQueue::new(client);
+        // SAFETY: the client is live; the options are destroyed below, exactly once.
+        let options = unsafe { sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
+        let mut groups = [group.as_ptr()];
+        // SAFETY: client, options and queue are live, and the name is NUL-terminated; librdkafka copies what it keeps.
+        unsafe {
+            // Refused when it is out of range, and the client's own limit holds.
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, to_millis(timeout), ptr::null_mut(), 0);
+            let queue = answers.0;
+            sys::rd_kafka_DescribeConsumerGroups(client.native_ptr(), groups.as_mut_ptr(), 1, options, queue);
+            sys::rd_kafka_AdminOptions_destroy(options);
+        }
+        Some(Self(answers))
+    }
+
+    /// The answer, if it is there: `None` within it while the group changes. Never waits.
+    pub(crate) fn poll(&self) -> Option<KafkaResult<Option<HashSet<String>>>> {
+        let answer = self.0.poll(Duration::ZERO)?;
+        Some(match answer.error() {
+            RDKafkaErrorCode::NoError => Ok(answer.owned_topics()),
+            code => Err(KafkaError::AdminOp(code)),
+        })
+    }
+}
+
 /// A queue of its own for the answers to offset commits.
 ///
 /// `rdkafka` offers a commit that blocks without a limit, and one whose answer comes only by polling the
 /// consumer, which also delivers records. This one can be awaited with a timeout anywhere, also inside a rebalance.
-pub(crate) struct CommitQueue {
-    queue: *mut sys::rd_kafka_queue_t,
-}
-
-// SAFETY: librdkafka's queues may be used from any thread.
-unsafe impl Send for CommitQueue {}
-// SAFETY: librdkafka's queues lock inside.
-unsafe impl Sync for CommitQueue {}
+pub(crate) struct CommitQueue(EventQueue);
 
 impl CommitQueue {
     pub(crate) fn new<C: ConsumerContext>(client: &Client<C>) -> Self {
-        // SAFETY: the client is live. The queue holds a reference of its own to what it needs, and is
-        // destroyed exactly once, in `drop`.
-        Self { queue: unsafe { sys::rd_kafka_queue_new(client.native_ptr()) } }
+        Self(EventQueue::new(client))
     }
 
     /// Sends a commit. Its answer will come out of [`CommitQueue::poll`].
@@ -165,40 +287,25 @@ impl CommitQueue {
         client: &Client<C>,
         offsets: &TopicPartitionList,
     ) -> KafkaResult<()> {
+        let answers = self.0.0;
         // SAFETY: client, list and queue are live; librdkafka copies the list. Without a callback the
         // answer is an event on the queue.
         let error = unsafe {
-            sys::rd_kafka_commit_queue(client.native_ptr(), offsets.ptr(), self.queue, None, ptr::null_mut())
+            sys::rd_kafka_commit_queue(client.native_ptr(), offsets.ptr(), answers, None, ptr::null_mut())
         };
-        match RDKafkaErrorCode::from(error) {
-            RDKafkaErrorCode::NoError => Ok(()),
-            code => Err(KafkaError::ConsumerCommit(code)),
-        }
+        to_commit_result(error.into())
     }
 
     /// Waits for the answer to one commit; `None` if none came in time.
     pub(crate) fn poll(&self, timeout: Duration) -> Option<KafkaResult<()>> {
-        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is live; the event is destroyed below, exactly once.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue, timeout_ms) };
-        if event.is_null() {
-            return None;
-        }
-        // SAFETY: the event is live until destroyed on the next line.
-        let error = unsafe { sys::rd_kafka_event_error(event) };
-        // SAFETY: the event came from this queue and is not used after this.
-        unsafe { sys::rd_kafka_event_destroy(event) };
-        Some(match RDKafkaErrorCode::from(error) {
-            RDKafkaErrorCode::NoError => Ok(()),
-            code => Err(KafkaError::ConsumerCommit(code)),
-        })
+        Some(to_commit_result(self.0.poll(timeout)?.error()))
     }
 }
 
-impl Drop for CommitQueue {
-    fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed only here.
-        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+fn to_commit_result(code: RDKafkaErrorCode) -> KafkaResult<()> {
+    match code {
+        RDKafkaErrorCode::NoError => Ok(()),
+        code => Err(KafkaError::ConsumerCommit(code)),
     }
 }
 
@@ -278,10 +385,14 @@ impl RecordQueue {
     }
 
     fn consume(&self, wait: Duration, messages: &mut [*mut sys::rd_kafka_message_t]) -> usize {
-        let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the queue is live, and librdkafka fills in at most as many pointers as there is room for.
         let count = unsafe {
-            sys::rd_kafka_consume_batch_queue(self.queue, wait_ms, messages.as_mut_ptr(), messages.len())
+            sys::rd_kafka_consume_batch_queue(
+                self.queue,
+                to_millis(wait),
+                messages.as_mut_ptr(),
+                messages.len(),
+            )
         };
         usize::try_from(count).unwrap_or(0)
     }

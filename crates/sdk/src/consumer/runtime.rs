@@ -69,6 +69,8 @@ pub(super) struct Runtime {
     max_workers: usize,
     /// Where records arrive. A field before the consumer, as it has to go before it.
     records: Arc<RecordQueue>,
+    /// The same holds for it.
+    reassign: Reassign,
     consumer: Arc<BaseConsumer<Membership>>,
     /// The size of a large record of late, in bytes.
     record_bytes: usize,
@@ -81,7 +83,6 @@ pub(super) struct Runtime {
     known_topics: HashSet<Arc<str>>,
     /// These, and their retry topics.
     subscribed: Vec<Arc<str>>,
-    reassign: Reassign,
     topic_names: Vec<TopicName>,
     /// Since when too much is in hand.
     full_since: Option<Instant>,
@@ -251,6 +252,7 @@ impl Runtime {
                 self.refresh();
                 self.poll_between()?;
                 self.look_for_topics()?;
+                self.poll_between()?;
                 self.look_for_unowned()?;
             }
         }

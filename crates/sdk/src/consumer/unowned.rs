@@ -11,38 +11,40 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::groups::GroupList;
 
 use super::random::jitter;
-use crate::native;
+use crate::native::{self, OwnedTopics};
 
 /// How long a generation has to last before its assignment is looked at; up to twice as long, so that members do not act in step.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How often the generation is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long to wait after a question without an answer.
-const RETRY: Duration = Duration::from_secs(60);
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the group is made to assign anew, at most, without a whole assignment in between: somebody may leave topics to
 /// nobody on purpose.
 const MAX_ATTEMPTS: u32 = 4;
 
-/// When to look at who owns what.
+/// When to look at who owns what. It must go before the consumer does.
 pub(super) struct Lookout {
     generation_id: i32,
     next_look: Instant,
     /// When its assignment is looked at; `None` once it is known to be whole.
     due: Option<Instant>,
+    question: Option<OwnedTopics>,
     failed_attempts: u32,
 }
 
 impl Lookout {
     pub(super) fn new(now: Instant) -> Self {
-        Self { generation_id: -1, next_look: now, due: None, failed_attempts: 0 }
+        Self { generation_id: -1, next_look: now, due: None, question: None, failed_attempts: 0 }
     }
 
-    /// Those of the topics that exist and have no owner, if it is time to ask. Waits for answers for up to twice the timeout.
+    /// Those of the topics that exist and have no owner, once that is known. Waits only if there seem to be any: up to the timeout,
+    /// to see whether they exist.
     pub(super) fn look<C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
@@ -51,32 +53,41 @@ impl Lookout {
         timeout: Duration,
     ) -> Vec<Arc<str>> {
         let now = Instant::now();
-        if now < self.next_look {
-            return Vec::new();
-        }
-        self.next_look = now + INTERVAL;
-        if !self.is_due(native::generation_id(consumer.client()), now) {
-            return Vec::new();
-        }
-        match unowned(consumer, group, topics, timeout) {
+        let answer = match &self.question {
+            Some(question) => question.poll(),
+            None => {
+                self.ask_if_due(consumer.client(), group, now);
+                None
+            }
+        };
+        let Some(answer) = answer else { return Vec::new() };
+        self.question = None;
+        match answer
+            .and_then(|owned| owned.map(|owned| unowned(consumer, &owned, topics, timeout)).transpose())
+        {
             Ok(Some(unowned)) if unowned.is_empty() => {
                 self.is_whole();
-                Vec::new()
+                return unowned;
             }
             Ok(Some(unowned)) => {
                 self.is_not_whole(now);
                 tracing::warn!(group, topics = ?unowned, "topics that nobody in the group reads; assigning anew");
-                unowned
+                return unowned;
             }
-            Ok(None) => {
-                self.due = Some(now + RETRY);
-                Vec::new()
-            }
-            Err(error) => {
-                tracing::debug!(group, %error, "not known whether every topic is read");
-                self.due = Some(now + RETRY);
-                Vec::new()
-            }
+            Ok(None) => tracing::debug!(group, "the group changes, or does not say who owns what"),
+            Err(error) => tracing::debug!(group, %error, "not known whether every topic is read"),
+        }
+        self.due = Some(now + self.wait());
+        Vec::new()
+    }
+
+    fn ask_if_due<C: ConsumerContext>(&mut self, client: &Client<C>, group: &str, now: Instant) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + INTERVAL;
+        if self.is_due(native::generation_id(client), now) {
+            self.question = OwnedTopics::ask(client, group, ANSWER_TIMEOUT);
         }
     }
 
@@ -102,15 +113,13 @@ impl Lookout {
     }
 }
 
-/// `None` while the group changes, or where it does not say who owns what.
+/// Those of the topics that are owned by nobody, and exist.
 fn unowned<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    group: &str,
+    owned: &HashSet<String>,
     topics: &[Arc<str>],
     timeout: Duration,
-) -> Result<Option<Vec<Arc<str>>>, KafkaError> {
-    let groups = consumer.fetch_group_list(Some(group), timeout)?;
-    let Some(owned) = owned_topics(&groups, group) else { return Ok(None) };
+) -> Result<Vec<Arc<str>>, KafkaError> {
     let mut unowned = Vec::new();
     let deadline = Instant::now() + timeout;
     for topic in topics.iter().filter(|topic| !owned.contains(&***topic)) {
@@ -120,80 +129,12 @@ fn unowned<C: ConsumerContext>(
             unowned.push(Arc::clone(topic));
         }
     }
-    Ok(Some(unowned))
-}
-
-fn owned_topics(groups: &GroupList, group: &str) -> Option<HashSet<String>> {
-    let found = groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable")?;
-    let mut owned = HashSet::new();
-    for member in found.members() {
-        owned.extend(assigned_topics(member.assignment().unwrap_or_default())?);
-    }
-    Some(owned)
-}
-
-/// The topics with partitions in a member's assignment (Kafka's `ConsumerProtocolAssignment`). `None` if it is no such thing.
-fn assigned_topics(bytes: &[u8]) -> Option<HashSet<String>> {
-    if bytes.is_empty() {
-        return Some(HashSet::new());
-    }
-    let (_version, bytes) = bytes.split_first_chunk::<2>()?;
-    let (count, mut bytes) = bytes.split_first_chunk()?;
-    let mut topics = HashSet::new();
-    for _ in 0..u32::try_from(i32::from_be_bytes(*count)).ok()? {
-        let (length, rest) = bytes.split_first_chunk()?;
-        let (name, rest) = rest.split_at_checked(usize::try_from(i16::from_be_bytes(*length)).ok()?)?;
-        let (partitions_count, rest) = rest.split_first_chunk()?;
-        let partitions_count = usize::try_from(i32::from_be_bytes(*partitions_count)).ok()?;
-        let (_partitions, rest) = rest.split_at_checked(partitions_count.checked_mul(size_of::<i32>())?)?;
-        if partitions_count > 0 {
-            topics.insert(std::str::from_utf8(name).ok()?.to_owned());
-        }
-        bytes = rest;
-    }
-    Some(topics)
+    Ok(unowned)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn assignment(topics: &[(&str, i32)]) -> Vec<u8> {
-        let mut bytes = vec![0, 1];
-        bytes.extend((topics.len() as i32).to_be_bytes());
-        for (name, partitions) in topics {
-            bytes.extend((name.len() as i16).to_be_bytes());
-            bytes.extend(name.as_bytes());
-            bytes.extend(partitions.to_be_bytes());
-            (0..*partitions).for_each(|partition: i32| bytes.extend(partition.to_be_bytes()));
-        }
-        bytes.extend((-1_i32).to_be_bytes()); // no user data
-        bytes
-    }
-
-    #[test]
-    fn topics_with_partitions_are_found() {
-        let found = assigned_topics(&assignment(&[("a", 3), ("none", 0), ("b.retry", 1)])).unwrap();
-        assert_eq!(found, HashSet::from(["a".to_owned(), "b.retry".to_owned()]));
-        assert!(assigned_topics(&[]).unwrap().is_empty(), "a member without an assignment");
-    }
-
-    #[test]
-    fn what_ends_early_says_nothing() {
-        let whole = assignment(&[("a", 3), ("b", 1)]);
-        let end = whole.len() - size_of::<i32>();
-        assert!((1..end).all(|length| assigned_topics(&whole[..length]).is_none()));
-        assert!(assigned_topics(&[0, 1, 0x7f, 0xff, 0xff, 0xff]).is_none(), "more topics than bytes");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read(bytes: Vec<u8>) {
-            let _ = assigned_topics(&bytes);
-        }
-    }
 
     #[test]
     fn a_generation_is_looked_at_once_it_has_settled() {

@@ -44,6 +44,8 @@ pub(super) struct Mover {
     delay: Arc<Delay>,
     /// Its own.
     group: String,
+    /// A field before the consumer, as it has to go before it.
+    lookout: Lookout,
     consumer: BaseConsumer<Context>,
     /// Retry topics by delay topics.
     routes: HashMap<Arc<str>, Arc<str>>,
@@ -52,7 +54,6 @@ pub(super) struct Mover {
     /// Up to where partitions were moved since the last purge.
     moved: HashMap<PartitionKey, i64>,
     next_purge: Instant,
-    lookout: Lookout,
 }
 
 #[derive(Default)]
@@ -90,13 +91,13 @@ impl Mover {
         Ok(Self {
             delay,
             group,
+            lookout: Lookout::new(Instant::now()),
             consumer,
             routes: HashMap::new(),
             queues: HashMap::new(),
             producer: None,
             moved: HashMap::new(),
             next_purge: Instant::now() + PURGE_INTERVAL,
-            lookout: Lookout::new(Instant::now()),
         })
     }
 
