@@ -183,25 +183,33 @@ impl Event {
         unsafe { sys::rd_kafka_event_error(self.0) }.into()
     }
 
-    /// Of the description of a group; `None` if it does not say who owns what.
-    fn owned_topics(&self) -> Option<HashSet<String>> {
+    /// Of the description of one group; `None` while it changes.
+    fn owned_topics(&self) -> KafkaResult<Option<HashSet<String>>> {
         // SAFETY: the event is live; an event of another kind gives null.
         let described = unsafe { sys::rd_kafka_event_DescribeConsumerGroups_result(self.0) };
         if described.is_null() {
-            return None;
+            return Ok(None);
         }
         let mut count = 0;
         // SAFETY: the result is live, and `count` valid to write to.
         let groups = unsafe { sys::rd_kafka_DescribeConsumerGroups_result_groups(described, &mut count) };
         if groups.is_null() || count == 0 {
-            return None;
+            return Ok(None);
         }
         // SAFETY: there are `count` groups, so there is a first one, as live as the event.
         let group = unsafe { *groups };
-        // SAFETY: the group is live; a group with an error has an unknown state.
+        // SAFETY: the group is live; the code of no error is that of none.
+        let code = unsafe {
+            let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
+            RDKafkaErrorCode::from(sys::rd_kafka_error_code(error))
+        };
+        if code != RDKafkaErrorCode::NoError {
+            return Err(KafkaError::AdminOp(code));
+        }
+        // SAFETY: the group is live.
         let state = unsafe { sys::rd_kafka_ConsumerGroupDescription_state(group) };
         if state != sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE {
-            return None;
+            return Ok(None);
         }
         // SAFETY: the group is live.
         let members_count = unsafe { sys::rd_kafka_ConsumerGroupDescription_member_count(group) };
@@ -220,7 +228,7 @@ impl Event {
                 owned.insert(topic.to_string_lossy().into_owned());
             }
         }
-        Some(owned)
+        Ok(Some(owned))
     }
 }
 
@@ -264,7 +272,7 @@ impl OwnedTopics {
     pub(crate) fn poll(&self) -> Option<KafkaResult<Option<HashSet<String>>>> {
         let answer = self.0.poll(Duration::ZERO)?;
         Some(match answer.error() {
-            RDKafkaErrorCode::NoError => Ok(answer.owned_topics()),
+            RDKafkaErrorCode::NoError => answer.owned_topics(),
             code => Err(KafkaError::AdminOp(code)),
         })
     }
@@ -306,6 +314,35 @@ fn to_commit_result(code: RDKafkaErrorCode) -> KafkaResult<()> {
     match code {
         RDKafkaErrorCode::NoError => Ok(()),
         code => Err(KafkaError::ConsumerCommit(code)),
+    }
+}
+
+/// A topic that a consumer reads from its beginning where its group has committed nothing, whatever it does with its other topics. To
+/// be made before the consumer subscribes to it; it must go before the consumer does.
+pub(crate) struct FromItsBeginning(*mut sys::rd_kafka_topic_t);
+
+// SAFETY: librdkafka's topics may be used from any thread.
+unsafe impl Send for FromItsBeginning {}
+
+impl FromItsBeginning {
+    /// `None` if no topic has such a name.
+    pub(crate) fn new<C: ConsumerContext>(client: &Client<C>, topic: &str) -> Option<Self> {
+        let topic = CString::new(topic).ok()?;
+        let (name, value) = (c"auto.offset.reset", c"earliest");
+        // SAFETY: client and strings are live; the topic takes the settings over. What it gives is destroyed exactly once, in `drop`.
+        let made = unsafe {
+            let settings = sys::rd_kafka_default_topic_conf_dup(client.native_ptr());
+            sys::rd_kafka_topic_conf_set(settings, name.as_ptr(), value.as_ptr(), ptr::null_mut(), 0);
+            sys::rd_kafka_topic_new(client.native_ptr(), topic.as_ptr(), settings)
+        };
+        (!made.is_null()).then_some(Self(made))
+    }
+}
+
+impl Drop for FromItsBeginning {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed only here.
+        unsafe { sys::rd_kafka_topic_destroy(self.0) };
     }
 }
 

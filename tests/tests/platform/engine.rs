@@ -9,6 +9,9 @@ use tidings_tests::{LONG, Launch, Tidings};
 /// How long it may take until the platform goes on as if nothing had happened.
 pub const PATIENCE: Duration = LONG;
 
+/// Whether what is published late may be written twice.
+pub const MAY_REPEAT: bool = false;
+
 pub struct Engine {
     /// None while it is down.
     broker: Option<Tidings>,

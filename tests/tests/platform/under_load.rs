@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidings_tests::{Http, Kafka, Launch, Tidings, until, until_within};
 
+use crate::engine::PATIENCE;
 use crate::support::{ACTIVITIES, activity, until_ready, until_stored};
 
 /// The cluster's deadline.
@@ -173,7 +174,7 @@ pub fn services(bootstrap: &str, data_dir: &Path) -> Launch {
 /// Settled: the writer runs, so that nothing of what follows is about its start.
 #[track_caller]
 pub fn until_streaming(http: &Http) {
-    until("activities go by the stream", || {
+    until_within(PATIENCE, "activities go by the stream", || {
         let answer = http.post(ACTIVITIES, &json!({"tenant": "settled", "action": "a"}));
         (answer.status == 200 && answer.json()["results"][0]["via"] == "stream").then_some(())
     });
@@ -181,7 +182,7 @@ pub fn until_streaming(http: &Http) {
 
 #[track_caller]
 pub fn until_all_published(http: &Http) {
-    until("all that was kept is published", || {
+    until_within(PATIENCE, "all that was kept is published", || {
         let unpublished = http.metric("tidings_activity_unpublished")?;
         let spooled = http.metric("tidings_activity_spool_bytes")?;
         (unpublished == 0.0 && spooled == 0.0).then_some(())

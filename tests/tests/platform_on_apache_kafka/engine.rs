@@ -9,6 +9,9 @@ use tidings_tests::{ApacheCluster, jars};
 /// gone, and more to come back.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
+/// Whether what is published late may be written twice: acknowledgements come later than anybody waits for, while nodes come back.
+pub const MAY_REPEAT: bool = true;
+
 pub struct Engine(ApacheCluster);
 
 impl Engine {

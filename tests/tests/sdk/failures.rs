@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use tidings::consumer::Consumer;
+use tidings::consumer::{Consumer, StartAt};
 use tidings::failure::{
     FailureInbox, InboxError, Letter, LetterId, Pace, ResolutionKind, Selection, StatusFilter,
 };
@@ -92,6 +92,29 @@ fn a_redrive_comes_back_once_and_a_second_one_does_nothing() {
     until("all are done", || (handler.counts() == (100, 1)).then_some(()));
     assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 0);
     assert_eq!(inbox.parked_count().unwrap(), 0);
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+/// A group that begins behind the last record began so in its retry topics, too: a redrive that came before it had read one there
+/// was skipped, and counted as redriven.
+#[test]
+fn a_redrive_reaches_a_group_that_begins_late_and_is_away() {
+    let scene = Scene::new();
+    let handler = Remembering::default();
+    handler.with(|memory| memory.rejects = Some(|_| true));
+    let mut options = scene.options();
+    options.start_at = StartAt::Latest;
+    let consumer = scene.consume(options.clone(), &handler);
+    let inbox = scene.inbox();
+    until("it has begun, and rejected something", || {
+        scene.produce(["late".to_owned()]);
+        (inbox.parked_count().ok()? > 0).then_some(())
+    });
+    consumer.stop(STOP_LIMIT).unwrap();
+    handler.with(|memory| memory.rejects = None);
+    assert!(inbox.redrive(&Selection::All, "ann", false).unwrap().done > 0);
+    let consumer = scene.consume(options, &handler);
+    until("it is done", || (handler.counts().0 == 1).then_some(()));
     consumer.stop(STOP_LIMIT).unwrap();
 }
 

@@ -1,12 +1,17 @@
 //! A topic that the group leaves to nobody.
+//!
+//! One in seventy consumers of new groups on a busy cluster never read its retry topic: the node that the assigning member had asked
+//! did not know it yet, and librdkafka, which leaves such a topic to nobody, does not look again.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use tidings::consumer::{ConsumerOptions, GroupProtocol};
+use tidings::admin::AdminError;
+use tidings::consumer::{Consumer, ConsumerOptions, GroupProtocol};
 use tidings::{Record, now_ms};
 use tidings_tests::{Connection, until};
 use tidings_wire::messages::find_coordinator_request::FindCoordinatorRequest;
@@ -28,7 +33,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A topic and the number of its partitions.
 type Topic = (String, i32);
 
-/// The member that assigns, by hand: everything goes to the others, but for what it has not heard of.
+/// The member that assigns, by hand: everything goes in turn to who subscribes to it, but for what it has not heard of.
 struct Leader {
     connection: Connection,
     group: String,
@@ -36,16 +41,16 @@ struct Leader {
     member_id: String,
     generation_id: i32,
     topics: Vec<Topic>,
-    /// Not heard of the first time that somebody subscribes to it.
+    /// Not heard of at first.
     late: String,
-    /// Generations in which it was left to nobody.
-    blind_count: usize,
+    has_heard: Arc<AtomicBool>,
 }
 
 /// It, on a thread of its own.
 struct Running {
+    has_heard: Arc<AtomicBool>,
     stop: Sender<()>,
-    thread: JoinHandle<usize>,
+    thread: JoinHandle<()>,
 }
 
 impl Leader {
@@ -65,18 +70,18 @@ impl Leader {
             generation_id: -1,
             topics,
             late: late.to_owned(),
-            blind_count: 0,
+            has_heard: Arc::default(),
         };
         leader.join();
+        let has_heard = Arc::clone(&leader.has_heard);
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
             while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
                 leader.beat();
             }
             leader.leave();
-            leader.blind_count
         });
-        Running { stop, thread }
+        Running { has_heard, stop, thread }
     }
 
     fn join(&mut self) {
@@ -119,26 +124,26 @@ impl Leader {
         joined
     }
 
-    fn assign(&mut self, members: &[JoinGroupResponseMember]) -> Vec<SyncGroupRequestAssignment> {
+    fn assign(&self, members: &[JoinGroupResponseMember]) -> Vec<SyncGroupRequestAssignment> {
         let subscribes = |member: &JoinGroupResponseMember, topic: &str| {
             // A length before each name: one may begin with another.
             let name = [&(topic.len() as i16).to_be_bytes()[..], topic.as_bytes()].concat();
             member.metadata.windows(name.len()).any(|window| window == name)
         };
-        let is_blind = self.blind_count == 0 && members.iter().any(|member| subscribes(member, &self.late));
-        self.blind_count += usize::from(is_blind);
-        let known = self.topics.iter().filter(|(name, _)| !(is_blind && *name == self.late));
-        let known: Vec<&Topic> = known.collect();
-        let assignment = |member: &JoinGroupResponseMember| {
-            let topics = known.iter().filter(|(name, _)| subscribes(member, name));
-            let assignment = assignment(&topics.copied().collect::<Vec<_>>());
-            SyncGroupRequestAssignment {
-                member_id: member.member_id.clone(),
-                assignment,
-                ..Default::default()
+        let has_heard = self.has_heard.load(Ordering::SeqCst);
+        let mut shares = vec![Vec::new(); members.len()];
+        for (name, partitions) in self.topics.iter().filter(|(name, _)| has_heard || *name != self.late) {
+            let takers: Vec<_> =
+                (0..members.len()).filter(|index| subscribes(&members[*index], name)).collect();
+            for (partition, taker) in (0..*partitions).zip(takers.iter().cycle()) {
+                shares[*taker].push((name.as_str(), partition));
             }
+        }
+        let assign = |(member, share): (&JoinGroupResponseMember, Vec<(&str, i32)>)| {
+            let (member_id, assignment) = (member.member_id.clone(), assignment(&share));
+            SyncGroupRequestAssignment { member_id, assignment, ..Default::default() }
         };
-        members.iter().map(assignment).collect()
+        members.iter().zip(shares).map(assign).collect()
     }
 
     fn beat(&mut self) {
@@ -173,26 +178,30 @@ fn subscription() -> Bytes {
     bytes.into()
 }
 
-/// Kafka's `ConsumerProtocolAssignment`.
-fn assignment(topics: &[&Topic]) -> Bytes {
+/// Kafka's `ConsumerProtocolAssignment`, with each partition as a topic of its own: its readers add up.
+fn assignment(share: &[(&str, i32)]) -> Bytes {
     let mut bytes = Vec::new();
     bytes.put_i16(1); // version
-    bytes.put_i32(topics.len() as i32);
-    for (name, partitions) in topics {
+    bytes.put_i32(share.len() as i32);
+    for (name, partition) in share {
         bytes.put_i16(name.len() as i16);
         bytes.put_slice(name.as_bytes());
-        bytes.put_i32(*partitions);
-        (0..*partitions).for_each(|partition| bytes.put_i32(partition));
+        bytes.put_i32(1);
+        bytes.put_i32(*partition);
     }
     bytes.put_i32(-1); // user data
     bytes.into()
 }
 
 impl Running {
-    /// How often it was blind.
-    fn stop(self) -> usize {
+    /// From now on it knows all topics; who asks it to assign anew gets them.
+    fn hear(&self) {
+        self.has_heard.store(true, Ordering::SeqCst);
+    }
+
+    fn stop(self) {
         drop(self.stop);
-        self.thread.join().unwrap()
+        self.thread.join().unwrap();
     }
 }
 
@@ -211,44 +220,52 @@ fn make_topics<const N: usize>(scene: &Scene, options: &ConsumerOptions, names: 
 fn what_is_left_to_nobody_is_assigned_anew(
     protocol: GroupProtocol,
     name: &'static str,
-    instance_id: Option<&str>,
+    instance_ids: &[Option<&str>],
 ) {
     let scene = Scene::new();
     let handler = Remembering::default();
     let mut options = scene.options();
     options.protocol = protocol;
-    options.instance_id = instance_id.map(str::to_owned);
     let retry = format!("{}.{}.retry", scene.topic, scene.group);
     let topics = make_topics(&scene, &options, [&scene.topic, &retry]);
     let leader = Leader::start(&scene, &scene.group, name, topics, &retry);
-    let consumer = scene.consume(options, &handler);
-    let owned = || -> BTreeSet<String> {
-        consumer.state().partitions.iter().map(|owned| owned.topic.to_string()).collect()
+    let start = |instance_id: &Option<&str>| {
+        let mut options = options.clone();
+        options.instance_id = instance_id.map(str::to_owned);
+        scene.consume(options, &handler)
     };
-    let sources_only = BTreeSet::from([scene.topic.clone()]);
-    until("it owns its source, and nobody owns its retries", || (owned() == sources_only).then_some(()));
+    let consumers: Vec<Consumer> = instance_ids.iter().map(start).collect();
+    let owned = || -> Vec<String> {
+        let partitions = consumers.iter().flat_map(|consumer| consumer.state().partitions);
+        partitions.map(|owned| owned.topic.to_string()).collect()
+    };
+    let sources_only = vec![scene.topic.clone(); 3];
+    until("they own their source, and nobody owns its retries", || (owned() == sources_only).then_some(()));
+    leader.hear();
     scene.send(&[
         Record::new(retry.as_str()).value("again"),
         Record::new(scene.topic.as_str()).value("first"),
     ]);
-    until("both are done", || (handler.counts() == (2, 1)).then_some(()));
-    assert_eq!(leader.stop(), 1, "once it had not heard of the topic");
-    consumer.stop(STOP_LIMIT).unwrap();
+    // A partition that moves without a word may have two owners for a moment.
+    until("both are done", || (handler.counts().0 == 2).then_some(()));
+    leader.stop();
+    consumers.into_iter().for_each(|consumer| consumer.stop(STOP_LIMIT).unwrap());
 }
 
 #[test]
 fn a_retry_topic_that_is_left_to_nobody_is_assigned_anew() {
-    what_is_left_to_nobody_is_assigned_anew(GroupProtocol::Cooperative, "cooperative-sticky", None);
+    what_is_left_to_nobody_is_assigned_anew(GroupProtocol::Cooperative, "cooperative-sticky", &[None]);
 }
 
 #[test]
-fn also_by_a_static_member() {
-    what_is_left_to_nobody_is_assigned_anew(GroupProtocol::Cooperative, "cooperative-sticky", Some("only"));
+fn also_by_several_members_of_which_some_are_static() {
+    let instance_ids = [Some("a"), None, Some("c")];
+    what_is_left_to_nobody_is_assigned_anew(GroupProtocol::Cooperative, "cooperative-sticky", &instance_ids);
 }
 
 #[test]
 fn also_where_everything_is_taken_away_at_each_rebalance() {
-    what_is_left_to_nobody_is_assigned_anew(GroupProtocol::Eager, "range", None);
+    what_is_left_to_nobody_is_assigned_anew(GroupProtocol::Eager, "range", &[None, None]);
 }
 
 #[test]
@@ -261,13 +278,19 @@ fn so_is_a_delay_topic() {
     let (delay, group) = (format!("{}.{}.delay", scene.topic, scene.group), format!("{}.delay", scene.group));
     let topics = make_topics(&scene, &options, [&delay]);
     let leader = until("the one that made the topics has left", || {
-        let members = scene.admin.describe_group(&group).map_or(0, |group| group.members.len());
-        (members == 0).then(|| Leader::start(&scene, &group, "range", topics.clone(), &delay))
+        let has_left = match scene.admin.describe_group(&group) {
+            Ok(group) => group.members.is_empty(),
+            Err(error) => matches!(error, AdminError::UnknownGroup { .. }),
+        };
+        has_left.then(|| Leader::start(&scene, &group, "range", topics.clone(), &delay))
     });
     let consumer = scene.consume(options, &handler);
     let record = Record::new(scene.topic.as_str()).value("later").due_at_ms(now_ms() + 500);
     scene.send(&[record]);
+    let members_count = || scene.admin.describe_group(&group).map_or(0, |group| group.members.len());
+    until("the group has a second member", || (members_count() == 2).then_some(()));
+    leader.hear();
     until("it is done when it is due", || (handler.counts() == (1, 1)).then_some(()));
-    assert_eq!(leader.stop(), 1, "once it had not heard of the topic");
+    leader.stop();
     consumer.stop(STOP_LIMIT).unwrap();
 }

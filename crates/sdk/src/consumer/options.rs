@@ -14,7 +14,7 @@ use crate::claim_check::ClaimCheck;
 /// How far records may be done ahead of one that is not, where nothing of it is remembered.
 const SPAN_WITHOUT_METADATA: i64 = 20_000;
 
-/// Where a group begins in a partition that it has no offset for.
+/// Where a group begins in a partition that it has no offset for; in its retry topics at the first record, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartAt {
     /// At the first record: nothing is missed.

@@ -9,7 +9,7 @@ mod reassign;
 mod stored;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -37,7 +37,7 @@ use super::state::{ConsumerMonitor, Phase};
 use super::worker::Workshop;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
-use crate::native::{self, RecordQueue};
+use crate::native::{self, FromItsBeginning, RecordQueue};
 use crate::producer::Producer;
 use poll::{FIRST_RECORD_BYTES, TopicName};
 use reassign::Reassign;
@@ -69,8 +69,9 @@ pub(super) struct Runtime {
     max_workers: usize,
     /// Where records arrive. A field before the consumer, as it has to go before it.
     records: Arc<RecordQueue>,
-    /// The same holds for it.
+    /// The same holds for these two.
     reassign: Reassign,
+    retry_topics: HashMap<Arc<str>, FromItsBeginning>,
     consumer: Arc<BaseConsumer<Membership>>,
     /// The size of a large record of late, in bytes.
     record_bytes: usize,
@@ -79,10 +80,10 @@ pub(super) struct Runtime {
     patterns: Vec<Regex>,
     /// The source topics subscribed to.
     sources: Vec<Arc<str>>,
-    /// The topics that the whole cluster knows.
-    known_topics: HashSet<Arc<str>>,
     /// These, and their retry topics.
     subscribed: Vec<Arc<str>>,
+    /// The topics that the whole cluster knows.
+    known_topics: HashSet<Arc<str>>,
     topic_names: Vec<TopicName>,
     /// Since when too much is in hand.
     full_since: Option<Instant>,
@@ -153,7 +154,7 @@ impl Runtime {
             claims: claims(&options),
         };
         let now = Instant::now();
-        let reassign = Reassign::new(&options, now);
+        let reassign = Reassign::new(&options);
         Ok(Self {
             cluster: cluster.clone(),
             options,
@@ -173,6 +174,7 @@ impl Runtime {
             known_topics: HashSet::new(),
             subscribed: Vec::new(),
             reassign,
+            retry_topics: HashMap::new(),
             topic_names: Vec::new(),
             full_since: None,
             next_tick: now,

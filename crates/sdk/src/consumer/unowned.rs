@@ -13,156 +13,223 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
 
-use super::random::jitter;
 use crate::native::{self, OwnedTopics};
 
-/// How long a generation has to last before its assignment is looked at; up to twice as long, so that members do not act in step.
+/// How long a generation has to last before its assignment is looked at, besides the time in which a member gives partitions up:
+/// a cooperative group is stable meanwhile, with partitions that nobody owns.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How often the generation is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the group is made to assign anew, at most, without a whole assignment in between: somebody may leave topics to
+/// Generations in a row that are found not to be whole before nobody does anything about it any more: an assignor may leave topics to
 /// nobody on purpose.
-const MAX_ATTEMPTS: u32 = 4;
+const MAX_FAILURES: u32 = 4;
+/// How often waits double.
+const MAX_DOUBLINGS: u32 = 8;
 
 /// When to look at who owns what. It must go before the consumer does.
 pub(super) struct Lookout {
-    generation_id: i32,
+    settle: Duration,
     next_look: Instant,
-    /// When its assignment is looked at; `None` once it is known to be whole.
-    due: Option<Instant>,
     question: Option<OwnedTopics>,
-    failed_attempts: u32,
+    generation: Generation,
+    /// Generations in a row that were not whole.
+    failures: u32,
+    /// Questions in a row that were not answered. A client that asks again and again asks the same node, also one that does not
+    /// coordinate the group any more.
+    unanswered: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Generation {
+    id: i32,
+    since: Instant,
+    /// When its assignment is looked at; `None` once there is nothing more to know, or to do.
+    due: Option<Instant>,
+    has_failed: bool,
 }
 
 impl Lookout {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { generation_id: -1, next_look: now, due: None, question: None, failed_attempts: 0 }
+    /// For members that take up to `revoke_wait` to give up a partition.
+    pub(super) fn new(revoke_wait: Duration) -> Self {
+        let now = Instant::now();
+        let generation = Generation { id: -1, since: now, due: None, has_failed: false };
+        let settle = SETTLE + revoke_wait;
+        Self { settle, next_look: now, question: None, generation, failures: 0, unanswered: 0 }
     }
 
-    /// Those of the topics that exist and have no owner, once that is known. Waits only if there seem to be any: up to the timeout,
-    /// to see whether they exist.
+    /// Whether some of the topics have no owner, and something should be done about it. Waits only if there seem to be any: up to
+    /// the timeout, to see whether one exists.
     pub(super) fn look<C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
         group: &str,
         topics: &[Arc<str>],
         timeout: Duration,
-    ) -> Vec<Arc<str>> {
+    ) -> bool {
         let now = Instant::now();
-        let answer = match &self.question {
-            Some(question) => question.poll(),
-            None => {
-                self.ask_if_due(consumer.client(), group, now);
-                None
+        if now >= self.next_look {
+            self.next_look = now + INTERVAL;
+            self.ask_if_due(consumer.client(), group, now);
+        }
+        let Some(answer) = self.question.as_ref().and_then(OwnedTopics::poll) else { return false };
+        self.question = None;
+        let owned = match answer {
+            Ok(Some(owned)) => owned,
+            Ok(None) => {
+                tracing::debug!(group, "the group changes: not known whether every topic is read");
+                self.is_not_answered(now);
+                return false;
+            }
+            Err(error) => {
+                tracing::debug!(group, %error, "not known whether every topic is read");
+                self.is_not_answered(now);
+                return false;
             }
         };
-        let Some(answer) = answer else { return Vec::new() };
-        self.question = None;
-        match answer
-            .and_then(|owned| owned.map(|owned| unowned(consumer, &owned, topics, timeout)).transpose())
-        {
-            Ok(Some(unowned)) if unowned.is_empty() => {
-                self.is_whole();
-                return unowned;
-            }
-            Ok(Some(unowned)) => {
-                self.is_not_whole(now);
-                tracing::warn!(group, topics = ?unowned, "topics that nobody in the group reads; assigning anew");
-                return unowned;
-            }
-            Ok(None) => tracing::debug!(group, "the group changes, or does not say who owns what"),
-            Err(error) => tracing::debug!(group, %error, "not known whether every topic is read"),
+        let unowned: Vec<_> = topics.iter().filter(|topic| !owned.contains(&***topic)).collect();
+        if unowned.is_empty() {
+            self.is_whole();
+            return false;
         }
-        self.due = Some(now + self.wait());
-        Vec::new()
+        // One that was deleted is nobody's, and no reason to do anything. Another node may know more the next time.
+        if !unowned.iter().any(|topic| exists(consumer, topic, now + timeout)) {
+            self.is_not_answered(now);
+            return false;
+        }
+        let acts = self.is_not_whole(now);
+        tracing::warn!(group, topics = ?unowned, acts, "topics that nobody in the group reads");
+        acts
+    }
+
+    /// Forgets what it has asked: the consumer leaves the group.
+    pub(super) fn forget(&mut self) {
+        self.question = None;
     }
 
     fn ask_if_due<C: ConsumerContext>(&mut self, client: &Client<C>, group: &str, now: Instant) {
-        if now < self.next_look {
-            return;
-        }
-        self.next_look = now + INTERVAL;
-        if self.is_due(native::generation_id(client), now) {
+        if self.is_due(native::generation_id(client), now) && self.question.is_none() {
             self.question = OwnedTopics::ask(client, group, ANSWER_TIMEOUT);
         }
     }
 
     fn is_due(&mut self, generation_id: i32, now: Instant) -> bool {
-        if generation_id != self.generation_id {
-            self.generation_id = generation_id;
-            self.due = (generation_id > 0).then(|| now + self.wait());
+        if generation_id != self.generation.id {
+            self.question = None;
+            // It lasted, and ended before it was found to be whole: another member has done something about it. All count alike, so
+            // that a large group does not try more often than a small one.
+            let Generation { since, due, has_failed, .. } = self.generation;
+            if due.is_some() && !has_failed && now - since >= self.settle {
+                self.failures += 1;
+            }
+            let due = (generation_id > 0).then(|| now + doubled(self.settle, self.failures));
+            self.generation = Generation { id: generation_id, since: now, due, has_failed: false };
         }
-        self.due.is_some_and(|due| now >= due) && self.failed_attempts < MAX_ATTEMPTS
+        self.generation.due.is_some_and(|due| now >= due)
     }
 
     fn is_whole(&mut self) {
-        (self.due, self.failed_attempts) = (None, 0);
+        (self.failures, self.unanswered) = (0, 0);
+        self.generation.due = None;
     }
 
-    fn is_not_whole(&mut self, now: Instant) {
-        self.failed_attempts += 1;
-        self.due = Some(now + self.wait());
+    /// Answers whether to do something about it.
+    fn is_not_whole(&mut self, now: Instant) -> bool {
+        self.unanswered = 0;
+        self.failures += u32::from(!self.generation.has_failed);
+        self.generation.has_failed = true;
+        let acts = self.failures <= MAX_FAILURES;
+        self.generation.due = acts.then(|| now + doubled(self.settle, self.failures));
+        acts
     }
 
-    fn wait(&self) -> Duration {
-        SETTLE.mul_f64(1.0 + jitter()) * 2_u32.pow(self.failed_attempts)
+    fn is_not_answered(&mut self, now: Instant) {
+        self.unanswered += 1;
+        self.generation.due = Some(now + doubled(self.settle, self.unanswered));
     }
 }
 
-/// Those of the topics that are owned by nobody, and exist.
-fn unowned<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    owned: &HashSet<String>,
-    topics: &[Arc<str>],
-    timeout: Duration,
-) -> Result<Vec<Arc<str>>, KafkaError> {
-    let mut unowned = Vec::new();
-    let deadline = Instant::now() + timeout;
-    for topic in topics.iter().filter(|topic| !owned.contains(&***topic)) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let metadata = consumer.fetch_metadata(Some(topic), left)?;
-        if metadata.topics().iter().any(|found| found.name() == &**topic && !found.partitions().is_empty()) {
-            unowned.push(Arc::clone(topic));
-        }
-    }
-    Ok(unowned)
+fn doubled(wait: Duration, times: u32) -> Duration {
+    wait * 2_u32.pow(times.min(MAX_DOUBLINGS))
+}
+
+/// Whether a node is known to know it.
+fn exists<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, deadline: Instant) -> bool {
+    let left = deadline.saturating_duration_since(Instant::now());
+    consumer.fetch_metadata(Some(topic), left).is_ok_and(|metadata| {
+        metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_generation_is_looked_at_once_it_has_settled() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut lookout = Lookout::new(start);
-        assert!(!lookout.is_due(-1, at(100)), "no member");
-        assert!(!lookout.is_due(1, at(100)) && !lookout.is_due(1, at(104)));
-        assert!(!lookout.is_due(2, at(104)) && !lookout.is_due(2, at(108)), "each anew");
-        assert!(lookout.is_due(2, at(114)));
-        lookout.is_whole();
-        assert!(!lookout.is_due(2, at(1_000)), "whole once, whole for good");
-        assert!(!lookout.is_due(3, at(1_000)) && lookout.is_due(3, at(1_010)));
+    const REVOKE_WAIT: Duration = Duration::from_secs(2);
+
+    fn lookout() -> (Lookout, impl Fn(u64) -> Instant) {
+        let lookout = Lookout::new(REVOKE_WAIT);
+        let start = lookout.next_look;
+        (lookout, move |seconds| start + Duration::from_secs(seconds))
     }
 
     #[test]
-    fn looks_that_help_nothing_end() {
-        let mut now = Instant::now();
-        let mut lookout = Lookout::new(now);
-        let mut looks_count = 0;
-        for generation_id in 1..1_000 {
-            lookout.is_due(generation_id, now);
-            now += Duration::from_secs(100);
-            if lookout.is_due(generation_id, now) {
-                looks_count += 1;
-                lookout.is_not_whole(now);
-            }
+    fn a_generation_is_looked_at_once_it_has_settled() {
+        let (mut lookout, at) = lookout();
+        assert!(!lookout.is_due(-1, at(100)), "no member");
+        assert!(!lookout.is_due(1, at(100)) && !lookout.is_due(1, at(106)));
+        assert!(!lookout.is_due(2, at(106)) && !lookout.is_due(2, at(112)), "each anew");
+        assert!(lookout.is_due(2, at(113)));
+        lookout.is_whole();
+        assert!(!lookout.is_due(2, at(1_000)), "whole once, whole for good");
+        assert!(!lookout.is_due(3, at(1_000)) && lookout.is_due(3, at(1_007)));
+    }
+
+    #[test]
+    fn what_is_not_known_is_asked_again_and_more_rarely() {
+        let (mut lookout, at) = lookout();
+        lookout.is_due(1, at(0));
+        lookout.is_not_answered(at(7));
+        assert!(!lookout.is_due(1, at(20)) && lookout.is_due(1, at(21)));
+        lookout.is_not_answered(at(21));
+        assert!(!lookout.is_due(1, at(48)) && lookout.is_due(1, at(49)));
+        // The next generation is not looked at sooner than after one that had failed.
+        assert!(!lookout.is_due(2, at(49)) && !lookout.is_due(2, at(62)) && lookout.is_due(2, at(63)));
+        assert_eq!((lookout.unanswered, lookout.failures), (2, 1));
+        lookout.is_whole();
+        assert_eq!((lookout.unanswered, lookout.failures), (0, 0));
+    }
+
+    /// One that never becomes whole is left alone after a while, but still looked at, so that the next hole is found.
+    #[test]
+    fn what_does_not_help_is_not_done_for_ever() {
+        let (mut lookout, at) = lookout();
+        let (mut now, mut acts_count) = (0, 0);
+        for generation_id in 1..20 {
+            assert!(!lookout.is_due(generation_id, at(now)));
+            now += 10_000;
+            assert!(lookout.is_due(generation_id, at(now)));
+            acts_count += u32::from(lookout.is_not_whole(at(now)));
         }
-        assert_eq!(looks_count, MAX_ATTEMPTS);
+        assert_eq!(acts_count, MAX_FAILURES);
+        assert!(!lookout.is_due(19, at(now + 10_000)), "once in a generation");
+        lookout.is_due(20, at(now));
+        lookout.is_whole();
+        assert!(lookout.is_not_whole(at(now)));
+    }
+
+    /// Members are not in step: who comes later finds the group changing already. It must not begin to count then.
+    #[test]
+    fn what_others_do_counts_too() {
+        let (mut lookout, at) = lookout();
+        lookout.is_due(1, at(0));
+        lookout.is_due(2, at(7));
+        assert_eq!(lookout.failures, 1);
+        // The generation in which the other one has less, and the one after.
+        lookout.is_due(3, at(9));
+        assert_eq!(lookout.failures, 1);
+        assert!(!lookout.is_due(3, at(22)) && lookout.is_due(3, at(23)), "twice the wait");
     }
 }

@@ -37,7 +37,7 @@ const FAILURE_WAIT: Duration = Duration::from_secs(1);
 /// How often what was moved is deleted from the delay topics, which keep everything else for ever.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a question for the group's assignment may take.
+/// How long it may take to see whether a topic exists.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Mover {
@@ -91,7 +91,7 @@ impl Mover {
         Ok(Self {
             delay,
             group,
-            lookout: Lookout::new(Instant::now()),
+            lookout: Lookout::new(Duration::ZERO),
             consumer,
             routes: HashMap::new(),
             queues: HashMap::new(),
@@ -133,15 +133,16 @@ impl Mover {
         Ok(())
     }
 
-    /// Joins anew if the group leaves a topic to nobody. All its members do, and one of them is the one that assigns.
+    /// Joins anew if the group leaves a topic to nobody: a member that leaves makes it assign anew.
     fn look_for_unowned(&mut self) {
         let topics: Vec<_> = self.routes.keys().cloned().collect();
-        if !self.lookout.look(&self.consumer, &self.group, &topics, LOOK_TIMEOUT).is_empty() {
+        if self.lookout.look(&self.consumer, &self.group, &topics, LOOK_TIMEOUT) {
             self.join_anew();
         }
     }
 
     fn join_anew(&mut self) {
+        self.lookout.forget();
         self.queues.clear();
         self.consumer.unsubscribe();
         self.routes.clear();

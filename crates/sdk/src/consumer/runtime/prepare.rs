@@ -20,6 +20,7 @@ use crate::consumer::state::Phase;
 use crate::consumer::transactional::OpenError;
 use crate::error::KafkaFault;
 use crate::failure::{FailureTopics, read_parked};
+use crate::native::FromItsBeginning;
 use crate::reader::ReadError;
 
 /// How long it may take to read what is parked.
@@ -235,9 +236,21 @@ impl Runtime {
     /// Subscribes to the sources and their retry topics.
     pub(super) fn subscribe(&mut self) -> Result<(), Fatal> {
         let retry_topics = self.workshop.parking.set_sources(&self.sources);
+        self.read_from_their_beginnings(&retry_topics);
         self.subscribed = self.sources.iter().cloned().chain(retry_topics).collect();
         self.next_topics = Instant::now() + self.options.topics_refresh;
         self.subscribe_to(&self.subscribed)
+    }
+
+    /// What is in a retry topic is for this group, also what came before it read there for the first time.
+    fn read_from_their_beginnings(&mut self, retry_topics: &[Arc<str>]) {
+        let client = self.consumer.client();
+        let mut known = std::mem::take(&mut self.retry_topics);
+        let kept = retry_topics.iter().filter_map(|topic| {
+            let kept = known.remove(topic).or_else(|| FromItsBeginning::new(client, topic))?;
+            Some((Arc::clone(topic), kept))
+        });
+        self.retry_topics = kept.collect();
     }
 
     pub(super) fn subscribe_to(&self, topics: &[Arc<str>]) -> Result<(), Fatal> {

@@ -31,8 +31,9 @@ struct Narrow {
 }
 
 impl Reassign {
-    pub(super) fn new(options: &ConsumerOptions, now: Instant) -> Self {
-        let lookout = (options.protocol != GroupProtocol::Consumer).then(|| Lookout::new(now));
+    pub(super) fn new(options: &ConsumerOptions) -> Self {
+        let is_assigned_by_members = options.protocol != GroupProtocol::Consumer;
+        let lookout = is_assigned_by_members.then(|| Lookout::new(options.revoke_wait));
         Self { lookout, narrow: None }
     }
 }
@@ -51,7 +52,7 @@ impl Runtime {
         }
         let Some(lookout) = &mut self.reassign.lookout else { return Ok(()) };
         let timeout = self.poll_limit.cap(PROBE_TIMEOUT);
-        if lookout.look(&self.consumer, &self.options.group, &self.subscribed, timeout).is_empty() {
+        if !lookout.look(&self.consumer, &self.options.group, &self.subscribed, timeout) {
             return Ok(());
         }
         let generation_id = native::generation_id(self.consumer.client());

@@ -102,15 +102,15 @@ impl Runtime {
             return self.consumer.fetch_metadata(Some(&self.sources[0]), timeout).map(drop);
         }
         let ends = offsets_at(&self.consumer, &at(Offset::End)?, timeout)?;
-        let starts = match self.options.start_at {
-            StartAt::Earliest => offsets_at(&self.consumer, &at(Offset::Beginning)?, timeout)?,
-            StartAt::Latest => ends.clone(),
-        };
+        let starts = offsets_at(&self.consumer, &at(Offset::Beginning)?, timeout)?;
         let committed = self.consumer.committed_offsets(at(Offset::Invalid)?, timeout)?;
         for element in committed.elements() {
             let name = (element.topic().to_string(), element.partition());
+            let begins_late = self.options.start_at == StartAt::Latest
+                && self.sources.iter().any(|source| **source == *name.0);
             let begin = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
+                _ if begins_late => ends.get(&name).copied(),
                 _ => starts.get(&name).copied(),
             };
             let end = ends.get(&name).copied();
