@@ -82,6 +82,12 @@ impl ApacheCluster {
         }
     }
 
+    /// Sends a signal to a node that runs, counted from 0.
+    #[track_caller]
+    pub fn signal(&self, index: usize, signal: Signal) {
+        self.nodes[index].process.as_ref().expect("the node runs").signal(signal);
+    }
+
     /// Sends a signal to every node that runs.
     pub fn signal_all(&self, signal: Signal) {
         self.nodes.iter().filter_map(|node| node.process.as_ref()).for_each(|process| process.signal(signal));

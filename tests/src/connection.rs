@@ -8,10 +8,22 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidings_wire::messages::find_coordinator_request::FindCoordinatorRequest;
 use tidings_wire::{Chunk, Request, decode_response, encode_request};
+
+use crate::wait::until;
 
 /// An answer that takes longer is none. Long, for a machine that does much else; a broker that dies is noticed at once.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What has a coordinator, by its number in the protocol.
+#[derive(Debug, Clone, Copy)]
+pub enum CoordinatorOf {
+    /// A group.
+    Group = 0,
+    /// A transactional id.
+    Transactions = 1,
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -33,6 +45,20 @@ impl Connection {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream, next_correlation_id: 1 })
+    }
+
+    /// The address of a coordinator; waits until there is one.
+    ///
+    /// # Panics
+    /// If the cluster does not answer.
+    #[track_caller]
+    pub fn coordinator(&mut self, of: CoordinatorOf, key: &str) -> String {
+        let request =
+            FindCoordinatorRequest { key: key.to_owned(), key_type: of as i8, ..Default::default() };
+        until("there is a coordinator", || {
+            let found = self.call(2, &request).expect("ask for a coordinator");
+            (found.error_code == 0).then(|| format!("{}:{}", found.host, found.port))
+        })
     }
 
     /// Sends a request and reads its answer.

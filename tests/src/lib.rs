@@ -20,7 +20,7 @@ mod wait;
 pub use apache_cluster::{ApacheCluster, jars, shared_apache_cluster};
 pub use apache_kafka::ApacheKafka;
 pub use certificates::{Authority, Identity};
-pub use connection::Connection;
+pub use connection::{Connection, CoordinatorOf};
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
 pub use process::{Ended, Launch, Tidings, binary};

@@ -240,7 +240,8 @@ impl KafkaFault {
     pub(crate) fn from_code(code: Code, bootstrap: &str, waited: Duration) -> Self {
         let bootstrap = bootstrap.to_string();
         match code {
-            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => {
+            // The last one: it has left the cluster, and the client has given it up.
+            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::DestroyBroker => {
                 Self::Unreachable { bootstrap }
             }
             Code::OperationTimedOut | Code::MessageTimedOut | Code::TimedOutQueue | Code::RequestTimedOut => {
@@ -315,6 +316,7 @@ mod tests {
             assert!(!fault.hint().is_empty());
         };
         check(Code::AllBrokersDown, true, "host:9092");
+        check(Code::DestroyBroker, true, "host:9092");
         check(Code::OperationTimedOut, true, "20 ms");
         check(Code::SaslAuthenticationFailed, false, "authentication");
         check(Code::TopicAuthorizationFailed, false, "not authorized");

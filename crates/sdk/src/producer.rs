@@ -13,6 +13,7 @@
 //! What is not here: a circuit breaker (`resilient`), a fallback.
 
 mod batch;
+mod group_offsets;
 mod metrics;
 mod partitioner;
 mod polled;
@@ -35,6 +36,7 @@ use crate::native;
 use crate::record::Record;
 use crate::security::ConnectionFaults;
 use batch::{Batch, Slot};
+pub(crate) use group_offsets::send_group_offsets;
 pub use metrics::ProducerMetrics;
 use metrics::TopicMetrics;
 use partitioner::Chosen;

@@ -13,8 +13,7 @@ use bytes::{BufMut, Bytes};
 use tidings::admin::AdminError;
 use tidings::consumer::{Consumer, ConsumerOptions, GroupProtocol};
 use tidings::{Record, now_ms};
-use tidings_tests::{Connection, until};
-use tidings_wire::messages::find_coordinator_request::FindCoordinatorRequest;
+use tidings_tests::{Connection, CoordinatorOf, until};
 use tidings_wire::messages::heartbeat_request::HeartbeatRequest;
 use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use tidings_wire::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
@@ -57,11 +56,7 @@ impl Leader {
     /// Joins the group as its first member.
     fn start(scene: &Scene, group: &str, protocol: &'static str, topics: Vec<Topic>, late: &str) -> Running {
         let mut connection = Connection::open(scene.cluster.bootstrap().split(',').next().unwrap()).unwrap();
-        let request = FindCoordinatorRequest { key: group.to_owned(), ..Default::default() };
-        let address = until("the group has a coordinator", || {
-            let found = connection.call(2, &request).unwrap();
-            (found.error_code == NONE).then(|| format!("{}:{}", found.host, found.port))
-        });
+        let address = connection.coordinator(CoordinatorOf::Group, group);
         let mut leader = Self {
             connection: Connection::open(&address).unwrap(),
             group: group.to_owned(),

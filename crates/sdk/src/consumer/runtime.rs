@@ -118,11 +118,7 @@ impl Runtime {
             return Err(ConsumerError::NotWithTransactions { group: options.group, option });
         }
         let patterns = prepare::patterns(&options.topics)?;
-        let mut config = native_config(cluster, &options)?;
-        if handler.stored().is_some() {
-            // Tells when an empty partition is read.
-            config.set("enable.partition.eof", "true");
-        }
+        let config = native_config(cluster, &options, &handler)?;
         let max_workers = if handler.is_exclusive() { 1 } else { options.max_concurrency.max(1) };
         let board = Arc::new(Board::new(options.limits(&handler)));
         let poll_limit = PollLimit::of(&config);
@@ -417,8 +413,16 @@ impl Drop for Runtime {
     }
 }
 
-fn native_config(cluster: &Cluster, options: &ConsumerOptions) -> Result<ClientConfig, ClusterError> {
+fn native_config(
+    cluster: &Cluster,
+    options: &ConsumerOptions,
+    handler: &Handler,
+) -> Result<ClientConfig, ClusterError> {
     let mut config = cluster.consumer_config(&options.group)?;
+    if handler.stored().is_some() {
+        // Tells when an empty partition is read.
+        config.set("enable.partition.eof", "true");
+    }
     config.set("auto.offset.reset", options.start_at.setting());
     for (name, value) in options.protocol.settings() {
         config.set(*name, *value);

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
-use crate::producer::{Delivered, Polled};
+use crate::producer::{Delivered, Polled, send_group_offsets};
 use crate::record::Record;
 use crate::security::ConnectionFaults;
 
@@ -90,10 +90,11 @@ impl Transactional {
     /// Commits, with these offsets of the group.
     pub(super) fn commit(
         &self,
-        offsets: &TopicPartitionList,
-        metadata: &ConsumerGroupMetadata,
+        offsets: TopicPartitionList,
+        metadata: ConsumerGroupMetadata,
     ) -> Result<(), KafkaError> {
-        self.producer.send_offsets_to_transaction(offsets, metadata, STEP_TIMEOUT)?;
+        send_group_offsets(&self.producer, offsets, metadata, STEP_TIMEOUT)
+            .unwrap_or(Err(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))?;
         self.producer.commit_transaction(STEP_TIMEOUT)
     }
 

@@ -7,7 +7,6 @@
 //!
 //! Not for KIP-848, where the broker assigns.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

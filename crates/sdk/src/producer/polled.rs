@@ -46,6 +46,11 @@ where
             .map_err(|error| KafkaError::ClientCreation(format!("no thread for its events: {error}")))?;
         Ok(Self { client, is_over })
     }
+
+    /// The client, for a thread that may outlive this.
+    pub(super) fn share(&self) -> Arc<BaseProducer<C, P>> {
+        Arc::clone(&self.client)
+    }
 }
 
 impl<C, P> Deref for Polled<C, P>

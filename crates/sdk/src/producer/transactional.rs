@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::metrics::{ProducerMetrics, TopicMetrics};
 use super::polled::Polled;
+use super::send_group_offsets;
 use crate::cluster::{Cluster, ClusterError, log_line};
 use crate::error::KafkaFault;
 use crate::native;
@@ -310,12 +311,19 @@ impl Transaction<'_> {
     /// Adds offsets of a group, which count with the commit only.
     pub(crate) fn send_offsets(
         &mut self,
-        offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        offsets: TopicPartitionList,
+        group: ConsumerGroupMetadata,
     ) -> Result<(), TransactionError> {
-        let timeout = self.producer.options.timeout;
-        let sent = self.producer.client.send_offsets_to_transaction(offsets, group, timeout);
-        sent.map_err(|error| self.producer.refused(&error))
+        let producer = &mut *self.producer;
+        match send_group_offsets(&producer.client, offsets, group, producer.options.timeout) {
+            Some(sent) => sent.map_err(|error| producer.refused(&error)),
+            None => {
+                self.is_open = false;
+                let unanswered = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
+                producer.broken = Some(producer.fault(&unanswered, None));
+                Err(producer.not_ended(&unanswered))
+            }
+        }
     }
 
     /// Waits for the acknowledgement of every record, and commits. On return readers of committed records see them all.

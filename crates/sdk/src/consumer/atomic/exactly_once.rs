@@ -124,7 +124,7 @@ impl ExactlyOnce {
         if !(batch.is_ours)() {
             return Err(TransactionError::NotMember { reason: "the partitions were taken away".into() });
         }
-        transaction.send_offsets(&list(&batch.next_offsets), &group)?;
+        transaction.send_offsets(list(&batch.next_offsets), group)?;
         transaction.commit()
     }
 

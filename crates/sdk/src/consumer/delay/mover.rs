@@ -253,7 +253,7 @@ impl Mover {
             }
             producer.begin()?;
             producer.send(records.iter())?;
-            producer.commit(&offsets, &metadata)
+            producer.commit(offsets, metadata)
         };
         commit().map_err(|error| {
             let fault = producer.fault(&error);

@@ -168,7 +168,7 @@ impl Writer {
         if current.is_empty() {
             return results;
         }
-        let written = write(producer, &current, &due, &metadata);
+        let written = write(producer, &current, &due, metadata);
         let result = match written {
             Ok(ends) if order.wait_for(&ends, STEP_TIMEOUT) => Ok(()),
             Ok(_) => Err(KeyOrderError::Behind),
@@ -211,7 +211,7 @@ fn write(
     producer: &Transactional,
     requests: &[Request],
     due: &HashMap<PartitionKey, Due>,
-    metadata: &ConsumerGroupMetadata,
+    metadata: ConsumerGroupMetadata,
 ) -> Result<HashMap<Arc<str>, i64>, KafkaError> {
     producer.begin()?;
     let letters: Vec<&NewLetter> = requests.iter().flat_map(|request| &request.letters).collect();
@@ -239,6 +239,6 @@ fn write(
             element.set_metadata(metadata);
         }
     }
-    producer.commit(&offsets, metadata)?;
+    producer.commit(offsets, metadata)?;
     Ok(ends)
 }
