@@ -150,7 +150,7 @@ impl Runtime {
             claims: claims(&options),
         };
         let now = Instant::now();
-        let reassign = Reassign::new(&options);
+        let reassign = Reassign::new(&options, poll_limit);
         Ok(Self {
             cluster: cluster.clone(),
             options,

@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Generations in a row that are found not to be whole before nobody does anything about it any more: an assignor may leave topics to
+/// Generations in a row that are not found to be whole before nobody does anything about it any more: an assignor may leave topics to
 /// nobody on purpose.
 const MAX_FAILURES: u32 = 4;
 /// How often waits double.
@@ -106,6 +106,7 @@ impl Lookout {
     /// Forgets what it has asked: the consumer leaves the group.
     pub(super) fn forget(&mut self) {
         self.question = None;
+        self.generation.due = None;
     }
 
     fn ask_if_due<C: ConsumerContext>(&mut self, client: &Client<C>, group: &str, now: Instant) {
@@ -117,10 +118,11 @@ impl Lookout {
     fn is_due(&mut self, generation_id: i32, now: Instant) -> bool {
         if generation_id != self.generation.id {
             self.question = None;
-            // It lasted, and ended before it was found to be whole: another member has done something about it. All count alike, so
-            // that a large group does not try more often than a small one.
+            // It lasted, and ended before it was found to be whole: another member may have done something about it. All count
+            // alike, so that a large group does not try more often than a small one. Or nothing was wrong: one try is left.
             let Generation { since, due, has_failed, .. } = self.generation;
-            if due.is_some() && !has_failed && now - since >= self.settle {
+            let may_count = self.failures < MAX_FAILURES - 1;
+            if may_count && due.is_some() && !has_failed && now - since >= self.settle {
                 self.failures += 1;
             }
             let due = (generation_id > 0).then(|| now + doubled(self.settle, self.failures));
@@ -217,6 +219,19 @@ mod tests {
         lookout.is_due(20, at(now));
         lookout.is_whole();
         assert!(lookout.is_not_whole(at(now)));
+    }
+
+    /// A group that restarts member by member changes again and again before anybody has looked; what is wrong after that is mended.
+    #[test]
+    fn generations_that_nobody_has_looked_at_leave_a_try() {
+        let (mut lookout, at) = lookout();
+        let mut now = 0;
+        for generation_id in 1..100 {
+            lookout.is_due(generation_id, at(now));
+            now += 55;
+        }
+        assert!(lookout.is_due(99, at(now + 1)), "eight times the wait, at most");
+        assert!(lookout.is_not_whole(at(now + 1)));
     }
 
     /// Members are not in step: who comes later finds the group changing already. It must not begin to count then.

@@ -44,6 +44,8 @@ pub(super) struct Mover {
     delay: Arc<Delay>,
     /// Its own.
     group: String,
+    /// Of all its producers: each settles what the one before has left open.
+    transactional_id: String,
     /// A field before the consumer, as it has to go before it.
     lookout: Lookout,
     consumer: BaseConsumer<Context>,
@@ -82,6 +84,8 @@ impl Waiting {
 impl Mover {
     pub(super) fn new(delay: Arc<Delay>) -> Result<Self, DelayError> {
         let group = format!("{}.delay", delay.group);
+        let member = delay.instance_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let transactional_id = format!("tidings-delay-{}-{member}", delay.group);
         let mut config = delay.cluster.reader_config(&group)?;
         config.set("auto.offset.reset", "earliest");
         if let Some(instance_id) = &delay.instance_id {
@@ -91,6 +95,7 @@ impl Mover {
         Ok(Self {
             delay,
             group,
+            transactional_id,
             lookout: Lookout::new(Duration::ZERO),
             consumer,
             routes: HashMap::new(),
@@ -237,12 +242,8 @@ impl Mover {
         let producer = match &self.producer {
             Some(producer) => producer,
             None => {
-                let member = self.delay.instance_id.clone();
-                let member = member.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-                let id = format!("tidings-delay-{}-{member}", self.delay.group);
-                let opened =
-                    Transactional::open(&self.delay.cluster, &id).map_err(|error| error.to_string())?;
-                self.producer.insert(opened)
+                let opened = Transactional::open(&self.delay.cluster, &self.transactional_id);
+                self.producer.insert(opened.map_err(|error| error.to_string())?)
             }
         };
         let metadata = self.consumer.group_metadata().ok_or("not a member of its group")?;

@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer;
 
 use super::{Fatal, Runtime};
 use crate::consumer::options::{ConsumerOptions, GroupProtocol};
-use crate::consumer::poll_limit::PROBE_TIMEOUT;
+use crate::consumer::poll_limit::{PROBE_TIMEOUT, PollLimit};
 use crate::consumer::unowned::Lookout;
 use crate::native;
 
@@ -31,9 +31,9 @@ struct Narrow {
 }
 
 impl Reassign {
-    pub(super) fn new(options: &ConsumerOptions) -> Self {
+    pub(super) fn new(options: &ConsumerOptions, poll_limit: PollLimit) -> Self {
         let is_assigned_by_members = options.protocol != GroupProtocol::Consumer;
-        let lookout = is_assigned_by_members.then(|| Lookout::new(options.revoke_wait));
+        let lookout = is_assigned_by_members.then(|| Lookout::new(poll_limit.cap(options.revoke_wait)));
         Self { lookout, narrow: None }
     }
 }
