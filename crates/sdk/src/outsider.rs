@@ -63,6 +63,12 @@ pub(crate) fn fetch_metadata(
     consumer.fetch_metadata(topic, deadline.saturating_duration_since(Instant::now()))
 }
 
+/// Whether the one who gave the metadata knows the topic.
+pub(crate) fn knows(metadata: &Metadata, topic: &str) -> bool {
+    let mut found = metadata.topics().iter().filter(|found| found.name() == topic);
+    found.any(|found| found.error().is_none() && !found.partitions().is_empty())
+}
+
 /// The fault of a question that failed: what the client was told, where that says more.
 pub(crate) fn fault_of(
     consumer: &BaseConsumer<LogContext>,

@@ -10,7 +10,7 @@ use rdkafka::consumer::BaseConsumer;
 
 use super::{Admin, AdminError};
 use crate::cluster::LogContext;
-use crate::outsider::{fetch_metadata, outsider};
+use crate::outsider::{fetch_metadata, knows, outsider};
 
 /// Between two looks at a node.
 const RETRY: Duration = Duration::from_millis(20);
@@ -60,8 +60,5 @@ impl Admin {
 
 fn is_known(node: &BaseConsumer<LogContext>, topic: &str, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
-    fetch_metadata(node, Some(topic), left).is_ok_and(|metadata| {
-        let mut found = metadata.topics().iter().filter(|found| found.name() == topic);
-        found.any(|found| found.error().is_none() && !found.partitions().is_empty())
-    })
+    fetch_metadata(node, Some(topic), left).is_ok_and(|metadata| knows(&metadata, topic))
 }

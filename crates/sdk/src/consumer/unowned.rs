@@ -14,6 +14,7 @@ use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
 use crate::native::{self, OwnedTopics};
+use crate::outsider::knows;
 
 /// How long a generation has to last before its assignment is looked at, besides the time in which a member gives partitions up:
 /// a cooperative group is stable meanwhile, with partitions that nobody owns.
@@ -61,11 +62,11 @@ impl Lookout {
 
     /// Whether some of the topics have no owner, and something should be done about it. Waits only if there seem to be any: up to
     /// the timeout, to see whether one exists.
-    pub(super) fn look<C: ConsumerContext>(
+    pub(super) fn look<'t, C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
         group: &str,
-        topics: &[Arc<str>],
+        topics: impl IntoIterator<Item = &'t Arc<str>>,
         timeout: Duration,
     ) -> bool {
         let now = Instant::now();
@@ -75,20 +76,16 @@ impl Lookout {
         }
         let Some(answer) = self.question.as_ref().and_then(OwnedTopics::poll) else { return false };
         self.question = None;
-        let owned = match answer {
-            Ok(Some(owned)) => owned,
-            Ok(None) => {
-                tracing::debug!(group, "the group changes: not known whether every topic is read");
-                self.is_not_answered(now);
-                return false;
-            }
-            Err(error) => {
-                tracing::debug!(group, %error, "not known whether every topic is read");
-                self.is_not_answered(now);
-                return false;
-            }
+        let owned = answer.unwrap_or_else(|error| {
+            tracing::debug!(group, %error, "not known whether every topic is read");
+            None
+        });
+        // The group changes, or nobody answers.
+        let Some(owned) = owned else {
+            self.is_not_answered(now);
+            return false;
         };
-        let unowned: Vec<_> = topics.iter().filter(|topic| !owned.contains(&***topic)).collect();
+        let unowned: Vec<_> = topics.into_iter().filter(|topic| !owned.contains(&***topic)).collect();
         if unowned.is_empty() {
             self.is_whole();
             return false;
@@ -159,9 +156,7 @@ fn doubled(wait: Duration, times: u32) -> Duration {
 /// Whether a node is known to know it.
 fn exists<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
-    consumer.fetch_metadata(Some(topic), left).is_ok_and(|metadata| {
-        metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty())
-    })
+    consumer.fetch_metadata(Some(topic), left).is_ok_and(|metadata| knows(&metadata, topic))
 }
 
 #[cfg(test)]

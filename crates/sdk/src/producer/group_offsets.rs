@@ -31,14 +31,14 @@ pub(crate) fn send_group_offsets<C: ProducerContext + 'static>(
         // Nobody listens any more to an answer that comes too late.
         let _ = answer.send(client.send_offsets_to_transaction(&offsets, &group, timeout));
     });
-    match sending {
-        Ok(_) => answered.recv_timeout(timeout + GRACE).inspect_err(|_| tell()).ok(),
-        Err(error) => Some(Err(KafkaError::ClientCreation(format!("no thread to send offsets: {error}")))),
+    if let Err(error) = sending {
+        return Some(Err(KafkaError::ClientCreation(format!("no thread to send offsets: {error}"))));
     }
-}
-
-fn tell() {
-    tracing::warn!(
-        "a transaction's offsets were not answered; its client is given up, and a new one goes on"
-    );
+    let answer = answered.recv_timeout(timeout + GRACE).ok();
+    if answer.is_none() {
+        tracing::warn!(
+            "a transaction's offsets were not answered; its client is given up, and a new one goes on"
+        );
+    }
+    answer
 }

@@ -187,10 +187,7 @@ impl TransactionalProducer {
     /// Begins a transaction. Asks nobody.
     pub fn begin(&mut self) -> Result<Transaction<'_>, TransactionError> {
         if let Some(fault) = self.broken.clone() {
-            return Err(TransactionError::Unsettled {
-                transactional_id: self.transactional_id.clone(),
-                fault,
-            });
+            return Err(self.unsettled(fault));
         }
         self.client.begin_transaction().map_err(|error| self.refused(&error))?;
         Ok(Transaction { producer: self, is_open: true })
@@ -247,11 +244,12 @@ impl TransactionalProducer {
     fn not_ended(&self, error: &KafkaError) -> TransactionError {
         match self.refused(error) {
             fenced @ TransactionError::Fenced { .. } => fenced,
-            _ => {
-                let fault = self.fault(error, error.rdkafka_error_code());
-                TransactionError::Unsettled { transactional_id: self.transactional_id.clone(), fault }
-            }
+            _ => self.unsettled(self.fault(error, error.rdkafka_error_code())),
         }
+    }
+
+    fn unsettled(&self, fault: KafkaFault) -> TransactionError {
+        TransactionError::Unsettled { transactional_id: self.transactional_id.clone(), fault }
     }
 }
 
@@ -320,8 +318,9 @@ impl Transaction<'_> {
             None => {
                 self.is_open = false;
                 let unanswered = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
-                producer.broken = Some(producer.fault(&unanswered, None));
-                Err(producer.not_ended(&unanswered))
+                let fault = producer.fault(&unanswered, None);
+                producer.broken = Some(fault.clone());
+                Err(producer.unsettled(fault))
             }
         }
     }

@@ -19,6 +19,7 @@ use super::{Delay, DelayError, partition_for, wait_ms};
 use crate::admin::Admin;
 use crate::cluster::{ClusterError, log_line};
 use crate::consumer::membership::{PartitionKey, keys, list_of, resume_for_next};
+use crate::consumer::poll_limit::PROBE_TIMEOUT;
 use crate::consumer::transactional::Transactional;
 use crate::consumer::unowned::Lookout;
 use crate::failure::delayed_until;
@@ -37,8 +38,6 @@ const FAILURE_WAIT: Duration = Duration::from_secs(1);
 /// How often what was moved is deleted from the delay topics, which keep everything else for ever.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to see whether a topic exists.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Mover {
     delay: Arc<Delay>,
@@ -140,8 +139,7 @@ impl Mover {
 
     /// Joins anew if the group leaves a topic to nobody: a member that leaves makes it assign anew.
     fn look_for_unowned(&mut self) {
-        let topics: Vec<_> = self.routes.keys().cloned().collect();
-        if self.lookout.look(&self.consumer, &self.group, &topics, LOOK_TIMEOUT) {
+        if self.lookout.look(&self.consumer, &self.group, self.routes.keys(), PROBE_TIMEOUT) {
             self.join_anew();
         }
     }
