@@ -13,18 +13,14 @@ use bytes::{BufMut, Bytes};
 use tidings::admin::AdminError;
 use tidings::consumer::{Consumer, ConsumerOptions, GroupProtocol};
 use tidings::{Record, now_ms};
-use tidings_tests::{Connection, CoordinatorOf, until};
-use tidings_wire::messages::heartbeat_request::HeartbeatRequest;
-use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
-use tidings_wire::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
-use tidings_wire::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
-use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
+use tidings_tests::{Connection, CoordinatorOf, GroupMember, Membership, until};
+use tidings_wire::messages::join_group_response::JoinGroupResponseMember;
+use tidings_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 
 use crate::support::{Remembering, Scene};
 
 const NONE: i16 = 0;
 const REBALANCE_IN_PROGRESS: i16 = 27;
-const MEMBER_ID_REQUIRED: i16 = 79;
 const SESSION_MS: i32 = 30_000;
 const HEARTBEAT: Duration = Duration::from_millis(50);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -34,11 +30,7 @@ type Topic = (String, i32);
 
 /// The member that assigns, by hand: everything goes in turn to who subscribes to it, but for what it has not heard of.
 struct Leader {
-    connection: Connection,
-    group: String,
-    protocol: &'static str,
-    member_id: String,
-    generation_id: i32,
+    member: GroupMember,
     topics: Vec<Topic>,
     /// Not heard of at first.
     late: String,
@@ -57,16 +49,14 @@ impl Leader {
     fn start(scene: &Scene, group: &str, protocol: &'static str, topics: Vec<Topic>, late: &str) -> Running {
         let mut connection = Connection::open(scene.cluster.bootstrap().split(',').next().unwrap()).unwrap();
         let address = connection.coordinator(CoordinatorOf::Group, group);
-        let mut leader = Self {
-            connection: Connection::open(&address).unwrap(),
-            group: group.to_owned(),
+        let membership = Membership {
+            group_id: group.to_owned(),
             protocol,
-            member_id: String::new(),
-            generation_id: -1,
-            topics,
-            late: late.to_owned(),
-            has_heard: Arc::default(),
+            subscription: subscription(),
+            session_timeout_ms: SESSION_MS,
         };
+        let member = GroupMember::new(&address, membership).unwrap();
+        let mut leader = Self { member, topics, late: late.to_owned(), has_heard: Arc::default() };
         leader.join();
         let has_heard = Arc::clone(&leader.has_heard);
         let (stop, stopped) = channel();
@@ -74,49 +64,16 @@ impl Leader {
             while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
                 leader.beat();
             }
-            leader.leave();
+            assert_eq!(leader.member.leave().unwrap(), NONE);
         });
         Running { has_heard, stop, thread }
     }
 
     fn join(&mut self) {
-        let joined = self.ask_to_join();
+        let joined = self.member.join().unwrap();
         assert_eq!((joined.error_code, &joined.leader), (NONE, &joined.member_id), "the first one assigns");
-        self.generation_id = joined.generation_id;
-        let assignments = self.assign(&joined.members);
-        let request = SyncGroupRequest {
-            group_id: self.group.clone(),
-            generation_id: self.generation_id,
-            member_id: self.member_id.clone(),
-            assignments,
-            ..SyncGroupRequest::default()
-        };
-        let error_code = self.connection.call(3, &request).unwrap().error_code;
+        let error_code = self.member.sync(self.assign(&joined.members)).unwrap();
         assert!([NONE, REBALANCE_IN_PROGRESS].contains(&error_code), "sync: {error_code}");
-    }
-
-    fn ask_to_join(&mut self) -> JoinGroupResponse {
-        let protocol = JoinGroupRequestProtocol {
-            name: self.protocol.to_owned(),
-            metadata: subscription(),
-            ..Default::default()
-        };
-        let mut request = JoinGroupRequest {
-            group_id: self.group.clone(),
-            session_timeout_ms: SESSION_MS,
-            rebalance_timeout_ms: SESSION_MS,
-            member_id: self.member_id.clone(),
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![protocol],
-            ..JoinGroupRequest::default()
-        };
-        let mut joined = self.connection.call(5, &request).unwrap();
-        if joined.error_code == MEMBER_ID_REQUIRED {
-            request.member_id.clone_from(&joined.member_id);
-            joined = self.connection.call(5, &request).unwrap();
-        }
-        self.member_id.clone_from(&joined.member_id);
-        joined
     }
 
     fn assign(&self, members: &[JoinGroupResponseMember]) -> Vec<SyncGroupRequestAssignment> {
@@ -142,24 +99,11 @@ impl Leader {
     }
 
     fn beat(&mut self) {
-        let request = HeartbeatRequest {
-            group_id: self.group.clone(),
-            generation_id: self.generation_id,
-            member_id: self.member_id.clone(),
-            ..HeartbeatRequest::default()
-        };
-        match self.connection.call(3, &request).unwrap().error_code {
+        match self.member.heartbeat().unwrap() {
             NONE => {}
             REBALANCE_IN_PROGRESS => self.join(),
             other => panic!("heartbeat: error code {other}"),
         }
-    }
-
-    fn leave(&mut self) {
-        let member = MemberIdentity { member_id: self.member_id.clone(), ..MemberIdentity::default() };
-        let request =
-            LeaveGroupRequest { group_id: self.group.clone(), members: vec![member], ..Default::default() };
-        assert_eq!(self.connection.call(3, &request).unwrap().error_code, NONE);
     }
 }
 

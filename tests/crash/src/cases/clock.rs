@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use tidings_broker::{Broker, BrokerHandle, BrokerOptions, BrokerSettings, Clock, Sleep, SystemClock};
 use tidings_log::testing::Random;
-use tidings_wire::messages::heartbeat_request::HeartbeatRequest;
-use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
-use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
+use tidings_tests::{GroupMember, Membership};
+use tidings_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 use tokio::runtime::Runtime;
 
 use super::load::{Load, PARTITIONS, create_topic, until_acknowledged};
 use super::{Case, Tally};
-use crate::client::{Client, NONE, refused};
+use crate::client::NONE;
 use crate::producer::Behaviour;
 use crate::run::until;
 use crate::server::Address;
@@ -83,11 +83,11 @@ fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
     create_topic(address)?;
     let mut load = Load::new(Behaviour::idempotent(PARTITIONS), seed);
     let mut expelled = 0;
-    let mut member = Member::join(address)?;
+    let mut member = join(address)?;
     for _ in 0..4 {
         load.during(address, |run, history| {
             // A restart is no reason to lose a place, either.
-            member.client = Client::connect(address)?;
+            member.reconnect(address)?;
             for _ in 0..3 {
                 until_acknowledged(history, 30);
                 let set_by = [-HOUR_MS, 0, HOUR_MS][random.below(3)];
@@ -95,9 +95,9 @@ fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
                 until_acknowledged(history, 30);
                 // Timers see the jump when they wake next.
                 run.pause_for(Duration::from_millis(60));
-                if !member.is_alive()? {
+                if member.heartbeat()? != NONE {
                     expelled += 1;
-                    member = Member::join(address)?;
+                    member = join(address)?;
                 }
             }
             anyhow::Ok(())
@@ -130,57 +130,19 @@ fn start(
     Ok(started)
 }
 
-/// A member of a group of one, by hand.
-struct Member {
-    client: Client,
-    member_id: String,
-    generation_id: i32,
-}
-
-const GROUP: &str = "watchers";
-
-impl Member {
-    fn join(address: &str) -> Result<Self> {
-        const MEMBER_ID_REQUIRED: i16 = 79;
-        let mut client = Client::connect(address)?;
-        let mut request = JoinGroupRequest {
-            group_id: GROUP.to_owned(),
-            session_timeout_ms: SESSION_MS,
-            rebalance_timeout_ms: SESSION_MS,
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![JoinGroupRequestProtocol { name: "range".to_owned(), ..Default::default() }],
-            ..JoinGroupRequest::default()
-        };
-        let mut joined = client.call(5, &request)?;
-        if joined.error_code == MEMBER_ID_REQUIRED {
-            request.member_id.clone_from(&joined.member_id);
-            joined = client.call(5, &request)?;
-        }
-        if joined.error_code != NONE {
-            return Err(refused("join", joined.error_code).into());
-        }
-        let (member_id, generation_id) = (joined.member_id, joined.generation_id);
-        let assignment = SyncGroupRequestAssignment { member_id: member_id.clone(), ..Default::default() };
-        let request = SyncGroupRequest {
-            group_id: GROUP.to_owned(),
-            generation_id,
-            member_id: member_id.clone(),
-            assignments: vec![assignment],
-            ..SyncGroupRequest::default()
-        };
-        let synced = client.call(3, &request)?;
-        ensure!(synced.error_code == NONE, "sync: error code {}", synced.error_code);
-        Ok(Self { client, member_id, generation_id })
-    }
-
-    /// Whether the group still knows it.
-    fn is_alive(&mut self) -> Result<bool> {
-        let request = HeartbeatRequest {
-            group_id: GROUP.to_owned(),
-            generation_id: self.generation_id,
-            member_id: self.member_id.clone(),
-            ..HeartbeatRequest::default()
-        };
-        Ok(self.client.call(3, &request)?.error_code == NONE)
-    }
+/// Joins a group of one.
+fn join(address: &str) -> Result<GroupMember> {
+    let membership = Membership {
+        group_id: "watchers".to_owned(),
+        protocol: "range",
+        subscription: Bytes::new(),
+        session_timeout_ms: SESSION_MS,
+    };
+    let mut member = GroupMember::new(address, membership)?;
+    let joined = member.join()?;
+    ensure!(joined.error_code == NONE, "join: error code {}", joined.error_code);
+    let member_id = joined.member_id;
+    let synced = member.sync(vec![SyncGroupRequestAssignment { member_id, ..Default::default() }])?;
+    ensure!(synced == NONE, "sync: error code {synced}");
+    Ok(member)
 }
