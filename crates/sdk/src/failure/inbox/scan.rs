@@ -22,7 +22,8 @@ pub(super) struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Letters from `from` on, and where to go on; `None` at the end.
+    /// Letters from `from` on, and where to go on; `None` at the end. An error if nothing at all could be read in time: who goes
+    /// on where a page ended must not do so for ever.
     pub(super) fn page(
         &mut self,
         book: &StatusBook,
@@ -33,6 +34,7 @@ impl Scan<'_> {
         let deadline = Instant::now() + self.inbox.timeout;
         let mut letters = Vec::new();
         let mut bytes_left = MAX_PAGE_BYTES;
+        let mut has_read = false;
         let partitions: Vec<_> =
             self.bounds.range(from.partition..).map(|(id, bounds)| (*id, *bounds)).collect();
         for (partition, bounds) in partitions {
@@ -44,7 +46,7 @@ impl Scan<'_> {
                 if next.offset >= bounds.end_offset {
                     break;
                 }
-                if letters.len() >= limit || bytes_left == 0 || Instant::now() >= deadline {
+                if letters.len() >= limit || bytes_left == 0 || (has_read && Instant::now() >= deadline) {
                     return Ok((letters, Some(next)));
                 }
                 if assigned_at.is_none_or(|at| next.offset - at > JUMP_LETTERS) {
@@ -52,8 +54,13 @@ impl Scan<'_> {
                 }
                 let Some(record) = self.read(partition, deadline)? else {
                     // Behind the last record, below the end: only gaps are left.
-                    if self.reader.is_at_end() { break } else { return Ok((letters, Some(next))) }
+                    if self.reader.is_at_end() {
+                        has_read = true;
+                        break;
+                    }
+                    return if has_read { Ok((letters, Some(next))) } else { Err(self.timed_out()) };
                 };
+                has_read = true;
                 assigned_at = Some(record.offset);
                 if record.offset < next.offset {
                     continue;
@@ -86,11 +93,13 @@ impl Scan<'_> {
             None if self.reader.is_at_end() => {
                 Err(InboxError::UnknownLetter { id, letters: self.inbox.topics.letters.to_string() })
             }
-            None => Err(InboxError::TimedOut {
-                topic: self.inbox.topics.letters.to_string(),
-                waited: self.inbox.timeout,
-            }),
+            None => Err(self.timed_out()),
         }
+    }
+
+    fn timed_out(&self) -> InboxError {
+        let (topic, waited) = (self.inbox.topics.letters.to_string(), self.inbox.timeout);
+        InboxError::TimedOut { topic, waited }
     }
 
     fn seek(&mut self, to: LetterId) -> Result<(), InboxError> {
