@@ -3,7 +3,6 @@
 //! **Invariant:** all `unsafe` of this crate is in this file. Headers are read here because `rdkafka`
 //! panics on a header name that is not UTF-8, which any producer may send.
 
-use std::collections::HashSet;
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::slice;
@@ -182,99 +181,12 @@ impl Event {
         // SAFETY: the event is live.
         unsafe { sys::rd_kafka_event_error(self.0) }.into()
     }
-
-    /// Of the description of one group; `None` while it changes.
-    fn owned_topics(&self) -> KafkaResult<Option<HashSet<String>>> {
-        // SAFETY: the event is live; an event of another kind gives null.
-        let described = unsafe { sys::rd_kafka_event_DescribeConsumerGroups_result(self.0) };
-        if described.is_null() {
-            return Ok(None);
-        }
-        let mut count = 0;
-        // SAFETY: the result is live, and `count` valid to write to.
-        let groups = unsafe { sys::rd_kafka_DescribeConsumerGroups_result_groups(described, &mut count) };
-        if groups.is_null() || count == 0 {
-            return Ok(None);
-        }
-        // SAFETY: there are `count` groups, so there is a first one, as live as the event.
-        let group = unsafe { *groups };
-        // SAFETY: the group is live; the code of no error is that of none.
-        let code = unsafe {
-            let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
-            RDKafkaErrorCode::from(sys::rd_kafka_error_code(error))
-        };
-        if code != RDKafkaErrorCode::NoError {
-            return Err(KafkaError::AdminOp(code));
-        }
-        // SAFETY: the group is live.
-        let state = unsafe { sys::rd_kafka_ConsumerGroupDescription_state(group) };
-        if state != sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE {
-            return Ok(None);
-        }
-        // SAFETY: the group is live.
-        let members_count = unsafe { sys::rd_kafka_ConsumerGroupDescription_member_count(group) };
-        let mut owned = HashSet::new();
-        for index in 0..members_count {
-            // SAFETY: the group is live and has that many members; a member has an assignment, and that a list, all as live as
-            // the event.
-            let partitions = unsafe {
-                let member = sys::rd_kafka_ConsumerGroupDescription_member(group, index);
-                let assignment = sys::rd_kafka_MemberDescription_assignment(member);
-                &*sys::rd_kafka_MemberAssignment_partitions(assignment)
-            };
-            for at in 0..usize::try_from(partitions.cnt).unwrap_or(0) {
-                // SAFETY: the list has `cnt` elements, each with a NUL-terminated topic.
-                let topic = unsafe { CStr::from_ptr((*partitions.elems.add(at)).topic) };
-                owned.insert(topic.to_string_lossy().into_owned());
-            }
-        }
-        Ok(Some(owned))
-    }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: it came from a queue, and is destroyed only here.
         unsafe { sys::rd_kafka_event_destroy(self.0) };
-    }
-}
-
-/// A question for the topics of which the members of a group own partitions, as its coordinator has it.
-///
-/// `rdkafka` offers the list of groups only, for which every broker is asked, and waits for it. It must go before its client does.
-pub(crate) struct OwnedTopics(EventQueue);
-
-impl OwnedTopics {
-    /// Asks; the answer will come out of [`OwnedTopics::poll`]. `None` if no group has such a name.
-    pub(crate) fn ask<C: ConsumerContext>(
-        client: &Client<C>,
-        group: &str,
-        timeout: Duration,
-    ) -> Option<Self> {
-        let group = CString::new(group).ok()?;
-        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        let answers = EventQueue::new(client);
-        // SAFETY: the client is live; the options are destroyed below, exactly once.
-        let options = unsafe { sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
-        let mut groups = [group.as_ptr()];
-        // SAFETY: client, options and queue are live, and the name is NUL-terminated; librdkafka copies what it keeps.
-        unsafe {
-            // Refused when it is out of range, and the client's own limit holds.
-            sys::rd_kafka_AdminOptions_set_request_timeout(options, to_millis(timeout), ptr::null_mut(), 0);
-            let queue = answers.0;
-            sys::rd_kafka_DescribeConsumerGroups(client.native_ptr(), groups.as_mut_ptr(), 1, options, queue);
-            sys::rd_kafka_AdminOptions_destroy(options);
-        }
-        Some(Self(answers))
-    }
-
-    /// The answer, if it is there: `None` within it while the group changes. Never waits.
-    pub(crate) fn poll(&self) -> Option<KafkaResult<Option<HashSet<String>>>> {
-        let answer = self.0.poll(Duration::ZERO)?;
-        Some(match answer.error() {
-            RDKafkaErrorCode::NoError => answer.owned_topics(),
-            code => Err(KafkaError::AdminOp(code)),
-        })
     }
 }
 
@@ -460,6 +372,11 @@ impl RawMessage<'_> {
 
     pub(crate) fn partition(&self) -> i32 {
         self.message.partition
+    }
+
+    /// Its offset; that of the next record where it says that its partition was read to the end.
+    pub(crate) fn offset(&self) -> i64 {
+        self.message.offset
     }
 
     /// What went wrong instead, in a message that carries no record.

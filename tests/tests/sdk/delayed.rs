@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings::admin::TopicSpec;
-use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
+use tidings::consumer::{Consumer, ConsumerOptions, HandlerError, Ordering, Outcome};
 use tidings::failure::{Failure, StatusFilter};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
 use tidings_tests::until;
 
 use crate::concurrency::committed;
-use crate::support::{Member, Scene, process_of};
+use crate::support::{InBatches, Member, Scene, process_of};
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -266,4 +266,34 @@ fn comes_once_though_a_member_joins(delay: Duration) -> bool {
     let seen = seen.lock().unwrap();
     assert!(seen.values().all(|times| times.len() == 1 && times[0] >= due_ms), "too early, or twice");
     is_in_time
+}
+
+#[test]
+fn what_is_due_later_lets_nobody_pass_who_stands_behind_a_failure() {
+    let scene = Scene::new();
+    let topic = format!("{}-single", scene.topic);
+    scene.admin.create_topic(&TopicSpec::new(&topic, 1)).unwrap();
+    let record = |value: &str| Record::new(topic.as_str()).key("one").value(value);
+    let later = record("later").due_at_ms(now_ms() + 3_600_000);
+    scene.send(&[record("first"), later, record("last")]);
+    let mut options = ConsumerOptions::new(&scene.group, [&topic]);
+    options.delayed_delivery = true;
+    options.backoff.initial = Duration::from_millis(20);
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (calls, done) = (Mutex::new(0), Arc::clone(&seen));
+    let handler = move |batch: &[ReceivedRecord]| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        if *calls == 1 {
+            return Err(HandlerError::transient("the store is down"));
+        }
+        let values = batch.iter().map(|record| String::from_utf8(record.value.clone().unwrap()).unwrap());
+        done.lock().unwrap().extend(values);
+        Ok(Vec::new())
+    };
+    let (cluster, producer) = (&scene.cluster, scene.producer.clone());
+    let consumer = Consumer::start(cluster, producer, options, InBatches(handler)).unwrap();
+    until("both are done", || (seen.lock().unwrap().len() >= 2).then_some(()));
+    assert_eq!(*seen.lock().unwrap(), ["first", "last"]);
+    consumer.stop(STOP_LIMIT).unwrap();
 }

@@ -12,7 +12,7 @@ use tidings::failure::{Failure, FailureInbox, Selection};
 use tidings::{ReceivedRecord, Record};
 use tidings_tests::until;
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::{InBatches, PATIENCE, Scene};
 
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -105,6 +105,35 @@ fn what_would_park_beyond_the_limit_waits_where_it_is_and_says_so() {
     until("nothing is parked any more", || (inbox.parked_count().unwrap() == 0).then_some(()));
     assert_eq!(check(&done, 40), 0);
     until("it is well again", || consumer.state().readiness().ok());
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+/// With batches, what makes room and what needs some come together.
+#[test]
+fn batches_that_would_park_beyond_the_limit_let_go_of_what_is_done() {
+    let scene = quick_scene();
+    let topic = format!("{}-single", scene.topic);
+    scene.admin.create_topic(&TopicSpec::new(&topic, 1)).unwrap();
+    scene.produce_numbers(&topic, 0..40, 4);
+    let (done, is_bad) = (Done::default(), Arc::new(AtomicBool::new(true)));
+    let mut options = options(&scene, &topic);
+    options.max_parked_records = 10;
+    let one = handler(&done, &is_bad);
+    let batch = move |batch: &[ReceivedRecord]| Ok(batch.iter().map(&one).collect());
+    let (cluster, producer) = (&scene.cluster, scene.producer.clone());
+    let consumer = Consumer::start(cluster, producer, options, InBatches(batch)).unwrap();
+    until("it says that too much waits", || {
+        let reason = consumer.state().readiness().err()?;
+        reason.contains("10 records of").then_some(())
+    });
+    is_bad.store(false, Atomic::SeqCst);
+    let inbox = inbox(&scene, &topic);
+    until("all are done", || {
+        inbox.redrive(&Selection::All, "ann", false).unwrap();
+        (done.lock().unwrap().len() >= 40).then_some(())
+    });
+    until("nothing is parked any more", || (inbox.parked_count().unwrap() == 0).then_some(()));
+    assert_eq!(check(&done, 40), 0);
     consumer.stop(STOP_LIMIT).unwrap();
 }
 

@@ -18,6 +18,7 @@ mod key_order_limits;
 mod producer;
 mod rebalances;
 mod resilient;
+mod stuck;
 mod support;
 mod unowned;
 

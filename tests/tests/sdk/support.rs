@@ -118,6 +118,18 @@ impl Scene {
     }
 }
 
+/// A function as a handler of batches.
+pub struct InBatches<F>(pub F);
+
+impl<F> BatchHandler for InBatches<F>
+where
+    F: FnMut(&[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> + Send + 'static,
+{
+    fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+        (self.0)(batch)
+    }
+}
+
 /// What a handler saw, and how it is to behave.
 #[derive(Default)]
 pub struct Memory {

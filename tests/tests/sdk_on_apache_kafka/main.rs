@@ -31,6 +31,8 @@ mod producer;
 #[path = "../sdk/rebalances.rs"]
 mod rebalances;
 mod security;
+#[path = "../sdk/stuck.rs"]
+mod stuck;
 #[path = "../sdk/support.rs"]
 mod support;
 #[path = "../sdk/unowned.rs"]

@@ -162,9 +162,24 @@ impl Board {
         true
     }
 
-    /// No job is given out any more.
+    /// Waits until no handler is at work, for at most `wait`. Whether that is so.
+    pub(super) fn wait_for_handlers(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let mut state = self.state.lock();
+        while state.scheduler.in_hand_counts().1 > 0 {
+            if self.settled.wait_until(&mut state, deadline).timed_out() {
+                return state.scheduler.in_hand_counts().1 == 0;
+            }
+        }
+        true
+    }
+
+    /// No job is given out any more, and nothing taken in.
     pub(super) fn stop(&self) {
-        self.state.lock().is_stopping = true;
+        let mut state = self.state.lock();
+        state.is_stopping = true;
+        state.scheduler.close();
+        drop(state);
         self.work.notify_all();
         self.gathered.notify_all();
     }
@@ -186,7 +201,8 @@ impl State {
         if self.idle_workers > 0 || self.is_gathering || self.is_stopping {
             0
         } else {
-            self.scheduler.ready_jobs()
+            // Nobody watches the clock while all workers are busy.
+            self.scheduler.ready_jobs() + self.scheduler.due_lanes(Instant::now())
         }
     }
 }

@@ -62,6 +62,11 @@ impl KeyOrderError {
     pub(super) fn is_trouble(&self) -> bool {
         !matches!(self, Self::NotOwner | Self::Settled)
     }
+
+    /// Whether only what takes no more room can be written.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
 }
 
 /// What to do with a record.

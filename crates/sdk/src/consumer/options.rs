@@ -268,6 +268,7 @@ impl ConsumerOptions {
             max_span: if capacity == 0 { SPAN_WITHOUT_METADATA } else { capacity },
             one_per_lane: self.preserve_key_order,
             never_repeats: handler.atomic().is_some(),
+            commits_beginnings: self.start_at == StartAt::Latest && !handler.commits_itself(),
         }
     }
 

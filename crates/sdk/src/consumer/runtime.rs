@@ -31,7 +31,7 @@ use super::handler::Handler;
 use super::key_order::KeyOrder;
 use super::membership::{Membership, PartitionKey, list_of};
 use super::metrics::GroupMetrics;
-use super::options::ConsumerOptions;
+use super::options::{ConsumerOptions, StartAt};
 use super::poll_limit::PollLimit;
 use super::state::{ConsumerMonitor, Phase};
 use super::worker::Workshop;
@@ -41,6 +41,7 @@ use crate::native::{self, FromItsBeginning, RecordQueue};
 use crate::producer::Producer;
 use poll::{FIRST_RECORD_BYTES, TopicName};
 use reassign::Reassign;
+use stored::Claiming;
 
 /// How long an idle poll lasts: bounds the time until a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -69,10 +70,10 @@ pub(super) struct Runtime {
     max_workers: usize,
     /// Where records arrive. A field before the consumer, as it has to go before it.
     records: Arc<RecordQueue>,
-    /// The same holds for these two.
-    reassign: Reassign,
+    /// The same holds for these.
     retry_topics: HashMap<Arc<str>, FromItsBeginning>,
     consumer: Arc<BaseConsumer<Membership>>,
+    reassign: Reassign,
     /// The size of a large record of late, in bytes.
     record_bytes: usize,
     poll_limit: PollLimit,
@@ -91,6 +92,7 @@ pub(super) struct Runtime {
     next_topics: Instant,
     next_refresh: Instant,
     next_probe: Instant,
+    claiming: Option<Claiming>,
     /// When a store may be asked again.
     next_claim: Instant,
     /// When the cluster last showed that it is there.
@@ -177,6 +179,7 @@ impl Runtime {
             next_topics: now,
             next_refresh: now,
             next_probe: now,
+            claiming: None,
             next_claim: now,
             heard_at: now,
         })
@@ -189,10 +192,7 @@ impl Runtime {
             Err(Fatal { reason: "the consumer's thread panicked".into(), is_member: false })
         });
         self.board.stop();
-        for worker in self.workers.drain(..) {
-            // What a handler panicked with was said by the worker.
-            let _ = worker.join();
-        }
+        self.end_workers(end.is_err());
         if let Some(key_order) = &self.workshop.key_order {
             key_order.stop();
         }
@@ -226,6 +226,23 @@ impl Runtime {
         monitor.announce_end();
     }
 
+    /// Waits for the workers; if the consumer has failed, not for handlers that do not end: somebody has to hear of it.
+    fn end_workers(&mut self, has_failed: bool) {
+        if has_failed && !self.board.wait_for_handlers(self.failure_wait()) {
+            tracing::warn!(group = %self.monitor.group(), "handlers that do not end are left behind");
+            return self.workers.clear();
+        }
+        for worker in self.workers.drain(..) {
+            // What a handler panicked with was said by the worker.
+            let _ = worker.join();
+        }
+    }
+
+    /// How long other handlers get to end once one has failed for good.
+    fn failure_wait(&self) -> Duration {
+        self.poll_limit.cap(self.options.revoke_wait)
+    }
+
     fn membership(&self) -> &Arc<Membership> {
         self.consumer.context()
     }
@@ -238,7 +255,7 @@ impl Runtime {
         self.monitor.update(|state| state.phase = Phase::Running);
         while !self.monitor.is_stop_requested() {
             if let Some(reason) = self.board.fatal() {
-                self.drain()?;
+                self.drain(Some(Instant::now() + self.failure_wait()))?;
                 return Err(Fatal { reason, is_member: true });
             }
             let polled_records = if self.waits_for_room() { 0 } else { self.poll(self.poll_wait())? };
@@ -254,7 +271,7 @@ impl Runtime {
                 self.look_for_unowned()?;
             }
         }
-        self.drain()
+        self.drain(None)
     }
 
     /// Waits a little for room where too much is in hand. `false` if polling is in order.
@@ -302,13 +319,15 @@ impl Runtime {
         whole_millis(wait).clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
-    /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun.
-    fn drain(&mut self) -> Result<(), Fatal> {
+    /// Waits until the handlers are done, and stays a member meanwhile. Nothing else is begun, and nothing taken in.
+    fn drain(&mut self, until: Option<Instant>) -> Result<(), Fatal> {
         self.board.stop();
         if let Err(error) = self.consumer.pause(&list_of(&self.owned_keys())) {
             tracing::debug!(%error, "partitions not paused while stopping");
         }
-        while self.board.lock().scheduler.in_hand_counts().1 > 0 {
+        while self.board.lock().scheduler.in_hand_counts().1 > 0
+            && until.is_none_or(|until| Instant::now() < until)
+        {
             self.poll(BUSY_WAIT)?;
             self.membership().commit_due(self.consumer.client());
         }
@@ -419,8 +438,8 @@ fn native_config(
     handler: &Handler,
 ) -> Result<ClientConfig, ClusterError> {
     let mut config = cluster.consumer_config(&options.group)?;
-    if handler.stored().is_some() {
-        // Tells when an empty partition is read.
+    if handler.stored().is_some() || options.start_at == StartAt::Latest {
+        // Tells when an empty partition is read, and where it begins.
         config.set("enable.partition.eof", "true");
     }
     config.set("auto.offset.reset", options.start_at.setting());

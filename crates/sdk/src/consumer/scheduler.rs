@@ -40,6 +40,8 @@ pub(super) struct Limits {
     pub(super) one_per_lane: bool,
     /// Records that come again are none to work on, unless their log was made anew.
     pub(super) never_repeats: bool,
+    /// Where a partition begins is committed before anything of it is done: the next member would begin elsewhere.
+    pub(super) commits_beginnings: bool,
 }
 
 /// Records for one call of the handler.
@@ -74,6 +76,13 @@ pub(super) enum Fate {
     Again(Instant),
 }
 
+/// Records, and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct InHand {
+    records: usize,
+    bytes: usize,
+}
+
 /// What a worker is to do.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -95,13 +104,14 @@ pub(super) struct Scheduler {
     waiting: BTreeMap<(Instant, u64), Arc<LaneKey>>,
     /// Nothing is given out before: what the handler needs is down.
     held_until: Option<Instant>,
-    /// Records given to us and neither done nor dropped, and their bytes.
-    in_hand_records: usize,
-    in_hand_bytes: usize,
+    /// What was given to us and is neither done nor dropped.
+    in_hand: InHand,
     running_records: usize,
     last_number: u64,
     /// Partitions that are read from before where they should be, and where that is.
     rewound: Vec<(PartitionKey, i64)>,
+    /// Nothing more is taken in.
+    is_closed: bool,
 }
 
 impl Scheduler {
@@ -115,12 +125,17 @@ impl Scheduler {
             ready_since: None,
             waiting: BTreeMap::new(),
             held_until: None,
-            in_hand_records: 0,
-            in_hand_bytes: 0,
+            in_hand: InHand::default(),
             running_records: 0,
             last_number: 0,
             rewound: Vec::new(),
+            is_closed: false,
         }
+    }
+
+    /// Takes no more records in: those there are will not be given out, either.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// A partition is ours now; its records are held until [`Scheduler::resume`] says what was done before.
@@ -135,10 +150,12 @@ impl Scheduler {
         unresumed.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The client reads this partition: something of it has come, or its end.
-    pub(super) fn mark_read(&mut self, key: &PartitionKey) {
+    /// The client reads this partition: something of it has come, or its end, at this offset where that is known.
+    pub(super) fn mark_read(&mut self, key: &PartitionKey, end_offset: Option<i64>) {
         if let Some(partition) = self.partitions.get_mut(key) {
             partition.is_read = true;
+            partition.end_offset = end_offset.or(partition.end_offset);
+            partition.begin(self.limits.commits_beginnings);
         }
     }
 
@@ -161,7 +178,9 @@ impl Scheduler {
     pub(super) fn drop_held(&mut self, key: &PartitionKey) {
         if let Some(partition) = self.partitions.get_mut(key) {
             let held = std::mem::take(&mut partition.held);
-            self.let_go(held.iter().map(|(_, record)| record.size_bytes()));
+            let held = InHand::of(held.iter().map(|(_, record)| record));
+            partition.in_hand.remove(held);
+            self.in_hand.remove(held);
         }
     }
 
@@ -181,7 +200,12 @@ impl Scheduler {
         partition.committed =
             committed_offset.map(|offset| (offset, String::from_utf8_lossy(metadata).into_owned()));
         let held = std::mem::take(&mut partition.held);
-        self.let_go(held.iter().map(|(_, record)| record.size_bytes()));
+        if held.is_empty() {
+            partition.begin(self.limits.commits_beginnings);
+        }
+        let taken_out = InHand::of(held.iter().map(|(_, record)| record));
+        partition.in_hand.remove(taken_out);
+        self.in_hand.remove(taken_out);
         if let Some((source, _)) = held.first() {
             self.push(Arc::clone(source), held.into_iter().map(|(_, record)| record).collect(), now);
         }
@@ -191,7 +215,7 @@ impl Scheduler {
     pub(super) fn revoke(&mut self, keys: &[PartitionKey]) {
         for key in keys {
             if let Some(partition) = self.partitions.remove(key) {
-                self.let_go(partition.held.iter().map(|(_, record)| record.size_bytes()));
+                self.in_hand.remove(InHand::of(partition.held.iter().map(|(_, record)| record)));
             }
         }
         self.drop_stale();
@@ -216,9 +240,8 @@ impl Scheduler {
     pub(super) fn push(&mut self, source: Arc<str>, mut records: Vec<ReceivedRecord>, now: Instant) {
         let Some(first) = records.first() else { return };
         let key = (Arc::clone(&first.topic), first.partition);
-        let Some(partition) = self.partitions.get_mut(&key).filter(|partition| !partition.is_stopping) else {
-            return;
-        };
+        let is_taken = |partition: &&mut Partition| !partition.is_stopping && !self.is_closed;
+        let Some(partition) = self.partitions.get_mut(&key).filter(is_taken) else { return };
         partition.is_read = true;
         if self.limits.never_repeats
             && let Some(position) = partition.rewound_from(first.offset)
@@ -230,8 +253,9 @@ impl Scheduler {
             }
         }
         let Some(tracker) = &mut partition.tracker else {
-            self.in_hand_records += records.len();
-            self.in_hand_bytes += records.iter().map(ReceivedRecord::size_bytes).sum::<usize>();
+            let held = InHand::of(&records);
+            partition.in_hand.add(held);
+            self.in_hand.add(held);
             partition.held.extend(records.into_iter().map(|record| (Arc::clone(&source), record)));
             return;
         };
@@ -255,11 +279,15 @@ impl Scheduler {
             self.last_number += 1;
             partition.epoch = self.last_number;
             partition.running_records = 0;
+            partition.in_hand = InHand::default();
             self.drop_stale();
         }
-        self.in_hand_records += records.len();
-        self.in_hand_bytes += records.iter().map(ReceivedRecord::size_bytes).sum::<usize>();
-        let epoch = self.partitions[&key].epoch;
+        let taken = InHand::of(&records);
+        self.in_hand.add(taken);
+        let partition = self.partitions.get_mut(&key).expect("looked at above");
+        partition.in_hand.add(taken);
+        partition.begin(self.limits.commits_beginnings);
+        let epoch = partition.epoch;
         let ordering = self.limits.ordering;
         let entry = |record| Entry::new(record, epoch);
         if let (Ordering::Partition, Some(first)) = (ordering, records.first()) {
@@ -281,11 +309,13 @@ impl Scheduler {
         now: Instant,
     ) {
         let key = (Arc::clone(&record.topic), record.partition);
-        if !self.is_current(&key, epoch) {
+        let Some(partition) = self.partitions.get_mut(&key).filter(|partition| partition.epoch == epoch)
+        else {
             return;
-        }
-        self.in_hand_records += 1;
-        self.in_hand_bytes += record.size_bytes();
+        };
+        let taken = InHand::of([&record]);
+        partition.in_hand.add(taken);
+        self.in_hand.add(taken);
         let lane_key = LaneKey::of(self.limits.ordering, Arc::clone(&record.topic), &record);
         let entry = Entry { released: Some(Box::new(released)), ..Entry::new(record, epoch) };
         let Some(lane) = self.lanes.get_mut(&lane_key) else {
@@ -358,6 +388,14 @@ impl Scheduler {
     /// How many jobs could be given out, about.
     pub(super) fn ready_jobs(&self) -> usize {
         self.ready_records.div_ceil(self.limits.max_batch_records).min(self.ready.len())
+    }
+
+    /// How many lanes have waited long enough, and are not ready only because nobody has looked since.
+    pub(super) fn due_lanes(&self, now: Instant) -> usize {
+        if self.held_until.is_some_and(|until| now < until) {
+            return 0;
+        }
+        self.waiting.range(..=(now, u64::MAX)).count()
     }
 
     pub(super) fn has_waiting(&self) -> bool {
@@ -448,7 +486,7 @@ impl Scheduler {
     pub(super) fn finish(&mut self, job: Job, fates: &[Fate], now: Instant) -> usize {
         assert_eq!(job.records.len(), fates.len(), "one fate for each record");
         self.running_records -= job.records.len();
-        let (mut done_count, mut kept_bytes) = (0, 0);
+        let mut done_count = 0;
         let mut come_again: Vec<usize> = Vec::new();
         let mut index = 0;
         for run in job.records.chunk_by(ReceivedRecord::is_beside) {
@@ -456,6 +494,7 @@ impl Scheduler {
             for record in run {
                 let (note, fate) = (&job.notes[index], fates[index]);
                 let current = partition.as_deref_mut().filter(|partition| partition.epoch == note.epoch);
+                let mut is_kept = false;
                 if let Some(partition) = current {
                     partition.running_records -= 1;
                     match fate {
@@ -466,15 +505,19 @@ impl Scheduler {
                         Fate::Again(_) if partition.is_stopping => {}
                         Fate::Again(_) => {
                             come_again.push(index);
-                            kept_bytes += record.size_bytes();
+                            is_kept = true;
                         }
                     }
+                    if !is_kept {
+                        partition.in_hand.remove(InHand::of([record]));
+                    }
+                }
+                if !is_kept {
+                    self.in_hand.remove(InHand::of([record]));
                 }
                 index += 1;
             }
         }
-        self.in_hand_records -= job.records.len() - come_again.len();
-        self.in_hand_bytes -= job.records.iter().map(ReceivedRecord::size_bytes).sum::<usize>() - kept_bytes;
         let mut wake_at: Vec<Option<Instant>> = vec![None; job.lanes.len()];
         if !come_again.is_empty() {
             let mut come_again = come_again.into_iter().rev().peekable();
@@ -526,17 +569,17 @@ impl Scheduler {
             let key = (Arc::clone(&entry.record.topic), entry.record.partition);
             partitions.get(&key).is_some_and(|found| found.epoch == entry.epoch && !found.is_stopping)
         };
-        let mut dropped = Vec::new();
+        let in_hand = &mut self.in_hand;
         for lane in self.lanes.values_mut() {
             lane.queue.retain(|entry| {
                 let is_kept = is_current(entry);
                 if !is_kept {
-                    dropped.push(entry.record.size_bytes());
+                    // Its partition's own share has gone with the partition, or goes with it.
+                    in_hand.remove(InHand::of([&entry.record]));
                 }
                 is_kept
             });
         }
-        self.let_go(dropped);
         self.lanes.retain(|_, lane| lane.is_busy || !lane.queue.is_empty());
         let lanes = &self.lanes;
         self.ready.retain(|key| lanes.contains_key(key));
@@ -547,13 +590,6 @@ impl Scheduler {
         }
     }
 
-    fn let_go(&mut self, sizes: impl IntoIterator<Item = usize>) {
-        for size_bytes in sizes {
-            self.in_hand_records -= 1;
-            self.in_hand_bytes -= size_bytes;
-        }
-    }
-
     fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
@@ -561,7 +597,7 @@ impl Scheduler {
 
     /// Records given to us and not done yet; those that are with a handler now.
     pub(super) fn in_hand_counts(&self) -> (usize, usize) {
-        (self.in_hand_records, self.running_records)
+        (self.in_hand.records, self.running_records)
     }
 
     /// Records that wait for another attempt, at least: one for each lane that waits.
@@ -570,8 +606,34 @@ impl Scheduler {
     }
 
     fn is_full(&self) -> bool {
-        self.in_hand_records >= self.limits.max_buffered_records
-            || self.in_hand_bytes >= self.limits.max_buffered_bytes
+        self.in_hand.is_share(&self.limits, 1, 1)
+    }
+}
+
+impl InHand {
+    fn of<'a>(records: impl IntoIterator<Item = &'a ReceivedRecord>) -> Self {
+        let mut in_hand = Self::default();
+        for record in records {
+            in_hand.records += 1;
+            in_hand.bytes += record.size_bytes();
+        }
+        in_hand
+    }
+
+    fn add(&mut self, more: Self) {
+        self.records += more.records;
+        self.bytes += more.bytes;
+    }
+
+    fn remove(&mut self, less: Self) {
+        self.records -= less.records;
+        self.bytes -= less.bytes;
+    }
+
+    /// Whether it is this part of what may be in hand, or more.
+    fn is_share(self, limits: &Limits, part: usize, of: usize) -> bool {
+        self.records >= (limits.max_buffered_records * part).div_ceil(of)
+            || self.bytes >= (limits.max_buffered_bytes * part).div_ceil(of)
     }
 }
 

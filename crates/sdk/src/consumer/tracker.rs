@@ -53,6 +53,12 @@ impl Tracker {
         Self { start_offset: committed_offset, done_before, ..Self::default() }
     }
 
+    /// Nothing was delivered, and what comes next has this offset or a later one: tells where the partition begins, if that is not
+    /// known.
+    pub(super) fn begin(&mut self, offset: i64) {
+        self.start_offset.get_or_insert(offset);
+    }
+
     /// The offset that comes next, if that is known.
     pub(super) fn position(&self) -> Option<i64> {
         self.end_offset.or(self.start_offset)

@@ -6,14 +6,19 @@
 //! group, and its members assign anew.
 //!
 //! Not for KIP-848, where the broker assigns.
+//!
+//! Every node is asked for the group, on a thread of its own: librdkafka (2.12) can ask just the coordinator and not wait, but a
+//! process whose question of that kind has run out of time is ended by an assertion once the coordinator is back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
 
-use crate::native::{self, OwnedTopics};
+use crate::native;
 use crate::outsider::knows;
 
 /// How long a generation has to last before its assignment is looked at, besides the time in which a member gives partitions up:
@@ -29,16 +34,15 @@ const MAX_FAILURES: u32 = 4;
 /// How often waits double.
 const MAX_DOUBLINGS: u32 = 8;
 
-/// When to look at who owns what. It must go before the consumer does.
+/// When to look at who owns what.
 pub(super) struct Lookout {
     settle: Duration,
     next_look: Instant,
-    question: Option<OwnedTopics>,
+    question: Option<Question>,
     generation: Generation,
     /// Generations in a row that were not whole.
     failures: u32,
-    /// Questions in a row that were not answered. A client that asks again and again asks the same node, also one that does not
-    /// coordinate the group any more.
+    /// Questions in a row that were not answered.
     unanswered: u32,
 }
 
@@ -62,9 +66,9 @@ impl Lookout {
 
     /// Whether some of the topics have no owner, and something should be done about it. Waits only if there seem to be any: up to
     /// the timeout, to see whether one exists.
-    pub(super) fn look<'t, C: ConsumerContext>(
+    pub(super) fn look<'t, C: ConsumerContext + 'static>(
         &mut self,
-        consumer: &BaseConsumer<C>,
+        consumer: &Arc<BaseConsumer<C>>,
         group: &str,
         topics: impl IntoIterator<Item = &'t Arc<str>>,
         timeout: Duration,
@@ -72,9 +76,9 @@ impl Lookout {
         let now = Instant::now();
         if now >= self.next_look {
             self.next_look = now + INTERVAL;
-            self.ask_if_due(consumer.client(), group, now);
+            self.ask_if_due(consumer, group, now);
         }
-        let Some(answer) = self.question.as_ref().and_then(OwnedTopics::poll) else { return false };
+        let Some(answer) = self.question.as_ref().and_then(Question::poll) else { return false };
         self.question = None;
         let owned = answer.unwrap_or_else(|error| {
             tracing::debug!(group, %error, "not known whether every topic is read");
@@ -106,9 +110,14 @@ impl Lookout {
         self.generation.due = None;
     }
 
-    fn ask_if_due<C: ConsumerContext>(&mut self, client: &Client<C>, group: &str, now: Instant) {
-        if self.is_due(native::generation_id(client), now) && self.question.is_none() {
-            self.question = OwnedTopics::ask(client, group, ANSWER_TIMEOUT);
+    fn ask_if_due<C: ConsumerContext + 'static>(
+        &mut self,
+        consumer: &Arc<BaseConsumer<C>>,
+        group: &str,
+        now: Instant,
+    ) {
+        if self.is_due(native::generation_id(consumer.client()), now) && self.question.is_none() {
+            self.question = Some(Question::ask(consumer, group));
         }
     }
 
@@ -149,6 +158,78 @@ impl Lookout {
     }
 }
 
+/// A question for the topics of which the members of a group own partitions.
+struct Question(Receiver<KafkaResult<Option<HashSet<String>>>>);
+
+impl Question {
+    fn ask<C: ConsumerContext + 'static>(consumer: &Arc<BaseConsumer<C>>, group: &str) -> Self {
+        let (answer_to, answer) = channel();
+        let (consumer, group) = (Arc::clone(consumer), group.to_owned());
+        let ask = move || {
+            let answered = owned_topics(&consumer, &group);
+            // Whoever has the answer may rely on it that this thread holds nothing any more.
+            drop(consumer);
+            let _ = answer_to.send(answered);
+        };
+        if let Err(error) = std::thread::Builder::new().name("who owns what".to_owned()).spawn(ask) {
+            tracing::debug!(%error, "no thread to look for topics that nobody reads");
+        }
+        Self(answer)
+    }
+
+    /// The answer, if it is there: `None` within it while the group changes. Never waits.
+    fn poll(&self) -> Option<KafkaResult<Option<HashSet<String>>>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Ok(None)),
+        }
+    }
+}
+
+/// `None` while the group changes.
+fn owned_topics<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    group: &str,
+) -> KafkaResult<Option<HashSet<String>>> {
+    let groups = consumer.fetch_group_list(Some(group), ANSWER_TIMEOUT)?;
+    let found = groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable");
+    Ok(found.and_then(|group| {
+        let mut owned = HashSet::new();
+        for member in group.members() {
+            owned.extend(assigned_topics(member.assignment().unwrap_or_default())?);
+        }
+        Some(owned)
+    }))
+}
+
+/// The topics in Kafka's `ConsumerProtocolAssignment`: a version, then an array of a topic's name and an array of its partitions,
+/// each with its length before it. `None` if it is something else.
+fn assigned_topics(mut assignment: &[u8]) -> Option<HashSet<String>> {
+    let mut topics = HashSet::new();
+    if assignment.is_empty() {
+        return Some(topics);
+    }
+    let rest = &mut assignment;
+    let _version = i16::from_be_bytes(take(rest)?);
+    for _ in 0..i32::from_be_bytes(take(rest)?) {
+        let length = i16::from_be_bytes(take(rest)?);
+        let name = rest.split_off(..usize::try_from(length).ok()?)?;
+        let partitions_count = usize::try_from(i32::from_be_bytes(take(rest)?)).ok()?;
+        let partitions = rest.split_off(..partitions_count.checked_mul(size_of::<i32>())?)?;
+        if !partitions.is_empty() {
+            topics.insert(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    Some(topics)
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
 fn doubled(wait: Duration, times: u32) -> Duration {
     wait * 2_u32.pow(times.min(MAX_DOUBLINGS))
 }
@@ -169,6 +250,25 @@ mod tests {
         let lookout = Lookout::new(REVOKE_WAIT);
         let start = lookout.next_look;
         (lookout, move |seconds| start + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn an_assignment_names_its_topics_or_is_none() {
+        let bytes = [
+            &[0, 1, 0, 0, 0, 2][..],
+            &[0, 1, b'a', 0, 0, 0, 1, 0, 0, 0, 7],
+            &[0, 1, b'b', 0, 0, 0, 0],
+            &[0xff; 4],
+        ];
+        let whole = bytes.concat();
+        assert_eq!(assigned_topics(&whole), Some(HashSet::from(["a".to_owned()])), "it has nothing of b");
+        assert_eq!(assigned_topics(b""), Some(HashSet::new()));
+        let user_data = 4;
+        for end in 1..whole.len() - user_data {
+            assert_eq!(assigned_topics(&whole[..end]), None, "{end} bytes of it");
+        }
+        assert_eq!(assigned_topics(&[0, 1, 0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff]), None);
+        assert_eq!(assigned_topics(&[0, 1, 0, 0, 0, 1, 0, 0, 0x7f, 0xff, 0xff, 0xff]), None);
     }
 
     #[test]

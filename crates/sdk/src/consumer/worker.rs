@@ -4,6 +4,7 @@ mod order;
 mod panics;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -135,7 +136,7 @@ impl Workshop {
         results
     }
 
-    /// Calls the handler for the records from this one on that are not set aside.
+    /// Calls the handler for the records from this one on that are not set aside, as many at once as follow each other.
     fn call_each(&self, job: &mut Job, from: usize, set_aside: &mut [bool], results: &mut Results) {
         self.load(job, from, set_aside, results);
         let mut begin = from;
@@ -143,8 +144,29 @@ impl Workshop {
             if set_aside.get(end).is_none_or(|is_set_aside| *is_set_aside) {
                 if begin < end {
                     self.call(job, begin..end, results);
+                    self.set_aside_behind(job, begin..end, set_aside, results);
                 }
                 begin = end + 1;
+            }
+        }
+    }
+
+    /// What stands in its lane behind a record that comes again waits for it, whatever was between them.
+    fn set_aside_behind(
+        &self,
+        job: &Job,
+        called: Range<usize>,
+        set_aside: &mut [bool],
+        results: &mut Results,
+    ) {
+        for failed in called.clone() {
+            let Fate::Again(again) = results.fates[failed] else { continue };
+            let lane_index = job.notes[failed].lane_index;
+            for (index, is_set_aside) in set_aside.iter_mut().enumerate().skip(called.end) {
+                let is_behind = self.handler.is_exclusive() || job.notes[index].lane_index == lane_index;
+                if is_behind && !*is_set_aside {
+                    (*is_set_aside, results.fates[index]) = (true, Fate::Again(again));
+                }
             }
         }
     }
@@ -205,7 +227,7 @@ impl Workshop {
         }
     }
 
-    fn call(&self, job: &mut Job, range: std::ops::Range<usize>, results: &mut Results) {
+    fn call(&self, job: &mut Job, range: Range<usize>, results: &mut Results) {
         for note in &mut job.notes[range.clone()] {
             note.attempts = note.attempts.saturating_add(1);
         }

@@ -47,7 +47,7 @@ pub(super) struct Mover {
     transactional_id: String,
     /// A field before the consumer, as it has to go before it.
     lookout: Lookout,
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     /// Retry topics by delay topics.
     routes: HashMap<Arc<str>, Arc<str>>,
     queues: HashMap<PartitionKey, Queue>,
@@ -91,6 +91,7 @@ impl Mover {
             config.set("group.instance.id", instance_id);
         }
         let consumer = config.create_with_context(Context::default()).map_err(ClusterError::from_kafka)?;
+        let consumer = Arc::new(consumer);
         Ok(Self {
             delay,
             group,

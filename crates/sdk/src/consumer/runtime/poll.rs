@@ -38,7 +38,8 @@ impl Runtime {
         let mut topic_handle = None;
         let count = self.records.poll(wait, max, |message| {
             if message.is_end() {
-                return ends.push((interned(names, &message.topic(), parking), message.partition()));
+                let key = (interned(names, &message.topic(), parking), message.partition());
+                return ends.push((key, message.offset()));
             }
             if let Some(error) = message.error() {
                 return errors.push(error);
@@ -63,7 +64,9 @@ impl Runtime {
             self.record_bytes = largest.max(self.record_bytes - self.record_bytes / 8);
         }
         runs.into_iter().for_each(|run| self.push(run));
-        ends.iter().for_each(|key| self.board.lock().scheduler.mark_read(key));
+        for (key, end_offset) in ends {
+            self.board.lock().scheduler.mark_read(&key, Some(end_offset));
+        }
         self.seek_rewound();
         errors.into_iter().try_for_each(|error| self.take_error(error))?;
         Ok(by_event + count)
@@ -92,7 +95,7 @@ impl Runtime {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     let mut board = self.board.lock();
                     for key in board.scheduler.unresumed().iter().filter(|key| key.1 == partition) {
-                        board.scheduler.mark_read(key);
+                        board.scheduler.mark_read(key, None);
                     }
                 }
                 Some(Err(error)) => self.take_error(error)?,

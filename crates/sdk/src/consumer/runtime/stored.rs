@@ -4,6 +4,8 @@
 //! begins forgets a seek: half a second later it asks anew, and reads from there. So a partition waits until something of it
 //! has come, its end at least.
 
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -11,43 +13,94 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{BUSY_WAIT, Runtime};
+use crate::consumer::handler::HandlerError;
 use crate::consumer::membership::PartitionKey;
 
 /// How long the client may take to read from elsewhere.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A claim under way, on a thread of its own: the group must not wait for a database that does not answer.
+pub(super) struct Claiming {
+    /// The partitions, and the assignments for which they are claimed.
+    keys: Vec<(PartitionKey, Option<u64>)>,
+    answer: Receiver<Result<Vec<Option<i64>>, HandlerError>>,
+}
+
 impl Runtime {
-    /// Claims new partitions in the store, if there is one, and reads on from where it is. Answers those for which the group's
-    /// commit decides: all without a store, else those that it knows nothing of.
+    /// Claims new partitions in the store, if there is one, and reads on from where it is. Never waits. Answers those for which
+    /// the group's commit decides: all without a store, else those that it has answered for and knows nothing of.
     pub(super) fn resume_stored(&mut self, mut unresumed: Vec<PartitionKey>) -> Vec<PartitionKey> {
-        let Some(handler) = self.workshop.handler.stored() else { return unresumed };
+        if self.workshop.handler.stored().is_none() {
+            return unresumed;
+        }
+        if self.claiming.is_some() {
+            return self.take_claimed();
+        }
         {
             let board = self.board.lock();
             unresumed.retain(|key| board.scheduler.is_read(key));
         }
-        if unresumed.is_empty() || Instant::now() < self.next_claim {
-            return Vec::new();
+        if !unresumed.is_empty() && Instant::now() >= self.next_claim {
+            self.begin_claim(unresumed);
         }
-        // A batch is with the store; the members of the group must not wait for it.
-        let Some(mut handler) = handler.try_lock() else { return Vec::new() };
-        let claimed = handler.claim(&self.consumer, &unresumed);
-        drop(handler);
+        Vec::new()
+    }
+
+    fn begin_claim(&mut self, keys: Vec<PartitionKey>) {
+        let (answer_to, answer) = channel();
+        let workshop = Arc::clone(&self.workshop);
+        let claimed = keys.clone();
+        let claim = move || {
+            let handler = workshop.handler.stored().expect("looked at above");
+            // A batch may be with the store.
+            let answered = handler.lock().claim(&workshop.consumer, &claimed);
+            // Whoever has the answer may rely on it that this thread holds nothing any more.
+            drop(workshop);
+            let _ = answer_to.send(answered);
+        };
+        let epochs: Vec<_> = {
+            let board = self.board.lock();
+            keys.iter().map(|key| board.scheduler.epoch_of(key)).collect()
+        };
+        let name = format!("claims {}", self.options.group);
+        match std::thread::Builder::new().name(name).spawn(claim) {
+            Ok(_) => self.claiming = Some(Claiming { keys: keys.into_iter().zip(epochs).collect(), answer }),
+            Err(error) => self.claim_later(&HandlerError::from_error(&error)),
+        }
+    }
+
+    /// Goes on in the partitions that the store has answered for, if it has. Those of which it knows nothing are answered.
+    fn take_claimed(&mut self) -> Vec<PartitionKey> {
+        let Some(Claiming { keys, answer }) = self.claiming.take() else { return Vec::new() };
+        let answered = match answer.try_recv() {
+            Ok(answered) => answered,
+            Err(TryRecvError::Empty) => {
+                self.claiming = Some(Claiming { keys, answer });
+                return Vec::new();
+            }
+            Err(TryRecvError::Disconnected) => Err(HandlerError::transient("the claim panicked")),
+        };
         let mut unknown = Vec::new();
-        match claimed {
+        match answered {
             Ok(offsets) => {
-                for (key, next_offset) in unresumed.into_iter().zip(offsets) {
+                for ((key, epoch), next_offset) in keys.into_iter().zip(offsets) {
+                    // One that was taken away meanwhile has to be claimed anew, should it have come back.
+                    let is_same = self.board.lock().scheduler.epoch_of(&key) == epoch;
                     match next_offset {
+                        _ if !is_same => {}
                         Some(next_offset) => self.go_on_at(&key, next_offset),
                         None => unknown.push(key),
                     }
                 }
             }
-            Err(error) => {
-                self.next_claim = Instant::now() + self.options.backoff.initial.max(BUSY_WAIT);
-                tracing::warn!(group = %self.options.group, %error, "partitions not claimed yet");
-            }
+            Err(error) => self.claim_later(&error),
         }
         unknown
+    }
+
+    fn claim_later(&mut self, error: &HandlerError) {
+        self.next_claim = Instant::now() + self.options.backoff.initial.max(BUSY_WAIT);
+        tracing::warn!(group = %self.options.group, %error, "partitions not claimed yet");
     }
 
     fn go_on_at(&mut self, key: &PartitionKey, next_offset: i64) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Scheduler;
+use super::{InHand, Scheduler};
 use crate::consumer::membership::PartitionKey;
 use crate::consumer::tracker::Tracker;
 use crate::record::ReceivedRecord;
@@ -35,6 +35,8 @@ pub(super) struct Partition {
     pub(super) tracker: Option<Tracker>,
     /// Records that arrived before that, with the topic of their order.
     pub(super) held: Vec<(Arc<str>, ReceivedRecord)>,
+    /// Its part of what is in hand.
+    pub(super) in_hand: InHand,
     pub(super) running_records: usize,
     pub(super) is_stopping: bool,
     /// What the group is known to have.
@@ -45,9 +47,12 @@ pub(super) struct Partition {
     last_done_ms: Option<i64>,
     /// The client has a position there: something of it has come since it was assigned.
     pub(super) is_read: bool,
+    /// Where its end was when the client last reached it, as far as it says so.
+    pub(super) end_offset: Option<i64>,
     is_paused: bool,
-    /// Something was done since the last look for commits.
+    /// Something was done since the last look for commits, or its beginning is to be committed.
     is_changed: bool,
+    commits_beginning: bool,
 }
 
 impl Partition {
@@ -64,6 +69,7 @@ impl Partition {
             epoch,
             tracker: None,
             held: Vec::new(),
+            in_hand: InHand::default(),
             running_records: 0,
             is_stopping: false,
             committed: None,
@@ -71,9 +77,24 @@ impl Partition {
             high_watermark: None,
             last_done_ms: None,
             is_read: false,
+            end_offset: None,
             is_paused,
             is_changed: false,
+            commits_beginning: false,
         }
+    }
+
+    /// Where the partition begins for a group that has committed nothing there is known now, perhaps.
+    pub(super) fn begin(&mut self, commits_beginnings: bool) {
+        let Some(tracker) = self.tracker.as_mut().filter(|_| commits_beginnings && self.committed.is_none())
+        else {
+            return;
+        };
+        if let Some(end_offset) = self.end_offset {
+            tracker.begin(end_offset);
+        }
+        self.commits_beginning = true;
+        self.is_changed = true;
     }
 
     pub(super) fn complete(&mut self, record: &ReceivedRecord) {
@@ -94,7 +115,8 @@ impl Partition {
     }
 
     fn due(&self, key: &PartitionKey, metadata_max_bytes: usize) -> Option<Due> {
-        let tracker = self.tracker.as_ref().filter(|tracker| tracker.has_done_some())?;
+        let commits = |tracker: &&Tracker| tracker.has_done_some() || self.commits_beginning;
+        let tracker = self.tracker.as_ref().filter(commits)?;
         let (next_offset, metadata) = tracker.snapshot(metadata_max_bytes)?;
         let is_committed =
             self.committed.as_ref().is_some_and(|(offset, has)| *offset == next_offset && *has == metadata);
@@ -153,6 +175,11 @@ impl Scheduler {
         self.partitions.get(key).is_some_and(|partition| partition.epoch == epoch)
     }
 
+    /// The assignment of a partition.
+    pub(in crate::consumer) fn epoch_of(&self, key: &PartitionKey) -> Option<u64> {
+        self.partitions.get(key).map(|partition| partition.epoch)
+    }
+
     /// The assignments of partitions whose records may be given out.
     pub(in crate::consumer) fn resumed_epochs(&self) -> HashMap<PartitionKey, u64> {
         let resumed = self
@@ -167,24 +194,28 @@ impl Scheduler {
         let found = self.partitions.get_mut(&due.key).filter(|partition| partition.epoch == due.epoch);
         if let Some(partition) = found {
             partition.committed = Some((due.next_offset, due.metadata));
+            partition.commits_beginning = false;
         }
     }
 
     /// Partitions to pause and to resume, so that what is in hand stays bounded. `is_stuck`: too much has been in hand for a while.
     ///
-    /// What is paused resumes only when much room is there again: the client then fetches anew.
+    /// Only those pause that have more than their share in hand: one whose first record is tried again and again must not stop the
+    /// others. What is paused resumes only when much room is there again, or little of its own is left: the client then fetches anew.
     pub(in crate::consumer) fn pauses(&mut self, is_stuck: bool) -> (Vec<PartitionKey>, Vec<PartitionKey>) {
         let is_full = is_stuck && self.is_full();
-        let has_room = self.in_hand_records <= self.limits.max_buffered_records / 2
-            && self.in_hand_bytes <= self.limits.max_buffered_bytes / 2;
-        let max_span = self.limits.max_span;
+        let has_room = !self.in_hand.is_share(&self.limits, 1, 2);
+        let (limits, partitions_count) = (&self.limits, self.partitions.len());
+        let max_span = limits.max_span;
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (key, partition) in &mut self.partitions {
             let span = partition.tracker.as_ref().map_or(0, Tracker::span);
-            if !partition.is_paused && (is_full || span >= max_span) {
+            let has_its_share = partition.in_hand.is_share(limits, 1, 2 * partitions_count);
+            let has_little = !partition.in_hand.is_share(limits, 1, 4 * partitions_count);
+            if !partition.is_paused && ((is_full && has_its_share) || span >= max_span) {
                 partition.is_paused = true;
                 pause.push(key.clone());
-            } else if partition.is_paused && has_room && span <= max_span / 2 {
+            } else if partition.is_paused && (has_room || has_little) && span <= max_span / 2 {
                 partition.is_paused = false;
                 resume.push(key.clone());
             }
@@ -199,8 +230,8 @@ impl Scheduler {
 
     /// How many more records, of this size, may be taken in hand before something is full or too far ahead.
     pub(in crate::consumer) fn room(&self, record_bytes: usize) -> usize {
-        let records = self.limits.max_buffered_records.saturating_sub(self.in_hand_records);
-        let bytes = self.limits.max_buffered_bytes.saturating_sub(self.in_hand_bytes) / record_bytes.max(1);
+        let records = self.limits.max_buffered_records.saturating_sub(self.in_hand.records);
+        let bytes = self.limits.max_buffered_bytes.saturating_sub(self.in_hand.bytes) / record_bytes.max(1);
         let span = usize::try_from(self.limits.max_span - self.max_span()).unwrap_or(0);
         records.min(bytes).min(span)
     }
@@ -212,13 +243,12 @@ impl Scheduler {
 
     /// Whether new partitions begin paused.
     pub(in crate::consumer) fn is_full_now(&self) -> bool {
-        self.is_full()
+        self.is_closed || self.is_full()
     }
 
     /// Whether a good part of what may be in hand is free.
     pub(in crate::consumer) fn has_room(&self) -> bool {
-        self.in_hand_records <= self.limits.max_buffered_records / 4 * 3
-            && self.in_hand_bytes <= self.limits.max_buffered_bytes / 4 * 3
+        !self.in_hand.is_share(&self.limits, 3, 4)
     }
 
     /// Those among some partitions that are paused.

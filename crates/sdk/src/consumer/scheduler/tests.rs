@@ -14,6 +14,7 @@ fn limits(ordering: Ordering, max_batch_records: usize) -> Limits {
         max_span: 100,
         one_per_lane: false,
         never_repeats: false,
+        commits_beginnings: false,
     }
 }
 
@@ -258,4 +259,73 @@ fn what_comes_again_is_left_out_unless_the_log_is_shorter() {
     scene.push(0, "");
     assert_eq!(scene.scheduler.take_rewound(), []);
     scene.take_offsets(&[0]);
+}
+
+#[test]
+fn only_who_has_its_share_in_hand_is_paused() {
+    let mut scene = Scene::new(limits(Ordering::Partition, 1));
+    scene.scheduler.assign(key(1), false);
+    scene.scheduler.resume(&key(1), None, b"", scene.now);
+    (0..8).for_each(|offset| scene.push(offset, ""));
+    let stuck = scene.take_offsets(&[0]);
+    let later = scene.now + Duration::from_secs(3_600);
+    scene.scheduler.finish(stuck, &[Fate::Again(later)], scene.now);
+    assert_eq!(scene.scheduler.pauses(true), (vec![key(0)], vec![]), "it has all of it");
+    // The other one goes on, and is paused as soon as it has its share as well.
+    for offset in 0..2 {
+        scene.scheduler.push("orders".into(), vec![record(1, offset, "")], scene.now);
+    }
+    assert_eq!(scene.scheduler.pauses(true), (vec![key(1)], vec![]));
+    for offset in 0..2 {
+        let job = scene.take_offsets(&[offset]);
+        scene.done(job);
+    }
+    assert_eq!(scene.scheduler.pauses(true), (vec![], vec![key(1)]), "little of its own is left");
+}
+
+#[test]
+fn what_is_closed_takes_nothing_in() {
+    let mut scene = Scene::new(limits(Ordering::Key, 1));
+    scene.push(0, "a");
+    scene.scheduler.close();
+    scene.push(1, "b");
+    assert_eq!(scene.scheduler.in_hand_counts(), (1, 0));
+    assert!(scene.scheduler.is_full_now(), "new partitions begin paused");
+}
+
+#[test]
+fn a_beginning_is_committed_before_anything_is_done() {
+    let limits = || Limits { commits_beginnings: true, ..limits(Ordering::Key, 1) };
+    let mut scene = Scene::new(limits());
+    assert!(scene.scheduler.uncommitted().is_empty(), "nobody knows where it begins");
+    scene.push(5, "a");
+    let due = scene.scheduler.uncommitted();
+    assert_eq!(due.iter().map(|due| due.next_offset).collect::<Vec<_>>(), [5]);
+    due.into_iter().for_each(|due| scene.scheduler.committed(due));
+    assert!(scene.scheduler.uncommitted().is_empty());
+    // One that has nothing, and says where its end is: before its commits are known, or after.
+    for is_early in [true, false] {
+        let mut scene = Scene::new(limits());
+        scene.scheduler.assign(key(1), false);
+        if is_early {
+            scene.scheduler.mark_read(&key(1), Some(7));
+            assert!(scene.scheduler.uncommitted().is_empty());
+        }
+        scene.scheduler.resume(&key(1), None, b"", scene.now);
+        scene.scheduler.mark_read(&key(1), Some(7));
+        assert_eq!(scene.scheduler.uncommitted()[0].next_offset, 7);
+    }
+    // Records that came before the commits were known count, whatever was said of the end.
+    let mut scene = Scene::new(limits());
+    scene.scheduler.assign(key(1), false);
+    scene.scheduler.push("orders".into(), vec![record(1, 3, "a")], scene.now);
+    scene.scheduler.mark_read(&key(1), Some(4));
+    scene.scheduler.resume(&key(1), None, b"", scene.now);
+    assert_eq!(scene.scheduler.uncommitted()[0].next_offset, 3);
+    // What the group has committed already is not committed again.
+    let mut scene = Scene::new(limits());
+    scene.scheduler.assign(key(1), false);
+    scene.scheduler.resume(&key(1), Some(9), b"", scene.now);
+    scene.scheduler.mark_read(&key(1), Some(9));
+    assert!(scene.scheduler.uncommitted().is_empty());
 }

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{Results, Workshop};
-use crate::consumer::key_order::{End, KeyOrder, Move, Route};
+use crate::consumer::key_order::{End, KeyOrder, KeyOrderError, Move, Route};
 use crate::consumer::random::jitter;
 use crate::consumer::scheduler::{Fate, Job};
-use crate::failure::Failure;
+use crate::failure::{Failure, LetterId};
 
 /// Records of a job that are let go in one transaction, about, and how long that may be put off: what was done meanwhile
 /// comes again after a crash.
@@ -68,7 +68,8 @@ impl Workshop {
         }
     }
 
-    /// Parks what the order of keys asks for, and lets go of released records that are done. All of it or nothing.
+    /// Parks what the order of keys asks for, and lets go of released records that are done: all of it or nothing, but that what needs
+    /// room where none is left does not keep back what makes room.
     pub(super) fn park_in_order(&self, key_order: &KeyOrder, job: &mut Job, results: &mut Results) {
         let is_ordered = |(index, _): &mut (usize, Failure)| key_order.is_ordered(&job.records[*index]);
         let rejected: Vec<_> = results.rejected.extract_if(.., is_ordered).collect();
@@ -76,43 +77,85 @@ impl Workshop {
             results.fates[*index] == Fate::Done && rejected.iter().all(|(rejected, _)| rejected != index)
         };
         let done: Vec<usize> = results.released.iter().copied().filter(is_done).collect();
-        let one = |index: usize, end| Move { record: &job.records[index], note: &job.notes[index], end };
-        let moves = done.iter().map(|index| one(*index, End::Done));
-        let moves = moves.chain(rejected.iter().map(|(index, failure)| {
-            tracing::warn!(
-                at = job.records[*index].position(),
-                error = failure.error,
-                "record rejected; its key waits"
-            );
-            one(*index, End::Rejected(failure))
-        }));
-        let moves: Vec<_> = moves
-            .chain(results.behind.iter().map(|(index, first)| one(*index, End::Behind(*first))))
-            .collect();
-        if moves.is_empty() {
-            return;
+        for (index, failure) in &rejected {
+            let at = job.records[*index].position();
+            tracing::warn!(at, error = failure.error, "record rejected; its key waits");
         }
-        match key_order.write(moves) {
-            Ok(()) => results.parked_in_order = (rejected.len() + results.behind.len()) as u64,
-            Err(error) => {
-                let again = match error.is_trouble() {
-                    true => self.keep(results, format!("cannot keep the order of a key: {error}")),
-                    false => Instant::now() + self.backoff.wait(1, jitter()),
-                };
-                let behind = results.behind.iter().map(|(index, _)| *index);
-                behind
-                    .chain(done.iter().copied())
-                    .for_each(|index| results.fates[index] = Fate::Again(again));
-                for index in done {
-                    job.notes[index].is_done = true;
-                }
-                for (index, failure) in rejected {
-                    results.fates[index] = Fate::Again(again);
-                    job.notes[index].rejected = Some(Box::new(failure));
-                }
+        let ends = done.into_iter().map(|index| (index, Ended::Done));
+        let ends = ends.chain(rejected.into_iter().map(|(index, failure)| (index, Ended::Rejected(failure))));
+        let behind = results.behind.iter().map(|(index, first)| (*index, Ended::Behind(*first)));
+        let ends: Vec<_> = ends.chain(behind).collect();
+        let Err(error) = self.write_ends(key_order, job, &ends, results) else { return };
+        if !error.is_full() {
+            return self.try_again(job, ends, &error, results);
+        }
+        let (free, full): (Vec<_>, Vec<_>) =
+            ends.into_iter().partition(|(index, end)| !needs_room(job, *index, end));
+        if let Err(error) = self.write_ends(key_order, job, &free, results) {
+            self.try_again(job, free, &error, results);
+        }
+        self.try_again(job, full, &error, results);
+    }
+
+    fn write_ends(
+        &self,
+        key_order: &KeyOrder,
+        job: &Job,
+        ends: &[(usize, Ended)],
+        results: &mut Results,
+    ) -> Result<(), KeyOrderError> {
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let moves = ends.iter().map(|(index, ended)| {
+            let end = match ended {
+                Ended::Done => End::Done,
+                Ended::Rejected(failure) => End::Rejected(failure),
+                Ended::Behind(first) => End::Behind(*first),
+            };
+            Move { record: &job.records[*index], note: &job.notes[*index], end }
+        });
+        key_order.write(moves.collect())?;
+        results.parked_in_order += ends.iter().filter(|(_, end)| !matches!(end, Ended::Done)).count() as u64;
+        Ok(())
+    }
+
+    /// What could not be written comes again, with what is known of it.
+    fn try_again(
+        &self,
+        job: &mut Job,
+        ends: Vec<(usize, Ended)>,
+        error: &KeyOrderError,
+        results: &mut Results,
+    ) {
+        let again = match error.is_trouble() {
+            true => self.keep(results, format!("cannot keep the order of a key: {error}")),
+            false => Instant::now() + self.backoff.wait(1, jitter()),
+        };
+        for (index, end) in ends {
+            results.fates[index] = Fate::Again(again);
+            match end {
+                Ended::Done => job.notes[index].is_done = true,
+                Ended::Rejected(failure) => job.notes[index].rejected = Some(Box::new(failure)),
+                Ended::Behind(_) => {}
             }
         }
     }
+}
+
+/// What became of a record in its key's order.
+enum Ended {
+    /// A released one is done.
+    Done,
+    /// It parks its key.
+    Rejected(Failure),
+    /// It waits behind this letter.
+    Behind(LetterId),
+}
+
+/// Whether one more record would wait in the failure inbox than before.
+fn needs_room(job: &Job, index: usize, end: &Ended) -> bool {
+    !matches!(end, Ended::Done) && job.notes[index].released.is_none()
 }
 
 /// Whether a record is not to be handled, and why.
