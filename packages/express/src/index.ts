@@ -5,6 +5,7 @@
  * with it.
  */
 
+import { isPromise } from "node:util/types";
 import type { Request, RequestHandler, Response } from "express";
 import { acceptable, type Draft } from "./acceptable.js";
 import type { Entity } from "./activity.js";
@@ -21,7 +22,7 @@ export { REDACTED, redact } from "./redact.js";
 export { isSecretName, SECRET_PARTS, SECRET_WORDS } from "./secrets.js";
 export type { SenderCounts, SenderOptions } from "./sender.js";
 
-/** Each function may throw: the request is recorded without what it would have given. */
+/** Each function may throw: the request is recorded without what it would have given. None may be async but `onLost`. */
 export interface RecordOptions extends SenderOptions, BreakerOptions {
   /** Whose activity it is. Without a tenant a request is not recorded. */
   tenant: string | ((request: Request, response: Response) => string | undefined);
@@ -99,7 +100,7 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
   });
 }
 
-/** What `give` gives; nothing, if it throws. */
+/** What `give` gives; nothing, if it throws or gives a promise. */
 type Part = <T>(name: string, give: (() => T) | undefined) => T | undefined;
 
 /** Callbacks of the application fail without their request and without the rest of its activity. */
@@ -107,7 +108,11 @@ function partsOf(sender: Sender): Part {
   const warned = new Set<string>();
   return (name, give) => {
     try {
-      return give?.();
+      const given = give?.();
+      if (!isPromise(given)) return given;
+      // Rejected with nobody to look at it, it would end the process.
+      given.catch(() => {});
+      throw new Error("it must be given at once, not by a promise");
     } catch (error) {
       sender.counts.incomplete += 1;
       if (!warned.has(name)) {

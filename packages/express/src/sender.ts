@@ -25,8 +25,8 @@ export interface SenderOptions {
   timeoutMs?: number;
   /** The longest pause between two tries, in milliseconds. 10,000. */
   maxRetryDelayMs?: number;
-  /** Told of each activity that is refused, or that found the queue full. */
-  onLost?: (activity: Draft, reason: string) => void;
+  /** Told of each activity that is refused, or that found the queue full; it may be async, and it may fail. */
+  onLost?: (activity: Draft, reason: string) => void | Promise<void>;
 }
 
 /** What has become of the activities so far. */
@@ -38,7 +38,7 @@ export interface SenderCounts {
   /** Found the queue full, or came after `close`. */
   dropped: number;
   retries: number;
-  /** Recorded without a part, because the callback that gives it threw. */
+  /** Recorded without a part, because the callback that gives it threw, or gave a promise. */
   incomplete: number;
   /** Why the last try failed; absent after one that did not. */
   lastFailure?: string;
@@ -55,7 +55,7 @@ interface LineAnswer {
 export class Sender {
   readonly counts: SenderCounts = { queued: 0, sent: 0, refused: 0, dropped: 0, retries: 0, incomplete: 0 };
   readonly #options: Required<Omit<SenderOptions, "onLost">>;
-  readonly #onLost: (activity: Draft, reason: string) => void;
+  readonly #onLost: (activity: Draft, reason: string) => unknown;
   readonly #endpoint: URL;
   #queue: string[] = [];
   #queuedChars = 0;
@@ -222,11 +222,10 @@ export class Sender {
   }
 
   #lost(activity: Draft, reason: string): void {
+    // What is told of a loss must not cause another one, nor end the process by a promise that is rejected later.
     try {
-      this.#onLost(activity, reason);
-    } catch {
-      // What is told of a loss must not cause another one.
-    }
+      void Promise.resolve(this.#onLost(activity, reason)).catch(() => {});
+    } catch {}
   }
 
   async #pause(failures: number): Promise<void> {

@@ -52,3 +52,16 @@ test("a callback that throws costs its own part only", async () => {
   const none = await recorded({ tenant: fails }, build, [["POST", "/orders"]]);
   assert.deepEqual([none.taken, none.counts.incomplete], [[], 1]);
 });
+
+test("a callback that gives a promise costs its own part only, and no process", async () => {
+  const build = (app) => app.post("/orders", (request, response) => response.end());
+  const fails = async () => {
+    throw new Error("later");
+  };
+  const parts = { actor: fails, targets: fails, action: fails, metadata: fails, when: fails };
+  const { taken, counts } = await recorded(parts, build, [["POST", "/orders"]]);
+  assert.deepEqual([taken, counts.incomplete], [["POST /orders"], 5]);
+  // The text of a promise is no tenant's name.
+  const none = await recorded({ tenant: async () => "acme" }, build, [["POST", "/orders"]]);
+  assert.deepEqual([none.taken, none.counts.incomplete], [[], 1]);
+});

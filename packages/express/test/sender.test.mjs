@@ -63,6 +63,16 @@ test("nothing that is recorded holds up what comes after it", async () => {
   assert.deepEqual(lost, ["nobody's", "thrown"]);
 });
 
+/** Node ends a process, and its test runner fails a test, at a rejected promise that nobody looks at. */
+test("who is told of a loss and fails, now or later, ends nothing", async () => {
+  for (const fails of [() => { throw new Error("now"); }, async () => { throw new Error("later"); }]) {
+    const { activities } = recorder("http://127.0.0.1:1", { onLost: fails });
+    activities.record({ tenant: "", action: "nobody's" });
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(activities.counts.refused, 1);
+  }
+});
+
 test("what waits is bounded in number and in size", async () => {
   const proxy = await between(() => 503);
   const { activities } = recorder(proxy.url, { maxQueued: 5, maxQueuedChars: 3_000 });
