@@ -45,6 +45,8 @@ export interface SenderCounts {
 }
 
 const FIRST_RETRY_DELAY_MS = 100;
+/** Of one request's body: what a slow network brings within the timeout, too. */
+const MAX_BATCH_BYTES = 1_000_000;
 
 /** One line of the platform's answer. */
 interface LineAnswer {
@@ -59,8 +61,10 @@ export class Sender {
   readonly #endpoint: URL;
   #queue: string[] = [];
   #queuedChars = 0;
-  /** Activities of the next request: fewer than allowed while a part of what was sent is refused. */
+  /** Activities of the next request: fewer than allowed after one that was refused or was not answered in time. */
   #batchSize: number;
+  /** Whether the last request was refused, so that its halves are tried at once. */
+  #isSearching = false;
   #sending: Promise<void> | undefined;
   /** Ends the pause between two tries. */
   #hurry: (() => void) | undefined;
@@ -124,7 +128,8 @@ export class Sender {
     await new Promise((resolve) => setImmediate(resolve));
     let failures = 0;
     while (this.#queue.length > 0) {
-      const batch = this.#queue.slice(0, this.#batchSize);
+      const batch = this.#nextBatch();
+      this.#isSearching = false;
       const again = await this.#post(batch);
       this.#queue.splice(0, batch.length, ...again);
       this.#queuedChars = this.#queue.reduce((sum, json) => sum + json.length, 0);
@@ -132,12 +137,18 @@ export class Sender {
       if (again.length < batch.length) failures = 0;
       if (again.length === 0) continue;
       if (Date.now() >= this.#giveUpAt) return;
-      // A part of it is tried at once.
-      if (this.#batchSize < batch.length) continue;
+      if (this.#isSearching) continue;
       this.counts.retries += 1;
       await this.#pause(failures);
       failures += 1;
     }
+  }
+
+  #nextBatch(): string[] {
+    const batch = this.#queue.slice(0, this.#batchSize);
+    let bytes = 0;
+    const end = batch.findIndex((json) => (bytes += Buffer.byteLength(json) + 1) > MAX_BATCH_BYTES);
+    return end === -1 ? batch : batch.slice(0, Math.max(1, end));
   }
 
   /** Answers what is to be sent again. */
@@ -160,6 +171,8 @@ export class Sender {
       return this.#failed(batch, response.status, text);
     } catch (error) {
       this.counts.lastFailure = reasonOf(error);
+      // What takes longer than the timeout would never get through.
+      if (abort.signal.aborted) this.#halve(batch);
       return batch;
     } finally {
       clearTimeout(timer);
@@ -172,7 +185,8 @@ export class Sender {
     const verdict = verdictOf(status);
     if (verdict === "activity") {
       if (batch.length > 1) {
-        this.#batchSize = batch.length >> 1;
+        this.#halve(batch);
+        this.#isSearching = true;
         return batch;
       }
       this.#refuseJson(batch[0]!, reason);
@@ -185,6 +199,17 @@ export class Sender {
     return batch;
   }
 
+  #halve(batch: string[]): void {
+    this.#batchSize = Math.max(1, batch.length >> 1);
+  }
+
+  /** In small steps: where only so much gets through, each step too far costs a refusal or a timeout. */
+  #grow(batch: string[]): void {
+    // A batch that was smaller for other reasons says nothing about larger ones.
+    if (batch.length < this.#batchSize) return;
+    this.#batchSize = Math.min(this.#options.maxBatch, this.#batchSize + Math.ceil(this.#batchSize / 8));
+  }
+
   #settle(batch: string[], text: string): string[] {
     const answers = new Map<number, LineAnswer>();
     for (const line of text.split("\n").filter((line) => line !== "")) {
@@ -192,9 +217,7 @@ export class Sender {
       answers.set(answer.line, answer);
     }
     delete this.counts.lastFailure;
-    // In steps: where a proxy takes no large bodies, growing by doubling would be refused every other time.
-    const { maxBatch } = this.#options;
-    this.#batchSize = Math.min(maxBatch, this.#batchSize + Math.ceil(maxBatch / 16));
+    this.#grow(batch);
     return batch.filter((json, index) => {
       const answer = answers.get(index + 1);
       if (answer === undefined) return true;

@@ -25,6 +25,31 @@ test("one that is too large, or not understood, costs no other", async () => {
   }
 });
 
+test("a platform that takes long is sent less at a time", async () => {
+  const sizes = [];
+  const slow = await between((batch) => (sizes.push(batch.length), batch.length > 5 ? new Promise(() => {}) : undefined));
+  const { activities, record } = recorder(slow.url, { timeoutMs: 250 });
+  record(actions(40));
+  const left = await activities.close(10_000);
+  slow.close();
+  assert.deepEqual([left, slow.taken], [0, actions(40)]);
+  assert.deepEqual(sizes.slice(0, 6), [40, 20, 10, 5, 6, 3]);
+  assert.equal(activities.counts.retries, sizes.filter((size) => size > 5).length);
+});
+
+test("a request is bounded in size, too", async () => {
+  const sizes = [];
+  const proxy = await between((batch, { headers }) => void sizes.push([batch.length, Number(headers["content-length"])]));
+  const { activities } = recorder(proxy.url);
+  const text = "é".repeat(10_000);
+  for (const action of actions(100)) activities.record({ tenant: "acme", action, metadata: { text } });
+  await activities.flush();
+  proxy.close();
+  assert.deepEqual(proxy.taken, actions(100));
+  assert.deepEqual(sizes.map(([count]) => count), [49, 49, 2]);
+  assert.ok(sizes.every(([, bytes]) => bytes <= 1_000_000), `${sizes}`);
+});
+
 test("what a proxy says about the way there costs nothing", async () => {
   for (const status of [401, 403, 404, 405, 301, 502]) {
     let tries = 0;
