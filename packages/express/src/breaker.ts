@@ -1,5 +1,7 @@
 /** A circuit breaker: after failures in a row nobody waits for what does not answer, until one try finds it back. */
 
+import { limitsOf } from "./limits.js";
+
 export interface BreakerOptions {
   /** Failures in a row that open it. 5. */
   breakerFailures?: number;
@@ -7,21 +9,21 @@ export interface BreakerOptions {
   breakerOpenMs?: number;
 }
 
+const DEFAULTS = { breakerFailures: 5, breakerOpenMs: 30_000 };
+
 export class Breaker {
-  readonly #failuresToOpen: number;
-  readonly #openMs: number;
+  readonly #limits: typeof DEFAULTS;
   #failures = 0;
   #openUntil = 0;
   #isProbing = false;
 
   constructor(options: BreakerOptions) {
-    this.#failuresToOpen = options.breakerFailures ?? 5;
-    this.#openMs = options.breakerOpenMs ?? 30_000;
+    this.#limits = limitsOf(DEFAULTS, options);
   }
 
   /** Whether a request may go out now. Each one that may must tell how it went. */
   admit(): boolean {
-    if (this.#failures < this.#failuresToOpen) return true;
+    if (this.#failures < this.#limits.breakerFailures) return true;
     if (this.#isProbing || performance.now() < this.#openUntil) return false;
     this.#isProbing = true;
     return true;
@@ -31,6 +33,6 @@ export class Breaker {
   told(answered: boolean): void {
     this.#isProbing = false;
     this.#failures = answered ? 0 : this.#failures + 1;
-    if (this.#failures >= this.#failuresToOpen) this.#openUntil = performance.now() + this.#openMs;
+    if (this.#failures >= this.#limits.breakerFailures) this.#openUntil = performance.now() + this.#limits.breakerOpenMs;
   }
 }

@@ -9,6 +9,7 @@
 
 import type { Draft } from "./acceptable.js";
 import { reasonOf, verdictOf } from "./answer.js";
+import { limitsOf } from "./limits.js";
 
 export interface SenderOptions {
   /** The platform, for example `http://127.0.0.1:8080`. */
@@ -44,6 +45,13 @@ export interface SenderCounts {
   lastFailure?: string;
 }
 
+const DEFAULTS = {
+  maxQueued: 10_000,
+  maxQueuedChars: 32_000_000,
+  maxBatch: 500,
+  timeoutMs: 5_000,
+  maxRetryDelayMs: 10_000,
+};
 const FIRST_RETRY_DELAY_MS = 100;
 /** Of one request's body: what a slow network brings within the timeout, too. */
 const MAX_BATCH_BYTES = 1_000_000;
@@ -56,7 +64,8 @@ interface LineAnswer {
 
 export class Sender {
   readonly counts: SenderCounts = { queued: 0, sent: 0, refused: 0, dropped: 0, retries: 0, incomplete: 0 };
-  readonly #options: Required<Omit<SenderOptions, "onLost">>;
+  readonly #limits: typeof DEFAULTS;
+  readonly #headers: Record<string, string>;
   readonly #onLost: (activity: Draft, reason: string) => unknown;
   readonly #endpoint: URL;
   #queue: string[] = [];
@@ -73,23 +82,16 @@ export class Sender {
   #giveUpAt = Number.POSITIVE_INFINITY;
 
   constructor(options: SenderOptions) {
-    this.#options = {
-      headers: {},
-      maxQueued: 10_000,
-      maxQueuedChars: 32_000_000,
-      maxBatch: 500,
-      timeoutMs: 5_000,
-      maxRetryDelayMs: 10_000,
-      ...options,
-    };
-    this.#batchSize = this.#options.maxBatch;
+    this.#limits = limitsOf(DEFAULTS, options);
+    this.#headers = { ...options.headers, "content-type": "application/x-ndjson" };
+    this.#batchSize = this.#limits.maxBatch;
     this.#onLost = options.onLost ?? (() => {});
     this.#endpoint = new URL("/api/v1/activities", options.url);
   }
 
   /** Takes an activity in JSON; never waits and never throws. */
   send(json: string): void {
-    const { maxQueued, maxQueuedChars } = this.#options;
+    const { maxQueued, maxQueuedChars } = this.#limits;
     if (this.#giveUpAt !== Number.POSITIVE_INFINITY) return this.#drop(json, "it came after the end");
     if (this.#queue.length >= maxQueued) return this.#drop(json, `${maxQueued} activities wait already`);
     if (this.#queuedChars + json.length > maxQueuedChars) return this.#drop(json, "too much waits already");
@@ -155,12 +157,12 @@ export class Sender {
   async #post(batch: string[]): Promise<string[]> {
     const abort = new AbortController();
     this.#abort = abort;
-    const limit = Math.min(this.#options.timeoutMs, this.#giveUpAt - Date.now());
+    const limit = Math.min(this.#limits.timeoutMs, this.#giveUpAt - Date.now());
     const timer = setTimeout(() => abort.abort(), Math.max(1, limit));
     try {
       const response = await fetch(this.#endpoint, {
         method: "POST",
-        headers: { ...this.#options.headers, "content-type": "application/x-ndjson" },
+        headers: this.#headers,
         body: batch.map((json) => json + "\n").join(""),
         // Followed, a redirect would become a GET, whose 200 says nothing about the activities.
         redirect: "manual",
@@ -207,7 +209,7 @@ export class Sender {
   #grow(batch: string[]): void {
     // A batch that was smaller for other reasons says nothing about larger ones.
     if (batch.length < this.#batchSize) return;
-    this.#batchSize = Math.min(this.#options.maxBatch, this.#batchSize + Math.ceil(this.#batchSize / 8));
+    this.#batchSize = Math.min(this.#limits.maxBatch, this.#batchSize + Math.ceil(this.#batchSize / 8));
   }
 
   #settle(batch: string[], text: string): string[] {
@@ -252,7 +254,7 @@ export class Sender {
   }
 
   async #pause(failures: number): Promise<void> {
-    const longest = Math.min(this.#options.maxRetryDelayMs, FIRST_RETRY_DELAY_MS * 2 ** failures);
+    const longest = Math.min(this.#limits.maxRetryDelayMs, FIRST_RETRY_DELAY_MS * 2 ** failures);
     // Not all senders of a platform that was down come back in the same moment.
     const delay = Math.min(longest * (0.5 + Math.random() / 2), this.#giveUpAt - Date.now());
     await new Promise<void>((resolve) => {

@@ -98,6 +98,31 @@ test("who is told of a loss and fails, now or later, ends nothing", async () => 
   }
 });
 
+test("an option that is undefined has its default", async () => {
+  // What is no number is 1 ms to a timer, and a request takes longer.
+  const proxy = await between(() => new Promise((resolve) => setTimeout(resolve, 10)));
+  const { activities, record } = recorder(proxy.url, { maxBatch: undefined, timeoutMs: undefined, breakerOpenMs: undefined });
+  record(["a"]);
+  while (activities.counts.queued > 0 && activities.counts.retries === 0) await new Promise((resolve) => setImmediate(resolve));
+  record(["b"]);
+  const left = await activities.close(5_000);
+  proxy.close();
+  assert.deepEqual([left, activities.counts.retries, proxy.taken], [0, 0, ["a", "b"]]);
+  const full = recorder(proxy.url, { maxQueued: undefined });
+  full.record(actions(10_001));
+  assert.equal(await full.activities.close(0), 10_000);
+  assert.deepEqual(full.lost, ["a10000"]);
+});
+
+test("what is no limit is refused at the start", () => {
+  for (const name of ["maxQueued", "maxQueuedChars", "maxBatch", "timeoutMs", "maxRetryDelayMs", "breakerFailures", "breakerOpenMs"]) {
+    for (const bad of [Number.NaN, 0, -1, "500", null]) {
+      assert.throws(() => recorder("http://127.0.0.1:1", { [name]: bad }), { message: new RegExp(`^${name}: expected a number from 1, `) });
+    }
+    recorder("http://127.0.0.1:1", { [name]: Number.POSITIVE_INFINITY });
+  }
+});
+
 test("what waits is bounded in number and in size", async () => {
   const proxy = await between(() => 503);
   const { activities } = recorder(proxy.url, { maxQueued: 5, maxQueuedChars: 3_000 });
