@@ -7,7 +7,7 @@
 
 import { isIP } from "node:net";
 import type { Activity, Context, Entity } from "./activity.js";
-import { redact, wellFormed } from "./redact.js";
+import { MAX_METADATA_BYTES, redactFields, TOO_LONG, wellFormed } from "./redact.js";
 import { uuidV7 } from "./uuid.js";
 
 const MAX_ID_CHARS = 128;
@@ -19,10 +19,10 @@ const MAX_NAME_CHARS = 512;
 const MAX_TARGETS = 64;
 const MAX_USER_AGENT_CHARS = 1024;
 const MAX_REQUEST_ID_CHARS = 256;
-const MAX_METADATA_BYTES = 32 * 1024;
 const MAX_ACTIVITY_BYTES = 64 * 1024;
 
-const TOO_LONG = "[too long]";
+/** Holds the number of fields that are left out. */
+const LEFT_OUT = "[left out]";
 const CONTROL = /\p{Cc}/gu;
 const RFC_3339 = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 
@@ -93,19 +93,54 @@ function context(value: Draft["context"]): Context | undefined {
   });
 }
 
-/** Takes the largest fields out until the rest fits. */
+/** A field of metadata in JSON. */
+interface Field {
+  name: string;
+  value: unknown;
+  bytes: number;
+}
+
 function metadata(value: unknown, isSecret: (name: string) => boolean): Record<string, unknown> | undefined {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
-  const fields = redact(value, isSecret) as Record<string, unknown>;
-  const bytesOf = (field: unknown) => Buffer.byteLength(JSON.stringify(field) ?? "");
-  if (bytesOf(fields) <= MAX_METADATA_BYTES) return fields;
-  const names = Object.keys(fields).sort((one, other) => bytesOf(fields[other]) - bytesOf(fields[one]));
-  for (const name of names) {
-    fields[name] = TOO_LONG;
-    if (bytesOf(fields) <= MAX_METADATA_BYTES) return fields;
+  const fields = redactFields(value, isSecret).map(([name, value]) => fieldOf(name, value));
+  shorten(fields);
+  return Object.fromEntries(fitting(fields).map(({ name, value }) => [name, value]));
+}
+
+/** Takes the largest values out until the rest fits, or there is none that is longer than its mark. */
+function shorten(fields: Field[]): void {
+  let bytes = sum(fields);
+  for (const field of [...fields].sort((one, other) => other.bytes - one.bytes)) {
+    if (bytes <= MAX_METADATA_BYTES) return;
+    const marked = fieldOf(field.name, TOO_LONG);
+    if (marked.bytes >= field.bytes) continue;
+    bytes -= field.bytes - marked.bytes;
+    Object.assign(field, marked);
   }
-  // The names alone are too much.
-  return undefined;
+}
+
+/** Leaves fields out where there are too many: the last ones, since the first are those that every request has. */
+function fitting(fields: Field[]): Field[] {
+  if (sum(fields) <= MAX_METADATA_BYTES) return fields;
+  let left = MAX_METADATA_BYTES - sum([fieldOf(LEFT_OUT, fields.length)]);
+  const kept = fields.filter(({ bytes }) => {
+    if (bytes > left) return false;
+    left -= bytes;
+    return true;
+  });
+  return [...kept, fieldOf(LEFT_OUT, fields.length - kept.length)];
+}
+
+/** Its bytes are with the colon and a comma; JSON leaves out what is undefined. */
+function fieldOf(name: string, value: unknown): Field {
+  const json = JSON.stringify(value);
+  const bytes = json === undefined ? 0 : Buffer.byteLength(JSON.stringify(name)) + Buffer.byteLength(json) + 2;
+  return { name, value, bytes };
+}
+
+/** What fields take together: their commas are one too many, the braces two. */
+function sum(fields: Field[]): number {
+  return fields.reduce((bytes, field) => bytes + field.bytes, 1);
 }
 
 function time(value: unknown, now: number): string {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { acceptable } from "../dist/acceptable.js";
+import { redact } from "../dist/redact.js";
 import { isSecretName } from "../dist/secrets.js";
 
 const made = (draft) => JSON.parse(acceptable({ tenant: "acme", action: "a", ...draft }, isSecretName).json);
@@ -34,6 +35,40 @@ test("what is too large loses its largest parts", () => {
   const { json } = acceptable({ tenant: "t", action: "a", targets: Array(64).fill(wide) }, isSecretName);
   assert.ok(Buffer.byteLength(json) <= 64 * 1024);
   assert.ok(JSON.parse(json).targets.length > 8);
+});
+
+/** Node serves nobody else meanwhile: what a client or an object of the application looks like must not decide how long that is. */
+function madeAtOnce(metadata) {
+  const begun = performance.now();
+  const { json } = acceptable({ tenant: "t", action: "a", metadata }, isSecretName);
+  const took = performance.now() - begun;
+  assert.ok(took < 3_000, `${took} ms`);
+  const kept = JSON.parse(json).metadata;
+  assert.ok(Buffer.byteLength(JSON.stringify(kept)) <= 32 * 1024);
+  return kept;
+}
+
+test("metadata with more fields than fit keeps the first ones", () => {
+  const wide = Object.fromEntries(Array.from({ length: 9_000 }, (_, at) => [`k${at}`, 1]));
+  const kept = madeAtOnce({ method: "POST", note: "x".repeat(40_000), ...wide, password: "x" });
+  assert.deepEqual([kept.method, kept.note, kept.k0, kept.k8999], ["POST", "[too long]", 1, undefined]);
+  const count = Object.keys(kept).length;
+  assert.ok(count > 2_000);
+  assert.equal(kept["[left out]"], 9_003 - (count - 1));
+});
+
+test("objects that point at each other are copied at once", () => {
+  const team = { name: "t", members: [] };
+  for (let at = 0; at < 16; at += 1) team.members.push({ name: `m${at}`, team });
+  const kept = madeAtOnce({ team });
+  assert.deepEqual(kept.team.members[15], { name: "m15", team: "[circular]" });
+  // No circle cuts it short: everybody knows everybody, by ever other ways.
+  const people = Array.from({ length: 40 }, (_, at) => ({ name: `p${at}`, secret: "x" }));
+  for (const person of people) person.knows = [...people];
+  assert.deepEqual(madeAtOnce({ status: 200, person: people[0], tags: { a: 1 } }), { status: 200, person: "[too long]", tags: { a: 1 } });
+  const shared = Object.fromEntries(people.map((person) => [person.name, person]));
+  assert.equal(madeAtOnce(shared).p39, "[too long]");
+  assert.ok(JSON.stringify(redact(shared, isSecretName)).length < 4_000_000);
 });
 
 test("times and ids are always some", () => {
