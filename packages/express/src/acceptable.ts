@@ -7,7 +7,7 @@
 
 import { isIP } from "node:net";
 import type { Activity, Context, Entity } from "./activity.js";
-import { MAX_METADATA_BYTES, redactFields, TOO_LONG, wellFormed } from "./redact.js";
+import { MAX_METADATA_BYTES, redact, redactFields, TOO_LONG, wellFormed } from "./redact.js";
 import { uuidV7 } from "./uuid.js";
 
 const MAX_ID_CHARS = 128;
@@ -34,13 +34,14 @@ export type Draft = Pick<Activity, "tenant" | "action"> &
 
 /** An activity that the platform takes, in JSON and without secrets; throws an `Error` that says why there is none. */
 export function acceptable(draft: Draft, isSecret: (name: string) => boolean): { id: string; json: string } {
-  const tenant = String(draft.tenant ?? "");
+  const tenant = textOf(draft.tenant) ?? "";
   // A shortened tenant would be another one's.
   if (!fits(tenant, MAX_TENANT_CHARS)) throw new Error(`tenant: expected 1 to ${MAX_TENANT_CHARS} characters`);
-  const action = legalAction(String(draft.action ?? ""));
+  const action = legalAction(textOf(draft.action) ?? "");
   if (action === undefined) throw new Error("action: is empty");
   const now = Date.now();
-  const id = draft.id !== undefined && fits(String(draft.id), MAX_ID_CHARS) ? String(draft.id) : uuidV7(now);
+  const given = textOf(draft.id);
+  const id = given !== undefined && fits(given, MAX_ID_CHARS) ? given : uuidV7(now);
   const activity: Activity = {
     id,
     tenant,
@@ -60,6 +61,15 @@ export function acceptable(draft: Draft, isSecret: (name: string) => boolean): {
     json = JSON.stringify(activity);
   }
   return { id, json };
+}
+
+/** What may be told of a draft that became no activity. */
+export function withoutSecrets(draft: Draft, isSecret: (name: string) => boolean): Draft {
+  try {
+    return draft?.metadata === undefined ? draft : { ...draft, metadata: redact(draft.metadata, isSecret) as Draft["metadata"] };
+  } catch {
+    return { ...draft, metadata: undefined };
+  }
 }
 
 /** An action without what the platform's search reserves (`*`) and within its length. */
@@ -153,15 +163,25 @@ function time(value: unknown, now: number): string {
   return isDay ? (value as string) : date.toISOString();
 }
 
-/** A text of 1 to so many characters without control characters, made of whatever was given; or none. */
+/** A text of 1 to so many characters without control characters, made of what was given; or none. */
 function clipped(value: unknown, maxChars: number): string | undefined {
-  if (value === undefined || value === null) return undefined;
-  const text = wellFormed(String(value)).replace(CONTROL, " ");
+  const text = wellFormed(textOf(value) ?? "").replace(CONTROL, " ");
   if (text === "") return undefined;
   if (text.length <= maxChars) return text;
   const chars = Array.from(text);
   // The mark tells that it is not the whole.
   return chars.length <= maxChars ? text : chars.slice(0, maxChars - 1).join("") + "…";
+}
+
+/**
+ * What is a text, or has one by its class, as ids of databases do. What a client sends as an object is none: it may well hold
+ * a `toString` that cannot be called.
+ */
+function textOf(value: unknown): string | undefined {
+  if (["string", "number", "boolean", "bigint"].includes(typeof value)) return String(value);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+  const isPlain = Object.hasOwn(value, "toString") || value.toString === Object.prototype.toString;
+  return isPlain || typeof value.toString !== "function" ? undefined : String(value);
 }
 
 function fits(text: string, maxChars: number): boolean {

@@ -7,7 +7,7 @@
 
 import { isPromise } from "node:util/types";
 import type { Request, RequestHandler, Response } from "express";
-import { acceptable, type Draft } from "./acceptable.js";
+import { acceptable, type Draft, withoutSecrets } from "./acceptable.js";
 import type { Entity } from "./activity.js";
 import type { BreakerOptions } from "./breaker.js";
 import { Direct, type SendResult } from "./direct.js";
@@ -70,7 +70,7 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
     try {
       sender.send(acceptable(activity, isSecret).json);
     } catch (error) {
-      sender.refuse(activity, reasonOf(error));
+      sender.refuse(withoutSecrets(activity, isSecret), reasonOf(error));
     }
   };
   const sendActivity: ActivityRecorder["sendActivity"] = async (activity, { timeoutMs = SEND_TIMEOUT_MS } = {}) => {

@@ -21,6 +21,30 @@ test("what breaks a rule is shortened, replaced or left out", () => {
   assert.equal(targets.length, 62);
 });
 
+test("what is no text is left out, whatever it says of itself", () => {
+  const hostile = JSON.parse('{"toString":1}');
+  const bare = Object.assign(Object.create(null), { a: 1 });
+  for (const bad of [hostile, bare, {}, ["a"], [hostile], null, Symbol("s"), () => "x", { toString: () => "x" }]) {
+    const { actor, targets, context, id } = made({
+      id: bad,
+      actor: { id: 7, type: bad, name: true },
+      targets: [{ type: "order", id: bad }, { type: bad, id: "1" }],
+      context: { user_agent: bad, request_id: "r" },
+    });
+    assert.deepEqual([actor, targets, context], [{ name: "true", id: "7" }, [{ id: "1" }], { request_id: "r" }]);
+    assert.equal(id.length, 36);
+    assert.throws(() => made({ tenant: bad }), /^Error: tenant: /);
+    assert.throws(() => made({ action: bad }), /^Error: action: /);
+  }
+  // Ids of databases are often objects of a class that has a text, which no client can send.
+  class Id {
+    toString() {
+      return "65f0";
+    }
+  }
+  assert.equal(made({ actor: { id: new Id() } }).actor.id, "65f0");
+});
+
 test("actions hold no stars", () => {
   const action = (action) => made({ action }).action;
   assert.equal(action("POST /files/*path"), "POST /files/:path");

@@ -15,8 +15,9 @@ async function recorded(options, build, asks) {
   build(app);
   const server = app.listen(0, "127.0.0.1");
   await once(server, "listening");
-  for (const [method, path, headers = {}] of asks) {
-    await fetch(`http://127.0.0.1:${server.address().port}${path}`, { method, headers }).then((response) => response.text());
+  for (const [method, path, body] of asks) {
+    const headers = body === undefined ? {} : { "content-type": "application/json" };
+    await fetch(`http://127.0.0.1:${server.address().port}${path}`, { method, headers, body }).then((response) => response.text());
   }
   server.closeAllConnections();
   server.close();
@@ -35,6 +36,13 @@ test("what no route took is recorded, and so is what was refused before", async 
   const { taken, counts } = await recorded({}, build, asks);
   assert.deepEqual(taken, ["POST (no route)", "POST (no route)", "PUT /files/:path", "POST (pattern)"]);
   assert.equal(counts.refused, 0);
+});
+
+test("no body keeps a request out of the record", async () => {
+  const build = (app) => app.post("/pay", express.json(), (request, response) => response.end());
+  const targets = (request) => [{ type: "order", id: request.body.order }];
+  const { taken, counts } = await recorded({ targets }, build, [["POST", "/pay", '{"order":{"toString":1}}']]);
+  assert.deepEqual([taken, counts.refused], [["POST /pay"], 0]);
 });
 
 test("a callback that throws costs its own part only", async () => {

@@ -123,6 +123,17 @@ test("what is no limit is refused at the start", () => {
   }
 });
 
+test("what cannot be recorded is told without its secrets", () => {
+  const lost = [];
+  const { activities } = recorder("http://127.0.0.1:1", { onLost: (activity) => lost.push(activity) });
+  activities.record({ tenant: "", action: "a", metadata: { password: "hunter2", at: 1 } });
+  activities.record({ tenant: "", action: "b", metadata: { get x() { throw new Error("no"); }, password: "hunter2" } });
+  assert.deepEqual(lost, [
+    { tenant: "", action: "a", metadata: { password: "[redacted]", at: 1 } },
+    { tenant: "", action: "b", metadata: undefined },
+  ]);
+});
+
 test("what waits is bounded in number and in size", async () => {
   const proxy = await between(() => 503);
   const { activities } = recorder(proxy.url, { maxQueued: 5, maxQueuedChars: 3_000 });
