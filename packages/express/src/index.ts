@@ -1,12 +1,13 @@
 /**
  * Records who did what in an Express application as activities of a Tidings platform.
  *
- * A request is recorded when its answer has been sent, in the background: no request waits for the platform or fails
- * with it.
+ * A request is recorded when its answer has been sent, or the application has done what nobody waits for any more; in the
+ * background: no request waits for the platform or fails with it.
  */
 
 import { isPromise } from "node:util/types";
 import type { Request, RequestHandler, Response } from "express";
+import { Abandoned } from "./abandoned.js";
 import { acceptable, type Draft, withoutSecrets } from "./acceptable.js";
 import type { Entity } from "./activity.js";
 import type { BreakerOptions } from "./breaker.js";
@@ -66,6 +67,7 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
   const direct = new Direct(options);
   const { isSecret = isSecretName } = options;
   const part = partsOf(sender);
+  const abandoned = new Abandoned();
   const record: ActivityRecorder["record"] = (activity) => {
     try {
       sender.send(acceptable(activity, isSecret).json);
@@ -83,11 +85,19 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
   };
   const middleware: RequestHandler = (request, response, next) => {
     const startedAt = process.hrtime.bigint();
+    // The socket of a client that has gone has no address any more.
+    const ip = part("address", () => request.ip);
     // `close` comes after `finish`, and alone when the client went away before it had its answer.
     response.once("close", () => {
+      if (options.when === undefined && READS.has(request.method)) return;
       const durationMs = Number(process.hrtime.bigint() - startedAt) / 1e6;
-      const activity = describe(request, response, durationMs, options, part);
-      if (activity !== undefined) record(activity);
+      const seen = { ip, durationMs, closedAt: new Date(), isAborted: isAborted(request, response) };
+      const tell = () => {
+        const activity = describe(request, response, seen, options, part);
+        if (activity !== undefined) record(activity);
+      };
+      if (response.writableEnded) tell();
+      else abandoned.untilEnded(response, tell);
     });
     next();
   };
@@ -95,7 +105,10 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
     record,
     sendActivity,
     flush: () => sender.flush(),
-    close: (limitMs?: number) => sender.close(limitMs),
+    close: (limitMs?: number) => {
+      abandoned.close();
+      return sender.close(limitMs);
+    },
     counts: sender.counts,
   });
 }
@@ -124,16 +137,24 @@ function partsOf(sender: Sender): Part {
   };
 }
 
+/** What was known of a request when its response was closed. */
+interface Seen {
+  ip: string | undefined;
+  durationMs: number;
+  closedAt: Date;
+  isAborted: boolean;
+}
+
 function describe(
   request: Request,
   response: Response,
-  durationMs: number,
+  seen: Seen,
   options: RecordOptions,
   part: Part,
 ): Draft | undefined {
-  const { when = (request) => !READS.has(request.method), sample = 1, tenant: of } = options;
-  const outcome = outcomeOf(response);
-  if (part("choice", () => when(request, response)) === false) return undefined;
+  const { sample = 1, tenant: of } = options;
+  const outcome = seen.isAborted ? "aborted" : response.statusCode < 400 ? "success" : "failure";
+  if (part("choice", () => options.when?.(request, response)) === false) return undefined;
   if (outcome === "success" && Math.random() >= sample) return undefined;
   const tenant = typeof of === "string" ? of : part("tenant", () => of(request, response));
   if (!tenant) return undefined;
@@ -144,7 +165,7 @@ function describe(
     actor: part("actor", () => options.actor?.(request, response)),
     targets: part("targets", () => options.targets?.(request, response)),
     context: {
-      ip: part("address", () => request.ip),
+      ip: seen.ip,
       user_agent: request.get("user-agent"),
       request_id: request.get("x-request-id"),
       correlation_id: request.get("x-correlation-id"),
@@ -155,16 +176,16 @@ function describe(
       query: part("query", () => request.query),
       status: response.statusCode,
       outcome,
-      duration_ms: Math.round(durationMs * 1000) / 1000,
+      duration_ms: Math.round(seen.durationMs * 1000) / 1000,
       ...part("metadata", () => options.metadata?.(request, response)),
     },
+    occurred_at: seen.closedAt.toISOString(),
   };
 }
 
-/** How the request ended: `aborted` when the client did not wait for the whole answer. */
-function outcomeOf(response: Response): "success" | "failure" | "aborted" {
-  if (!response.writableFinished) return "aborted";
-  return response.statusCode < 400 ? "success" : "failure";
+/** Whether the client did not wait for the whole answer. Node takes for written what a destroyed socket still held. */
+function isAborted(request: Request, response: Response): boolean {
+  return !response.writableFinished || request.socket?.destroyed === true;
 }
 
 /**
