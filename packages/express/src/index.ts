@@ -54,7 +54,10 @@ export interface ActivityRecorder extends RequestHandler {
   sendActivity(activity: Draft, options?: { timeoutMs?: number }): Promise<SendResult>;
   /** Resolves when nothing waits any more. */
   flush(): Promise<void>;
-  /** Sends what waits before the process ends; resolves to how many activities were left behind. */
+  /**
+   * Sends what waits before the process ends; resolves to how many activities were left behind. It may be called as soon as
+   * the server is closed.
+   */
   close(limitMs?: number): Promise<number>;
   readonly counts: Readonly<SenderCounts>;
 }
@@ -105,7 +108,8 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
     record,
     sendActivity,
     flush: () => sender.flush(),
-    close: (limitMs?: number) => {
+    close: async (limitMs?: number) => {
+      await lastResponses();
       abandoned.close();
       return sender.close(limitMs);
     },
@@ -135,6 +139,11 @@ function partsOf(sender: Sender): Part {
       return undefined;
     }
   };
+}
+
+/** Node calls back that a server is closed two turns before the responses of its last connections are. */
+async function lastResponses(): Promise<void> {
+  for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** What was known of a request when its response was closed. */

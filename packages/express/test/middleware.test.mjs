@@ -147,3 +147,21 @@ test("what has no answer yet when the recorder is closed is recorded as it is", 
   const { taken } = await end();
   assert.deepEqual(taken, ["POST /hang"]);
 });
+
+/** Node tells that a server is closed before it closes the responses of its last connections. */
+test("what is under way when the server ends is recorded", async () => {
+  const ends = [(server, client) => client.destroy(), (server) => server.closeAllConnections()];
+  for (const endOf of ends) {
+    let begun;
+    const hasBegun = new Promise((resolve) => (begun = resolve));
+    const { port, server, activities, end } = await served({}, (app) => app.post("/hang", begun));
+    const client = clientOf(port, "/hang");
+    client.on("error", () => {});
+    await hasBegun;
+    const closed = new Promise((resolve) => server.close(() => resolve(activities.close())));
+    endOf(server, client);
+    assert.equal(await closed, 0);
+    const { taken, counts } = await end();
+    assert.deepEqual([taken, counts.dropped], [["POST /hang"], 0]);
+  }
+});
