@@ -23,6 +23,8 @@ use crate::recorder::{Counters, RecorderOptions};
 
 const PATH: &str = "/api/v1/activities";
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Of one request's body: what a slow network brings within the timeout, too.
+const MAX_BATCH_BYTES: usize = 1_000_000;
 /// More than the answer to the largest batch.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
@@ -39,8 +41,10 @@ pub(crate) struct Worker {
     end: watch::Receiver<Option<Instant>>,
     counters: Arc<Counters>,
     connection: Option<SendRequest<Full<Bytes>>>,
-    /// Activities of the next request: fewer than allowed while a part of what was sent is refused.
+    /// Activities of the next request: fewer than allowed after one that was refused or was not answered in time.
     batch_size: usize,
+    /// Whether the last request was refused, so that its halves are tried at once.
+    is_searching: bool,
     /// The last status of those that say that the way is not right, which is told once.
     told: Option<u16>,
 }
@@ -70,7 +74,17 @@ impl Worker {
         counters: Arc<Counters>,
     ) -> Self {
         let batch_size = options.max_batch.max(1);
-        Self { authority, options, queue, end, counters, connection: None, batch_size, told: None }
+        Self {
+            authority,
+            options,
+            queue,
+            end,
+            counters,
+            connection: None,
+            batch_size,
+            is_searching: false,
+            told: None,
+        }
     }
 
     /// Goes on until it is closed; answers how many activities were left behind.
@@ -100,10 +114,11 @@ impl Worker {
     async fn send(&mut self, mut waiting: Vec<Line>) -> usize {
         let mut failures = 0;
         while !waiting.is_empty() {
-            let size = waiting.len().min(self.batch_size);
+            let size = self.next_size(&waiting);
             let behind = waiting.split_off(size);
+            self.is_searching = false;
             let mut again = self.try_once(waiting).await;
-            let (left, is_smaller) = (again.len(), self.batch_size < size);
+            let left = again.len();
             again.extend(behind);
             waiting = again;
             if left == 0 {
@@ -112,8 +127,7 @@ impl Worker {
             if self.end.borrow().is_some_and(|end| end <= Instant::now()) {
                 return waiting.len();
             }
-            // A part of it is tried at once.
-            if is_smaller {
+            if self.is_searching {
                 continue;
             }
             failures = if left < size { 0 } else { failures + 1 };
@@ -123,23 +137,35 @@ impl Worker {
         0
     }
 
+    /// How many of those that wait go into one request.
+    fn next_size(&self, waiting: &[Line]) -> usize {
+        let mut bytes = 0;
+        let fits = |line: &&Line| {
+            bytes += line.len() + 1;
+            bytes <= MAX_BATCH_BYTES
+        };
+        waiting.iter().take(self.batch_size).take_while(fits).count().max(1)
+    }
+
     /// Answers what is to be sent again.
     async fn try_once(&mut self, batch: Vec<Line>) -> Vec<Line> {
         let limit = until_end(self.end.clone(), Instant::now() + self.options.timeout);
         let answered = tokio::select! {
             answered = self.post(&batch) => answered,
-            () = limit => Err("there was no answer in time".into()),
+            () = limit => {
+                // What takes longer than the timeout would never get through.
+                self.halve(&batch);
+                Err("there was no answer in time".into())
+            }
         };
         let error = match answered {
             Ok(Answer::Lines(answers)) => {
                 self.told = None;
-                // In steps: where a proxy takes no large bodies, growing by doubling would be refused every other time.
-                let max = self.options.max_batch.max(1);
-                self.batch_size = max.min(self.batch_size + max.div_ceil(16));
+                self.grow(&batch);
                 return self.settle(batch, &answers);
             }
             Ok(Answer::Status(status, text)) => match verdict(status) {
-                Verdict::Activity => return self.halve(batch, &format!("status {status}: {text}")),
+                Verdict::Activity => return self.search(batch, &format!("status {status}: {text}")),
                 Verdict::Deployment if self.told.replace(status) != Some(status) => {
                     tracing::warn!(status, text, "activities wait: the way to the platform is not right");
                     return batch;
@@ -156,13 +182,27 @@ impl Worker {
     }
 
     /// Searches by halves for what is refused, so that it costs no other.
-    fn halve(&mut self, batch: Vec<Line>, error: &str) -> Vec<Line> {
+    fn search(&mut self, batch: Vec<Line>, error: &str) -> Vec<Line> {
         if batch.len() > 1 {
-            self.batch_size = batch.len() / 2;
+            self.halve(&batch);
+            self.is_searching = true;
             return batch;
         }
         batch.iter().for_each(|line| self.refuse(line, error));
         Vec::new()
+    }
+
+    fn halve(&mut self, batch: &[Line]) {
+        self.batch_size = (batch.len() / 2).max(1);
+    }
+
+    /// In small steps: where only so much gets through, each step too far costs a refusal or a timeout.
+    fn grow(&mut self, batch: &[Line]) {
+        // A batch that was smaller for other reasons says nothing about larger ones.
+        if batch.len() >= self.batch_size {
+            let grown = self.batch_size + self.batch_size.div_ceil(8);
+            self.batch_size = grown.min(self.options.max_batch.max(1));
+        }
     }
 
     async fn post(&mut self, batch: &[Line]) -> Result<Answer, Failure> {
@@ -289,4 +329,66 @@ fn verdict(status: u16) -> Verdict {
 fn is_about_activity(error: &Value) -> bool {
     let status = error["status"].as_u64().and_then(|status| u16::try_from(status).ok());
     status.is_some_and(|status| verdict(status) == Verdict::Activity)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::routing::post;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{Activity, Recorder};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// The number of lines and of bytes of each request.
+    type Sizes = Arc<Mutex<Vec<(usize, usize)>>>;
+
+    /// Answers requests of at most so many lines, and no others.
+    async fn platform(max_lines: usize) -> (String, Sizes) {
+        let sizes = Sizes::default();
+        let seen = sizes.clone();
+        let answer = move |body: String| async move {
+            let count = body.lines().count();
+            seen.lock().unwrap().push((count, body.len()));
+            if count > max_lines {
+                pending::<()>().await;
+            }
+            (1..=count).map(|line| format!("{{\"line\":{line}}}\n")).collect::<String>()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async { axum::serve(listener, Router::new().route(PATH, post(answer))).await });
+        (format!("http://{address}"), sizes)
+    }
+
+    #[tokio::test]
+    async fn a_platform_that_takes_long_is_sent_less_at_a_time() {
+        let (url, sizes) = platform(5).await;
+        let timeout = Duration::from_millis(250);
+        let options = RecorderOptions { timeout, max_retry_delay: timeout / 10, ..Default::default() };
+        let recorder = Recorder::start(&url, options).unwrap();
+        (0..40).for_each(|_| recorder.record(Activity::new("acme", "a")));
+        assert_eq!((recorder.close(LIMIT).await, recorder.counts().sent), (0, 40));
+        let counts: Vec<_> = sizes.lock().unwrap().iter().map(|(count, _)| *count).collect();
+        assert_eq!(counts[..6], [40, 20, 10, 5, 6, 3]);
+        let late = counts.iter().filter(|count| **count > 5).count();
+        assert_eq!(recorder.counts().retries, late as u64);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_bounded_in_size_too() {
+        let (url, sizes) = platform(usize::MAX).await;
+        let recorder = Recorder::start(&url, RecorderOptions::default()).unwrap();
+        let text = "é".repeat(10_000);
+        (0..100).for_each(|_| recorder.record(Activity::new("acme", "a").metadata("text", text.as_str())));
+        assert_eq!((recorder.close(LIMIT).await, recorder.counts().sent), (0, 100));
+        let sizes = sizes.lock().unwrap();
+        assert_eq!(sizes.iter().map(|(count, _)| *count).collect::<Vec<_>>(), [49, 49, 2]);
+        assert!(sizes.iter().all(|(_, bytes)| *bytes <= MAX_BATCH_BYTES), "{sizes:?}");
+    }
 }
