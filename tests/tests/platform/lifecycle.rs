@@ -205,6 +205,7 @@ fn a_hangup_has_the_settings_read_again() {
         ("log = \"info\"\nsurprise = 1\n", "surprise: no such setting"),
         ("log = \"info\"\n[broker]\nnum.partitions = \"many\"\n", "num.partitions"),
         ("log = \"no=such=filter\"\n", "is not a log filter"),
+        ("log = \"debgu\"\n", "log: expected off, error, warn, info, debug or trace"),
         ("log = \"info\"\nadvertised = \"nowhere\"\n", "advertised: expected HOST:PORT"),
     ] {
         write(text);

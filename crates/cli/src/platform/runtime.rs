@@ -1,7 +1,8 @@
 //! What every long-running command runs on: an executor and a log.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// More threads than this would only add memory: the work is done by the disk and by librdkafka's own threads.
 const MAX_WORKERS: usize = 4;
@@ -42,6 +43,44 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<LogFilter> {
     Ok(LogFilter(Box::new(move |filter| handle.reload(filter).context("change what is logged"))))
 }
 
+/// Reads `info` or `warn,tidings_broker=debug`. A word alone has to be a level: the library takes any other for a target, and
+/// then nothing else is logged, so that a typing error would silence errors, too.
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
+    let mut words =
+        filter.split(',').map(str::trim).filter(|part| !part.is_empty() && !part.contains(['=', '[']));
+    if let Some(word) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        bail!(
+            "log: expected off, error, warn, info, debug or trace, or a list as warn,tidings_broker=debug, found {word:?}"
+        );
+    }
     EnvFilter::try_new(filter).with_context(|| format!("log: {filter:?} is not a log filter"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_alone_is_a_level() {
+        for right in [
+            "off",
+            "error",
+            "warn",
+            "info",
+            "DEBUG",
+            "trace",
+            "warn,tidings_broker=debug",
+            "warn,[request]=trace",
+            "",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for (wrong, found) in
+            [("warning", "warning"), ("debgu", "debgu"), ("info,tidings_broker", "tidings_broker")]
+        {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("log: expected off, error, warn, info, debug or trace"), "{error}");
+            assert!(error.ends_with(&format!("found {found:?}")), "{error}");
+        }
+    }
 }

@@ -80,6 +80,11 @@ fn bad_settings_say_where_they_are() {
         &["--kafka", "0.0.0.0:0"],
         "kafka: 0.0.0.0:0 can be reached from other machines, and nothing asks who is there: add --insecure to allow it",
     );
+    check(
+        "log = \"warning\"",
+        &[],
+        "log: expected off, error, warn, info, debug or trace, or a list as warn,tidings_broker=debug, found \"warning\"",
+    );
     check("log = \"=,\"", &[], "log: \"=,\" is not a log filter: invalid filter directive");
 }
 
