@@ -3,6 +3,7 @@
 //! Owns how errors reach a person: one line on standard error, perhaps a second with a hint, and status 1. Bad usage is
 //! status 2, as clap has it.
 
+mod address;
 mod args;
 mod backup;
 mod commands;

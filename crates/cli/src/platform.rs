@@ -25,6 +25,7 @@ use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
 pub use broker::{check_settings, start_broker, stop_broker};
 pub use runtime::{LogFilter, block_on, log_to_stderr};
 
+use crate::address::reachable;
 use crate::config::Config;
 use crate::control::Control;
 use crate::ready::Ready;
@@ -215,14 +216,4 @@ fn store(config: &Config) -> anyhow::Result<StoreOptions> {
         Some(postgres) => StoreOptions::Postgres(Box::new(postgres)),
         None => StoreOptions::Sqlite(config.data_dir.join(STORE_FILE)),
     })
-}
-
-/// A listener on every interface is reached through loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        other => other.ip(),
-    };
-    SocketAddr::new(ip, address.port())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::bucket::BucketArgs;
+use crate::address;
 
 /// Which Kafka cluster.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +28,7 @@ pub struct ClusterArgs {
 #[derive(Args, Clone, Debug)]
 pub struct HttpArgs {
     /// Address of the platform's HTTP API
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "TIDINGS_HTTP")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "TIDINGS_HTTP", value_parser = address::of_http)]
     pub http: String,
 
     /// Print JSON instead of a table

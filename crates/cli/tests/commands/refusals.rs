@@ -27,6 +27,19 @@ fn nobody_at_the_address() {
     );
 }
 
+/// The same variable tells a server of the container to listen on every interface, and a command there whom to ask.
+#[test]
+fn a_listener_on_every_interface_is_asked_through_loopback() {
+    let scratch = Scratch::new();
+    let mut command = scratch.command();
+    command.args(["activity", "list", "--tenant", "acme"]).env("TIDINGS_HTTP", "0.0.0.0:9");
+    check_refused(
+        &command.output().unwrap(),
+        "error: nothing answers at http://127.0.0.1:9: Connection refused (os error 111)\n\
+         hint: start the platform with `tidings up`, or name its address with --http\n",
+    );
+}
+
 #[test]
 fn taken_ports_name_the_flag() {
     let scratch = Scratch::new();
@@ -98,6 +111,7 @@ fn bad_usage_is_status_2() {
         &["activity", "list"],
         &["activity", "send"],
         &["activity", "list", "--tenant", "a", "--limit", "501"],
+        &["activity", "list", "--tenant", "a", "--http", "https://tidings.lan:8080"],
         &["dlq", "redrive", "orders"],
         &["dlq", "redrive", "orders", "0-1", "--all"],
         &["topic", "create", "orders", "--partitions", "0"],

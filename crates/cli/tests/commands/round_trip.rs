@@ -210,6 +210,8 @@ fn groups_and_an_empty_inbox_are_shown() {
     let platform = Platform::start();
     platform.http(&["activity", "send", "--tenant", "acme", "--action", "a.b"]);
     platform.stored("acme", 1);
+    let address = format!("http://{}", platform.http);
+    platform.succeed(&["activity", "list", "--tenant", "acme"], &["--http", &address]);
     assert!(platform.kafka(&["group", "list"]).contains("activity-writer"));
     let described = wait_for("the offset to be committed", || {
         let described = platform.kafka(&["group", "describe", "activity-writer", "--json"]);
