@@ -11,7 +11,7 @@ mod server;
 
 pub use backup::BackupCommand;
 pub use clients::{
-    ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, ListArgs,
+    ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, HttpArgs, ListArgs,
     PayloadsArgs, SelectionArgs, SendArgs, TailArgs, TopicCommand,
 };
 pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};

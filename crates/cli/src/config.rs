@@ -3,6 +3,7 @@
 //! Owns that order and every key's name. Invariants: a key nobody knows is an error that names the key and where it stands;
 //! so is a value of the wrong type. Broker settings keep Kafka's names and stay text here: the broker itself judges them.
 
+mod clients;
 mod cluster;
 mod layers;
 
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use tidings_activity::postgres::PostgresOptions;
 use tidings_activity::service::DEFAULT_TOPIC;
 
-use crate::args::{ClusterArgs, ServerArgs, UpArgs};
+use crate::args::{ServerArgs, UpArgs};
+pub use clients::ClientConfig;
 pub use cluster::ClusterConfig;
 use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
 
@@ -250,13 +252,6 @@ impl Config {
         let differing = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
         names.extend(differing.map(|key| format!("broker.{key}")));
         names
-    }
-
-    /// How the commands that talk to a cluster log in: `[cluster]` of the same sources.
-    pub fn of_cluster(args: &ClusterArgs) -> anyhow::Result<ClusterConfig> {
-        let figment = layered(args.cluster_config.as_deref(), std::env::vars())?;
-        let settings: Settings = figment.extract().map_err(|error| layers::one_line(&error))?;
-        Ok(settings.cluster)
     }
 
     fn load(

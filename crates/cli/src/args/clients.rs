@@ -11,11 +11,12 @@ use crate::address;
 /// Which Kafka cluster.
 #[derive(Args, Clone, Debug)]
 pub struct ClusterArgs {
-    /// Address of the Kafka cluster
-    #[arg(long, value_name = "HOST:PORT,…", default_value = "127.0.0.1:9092", env = "TIDINGS_BOOTSTRAP")]
-    pub bootstrap: String,
+    /// Address of the Kafka cluster [default: bootstrap or else kafka in tidings.toml, or else 127.0.0.1:9092]
+    #[arg(long, value_name = "HOST:PORT,…", env = "TIDINGS_BOOTSTRAP")]
+    pub bootstrap: Option<String>,
 
-    /// Configuration file whose [cluster] says how to log in there [default: tidings.toml, if there is one]
+    /// Configuration file that says where the cluster is and, in [cluster], how to log in there [default: tidings.toml, if
+    /// there is one]
     #[arg(long, value_name = "FILE", env = "TIDINGS_CONFIG")]
     pub cluster_config: Option<PathBuf>,
 
@@ -27,8 +28,12 @@ pub struct ClusterArgs {
 /// Which platform.
 #[derive(Args, Clone, Debug)]
 pub struct HttpArgs {
-    /// Address of the platform's HTTP API
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "TIDINGS_HTTP", value_parser = address::of_http)]
+    /// Address of the platform's HTTP API [default: http in tidings.toml, or else 127.0.0.1:8080]
+    #[arg(long = "http", value_name = "HOST:PORT", env = "TIDINGS_HTTP", value_parser = address::of_http)]
+    pub given: Option<String>,
+
+    /// What was given, or else what the settings say; empty until they are read.
+    #[arg(skip)]
     pub http: String,
 
     /// Print JSON instead of a table

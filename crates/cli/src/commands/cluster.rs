@@ -11,7 +11,7 @@ use tidings::Cluster;
 use tidings::admin::Admin;
 
 use crate::args::ClusterArgs;
-use crate::config::Config;
+use crate::config::ClientConfig;
 
 /// How long one request to the cluster may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,9 +19,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The cluster, known to be listening at one of its addresses at least.
 pub fn reach(args: &ClusterArgs) -> anyhow::Result<Cluster> {
-    let security = Config::of_cluster(args)?.security()?;
-    let addresses: Vec<&str> =
-        args.bootstrap.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
+    let config = ClientConfig::load(args.cluster_config.as_deref())?;
+    let security = config.cluster.security()?;
+    let bootstrap = args.bootstrap.clone().unwrap_or_else(|| config.bootstrap());
+    let addresses: Vec<&str> = bootstrap.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
     if addresses.is_empty() {
         bail!("no bootstrap address given");
     }
@@ -29,7 +30,7 @@ pub fn reach(args: &ClusterArgs) -> anyhow::Result<Cluster> {
     for address in addresses {
         match try_connect(address) {
             Ok(()) => {
-                let cluster = Cluster::new(args.bootstrap.as_str()).client_id("tidings-cli");
+                let cluster = Cluster::new(bootstrap.as_str()).client_id("tidings-cli");
                 return Ok(cluster.security(security));
             }
             Err(error) => reasons.push(format!("{address}: {error}")),

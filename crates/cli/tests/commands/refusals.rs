@@ -41,6 +41,25 @@ fn a_listener_on_every_interface_is_asked_through_loopback() {
 }
 
 #[test]
+fn addresses_come_from_the_settings_unless_they_are_given() {
+    let scratch = Scratch::new();
+    scratch.write("tidings.toml", "bootstrap = \"127.0.0.1:9\"\nhttp = \"127.0.0.1:9\"\n");
+    let nobody = |at: &str| format!("error: no broker answers at {at}: Connection refused (os error 111)\n");
+    check_refused(&scratch.run(&["topic", "list"], &[]), &nobody("127.0.0.1:9"));
+    check_refused(&scratch.run(&["topic", "list"], &["--bootstrap", "127.0.0.1:7"]), &nobody("127.0.0.1:7"));
+    let mut command = scratch.command();
+    command.args(["group", "list"]).env("TIDINGS_BOOTSTRAP", "127.0.0.1:5");
+    check_refused(&command.output().unwrap(), &nobody("127.0.0.1:5"));
+    let listed = scratch.run(&["activity", "list", "--tenant", "acme"], &[]);
+    let listed = String::from_utf8(listed.stderr).unwrap();
+    assert!(listed.starts_with("error: nothing answers at http://127.0.0.1:9: "), "{listed}");
+    scratch.write("tidings.toml", "surprise = 1\n");
+    let listed = scratch.run(&["activity", "list", "--tenant", "acme"], &["--http", "127.0.0.1:9"]);
+    let listed = String::from_utf8(listed.stderr).unwrap();
+    assert!(listed.starts_with("error: nothing answers at http://127.0.0.1:9: "), "{listed}");
+}
+
+#[test]
 fn taken_ports_name_the_flag() {
     let scratch = Scratch::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
