@@ -8,7 +8,7 @@ mod cluster;
 mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -290,7 +290,7 @@ impl Config {
             advertised: settings.advertised.as_deref().map(advertised_address).transpose()?,
             http: listen_address("http", &settings.http, settings.insecure)?,
             data_dir: settings.data_dir,
-            host_names: settings.host_names,
+            host_names: settings.host_names.iter().map(|name| host_name(name)).collect::<Result<_, _>>()?,
             bootstrap: settings.bootstrap,
             cluster: settings.cluster,
             ready_file: settings.ready_file,
@@ -338,6 +338,18 @@ fn listen_address(key: &str, text: &str, insecure: bool) -> anyhow::Result<Socke
         );
     }
     Ok(address)
+}
+
+/// Checks a name by which HTTP is addressed: with more than a host in it, it would never be the host of a request.
+fn host_name(text: &str) -> anyhow::Result<String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if bare.parse::<IpAddr>().is_err() && (text.is_empty() || !text.bytes().all(is_legal)) {
+        bail!(
+            "host_names: expected a host name or an IP address alone, such as tidings.lan or 10.0.0.5, found {text:?}"
+        );
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a host and a port that others connect to; the host is their business to resolve.

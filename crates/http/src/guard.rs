@@ -26,7 +26,7 @@ pub struct HostGuard {
 impl HostGuard {
     /// A guard that lets loopback names and addresses pass, and `names`: host names or addresses, without a port.
     pub fn new(names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        let names = names.into_iter().map(|name| bare(name.as_ref()).to_ascii_lowercase()).collect();
+        let names = names.into_iter().map(|name| comparable(bare(name.as_ref()))).collect();
         Self { names }
     }
 
@@ -48,7 +48,7 @@ impl HostGuard {
         for authority in named.into_iter().flatten() {
             if !self.allows(authority) {
                 return Err(Problem::forbidden(format!(
-                    "this server is not addressed as {authority:?}: only loopback names and configured host names are"
+                    "this server is not addressed as {authority:?}: name it with --host-name, or host_names in tidings.toml"
                 )));
             }
         }
@@ -69,7 +69,7 @@ impl HostGuard {
     /// `authority` is `host` or `host:port`.
     fn allows(&self, authority: &str) -> bool {
         let Some(host) = host_of(authority) else { return false };
-        let host = host.to_ascii_lowercase();
+        let host = comparable(host);
         match host.parse::<IpAddr>() {
             Ok(address) if address.is_loopback() => true,
             _ => host == "localhost" || host.ends_with(".localhost") || self.names.contains(&host),
@@ -91,13 +91,22 @@ fn host_of(authority: &str) -> Option<&str> {
         },
     };
     let port_ok = port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.starts_with('+'));
-    // A name may end in the root's dot, which names the same host.
-    let host = host.strip_suffix('.').unwrap_or(host);
+    let host = rootless(host);
     (port_ok && !host.is_empty()).then_some(host)
 }
 
 fn bare(name: &str) -> &str {
-    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
+    rootless(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name))
+}
+
+/// A name may end in the root's dot, which names the same host.
+fn rootless(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// What different spellings of the same host have in common.
+fn comparable(host: &str) -> String {
+    host.parse::<IpAddr>().map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
 }
 
 /// `router` behind `guard`: foreign requests are answered before any route, the fallback included.
@@ -126,7 +135,13 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
         }
-        let guard = HostGuard::new(["Tidings.example", "[2001:db8::7]", "10.0.0.5"]);
+        let guard = HostGuard::new([
+            "Tidings.example",
+            "[2001:db8::7]",
+            "10.0.0.5",
+            "rooted.example.",
+            "2001:DB8:0::9",
+        ]);
         guard.check(&Uri::from_static("/x"), &headers).map_or_else(|p| p.status.as_u16(), |()| 200)
     }
 
@@ -144,6 +159,8 @@ mod tests {
             "tidings.example.:8080",
             "[2001:db8::7]:1",
             "10.0.0.5:8080",
+            "rooted.example:8080",
+            "[2001:db8::9]:8080",
         ] {
             assert_eq!(status(Some(host), None), 200, "{host}");
         }
@@ -169,6 +186,10 @@ mod tests {
             assert_eq!(status(Some(host), None), 403, "{host}");
         }
         assert_eq!(status(None, None), 400);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("172.17.0.3:8080"));
+        let problem = HostGuard::default().check(&Uri::from_static("/metrics"), &headers).unwrap_err();
+        assert!(problem.detail.contains("name it with --host-name"), "{}", problem.detail);
     }
 
     #[test]

@@ -133,6 +133,20 @@ fn leaving_loopback_is_possible_on_request() {
 }
 
 #[test]
+fn a_host_name_is_a_host_alone() {
+    let named = |name: &str| load("", &[], UpArgs { host_names: vec![name.to_owned()], ..UpArgs::default() });
+    for right in ["tidings.lan", "tidings.lan.", "tidings_1", "10.0.0.5", "2001:db8::7", "[2001:db8::7]"] {
+        assert_eq!(named(right).unwrap().host_names, [right]);
+    }
+    for wrong in ["tidings.lan:18081", "http://x.lan", "10.0.0.5:80", "x.lan/", "[x.lan]", "*.lan", "a b", ""]
+    {
+        let expected =
+            "host_names: expected a host name or an IP address alone, such as tidings.lan or 10.0.0.5, found";
+        assert_eq!(named(wrong).unwrap_err().to_string(), format!("{expected} {wrong:?}"));
+    }
+}
+
+#[test]
 fn a_store_is_named_and_its_password_never_shown() {
     let store = |text: &str| load("", &[("TIDINGS_ACTIVITY_STORE", text)], UpArgs::default());
     assert!(store("sqlite").unwrap().activity.store.postgres().unwrap().is_none());
