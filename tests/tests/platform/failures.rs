@@ -102,6 +102,8 @@ fn letters_are_redriven_and_discarded_once() {
         http.post(&format!("{inbox}/redrive"), &json!({"all": true, "max_per_second": 100})).expect(200);
     assert_eq!((&redriven["done"], &redriven["more"]), (&json!(2), &json!(false)), "{redriven}");
     assert_eq!(http.get(&format!("{inbox}/queues")).expect(200), json!({"items": []}));
+    // A typing error does not read as all clear.
+    assert_eq!(http.get(&format!("{inbox}-mistyped/queues")).status, 404);
     for (route, pace) in [("redrive", json!(0)), ("redrive", json!("fast")), ("discard", json!(5))] {
         let refused = http.post(&format!("{inbox}/{route}"), &json!({"all": true, "max_per_second": pace}));
         assert_eq!(refused.status, 422, "{route} {pace}: {}", refused.text());

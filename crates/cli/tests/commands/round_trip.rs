@@ -185,6 +185,10 @@ fn keys_that_wait_are_shown_with_what_they_wait_for() {
     let queues = platform.kafka(&["dlq", "queues", "orders", "--json"]);
     let queues: Value = serde_json::from_str(&queues).unwrap();
     assert_eq!((&queues[0]["key"], &queues[0]["waiting"]), (&Value::from("ann"), &Value::from(2)));
+    for command in ["queues", "list"] {
+        let mistyped = platform.scratch.run(&["dlq", command, "ordres"], &["--bootstrap", &platform.kafka]);
+        check_refused(&mistyped, "error: topic ordres has no failure inbox: ordres.dlq does not exist\n");
+    }
     let listed = platform.kafka(&["dlq", "list", "orders"]);
     assert!(listed.contains("parked, 2 wait") && listed.contains("behind 0-0"), "{listed}");
 }

@@ -537,9 +537,7 @@ impl FailureInbox {
         let nowhere = ReadFrom::Offsets(HashMap::new());
         let opened = TopicReader::open(&self.cluster, &self.topics.letters, nowhere, self.timeout);
         let reader = opened.map_err(|error| match error {
-            ReadError::UnknownTopic { topic } => {
-                InboxError::NoInbox { source_topic: self.topics.source.to_string(), letters: topic }
-            }
+            ReadError::UnknownTopic { .. } => self.no_inbox(),
             other => other.into(),
         })?;
         let bounds: BTreeMap<i32, Bounds> =
@@ -548,6 +546,11 @@ impl FailureInbox {
             book.forget_before(*partition, bounds.start_offset);
         }
         Ok(Scan { inbox: self, reader, bounds })
+    }
+
+    fn no_inbox(&self) -> InboxError {
+        let FailureTopics { source, letters, .. } = &self.topics;
+        InboxError::NoInbox { source_topic: source.to_string(), letters: letters.to_string() }
     }
 
     /// Reads the status records written since the last time, by whomever.

@@ -8,7 +8,7 @@ use parking_lot::MutexGuard;
 use super::{FailureInbox, InboxError};
 use crate::cluster::Cluster;
 use crate::failure::letter::Line;
-use crate::failure::{FailureContext, Letter, LetterId, Parked, ParkedBook, Standing};
+use crate::failure::{FailureContext, FailureTopics, Letter, LetterId, Parked, ParkedBook, Standing};
 use crate::reader::{ReadError, ReadFrom, TopicReader};
 
 /// A key whose records wait for each other.
@@ -95,10 +95,14 @@ impl<'a> Queues<'a> {
         Ok(parked.filter(|parked| parked.letter == letter))
     }
 
-    /// The queues of all groups. Groups are known by the names of their topics.
+    /// The queues of all groups, of an inbox that exists. Groups are known by the names of their topics.
     pub(super) fn all(&mut self) -> Result<Vec<Queue>, InboxError> {
         let topics = self.inbox.admin()?.list_topics()?;
-        let source = &self.inbox.topics.source;
+        let FailureTopics { source, letters, .. } = &self.inbox.topics;
+        if !topics.iter().any(|topic| *topic.name == **letters) {
+            // A typing error would read as if nothing waited.
+            return Err(self.inbox.no_inbox());
+        }
         // Another source may be called like this one with a dot behind.
         let longer = |topic: &str| {
             let names = topics.iter().filter_map(|found| found.name.strip_suffix(".dlq"));
