@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::cluster::{Cluster, ClusterError, LogContext};
 use crate::drop_later::DropLater;
 use crate::error::KafkaFault;
+use crate::native::Refusal;
 use crate::outsider::{connect, fault_of};
 pub use groups::{GroupDescription, GroupMember, GroupOffset, GroupSummary};
 pub use topics::{TopicDescription, TopicPartitionInfo, TopicSpec};
@@ -68,7 +69,17 @@ pub enum AdminError {
         /// The group.
         group: String,
     },
-    /// The cluster failed or could not be reached.
+    /// The cluster refused it, and says why.
+    #[error("cannot {operation}: {name}: {reason}")]
+    Refused {
+        /// What was tried, with its object.
+        operation: String,
+        /// Kafka's name of the code.
+        name: String,
+        /// The cluster's own words.
+        reason: String,
+    },
+    /// The cluster failed or could not be reached, or refused it without its own words.
     #[error("cannot {operation}: {fault}")]
     Kafka {
         /// What was tried, with its object.
@@ -176,6 +187,27 @@ impl Admin {
         move |error| AdminError::Kafka {
             operation,
             fault: fault_of(&self.query, &error, self.cluster.bootstrap(), self.timeout),
+        }
+    }
+
+    /// With the cluster's own words, where it has some.
+    fn not_created(&self, operation: String, refusal: Refusal) -> AdminError {
+        let Refusal { code, reason } = refusal;
+        // librdkafka's own about the code stand in where the cluster has none.
+        let has_words = !code.to_string().contains(&reason);
+        match self.refused(operation, code) {
+            AdminError::Kafka { operation, fault: KafkaFault::Kafka { name, transient, .. } }
+                if has_words =>
+            {
+                if transient {
+                    return AdminError::Kafka {
+                        operation,
+                        fault: KafkaFault::Kafka { name, reason, transient },
+                    };
+                }
+                AdminError::Refused { operation, name, reason }
+            }
+            other => other,
         }
     }
 

@@ -1,7 +1,9 @@
 //! The few calls into librdkafka which the `rdkafka` crate lacks or makes unsafe for bytes of strangers.
 //!
-//! **Invariant:** all `unsafe` of this crate is in this file. Headers are read here because `rdkafka`
+//! **Invariant:** all `unsafe` of this crate is in this file and in `native/`. Headers are read here because `rdkafka`
 //! panics on a header name that is not UTF-8, which any producer may send.
+
+mod topics;
 
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
-use rdkafka::client::Client;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
@@ -19,6 +21,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
 
 use crate::record::{Headers, ReceivedRecord, Record};
+pub(crate) use topics::{Refusal, create_topics};
 
 /// Copies a message out of librdkafka's memory.
 pub(crate) fn to_received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
@@ -152,7 +155,7 @@ unsafe impl Send for EventQueue {}
 unsafe impl Sync for EventQueue {}
 
 impl EventQueue {
-    fn new<C: ConsumerContext>(client: &Client<C>) -> Self {
+    fn new<C: ClientContext>(client: &Client<C>) -> Self {
         // SAFETY: the client is live. The queue holds a reference of its own to what it needs, and is
         // destroyed exactly once, in `drop`.
         Self(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })

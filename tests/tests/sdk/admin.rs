@@ -21,6 +21,12 @@ fn topics_are_created_described_and_deleted() {
     assert!(described.partitions.iter().all(|partition| partition.start_offset == Some(0)));
     let described = scene.admin.describe_topic(&other).unwrap();
     assert_eq!(described.config, [("retention.ms".to_string(), "60000".to_string())]);
+    match scene.admin.create_topic(&TopicSpec::new(format!("{other}-2"), 1).config("foo", "bar")) {
+        Err(AdminError::Refused { name, reason, .. }) => {
+            assert!(name == "InvalidConfig" && reason.contains("foo"), "{name}: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
     let listed = || scene.admin.list_topics().unwrap().into_iter().any(|topic| topic.name == other);
     assert!(listed());
     scene.admin.delete_topic(&other).unwrap();

@@ -83,6 +83,8 @@ fn answer(
             DeletableTopicResult { name: Some(name.to_string()), topic_id, ..DeletableTopicResult::default() }
         }
         Err(error) => {
+            // The older versions, which librdkafka speaks, have no room for the reason.
+            tracing::info!(?topic, %error, "a topic was not deleted");
             let (name, topic_id) = match topic {
                 TopicRef::Name(name) => (Some(name), TopicId::ZERO),
                 TopicRef::Id(id) => (None, id),

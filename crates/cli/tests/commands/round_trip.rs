@@ -85,6 +85,13 @@ fn topics_are_created_described_and_deleted() {
     let created =
         platform.kafka(&["topic", "create", "orders", "--partitions", "2", "--config", "retention.ms=60000"]);
     assert_eq!(created, "created orders with 2 partitions\n");
+    let refused = platform
+        .scratch
+        .run(&["topic", "create", "other", "--config", "foo=bar"], &["--bootstrap", &platform.kafka]);
+    check_refused(
+        &refused,
+        "error: cannot create topic other: InvalidConfig: unknown setting foo: found \"bar\"\n",
+    );
     assert!(platform.kafka(&["topic", "list"]).contains("\norders "));
     assert_eq!(
         platform.kafka(&["topic", "describe", "orders"]),

@@ -8,12 +8,13 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{NewPartitions, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::Offset;
 
 use super::{Admin, AdminError};
+use crate::native::{Refusal, create_topics};
 use crate::outsider::fetch_metadata;
 use crate::reader::offsets_at;
 
@@ -57,13 +58,6 @@ impl TopicSpec {
     pub fn replication(mut self, replication: i32) -> Self {
         self.replication = replication;
         self
-    }
-}
-
-impl TopicSpec {
-    fn to_native(&self) -> NewTopic<'_> {
-        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(self.replication));
-        self.config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
     }
 }
 
@@ -168,22 +162,18 @@ impl Admin {
         if specs.is_empty() {
             return Ok(Vec::new());
         }
-        let topics: Vec<_> = specs.iter().map(|spec| spec.to_native()).collect();
         let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
         let operation = format!("create topic {}", names.join(", "));
-        let results = block_on(self.client(&operation)?.create_topics(&topics, &self.options()))
-            .map_err(self.failed(&operation))?;
-        let result = |result| match result {
-            Ok(_) => Ok(()),
-            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => Err(AdminError::TopicExists { topic }),
-            Err((topic, code)) => Err(self.refused(format!("create topic {topic}"), code)),
-        };
-        let by_name = |name: &&str| {
-            let found = results.iter().find(|result| match result {
-                Ok(topic) => topic == name,
-                Err((topic, _)) => topic == name,
-            });
-            found.cloned().map_or(Ok(()), result)
+        let client = self.client(&operation)?.inner();
+        let results = create_topics(client, specs, self.timeout).map_err(self.failed(&operation))?;
+        let by_name = |name: &&str| match results.iter().find(|(topic, _)| topic == name) {
+            None | Some((_, Ok(()))) => Ok(()),
+            Some((topic, Err(Refusal { code: RDKafkaErrorCode::TopicAlreadyExists, .. }))) => {
+                Err(AdminError::TopicExists { topic: topic.clone() })
+            }
+            Some((topic, Err(refusal))) => {
+                Err(self.not_created(format!("create topic {topic}"), refusal.clone()))
+            }
         };
         Ok(names.iter().map(by_name).collect())
     }
