@@ -148,6 +148,11 @@ fn check_dashboard(prometheus: &Prometheus) {
     let panels = dashboard["panels"].as_array().expect("panels");
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
     assert_eq!(ids.len(), panels.len(), "ids are unique");
+    // What every exporter tells is asked of the platform's job only.
+    for variable in dashboard["templating"]["list"].as_array().expect("variables") {
+        let is_ours = variable["type"] != "query" || variable["query"].to_string().contains("(tidings_");
+        assert!(is_ours, "{variable}");
+    }
     for panel in panels {
         assert!(panel["title"].as_str().is_some_and(|title| !title.is_empty()), "{panel}");
         let [x, width] = ["x", "w"].map(|field| panel["gridPos"][field].as_u64().expect("a place"));
@@ -156,6 +161,8 @@ fn check_dashboard(prometheus: &Prometheus) {
             let expression = target["expr"].as_str().expect("an expression");
             let expression = expression.replace("$instance", ".*").replace("$__rate_interval", "1m");
             assert!(!expression.contains('$'), "{expression}");
+            let of_any_process = expression.matches("process_").count();
+            assert_eq!(expression.matches("{job=\"tidings\",").count(), of_any_process, "{expression}");
             let series = prometheus.ask(&expression);
             assert!(!series.is_empty(), "{}: {expression} finds nothing", panel["title"]);
             for label in labels_named(target["legendFormat"].as_str().unwrap_or_default(), "{{") {
