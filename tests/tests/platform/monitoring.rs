@@ -117,6 +117,14 @@ fn alerts_and_dashboard_find_what_they_look_at() {
                 );
             }
         }
+        // The command that lists dead letters wants a topic.
+        for text in annotations.values().filter_map(Value::as_str) {
+            assert_eq!(
+                text.matches("tidings dlq list").count(),
+                text.matches("tidings dlq list TOPIC").count(),
+                "{text}"
+            );
+        }
         assert!(rule["labels"]["severity"].is_string() && annotations.contains_key("action"), "{rule}");
     }
     // Prometheus itself has evaluated all of them, texts included.
