@@ -88,7 +88,7 @@ tidings.toml, with every key this command knows:
   advertised = \"tidings.lan:9092\"   # TIDINGS_ADVERTISED
   http = \"127.0.0.1:8080\"           # TIDINGS_HTTP
   host_names = [\"tidings.lan\"]      # TIDINGS_HOST_NAMES, with commas
-  bootstrap = \"kafka-1:9092\"        # TIDINGS_BOOTSTRAP
+  bootstrap = \"kafka-1:9092\"        # TIDINGS_BOOTSTRAP: a cluster, instead of kafka, durability and [broker]
   ready_file = \"ready.json\"         # TIDINGS_READY_FILE
   durability = \"power\"              # TIDINGS_DURABILITY: power or process
   insecure = false                  # TIDINGS_INSECURE

@@ -200,7 +200,15 @@ impl Default for Settings {
 impl Config {
     /// The settings of `tidings up`.
     pub fn of_up(args: &UpArgs) -> anyhow::Result<Config> {
-        let config = Config::load(&args.server, args, std::env::vars())?;
+        Config::up(args, std::env::vars())
+    }
+
+    fn up(args: &UpArgs, environment: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Config> {
+        let figment = with_flags(&args.server, args, environment)?;
+        if let Some(file) = config_file(args.server.config.as_deref())? {
+            check_one_broker(&figment, &file)?;
+        }
+        let config = Config::of(&figment)?;
         if config.bootstrap.is_none() && !config.cluster.is_default() {
             bail!(
                 "cluster: the broker within the platform takes neither TLS nor a login: name the cluster that does in \
@@ -213,7 +221,7 @@ impl Config {
 
     /// The settings of `tidings broker`.
     pub fn of_broker(args: &ServerArgs) -> anyhow::Result<Config> {
-        Config::load(args, args, std::env::vars())
+        Config::of(&with_flags(args, args, std::env::vars())?)
     }
 
     /// The settings of the demo: nothing but defaults and these, so that it does the same everywhere.
@@ -254,16 +262,9 @@ impl Config {
         names
     }
 
-    fn load(
-        server: &ServerArgs,
-        flags: &impl Serialize,
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> anyhow::Result<Config> {
-        let figment = layered(server.config.as_deref(), environment)?
-            .merge(Serialized::defaults(flags))
-            .merge(BrokerFlags(&server.set));
+    fn of(figment: &Figment) -> anyhow::Result<Config> {
         let settings: Settings = figment.extract().map_err(|error| layers::one_line(&error))?;
-        let broker = broker_settings(&figment, &settings.broker)?;
+        let broker = broker_settings(figment, &settings.broker)?;
         Config::from_settings(settings, broker)
     }
 
@@ -300,6 +301,39 @@ impl Config {
             activity,
         })
     }
+}
+
+/// Defaults, file, environment and command line.
+fn with_flags(
+    server: &ServerArgs,
+    flags: &impl Serialize,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> anyhow::Result<Figment> {
+    let layered = layered(server.config.as_deref(), environment)?;
+    Ok(layered.merge(Serialized::defaults(flags)).merge(BrokerFlags(&server.set)))
+}
+
+/// Refuses a file that names a cluster and says what a broker of one's own is to do, as the command line does: one of them has no
+/// effect. In different places both may stand: a container's environment has the broker's address, whoever names a cluster.
+fn check_one_broker(figment: &Figment, file: &Path) -> anyhow::Result<()> {
+    let file = file.display().to_string();
+    let is_of_file = |value: &figment::value::Value| {
+        figment.get_metadata(value.tag()).is_some_and(|metadata| layers::place(metadata) == file)
+    };
+    let stands_in_file = |key: &&str| match figment.find_value(key) {
+        Ok(figment::value::Value::Dict(_, nested)) => nested.values().any(is_of_file),
+        Ok(value) => is_of_file(&value),
+        Err(_) => false,
+    };
+    if !stands_in_file(&"bootstrap") {
+        return Ok(());
+    }
+    if let Some(key) = ["kafka", "durability", "broker"].iter().find(|key| stands_in_file(key)) {
+        bail!(
+            "{file}: {key} has no effect beside bootstrap, which names another broker: take one of the two out"
+        );
+    }
+    Ok(())
 }
 
 /// Defaults, file and environment.
@@ -360,6 +394,9 @@ fn advertised_address(text: &str) -> anyhow::Result<(String, u16)> {
     let port = port.parse().ok().filter(|port| *port > 0).with_context(expected)?;
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
         bail!(expected());
+    }
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        bail!("{}: that is where one listens, and nowhere to connect to", expected());
     }
     Ok((host.to_owned(), port))
 }

@@ -8,7 +8,7 @@ fn load(file: &str, environment: &[(&str, &str)], args: UpArgs) -> anyhow::Resul
     let mut args = args;
     args.server.config = Some(named.path().to_owned());
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::load(&args.server, &args, environment).map_err(|error| {
+    Config::up(&args, environment).map_err(|error| {
         anyhow::anyhow!(format!("{error:#}").replace(&*named.path().to_string_lossy(), "FILE"))
     })
 }
@@ -122,6 +122,34 @@ fn an_advertised_address_is_a_host_and_a_port() {
         let expect = format!("advertised: expected HOST:PORT such as tidings.lan:9092, found {bad:?}");
         assert_eq!(error.to_string(), expect);
     }
+    for nowhere in ["0.0.0.0:9092", "[::]:9092"] {
+        let error = advertised(nowhere).unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!(
+                "found {nowhere:?}: that is where one listens, and nowhere to connect to"
+            ))
+        );
+    }
+}
+
+#[test]
+fn one_place_does_not_name_two_brokers() {
+    let bootstrap = "bootstrap = 'kafka-1:9092'\n";
+    for (key, line) in [
+        ("kafka", "kafka = '127.0.0.1:9092'"),
+        ("durability", "durability = 'process'"),
+        ("broker", "[broker]\nnum.partitions = 4"),
+    ] {
+        let error = load(&format!("{bootstrap}{line}"), &[], UpArgs::default()).unwrap_err().to_string();
+        let expected = "has no effect beside bootstrap, which names another broker: take one of the two out";
+        assert_eq!(error, format!("FILE: {key} {expected}"));
+        // What stands further up decides.
+        let flags = UpArgs { bootstrap: Some("kafka-2:9092".to_owned()), ..UpArgs::default() };
+        assert_eq!(load(line, &[], flags).unwrap().bootstrap.as_deref(), Some("kafka-2:9092"));
+        load(line, &[("TIDINGS_BOOTSTRAP", "kafka-2:9092")], UpArgs::default()).unwrap();
+    }
+    let of_container = [("TIDINGS_KAFKA", "127.0.0.1:9092")];
+    assert!(load(bootstrap, &of_container, UpArgs::default()).unwrap().bootstrap.is_some());
 }
 
 #[test]
