@@ -184,9 +184,7 @@ struct Decision {
 /// that a typing error never means everything.
 async fn decision(request: Request) -> Result<Decision, Problem> {
     let (parts, body) = request.into_parts();
-    if MediaType::of(&parts.headers)? != MediaType::Json {
-        return Err(Problem::unsupported_media_type("send application/json"));
-    }
+    MediaType::one_of(&[MediaType::Json], &parts.headers)?;
     let body = read_body(&parts.headers, body, MAX_BODY_BYTES).await?;
     let SelectionBody { ids, all, dry_run, max_per_second } =
         serde_json::from_slice(&body).map_err(|error| match error.classify() {

@@ -35,7 +35,13 @@ pub enum MediaType {
 impl MediaType {
     /// The media type of a request, or 415: also for compressed bodies and charsets other than UTF-8.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        const TAKEN: &str = "send application/json or application/x-ndjson";
+        Self::one_of(&[Self::Json, Self::Ndjson], headers)
+    }
+
+    /// The same where not every media type is taken: the refusal names those that are.
+    pub fn one_of(taken: &[Self], headers: &HeaderMap) -> Result<Self, Problem> {
+        let names: Vec<&str> = taken.iter().map(|media_type| media_type.name()).collect();
+        let names = names.join(" or ");
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
             && encoding != "identity"
         {
@@ -45,18 +51,20 @@ impl MediaType {
             )));
         }
         let Some(value) = headers.get(header::CONTENT_TYPE) else {
-            return Err(Problem::unsupported_media_type(format!("no content type: {TAKEN}")));
+            return Err(Problem::unsupported_media_type(format!("no content type: send {names}")));
         };
         let value = value.to_str().unwrap_or("?");
         let (essence, parameters) = value.split_once(';').unwrap_or((value, ""));
-        let media_type = match essence.trim().to_ascii_lowercase().as_str() {
-            "application/json" => Self::Json,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Ndjson,
-            other => {
-                return Err(Problem::unsupported_media_type(format!(
-                    "content type {other:?} is not taken: {TAKEN}"
-                )));
-            }
+        let essence = essence.trim().to_ascii_lowercase();
+        let media_type = match essence.as_str() {
+            "application/json" => Some(Self::Json),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::Ndjson),
+            _ => None,
+        };
+        let Some(media_type) = media_type.filter(|media_type| taken.contains(media_type)) else {
+            return Err(Problem::unsupported_media_type(format!(
+                "content type {essence:?} is not taken: send {names}"
+            )));
         };
         for parameter in parameters.split(';') {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -68,6 +76,13 @@ impl MediaType {
             }
         }
         Ok(media_type)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+        }
     }
 }
 
@@ -166,6 +181,21 @@ mod tests {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert_eq!(MediaType::of(&headers).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+
+    #[test]
+    fn a_refusal_names_what_its_place_takes() {
+        let mut headers = HeaderMap::new();
+        let refused =
+            |headers: &HeaderMap| MediaType::one_of(&[MediaType::Json], headers).unwrap_err().detail;
+        assert_eq!(refused(&headers), "no content type: send application/json");
+        let detail = MediaType::of(&headers).unwrap_err().detail;
+        assert_eq!(detail, "no content type: send application/json or application/x-ndjson");
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        let expected = "content type \"application/x-ndjson\" is not taken: send application/json";
+        assert_eq!(refused(&headers), expected);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        assert_eq!(MediaType::one_of(&[MediaType::Json], &headers), Ok(MediaType::Json));
     }
 
     #[tokio::test]
