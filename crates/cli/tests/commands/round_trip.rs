@@ -106,6 +106,21 @@ fn topics_are_created_described_and_deleted() {
 }
 
 #[test]
+fn a_login_where_there_is_none_is_told_so() {
+    let platform = Platform::start();
+    let login = "security_protocol = \"sasl_plaintext\"\nuser = \"ann\"\npassword = \"s3cret\"\n";
+    platform.scratch.write("login.toml", &format!("[cluster]\n{login}"));
+    let address = ["--bootstrap", &platform.kafka, "--cluster-config", "login.toml"];
+    let refused = platform.scratch.run(&["topic", "list"], &address);
+    let expected = format!(
+        "error: cannot list topics: SASL mechanism refused by {}, which offers none\n\
+         hint: log in without SASL (security_protocol plaintext or ssl), or use the port of a listener that has it\n",
+        platform.kafka
+    );
+    check_refused(&refused, &expected);
+}
+
+#[test]
 fn activities_are_sent_listed_and_followed() {
     let platform = Platform::start();
     let send = ["activity", "send", "--tenant", "acme", "--action", "invoice.paid", "--id", "one"];

@@ -94,6 +94,9 @@ impl ConnectionFaults {
         match error.rdkafka_error_code() {
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
                 let reason = core_of(reason);
+                if reason.contains("SASL Handshake not supported by broker") {
+                    return KafkaFault::Mechanism { bootstrap, offered: String::new() };
+                }
                 match reason.split_once("supported mechanisms:") {
                     Some((_, offered)) => {
                         // What librdkafka says where nobody told it any.
@@ -223,5 +226,11 @@ mod tests {
         let expected =
             KafkaFault::Mechanism { bootstrap: "b:1".into(), offered: "PLAIN,SCRAM-SHA-512".into() };
         assert_eq!(faults.last(), Some(expected));
+        let reason = "sasl_plaintext://b:1/bootstrap: Failed to initialize SASL authentication: SASL Handshake not supported by broker \
+                      (required by mechanism PLAIN) (after 1ms in state CONNECT)";
+        faults.hear(&KafkaError::Global(Code::Authentication), reason);
+        let without_sasl = faults.last().unwrap();
+        assert_eq!(without_sasl, KafkaFault::Mechanism { bootstrap: "b:1".into(), offered: String::new() });
+        assert!(without_sasl.hint().starts_with("log in without SASL"), "{}", without_sasl.hint());
     }
 }
