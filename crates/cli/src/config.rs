@@ -277,6 +277,9 @@ impl Config {
             }
         }
         check_topic(&activity.topic)?;
+        if settings.data_dir.is_file() {
+            bail!("data_dir: expected a directory, found the file {}", settings.data_dir.display());
+        }
         activity.store.postgres()?;
         if activity.ack_timeout_ms < 1 || activity.breaker_failures < 1 {
             bail!("activity.ack_timeout_ms and activity.breaker_failures: expected at least 1, found 0");

@@ -117,6 +117,8 @@ fn bad_settings_say_where_they_are() {
         &[],
         "log: expected off, error, warn, info, debug or trace, or a list as warn,tidings_broker=debug, found \"warning\"",
     );
+    scratch.write("a-file", "");
+    check("", &["--data-dir", "a-file"], "data_dir: expected a directory, found the file a-file");
     check("log = \"=,\"", &[], "log: \"=,\" is not a log filter: invalid filter directive");
 }
 
@@ -161,4 +163,22 @@ fn log_commands_name_the_directory() {
         &ended,
         "error: nowhere is no data directory: it has no meta.properties\nhint: name the directory with --data-dir\n",
     );
+}
+
+#[test]
+fn what_is_no_segment_is_named() {
+    let scratch = Scratch::new();
+    let dump = |file: &str| scratch.run(&["log", "dump"], &[file]);
+    check_refused(&dump("nofile"), "error: dump nofile: No such file or directory (os error 2)\n");
+    check_refused(&dump("."), "error: dump .: Is a directory (os error 21)\n");
+    scratch.write(
+        "notes.txt",
+        "This is a text, and not a single record batch is in it. It only has to be long enough.",
+    );
+    let ended = dump("notes.txt");
+    let expected =
+        "error: notes.txt has no valid record batch: expected a segment's .log file, or a .cut file\n";
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), expected);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stdout.starts_with(b"DAMAGE position: 0"));
 }

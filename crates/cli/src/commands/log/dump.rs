@@ -1,5 +1,6 @@
 //! `tidings log dump`: the batches of a segment, as Kafka's dump tool prints them.
 
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use tidings_log::RealDisk;
 use tidings_log::batch::{Batch, BatchHeader, Compression, Record, TimestampType};
@@ -8,17 +9,32 @@ use tidings_log::offline::{SegmentItem, read_segment};
 use crate::args::LogDumpArgs;
 use crate::output::print;
 
-/// Runs the command; damage is printed like everything else.
+/// Runs the command; damage is printed like everything else. A file with nothing else in it is an error: it may be no segment.
 pub fn run(args: &LogDumpArgs) -> anyhow::Result<()> {
-    read_segment(&RealDisk, &args.file, |item| match item {
-        SegmentItem::Batch { position, batch } => print_batch(args, position, &batch),
-        SegmentItem::Damage { position, bytes, what } if args.json => {
-            print_line(&json!({ "damage": what, "position": position, "bytes": bytes }))
+    let (mut has_batches, mut has_damage) = (false, false);
+    let print_item = |item| match item {
+        SegmentItem::Batch { position, batch } => {
+            has_batches = true;
+            print_batch(args, position, &batch)
         }
         SegmentItem::Damage { position, bytes, what } => {
-            print(&format!("DAMAGE position: {position} size: {bytes} what: {what}\n"))
+            has_damage = true;
+            print_damage(args, position, bytes, &what)
         }
-    })
+    };
+    let file = args.file.display();
+    read_segment(&RealDisk, &args.file, print_item).with_context(|| format!("dump {file}"))?;
+    if has_damage && !has_batches {
+        bail!("{file} has no valid record batch: expected a segment's .log file, or a .cut file");
+    }
+    Ok(())
+}
+
+fn print_damage(args: &LogDumpArgs, position: u64, bytes: u64, what: &str) -> anyhow::Result<()> {
+    if args.json {
+        return print_line(&json!({ "damage": what, "position": position, "bytes": bytes }));
+    }
+    print(&format!("DAMAGE position: {position} size: {bytes} what: {what}\n"))
 }
 
 fn print_batch(args: &LogDumpArgs, position: u64, batch: &Batch) -> anyhow::Result<()> {
