@@ -4,7 +4,8 @@
 //! folder of the data directory, names its files and holds it until the connection ends, however that comes about.
 //! Invariants: only the owner of the data directory may connect, and nothing listens on a network; one snapshot at a
 //! time, and who is silent holds up nobody else; none is left behind by a server or a client that was killed, once the
-//! server has started again.
+//! server has started again; where one was there is never another, so that a client that has outlived its server finds
+//! nothing instead of somebody else's files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,13 +20,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::report::one_line;
 
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "control.sock";
-/// The folder of a snapshot that is being read, in the data directory.
-const SNAPSHOT: &str = ".snapshot";
+/// Where the folder of a snapshot is that is being read, in the data directory. Not `.snapshot-` and something, which could be
+/// the folder of a partition: topics may be called so.
+const SNAPSHOTS: &str = ".snapshot";
 /// The longest request.
 const MAX_REQUEST_BYTES: u64 = 4096;
 
@@ -186,8 +189,8 @@ impl Served {
 
     async fn take_snapshot(&self) -> anyhow::Result<Answer> {
         remove_snapshot(&self.data_dir).context("remove an old snapshot")?;
-        let folder = self.data_dir.join(SNAPSHOT);
-        std::fs::create_dir(&folder).context("make a folder for the snapshot")?;
+        let folder = self.data_dir.join(SNAPSHOTS).join(Uuid::now_v7().to_string());
+        std::fs::create_dir_all(&folder).context("make a folder for the snapshot")?;
         let folder = folder.canonicalize().context("name the snapshot's folder")?;
         let taken = tokio::task::spawn_blocking({
             let (take, folder) = (Arc::clone(&self.take), folder.clone());
@@ -210,7 +213,7 @@ async fn answer_with(stream: &mut BufReader<UnixStream>, answer: &Answer) -> any
 }
 
 fn remove_snapshot(data_dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(data_dir.join(SNAPSHOT)) {
+    match std::fs::remove_dir_all(data_dir.join(SNAPSHOTS)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

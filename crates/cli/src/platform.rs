@@ -87,7 +87,7 @@ impl Platform {
         if broker.is_some() {
             settle(&activity).await;
         }
-        let take = snapshot::of_platform(broker.as_ref(), activity.copier());
+        let take = snapshot::of_platform(&config.data_dir, broker.as_ref(), activity.copier());
         let control = Control::start(&config.data_dir, take);
         Ok(Platform { broker, activity, http, cluster, control })
     }

@@ -1,16 +1,18 @@
 //! Makes a backup of a running server.
+//!
+//! Owns the connection to the server, whose life is the snapshot's. Invariant: what is finished was copied while it lived.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::Manifest;
 use super::manifest::Entry;
 use super::place::Place;
 use super::progress::progress;
-use crate::control::{Answer, Request, SOCKET};
+use crate::control::{Answer, File, Request, SOCKET};
 
 /// Why no server can be asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,17 +40,36 @@ pub fn create(data_dir: &Path, backup: &dyn Place) -> anyhow::Result<Manifest> {
     };
     let bytes = files.iter().map(|file| file.bytes).sum();
     backup.require_room(&folder, bytes, min_free_bytes)?;
-    let bar = progress(bytes)?;
-    for file in files {
-        bar.set_message(file.path.display().to_string());
-        let crc = backup.store(&file.path, &folder.join(&file.path), file.bytes, &|bytes| bar.inc(bytes))?;
-        manifest.files.push(Entry::new(file.path, file.bytes, crc));
+    let copied = copy(&folder, files, backup);
+    if !is_held(&mut server)? {
+        // Why a copy has failed that did: its files went with the server.
+        let ended = "the server ended while its snapshot was copied";
+        return Err(copied.err().map_or_else(|| anyhow!(ended), |error| error.context(ended)));
     }
-    bar.finish_and_clear();
+    manifest.files = copied?;
     // The server removes the snapshot.
     drop(server);
     backup.finish(&manifest.to_json()?)?;
     Ok(manifest)
+}
+
+/// Copies the files of the snapshot in `folder`.
+fn copy(folder: &Path, files: Vec<File>, backup: &dyn Place) -> anyhow::Result<Vec<Entry>> {
+    let bar = progress(files.iter().map(|file| file.bytes).sum())?;
+    let mut entries = Vec::with_capacity(files.len());
+    for File { path, bytes } in files {
+        bar.set_message(path.display().to_string());
+        let crc = backup.store(&path, &folder.join(&path), bytes, &|bytes| bar.inc(bytes))?;
+        entries.push(Entry::new(path, bytes, crc));
+    }
+    bar.finish_and_clear();
+    Ok(entries)
+}
+
+/// Whether the server has held its snapshot until now: it says nothing more, and its connection ends with it.
+fn is_held(server: &mut UnixStream) -> anyhow::Result<bool> {
+    server.set_nonblocking(true).context("look after the server")?;
+    Ok(matches!(server.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock))
 }
 
 fn connect(data_dir: &Path) -> anyhow::Result<UnixStream> {
@@ -68,4 +89,82 @@ fn ask(server: &mut UnixStream) -> anyhow::Result<Answer> {
     let mut answer = String::new();
     BufReader::new(server).read_line(&mut answer).context("read the server's answer")?;
     serde_json::from_str(&answer).context("the server's answer is not understood")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tidings_log::SnapshotFile;
+    use tokio::runtime::Runtime;
+
+    use super::super::open;
+    use super::*;
+    use crate::control::{Control, Snapshot};
+
+    const TEXT: &[u8] = b"text";
+
+    /// What answers at the control socket; dropped, it ends as if killed.
+    struct Server {
+        _control: Control,
+        _runtime: Runtime,
+        /// The folders of its snapshots.
+        snapshots: Receiver<PathBuf>,
+    }
+
+    impl Server {
+        /// Snapshots have these files. The first one is a pipe: opening it waits for the other side to do so.
+        fn start(data_dir: &Path, files: &'static [&'static str]) -> Self {
+            let (taken, snapshots) = channel();
+            let take = move |folder: &Path| {
+                mknodat(CWD, folder.join(files[0]), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+                for file in &files[1..] {
+                    fs::write(folder.join(file), TEXT)?;
+                }
+                taken.send(folder.to_owned())?;
+                let file = |path: &&str| SnapshotFile { path: path.into(), bytes: TEXT.len() as u64 };
+                Ok(Snapshot { files: files.iter().map(file).collect(), min_free_bytes: 0 })
+            };
+            let runtime = Runtime::new().unwrap();
+            let control = {
+                let _guard = runtime.enter();
+                Control::start(data_dir, Arc::new(take)).unwrap()
+            };
+            Self { _control: control, _runtime: runtime, snapshots }
+        }
+    }
+
+    /// A server was killed and started again in the middle of a long file. The backup took its other files from the snapshot of
+    /// the next one, at the lengths of its own, and succeeded; no server started on what was restored of it.
+    #[test]
+    fn a_backup_that_outlives_its_server_is_none() {
+        let check = |files: &'static [&'static str]| {
+            let scene = tempfile::tempdir().unwrap();
+            let (data_dir, target) = (scene.path().join("data"), scene.path().join("backup"));
+            fs::create_dir(&data_dir).unwrap();
+            let server = Server::start(&data_dir, files);
+            let creating = std::thread::spawn({
+                let (data_dir, target) = (data_dir.clone(), target.clone());
+                move || create(&data_dir, &*open(&target, None)?)
+            });
+            let snapshot = server.snapshots.recv().unwrap();
+            let mut long_file = fs::File::options().write(true).open(snapshot.join(files[0])).unwrap();
+            drop(server);
+            let server = Server::start(&data_dir, files);
+            let mut next = connect(&data_dir).unwrap();
+            assert!(matches!(ask(&mut next).unwrap(), Answer::Snapshot { .. }));
+            assert_ne!(server.snapshots.recv().unwrap(), snapshot);
+            long_file.write_all(TEXT).unwrap();
+            drop(long_file);
+            let error = creating.join().unwrap().unwrap_err();
+            assert!(error.to_string().starts_with("the server ended"), "{error:#}");
+            assert!(!target.join("manifest.json").exists());
+        };
+        check(&["one"]);
+        check(&["one", "another"]);
+    }
 }

@@ -26,14 +26,18 @@ pub fn of_broker(broker: &Arc<BrokerHandle>) -> Arc<TakeSnapshot> {
 }
 
 /// Of the whole platform; without a broker of its own, of the services' files.
-pub fn of_platform(broker: Option<&Arc<BrokerHandle>>, activity: ActivityCopier) -> Arc<TakeSnapshot> {
-    let broker = broker.map(Arc::downgrade);
+pub fn of_platform(
+    data_dir: &Path,
+    broker: Option<&Arc<BrokerHandle>>,
+    activity: ActivityCopier,
+) -> Arc<TakeSnapshot> {
+    let (data_dir, broker) = (data_dir.to_owned(), broker.map(Arc::downgrade));
     Arc::new(move |folder| {
         let min_free_bytes = match &broker {
             Some(broker) => alive(broker)?.min_free_bytes(),
             None => 0,
         };
-        require_room(folder, min_free_bytes)?;
+        require_room(&data_dir, min_free_bytes)?;
         Ok(Snapshot { files: take(folder, broker.as_ref(), &activity)?, min_free_bytes })
     })
 }
@@ -77,8 +81,7 @@ fn take(
 }
 
 /// Store and spool are copied. Without room for that above what the broker keeps free, it would refuse produces meanwhile.
-fn require_room(folder: &Path, min_free_bytes: u64) -> anyhow::Result<()> {
-    let data_dir = folder.parent().context("a snapshot lies in a data directory")?;
+fn require_room(data_dir: &Path, min_free_bytes: u64) -> anyhow::Result<()> {
     let wal = format!("{STORE_FILE}-wal");
     let length = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
     let needed_bytes = length(STORE_FILE) + length(&wal) + length(SPOOL_FILE);
