@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::report::one_line;
@@ -36,6 +36,8 @@ const MAX_REQUEST_BYTES: u64 = 4096;
 const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a request waits for the snapshot of another one to go.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait after the system refused a connection for want of descriptors or memory.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Connections that are served at once; more wait.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -139,9 +141,19 @@ struct Served {
     snapshot: Mutex<()>,
 }
 
+/// Accepts until the server ends, whatever fails: clients may have taken all descriptors for a moment, and who is connected
+/// goes on reading a snapshot.
 async fn accept(listener: UnixListener, served: Arc<Served>) {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the control socket cannot accept connections");
+                sleep(REFUSED_PAUSE).await;
+                continue;
+            }
+        };
         while connections.try_join_next().is_some() {}
         if connections.len() == MAX_CONNECTIONS {
             connections.join_next().await;

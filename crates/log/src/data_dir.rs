@@ -135,6 +135,14 @@ impl DataDir {
         Ok(UnrecoveredDataDir { storage, checkpointer, keeper, meta, lock })
     }
 
+    /// Whether a process has a data directory open. Leaves everything there as it is, and holds the lock that is free for no
+    /// longer than it takes to see that.
+    pub fn is_in_use(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+        let lock = path.join(LOCK);
+        // Locking makes the file, and the server may be another user's.
+        Ok(read_file(disk, &lock)?.is_some() && disk.lock(&lock)?.is_none())
+    }
+
     fn start(unrecovered: UnrecoveredDataDir) -> Self {
         let UnrecoveredDataDir { storage, checkpointer, keeper, meta, lock } = unrecovered;
         let committer = storage.clone();

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use tidings_tests::{Ended, Http, Kafka, LONG, Launch, S3Server, Tidings, until};
 
@@ -419,24 +420,67 @@ fn no_server_starts_on_half_a_restore() {
     assert_eq!(stored_ids(&Launch::up(&target).start().http(), "acme").len(), 500);
 }
 
+/// A backup that is begun and does not go on.
+fn hold_snapshot(data_dir: &Path) -> UnixStream {
+    let mut holding = UnixStream::connect(data_dir.join("control.sock")).unwrap();
+    std::io::Write::write_all(&mut holding, b"{\"command\":\"snapshot\"}\n").unwrap();
+    assert_eq!(holding.read(&mut [0]).unwrap(), 1);
+    holding
+}
+
 /// Who says nothing, and who never ends, holds up nobody for long.
 #[test]
 fn a_silent_client_holds_up_no_backup() {
     let scene = tempfile::tempdir().unwrap();
     let (tidings, data_dir, _) = backed_up(scene.path());
-    let connect = || UnixStream::connect(data_dir.join("control.sock")).unwrap();
-    let mut silent = connect();
+    let mut silent = UnixStream::connect(data_dir.join("control.sock")).unwrap();
     succeeds(&[path("create"), &scene.path().join("beside"), path("--data-dir"), &data_dir]);
     assert_eq!(silent.read(&mut [0]).unwrap(), 0, "it is not waited for");
 
-    let mut holding = connect();
-    std::io::Write::write_all(&mut holding, b"{\"command\":\"snapshot\"}\n").unwrap();
-    assert_eq!(holding.read(&mut [0]).unwrap(), 1);
+    let holding = hold_snapshot(&data_dir);
     let second = scene.path().join("second");
     fails(&[path("create"), &second, path("--data-dir"), &data_dir], "another backup is being made");
     drop(holding);
     succeeds(&[path("create"), &second, path("--data-dir"), &data_dir]);
     assert!(tidings.http().is_ready());
+}
+
+/// When clients had taken all descriptors for a moment, nobody listened at the control socket any more, and the backup under
+/// way was lost. Later ones said that no server runs, and that its directory can be copied.
+#[test]
+fn a_server_that_was_short_of_descriptors_makes_backups() {
+    let scene = tempfile::tempdir().unwrap();
+    let (tidings, data_dir, _) = backed_up(scene.path());
+    let target = scene.path().join("target");
+    let arguments: [&Path; 4] = [path("create"), &target, path("--data-dir"), &data_dir];
+    let holding = hold_snapshot(&data_dir);
+    let pid = Pid::from_raw(tidings.pid().try_into().unwrap());
+    // The child has our own upper limit.
+    let limit = Rlimit { current: Some(4), ..getrlimit(Resource::Nofile) };
+    let before = prlimit(pid, Resource::Nofile, limit).unwrap();
+    let waiting = backup_command(&arguments).spawn();
+    until("it is not accepted", || {
+        tidings.logged().contains("the control socket cannot accept connections").then_some(())
+    });
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    let ended = waiting.wait(LONG);
+    assert!(ended.stderr.contains("another backup is being made"), "{}", ended.stderr);
+    drop(holding);
+    succeeds(&arguments);
+}
+
+/// A copy of a directory in use is no backup.
+#[test]
+fn a_server_that_nobody_can_ask_is_not_taken_for_a_stopped_one() {
+    let scene = tempfile::tempdir().unwrap();
+    let (tidings, data_dir, _) = backed_up(scene.path());
+    std::fs::remove_file(data_dir.join("control.sock")).unwrap();
+    let create = || backup(&[path("create"), &scene.path().join("target"), path("--data-dir"), &data_dir]);
+    let said = create().stderr;
+    assert!(said.contains("a server runs on") && said.contains("Do not copy the directory"), "{said}");
+    drop(tidings);
+    let said = create().stderr;
+    assert!(said.contains("no server runs on") && said.contains("can be copied as it is"), "{said}");
 }
 
 /// The copy of the store must not make the broker refuse produces.

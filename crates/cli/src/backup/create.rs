@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use tidings_log::{DataDir, RealDisk};
 
 use super::Manifest;
 use super::manifest::Entry;
@@ -16,16 +17,34 @@ use crate::control::{Answer, File, Request, SOCKET};
 
 /// Why no server can be asked.
 #[derive(Debug, thiserror::Error)]
-#[error("no server runs on {data_dir}")]
-pub struct NoServer {
-    data_dir: String,
+pub enum NoServer {
+    /// Nobody has the data directory open.
+    #[error("no server runs on {data_dir}")]
+    Stopped {
+        /// The data directory.
+        data_dir: String,
+    },
+    /// Somebody has it open and listens to nobody.
+    #[error("a server runs on {data_dir}, but nothing answers at its {SOCKET}")]
+    Silent {
+        /// The data directory.
+        data_dir: String,
+    },
 }
 
 impl NoServer {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        "name the data directory with --data-dir; one whose server is stopped can be copied as it is"
-            .to_owned()
+        match self {
+            Self::Stopped { .. } => {
+                "name the data directory with --data-dir; one whose server is stopped can be copied as it is"
+            }
+            Self::Silent { .. } => {
+                "wait until it has started; if it has, its log says why it has no control socket, and a restart opens it anew. \
+                 Do not copy the directory while it runs"
+            }
+        }
+        .to_owned()
     }
 }
 
@@ -76,7 +95,9 @@ fn connect(data_dir: &Path) -> anyhow::Result<UnixStream> {
     let socket = data_dir.join(SOCKET);
     match UnixStream::connect(&socket) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            Err(NoServer { data_dir: data_dir.display().to_string() }.into())
+            let is_in_use = DataDir::is_in_use(&RealDisk, data_dir).context("look for a server")?;
+            let data_dir = data_dir.display().to_string();
+            Err(if is_in_use { NoServer::Silent { data_dir } } else { NoServer::Stopped { data_dir } }.into())
         }
         connected => connected.with_context(|| format!("connect to {}", socket.display())),
     }

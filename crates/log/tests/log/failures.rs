@@ -373,10 +373,15 @@ fn process_durability_is_ready_at_once() {
 fn a_directory_that_is_not_ours_to_use_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let open = |options| DataDir::open(Arc::new(RealDisk), folder.path(), options);
+    let is_in_use = || DataDir::is_in_use(&RealDisk, folder.path()).expect("look at the lock");
+    assert!(!is_in_use());
+    assert!(!folder.path().join(".lock").exists(), "looking makes nothing");
     let first = open(DataDirOptions::default()).expect("open");
+    assert!(is_in_use());
     let error = open(DataDirOptions::default()).expect_err("locked");
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     drop(first);
+    assert!(!is_in_use());
     let error = open(DataDirOptions { node_id: 1, ..DataDirOptions::default() }).expect_err("another node");
     assert!(matches!(error, OpenError::Node { .. }), "{error}");
     let meta = folder.path().join("meta.properties");
