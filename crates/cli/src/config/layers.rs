@@ -2,6 +2,7 @@
 //!
 //! Owns how a key is spelt in each source. Kafka's names contain dots, which TOML reads as tables within tables and
 //! environment variables cannot hold; every layer hands them on under one spelling, `num.partitions` within `broker`.
+//! Invariant: an error quotes no setting that may hold a password.
 
 use std::path::Path;
 
@@ -132,6 +133,8 @@ pub fn one_line(error: &figment::Error) -> anyhow::Error {
             }
             format!("no such setting; there are {}", known.join(", "))
         }
+        // figment's own words quote it.
+        _ if is_secret(&keys) => "expected a string; what was found is not shown".to_owned(),
         other => other.to_string().replace('\n', " "),
     };
     let path = match &error.metadata {
@@ -140,6 +143,11 @@ pub fn one_line(error: &figment::Error) -> anyhow::Error {
         None => keys.join("."),
     };
     anyhow!("{path}: {what}")
+}
+
+/// Whether a setting is a password, or a store's address that may hold one.
+fn is_secret(keys: &[String]) -> bool {
+    keys.last().is_some_and(|key| key.ends_with("password")) || keys == ["activity", "store"]
 }
 
 /// A variable's text as the value it looks like.

@@ -194,6 +194,28 @@ fn a_store_is_named_and_its_password_never_shown() {
     );
 }
 
+/// Standard error ends up in the journal, and what is wrong with a password need not be all of it.
+#[test]
+fn no_error_quotes_a_secret() {
+    let check = |file: &str, environment: &[(&str, &str)], expect: &str| {
+        let error = load(file, environment, UpArgs::default()).unwrap_err();
+        assert_eq!(format!("{error:#}"), expect);
+    };
+    let not_shown = "expected a string; what was found is not shown";
+    for secret in ["20241127", "2024.1127", "true", "[\"s3cret\"]", "{ s3cret = 1 }", "2024-11-27"] {
+        let file = format!("[cluster]\npassword = {secret}");
+        check(&file, &[], &format!("FILE: cluster.password: {not_shown}"));
+        let file = format!("[activity]\nstore = {secret}");
+        check(&file, &[], &format!("FILE: activity.store: {not_shown}"));
+    }
+    check("", &[("TIDINGS_ACTIVITY_STORE", "20241127")], &format!("TIDINGS_ACTIVITY_STORE: {not_shown}"));
+    for secret in ["s3cret", "2024s3cret", "'s3cret", "postgres://ann:s3cret@db", "99999999999999999999"] {
+        let error = load(&format!("[cluster]\npassword = {secret}"), &[], UpArgs::default()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(!error.contains("s3cret") && !error.contains("9999"), "{error}");
+    }
+}
+
 #[test]
 fn a_topic_has_a_legal_name() {
     let topic = |name: &str| load(&format!("[activity]\ntopic = \"{name}\""), &[], UpArgs::default());
