@@ -1,4 +1,6 @@
 //! `tidings activity send`: one activity from the command line, or many from a file.
+//!
+//! Invariant: it succeeds only if the whole file was sent and each of its lines has a result that is no refusal.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::args::SendArgs;
 use crate::http_client::HttpClient;
@@ -76,17 +78,22 @@ fn entity(flag: &str, text: &str) -> anyhow::Result<Value> {
     Ok(entity)
 }
 
-/// Streams a file; its length does not matter. Refused lines are reported with their number.
 async fn send_file(client: &mut HttpClient, file: &Path, json: bool) -> anyhow::Result<()> {
-    let (pieces, mut receiver) = mpsc::channel::<std::io::Result<Bytes>>(PIECES_AHEAD);
     let name = file.display().to_string();
     let source: Box<dyn Read + Send> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
         Box::new(std::fs::File::open(file).with_context(|| format!("open {name}"))?)
     };
+    send_lines(client, source, json).await
+}
+
+/// Streams lines; how many does not matter. Those that are refused are reported with their number.
+async fn send_lines(client: &mut HttpClient, source: Box<dyn Read + Send>, json: bool) -> anyhow::Result<()> {
+    let (pieces, mut receiver) = mpsc::channel::<std::io::Result<Bytes>>(PIECES_AHEAD);
+    let (at_end, mut lines_read) = oneshot::channel();
     // A thread of its own, which may be left behind in a read that never ends: a terminal's, for instance.
-    std::thread::spawn(move || read_pieces(source, &pieces));
+    std::thread::spawn(move || read_pieces(source, &pieces, at_end));
     let stream = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
     let frames = futures_util::StreamExt::map(stream, |piece| piece.map(Frame::data));
     let body = StreamBody::new(frames).boxed_unsync();
@@ -108,16 +115,27 @@ async fn send_file(client: &mut HttpClient, file: &Path, json: bool) -> anyhow::
         }
     }
     results.take(&pending)?;
-    results.finish()
+    results.finish(lines_read.try_recv().ok())
 }
 
-fn read_pieces(mut source: Box<dyn Read + Send>, pieces: &mpsc::Sender<std::io::Result<Bytes>>) {
+/// Hands the pieces out, and `at_end`, before the last of them is known to be the last, how many lines they have.
+fn read_pieces(
+    mut source: Box<dyn Read + Send>,
+    pieces: &mpsc::Sender<std::io::Result<Bytes>>,
+    at_end: oneshot::Sender<u64>,
+) {
+    let mut lines = LineCount::default();
     loop {
         let mut piece = vec![0; PIECE_BYTES];
         let piece = match source.read(&mut piece) {
-            Ok(0) => return,
+            Ok(0) => {
+                // Nobody is there to hear it if the answer has ended already.
+                let _ = at_end.send(lines.count);
+                return;
+            }
             Ok(length) => {
                 piece.truncate(length);
+                lines.add(&piece);
                 Ok(Bytes::from(piece))
             }
             Err(error) => Err(error),
@@ -126,6 +144,27 @@ fn read_pieces(mut source: Box<dyn Read + Send>, pieces: &mpsc::Sender<std::io::
         // No receiver means that the server has already answered, which says what happened.
         if pieces.blocking_send(piece).is_err() || failed {
             return;
+        }
+    }
+}
+
+/// Lines that are not blank, as the platform counts them.
+#[derive(Default)]
+struct LineCount {
+    count: u64,
+    /// Whether the line at hand is counted.
+    is_counted: bool,
+}
+
+impl LineCount {
+    fn add(&mut self, piece: &[u8]) {
+        for byte in piece {
+            if *byte == b'\n' {
+                self.is_counted = false;
+            } else if !self.is_counted && !byte.is_ascii_whitespace() {
+                self.is_counted = true;
+                self.count += 1;
+            }
         }
     }
 }
@@ -158,13 +197,93 @@ impl Results {
         Ok(())
     }
 
-    fn finish(self) -> anyhow::Result<()> {
+    /// After the answer's end. `lines_read` is the input's, if it has been read to its end: the platform ends an answer before
+    /// that if nothing comes for too long.
+    fn finish(self, lines_read: Option<u64>) -> anyhow::Result<()> {
         if !self.json {
             print(&format!("accepted {}\n", thousands(self.lines - self.refused)))?;
+        }
+        let results = thousands(self.lines);
+        match lines_read {
+            None => bail!(
+                "the answer ended before the input, after {results} results: send the lines behind them again"
+            ),
+            Some(lines) if self.lines < lines => {
+                bail!(
+                    "the answer ended after {results} results for {} lines: send the lines behind them again",
+                    thousands(lines)
+                )
+            }
+            Some(_) => {}
         }
         match self.refused {
             0 => Ok(()),
             refused => Err(anyhow!("{} of {} lines were refused", thousands(refused), thousands(self.lines))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::super::block_on;
+    use super::*;
+
+    /// Ends a request's body.
+    const END: &str = "0\r\n\r\n";
+
+    /// A platform that answers one request with these lines, as soon as so much of it has come.
+    fn platform(awaited: &'static str, results: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+            while !String::from_utf8_lossy(&request).contains(awaited) {
+                let length = stream.read(&mut buffer).unwrap();
+                assert_ne!(length, 0, "the request ended");
+                request.extend_from_slice(&buffer[..length]);
+            }
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}{:x}\r\n{results}\r\n{END}", results.len()).as_bytes()).unwrap();
+            // Until the client has read that.
+            let _ = stream.read_to_end(&mut request);
+        });
+        address
+    }
+
+    /// A producer was silent for longer than the platform waits: `accepted 1` and success, and the lines that followed were lost.
+    #[test]
+    fn lines_without_a_result_are_no_success() {
+        let check = |input: &str, is_ended: bool, awaited, results, expect: Result<(), &str>| {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(input.as_bytes()).unwrap();
+            let silent = (!is_ended).then_some(writer);
+            let mut client = HttpClient::new(platform(awaited, results).to_string());
+            let sent = block_on(send_lines(&mut client, Box::new(reader), true));
+            drop(silent);
+            assert_eq!(sent.map_err(|error| error.to_string()), expect.map_err(str::to_owned));
+        };
+        let one = "{\"id\":\"1\",\"via\":\"cluster\"}\n";
+        let refused = "{\"line\":1,\"error\":{}}\n";
+        let again = "send the lines behind them again";
+        let unread = format!("the answer ended before the input, after 1 results: {again}");
+        check("first\n", false, "first", one, Err(&unread));
+        let too_few = format!("the answer ended after 1 results for 2 lines: {again}");
+        check("\nfirst\n \r\n\nsecond", true, END, one, Err(&too_few));
+        check("\nfirst\n \r\n\n", true, END, one, Ok(()));
+        check("first", true, END, refused, Err("1 of 1 lines were refused"));
+        check("", true, END, "\n", Ok(()));
+    }
+
+    #[test]
+    fn lines_are_counted_across_pieces() {
+        let mut lines = LineCount::default();
+        for piece in ["a", "b\n", " ", "\n\nc\r\n", "\r\n d", " e"] {
+            lines.add(piece.as_bytes());
+        }
+        assert_eq!(lines.count, 3);
     }
 }
