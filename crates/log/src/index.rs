@@ -3,7 +3,7 @@
 //! Owns the entries of one index, whose newest part is in memory and whose older part is in its file.
 //! Invariants: entries ascend; the file holds a prefix of them; memory holds at least what the file lacks.
 //! An index is a hint that can be rebuilt from the log: whoever uses an entry checks what it finds there.
-//! Does not sync: checkpoints do, before the recovery point moves past what the index covers.
+//! Does not sync what it flushes: checkpoints do, before the recovery point moves past what the index covers.
 //!
 //! ```text
 //! .index      relative offset u32 of a batch's last record   position u32 of that batch
@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use crate::disk::{Disk, OpenMode, read_exact_at, write_all_at, write_file};
+use crate::disk::{Disk, OpenMode, read_exact_at, replace_file, write_all_at, write_file};
 
 /// Entries that gather in memory before they are written to the file in one call.
 const FLUSH_ENTRIES: usize = 1024;
@@ -156,8 +156,7 @@ impl<E: IndexEntry> SparseIndex<E> {
         if pending.is_empty() && !self.file_unknown {
             return Ok(());
         }
-        let mut bytes = Vec::with_capacity(pending.len() * E::SIZE);
-        pending.iter().for_each(|entry| entry.encode(&mut bytes));
+        let bytes = encoded(pending);
         if self.file_unknown {
             write_file(disk, path, &bytes)?;
             self.file_unknown = false;
@@ -165,12 +164,29 @@ impl<E: IndexEntry> SparseIndex<E> {
             let file = disk.open(path, OpenMode::Write)?;
             write_all_at(&*file, &mut [IoSlice::new(&bytes)], (self.in_file * E::SIZE) as u64)?;
         }
+        self.flushed();
+        Ok(())
+    }
+
+    /// Puts the entries in the place of a file that may hold something else: after a crash the old ones are there or
+    /// the new ones, and the new ones once this has returned.
+    pub fn replace_file(&mut self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
+        if !self.file_unknown {
+            return self.flush(disk, path);
+        }
+        replace_file(disk, path, &encoded(&self.tail))?;
+        self.file_unknown = false;
+        self.flushed();
+        Ok(())
+    }
+
+    /// The file has all entries: memory keeps those that are likely to be asked for.
+    fn flushed(&mut self) {
         self.in_file = self.len();
         let surplus = self.tail.len().saturating_sub(KEEP_ENTRIES);
         self.tail.drain(..surplus);
         self.tail.shrink_to(FLUSH_ENTRIES);
         self.tail_from += surplus;
-        Ok(())
     }
 
     /// Gives the memory of a closed segment's entries back; they are all in the file.
@@ -255,6 +271,12 @@ impl<E: IndexEntry> SparseIndex<E> {
         self.tail = entries.split_off(self.in_file);
         Ok(true)
     }
+}
+
+fn encoded<E: IndexEntry>(entries: &[E]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * E::SIZE);
+    entries.iter().for_each(|entry| entry.encode(&mut bytes));
+    bytes
 }
 
 /// Entries that a lookup reads in one call.

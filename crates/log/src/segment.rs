@@ -238,6 +238,10 @@ impl Segment {
 
     /// Writes the indexes and makes them durable.
     pub fn flush_and_sync_indexes(&self, storage: &Storage) -> io::Result<()> {
+        if let Some(indexes) = &mut self.state.lock().indexes {
+            // Durable before there is an offset index: no recovery looks again at what lies below the recovery point.
+            indexes.times.replace_file(&*storage.disk, &self.time_index_path())?;
+        }
         self.flush_indexes(storage)?;
         self.flush_txn_index(storage)?;
         let [_, paths @ ..] = self.paths();
@@ -300,9 +304,10 @@ impl Segment {
         if state.retired {
             return Ok(());
         }
-        let Some(indexes) = &mut state.indexes else { return Ok(()) };
-        indexes.offsets.flush(&*storage.disk, &self.index_path())?;
-        indexes.times.flush(&*storage.disk, &self.time_index_path())
+        match &mut state.indexes {
+            Some(indexes) => self.flush_both(indexes, storage),
+            None => Ok(()),
+        }
     }
 
     /// Ends the indexes as Kafka does when a segment is rolled, and writes them. An error is no loss:
@@ -311,8 +316,7 @@ impl Segment {
         let mut state = self.state.lock();
         let Some(indexes) = &mut state.indexes else { return Ok(()) };
         self.index_time(indexes);
-        indexes.offsets.flush(&*storage.disk, &self.index_path())?;
-        indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+        self.flush_both(indexes, storage)?;
         indexes.offsets.release();
         indexes.times.release();
         Ok(())

@@ -2,7 +2,9 @@
 //!
 //! Owns the rule which batches get an entry. Invariants: an entry is believed only after a look at the
 //! batch it names, so a damaged index can make a search slow but not wrong; it is rebuilt then. A timestamp is
-//! believed only with the CRC of its batch: who asks by time gets an offset and no bytes to check.
+//! believed only with the CRC of its batch: who asks by time gets an offset and no bytes to check. Up to the last
+//! entry of the offset index's file, the file of the time index knows the largest timestamp: it is written first, and
+//! what was not synced is looked at again.
 
 use std::io;
 use std::ops::Range;
@@ -70,13 +72,16 @@ impl Segment {
 
     /// A failure costs memory, not correctness: the entries stay and are written later.
     pub(super) fn flush_full(&self, indexes: &mut Indexes, storage: &Storage) {
-        let disk = &*storage.disk;
-        if indexes.offsets.wants_flush() {
-            let _ = indexes.offsets.flush(disk, &self.index_path());
+        if indexes.offsets.wants_flush() || indexes.times.wants_flush() {
+            let _ = self.flush_both(indexes, storage);
         }
-        if indexes.times.wants_flush() {
-            let _ = indexes.times.flush(disk, &self.time_index_path());
-        }
+    }
+
+    /// The time index first: whoever finds an entry in the offset index's file goes on from there, and takes the
+    /// largest timestamp before it from the time index's.
+    pub(super) fn flush_both(&self, indexes: &mut Indexes, storage: &Storage) -> io::Result<()> {
+        indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+        indexes.offsets.flush(&*storage.disk, &self.index_path())
     }
 
     /// Makes ready what appends to an existing segment need: the indexes and the first timestamp.
@@ -147,9 +152,11 @@ impl Segment {
         let Some(mut times) = SparseIndex::<TimeEntry>::load(disk, &time_index_path)? else {
             return Ok(false);
         };
-        // Entries may have got to the disk before the batches that they are about.
+        // Entries may have got to the disk before the batches that they are about. Where recovery had to check these, it may
+        // also have kept entries of the offset index and lost those that were written to the time index before.
         let end = self.relative(state.end.offset);
-        if !offsets.truncate(disk, &index_path, |entry| entry.relative_offset < end)?
+        let synced = |entry: &OffsetEntry| u64::from(entry.position) < checked_from;
+        if !offsets.truncate(disk, &index_path, |entry| entry.relative_offset < end && synced(entry))?
             || !times.truncate(disk, &time_index_path, |entry| entry.relative_offset < end)?
         {
             return Ok(false);
@@ -174,7 +181,14 @@ impl Segment {
             }
         }
         let mut indexes = Indexes { offsets, times, max_timestamp, suspect: None };
-        self.index_from(&mut indexes, state, storage, file, from..checked_from)?;
+        if checked_from == NOTHING_CHECKED {
+            // What the files lack stays in memory: no recovery would look again at what a power cut left of it.
+            self.index_from(&mut indexes, state, file, from..checked_from, 0)?;
+        } else {
+            self.index_from(&mut indexes, state, file, from..checked_from, checked_from)?;
+            // Entries that can't be written are made again by the next start.
+            let _ = self.flush_both(&mut indexes, storage);
+        }
         state.indexes = Some(indexes);
         Ok(true)
     }
@@ -189,24 +203,28 @@ impl Segment {
         checked_from: u64,
     ) -> Result<(), SegmentError> {
         let mut indexes = Indexes::empty(self.base_offset);
-        self.index_from(&mut indexes, state, storage, file, 0..checked_from)?;
+        self.index_from(&mut indexes, state, file, 0..checked_from, 0)?;
         self.index_time(&mut indexes);
         if !state.retired {
-            indexes.offsets.flush(&*storage.disk, &self.index_path())?;
-            indexes.times.flush(&*storage.disk, &self.time_index_path())?;
+            // Where no recovery will look again, an empty time index must not be found beside the old offset index.
+            if checked_from > 0 {
+                indexes.times.replace_file(&*storage.disk, &self.time_index_path())?;
+            }
+            self.flush_both(&mut indexes, storage)?;
         }
         state.indexes = Some(indexes);
         Ok(())
     }
 
-    /// Indexes the batches from `unchecked.start` on, and checks the CRCs up to its end.
+    /// Indexes the batches from `unchecked.start` on, and checks the CRCs up to its end. Batches before `entries_from`
+    /// get no entries.
     fn index_from(
         &self,
         indexes: &mut Indexes,
         state: &mut MutexGuard<'_, State>,
-        storage: &Storage,
         file: &dyn DiskFile,
         unchecked: Range<u64>,
+        entries_from: u64,
     ) -> Result<(), SegmentError> {
         let mut scan = HeaderScan::new(file, unchecked.start, state.end.position);
         let mut since_entry_bytes = 0;
@@ -217,12 +235,9 @@ impl Segment {
                     checked => checked?,
                 }
             }
-            let due = since_entry_bytes > REBUILD_INTERVAL_BYTES;
+            let due = since_entry_bytes > REBUILD_INTERVAL_BYTES && located.position >= entries_from;
             self.index(indexes, &located.header, located.position, due);
             since_entry_bytes = located.header.size_bytes() as u64 + if due { 0 } else { since_entry_bytes };
-            if !state.retired {
-                self.flush_full(indexes, storage);
-            }
         }
         state.since_entry_bytes = since_entry_bytes;
         Ok(())
@@ -469,3 +484,6 @@ fn next_where(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;
