@@ -18,12 +18,12 @@ pub use builder::{BatchBuilder, Headers};
 pub use codec::{CodecError, MAX_UNPACKED_BYTES, compress, decompress};
 pub use header::{BatchHeader, Compression, TimestampType};
 pub use marker::{EndTxnMarker, TransactionResult};
-pub use records::{Record, RecordError, Records};
+pub use records::{Record, RecordError, RecordHeaders, Records};
 pub use validate::{BatchError, BatchLimits, Batches, validate};
 
 pub(crate) use header::{CRC_FROM, increment_sequence};
 pub(crate) use marker::MAX_MARKER_BYTES;
-pub(crate) use rebuild::{Rebuild, rebuild, recompress};
+pub(crate) use rebuild::{rebuild, rebuild_empty, recompress};
 pub(crate) use records::check_records;
 pub(crate) use stamp::{stamp, unstamp};
 

@@ -173,15 +173,12 @@ pub(super) fn put_record(
     put_nullable(scratch, record.key.as_deref());
     put_nullable(scratch, record.value.as_deref());
     put_varint(scratch, record.headers.len() as i64);
-    for (name, value) in &record.headers {
-        put_nullable(scratch, Some(name));
-        put_nullable(scratch, value.as_deref());
-    }
+    scratch.put_slice(record.headers.as_bytes());
     put_varint(out, scratch.len() as i64);
     out.put_slice(scratch);
 }
 
-fn put_varint(out: &mut impl BufMut, value: i64) {
+pub(super) fn put_varint(out: &mut impl BufMut, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         out.put_u8(rest as u8 | 0x80);

@@ -11,40 +11,37 @@ use super::codec::compress;
 use super::header::{BatchHeader, CRC_AT, CRC_FROM, TimestampType};
 use super::{Compression, HEADER_LEN, LENGTH_OVERHEAD, Record};
 
-/// What a batch becomes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Rebuild<'a> {
-    /// A header without records.
-    Empty,
-    /// These records of it, in the codec that it had.
-    Records {
-        records: &'a [Record],
-        /// Until when tombstones and markers stay (KIP-534).
-        delete_horizon_ms: Option<i64>,
-    },
+/// The batch with this header, but without records.
+pub(crate) fn rebuild_empty(header: &BatchHeader) -> Bytes {
+    let mut header = *header;
+    header.set_compression(Compression::None);
+    header.set_delete_horizon(None);
+    header.base_timestamp = NO_TIMESTAMP;
+    header.record_count = 0;
+    finish(header, &[])
 }
 
-/// The batch with this header, made anew.
-pub(crate) fn rebuild(header: &BatchHeader, what: Rebuild<'_>) -> Bytes {
+/// The batch with this header and these records of it, in the codec that it had. Until the delete horizon tombstones and
+/// markers stay (KIP-534). The records are taken one by one: millions of them may come out of a small batch.
+pub(crate) fn rebuild(
+    header: &BatchHeader,
+    records: impl Iterator<Item = Record>,
+    delete_horizon_ms: Option<i64>,
+) -> Bytes {
     let mut header = *header;
-    let Rebuild::Records { records, delete_horizon_ms } = what else {
-        header.set_compression(Compression::None);
-        header.set_delete_horizon(None);
-        header.base_timestamp = NO_TIMESTAMP;
-        header.record_count = 0;
-        return finish(header, &[]);
-    };
     header.set_delete_horizon(delete_horizon_ms);
-    header.record_count = records.len() as i32;
-    if header.timestamp_type() == TimestampType::CreateTime {
-        let timestamps = records.iter().map(|record| record.timestamp_ms);
-        header.max_timestamp = timestamps.max().unwrap_or(header.max_timestamp);
-    }
+    header.record_count = 0;
+    let mut max_timestamp = None;
     let mut payload = BytesMut::new();
     let mut scratch = Vec::new();
     for record in records {
         let offset_delta = record.offset - header.base_offset;
-        put_record(&mut payload, &mut scratch, record, header.base_timestamp, offset_delta);
+        put_record(&mut payload, &mut scratch, &record, header.base_timestamp, offset_delta);
+        header.record_count += 1;
+        max_timestamp = max_timestamp.max(Some(record.timestamp_ms));
+    }
+    if header.timestamp_type() == TimestampType::CreateTime {
+        header.max_timestamp = max_timestamp.unwrap_or(header.max_timestamp);
     }
     let codec = header.compression().unwrap_or(Compression::None);
     let payload = payload.freeze();
@@ -120,8 +117,7 @@ mod tests {
             validate(&old.bytes, &BatchLimits::default()).expect("valid");
             let kept = &records(&old)[1..];
             for horizon in [None, Some(5_000_000)] {
-                let what = Rebuild::Records { records: kept, delete_horizon_ms: horizon };
-                let new = parsed(rebuild(&old.header, what));
+                let new = parsed(rebuild(&old.header, kept.iter().cloned(), horizon));
                 assert_eq!(records(&new), kept, "{codec:?}");
                 assert_eq!(new.header.has_delete_horizon(), horizon.is_some());
                 assert_eq!(new.header.base_timestamp, horizon.unwrap_or(1000));
@@ -135,7 +131,7 @@ mod tests {
     #[test]
     fn an_empty_batch_keeps_offsets_and_producer() {
         let old = batch();
-        let new = parsed(rebuild(&old.header, Rebuild::Empty)).header;
+        let new = parsed(rebuild_empty(&old.header)).header;
         let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = new;
         assert_eq!((producer_id, producer_epoch, base_sequence, new.last_sequence()), (7, 3, 11, 13));
         assert_eq!((new.last_offset(), new.record_count, new.max_timestamp), (2, 0, 1003));

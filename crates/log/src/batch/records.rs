@@ -2,7 +2,7 @@
 //!
 //! Owns the record layout: varints (zig-zag), relative timestamps and offsets, key, value, headers.
 //! Invariants: every length is checked against the bytes that remain before it is used, nothing is
-//! allocated for a count that the bytes cannot hold, and keys and values are slices of the batch.
+//! allocated for a count that the bytes cannot hold, and keys, values and headers are slices of the batch.
 
 use bytes::{Buf, Bytes};
 
@@ -19,8 +19,40 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// Its value; absent is a tombstone.
     pub value: Option<Bytes>,
-    /// Its headers in order; names may repeat and need not be UTF-8.
-    pub headers: Vec<(Bytes, Option<Bytes>)>,
+    /// Its headers.
+    pub headers: RecordHeaders,
+}
+
+/// A record's headers in order, as they stand in the batch; names may repeat and need not be UTF-8. They are taken apart
+/// when they are asked for: two bytes are a header, so a list of those in a small packed batch could fill the memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordHeaders {
+    count: usize,
+    /// Whole headers, so many of them.
+    bytes: Bytes,
+}
+
+impl RecordHeaders {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut cursor = Cursor { bytes: &self.bytes, index: 0 };
+        (0..self.count).map(move |_| cursor.header().expect("it was walked before"))
+    }
+
+    /// The headers as they stand in the batch, without their number.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Why a record could not be read.
@@ -120,13 +152,9 @@ impl Records {
         let offset_delta = fields.varint("offset delta", 32)?;
         let key = fields.nullable("key")?.map(|key| bytes.slice_ref(key));
         let value = fields.nullable("value")?.map(|value| bytes.slice_ref(value));
-        let header_count = fields.header_count()?;
-        let mut headers = Vec::with_capacity(header_count);
-        for _ in 0..header_count {
-            let length = fields.length("header name")?;
-            let name = bytes.slice_ref(fields.take("header name", length)?);
-            headers.push((name, fields.nullable("header value")?.map(|value| bytes.slice_ref(value))));
-        }
+        let count = fields.header_count()?;
+        let headers = RecordHeaders { count, bytes: bytes.slice_ref(fields.bytes) };
+        fields.skip_headers(count)?;
         fields.finish()?;
         Ok(Record {
             offset: self.base_offset.saturating_add(offset_delta),
@@ -177,11 +205,8 @@ pub(crate) fn check_records(
         next_delta = offset_delta + 1;
         fields.nullable("key")?;
         fields.nullable("value")?;
-        for _ in 0..fields.header_count()? {
-            let length = fields.length("header name")?;
-            fields.take("header name", length)?;
-            fields.nullable("header value")?;
-        }
+        let header_count = fields.header_count()?;
+        fields.skip_headers(header_count)?;
         fields.finish()?;
     }
     match rest.len() {
@@ -253,6 +278,15 @@ impl<'a> Cursor<'a> {
         let count = self.length("header count")?;
         self.require("headers", count.saturating_mul(2))?;
         Ok(count)
+    }
+
+    fn header(&mut self) -> Result<(&'a [u8], Option<&'a [u8]>), RecordError> {
+        let length = self.length("header name")?;
+        Ok((self.take("header name", length)?, self.nullable("header value")?))
+    }
+
+    fn skip_headers(&mut self, count: usize) -> Result<(), RecordError> {
+        (0..count).try_for_each(|_| self.header().map(drop))
     }
 
     fn finish(&self) -> Result<(), RecordError> {

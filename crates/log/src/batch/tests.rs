@@ -1,5 +1,6 @@
 use bytes::{Bytes, BytesMut};
 
+use super::builder::put_varint;
 use super::header::{CRC_AT, CRC_FROM};
 use super::*;
 
@@ -115,10 +116,36 @@ fn records_are_read_back() {
     assert_eq!(batch.header.max_timestamp, 1010);
     assert_eq!(records[0].key.as_deref(), Some(&b"k"[..]));
     assert_eq!(records[0].headers.len(), 2);
-    assert_eq!(records[0].headers[1], (Bytes::from_static(b"h"), None));
+    assert_eq!(records[0].headers.iter().nth(1), Some((&b"h"[..], None)));
     assert_eq!((records[1].key.as_deref(), records[1].value.as_deref()), (None, None));
     assert_eq!(records[2].key.as_deref(), Some(&b""[..]));
     assert_eq!(records[2].offset, 2);
+}
+
+/// Two bytes are a header, and a few kilobytes unpack to millions of them: a list would have taken 32 times the room.
+#[test]
+fn headers_take_no_room_of_their_own() {
+    const COUNT: usize = 10_000_000;
+    let mut body = vec![0, 0, 0, 1, 1];
+    put_varint(&mut body, COUNT as i64);
+    body.resize(body.len() + 2 * COUNT, 0);
+    let mut payload = Vec::new();
+    put_varint(&mut payload, body.len() as i64);
+    payload.extend_from_slice(&body);
+    let bytes = BatchBuilder::new().record(1000, None, None, &[]).build();
+    let header = Batches::new(bytes).next().expect("one").expect("whole").header;
+    let (header, bytes) = recompress(&header, Bytes::from(payload), Compression::Zstd).expect("pack");
+    assert!(bytes.len() < 4000, "{} bytes", bytes.len());
+    validate(&bytes, &BatchLimits::default()).expect("valid");
+    let batch = Batch { header, bytes };
+    let unpacked = decompress(Compression::Zstd, batch.payload()).expect("unpack");
+    let record = batch.records_in(unpacked.clone()).next().expect("one").expect("valid");
+    assert_eq!((record.headers.len(), record.headers.iter().count()), (COUNT, COUNT));
+    assert!(unpacked.as_ptr_range().contains(&record.headers.as_bytes().as_ptr()));
+    assert!(size_of::<Record>() < 200, "{} bytes", size_of::<Record>());
+    let again = rebuild(&header, std::iter::once(record.clone()), None);
+    let again = Batches::new(again).next().expect("one").expect("whole");
+    assert_eq!(again.unpacked_records().expect("unpack").next(), Some(Ok(record)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::LastBatches;
 use super::key_map::KeyMap;
 use super::transactions::CleanedTransactions;
-use crate::batch::{Batch, Rebuild, Record, UnpackError, rebuild};
+use crate::batch::{Batch, Record, UnpackError, rebuild, rebuild_empty};
 
 /// The state of one cleaning while it goes through the segments in order.
 pub(super) struct Filter {
@@ -43,28 +43,30 @@ impl Filter {
         let discards = if header.is_control() { may_go && is_due } else { may_go };
         let stays = self.stays_empty(batch);
         if discards || header.record_count == 0 {
-            return Ok(if stays { Some(rebuild(header, Rebuild::Empty)) } else { None });
+            return Ok(stays.then(|| rebuild_empty(header)));
         }
-        let mut retained = Vec::new();
+        let retains = |record: &Record| header.is_control() || self.is_retained(record, horizon);
+        // Counted first and encoded in a second pass, for there may be more of them than the memory holds.
+        let records = batch.unpacked_records()?;
+        let mut retained_count = 0;
         let mut has_tombstones = false;
-        for record in batch.unpacked_records()? {
+        for record in records.clone() {
             let record = record?;
-            if header.is_control() || self.is_retained(&record, horizon) {
+            if retains(&record) {
                 has_tombstones |= record.value.is_none();
-                retained.push(record);
+                retained_count += 1;
             }
         }
-        if retained.is_empty() {
-            return Ok(if stays { Some(rebuild(header, Rebuild::Empty)) } else { None });
+        if retained_count == 0 {
+            return Ok(stays.then(|| rebuild_empty(header)));
         }
         let waits = horizon.is_none() && if header.is_control() { may_go } else { has_tombstones };
-        if !waits && retained.len() == header.record_count.unsigned_abs() as usize {
+        if !waits && retained_count == header.record_count {
             return Ok(Some(batch.bytes.clone()));
         }
-        let horizon =
+        let delete_horizon_ms =
             if waits { Some(self.now_ms.saturating_add(self.delete_retention_ms)) } else { horizon };
-        let records = Rebuild::Records { records: &retained, delete_horizon_ms: horizon };
-        Ok(Some(rebuild(header, records)))
+        Ok(Some(rebuild(header, records.flatten().filter(retains), delete_horizon_ms)))
     }
 
     /// Whether the batch must not go altogether: a producer's last sequence, or the epoch that fences it, can be

@@ -128,11 +128,8 @@ fn batch_json(position: u64, header: &BatchHeader) -> Value {
 
 fn record_text(record: &Record) -> String {
     let text = |bytes: Option<&[u8]>| bytes.map_or("null".into(), lossy);
-    let headers: Vec<String> = record
-        .headers
-        .iter()
-        .map(|(name, value)| format!("{}: {}", lossy(name), text(value.as_deref())))
-        .collect();
+    let headers: Vec<String> =
+        record.headers.iter().map(|(name, value)| format!("{}: {}", lossy(name), text(value))).collect();
     format!(
         "| offset: {} timestamp: {} key: {} value: {} headers: [{}]\n",
         record.offset,
@@ -146,7 +143,7 @@ fn record_text(record: &Record) -> String {
 fn record_json(record: &Record) -> Value {
     let text = |bytes: Option<&[u8]>| bytes.map(lossy);
     let headers: Vec<Value> =
-        record.headers.iter().map(|(name, value)| json!([lossy(name), text(value.as_deref())])).collect();
+        record.headers.iter().map(|(name, value)| json!([lossy(name), text(value)])).collect();
     json!({
         "offset": record.offset,
         "timestamp": record.timestamp_ms,
