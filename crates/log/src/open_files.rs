@@ -51,8 +51,8 @@ impl OpenFiles {
         Ok(file)
     }
 
-    /// Opens the segment's file for as long as anybody holds the segment. Beyond the bound, but few are
-    /// held, and not for long: by reads under way when the segment left the log.
+    /// Opens the segment's file for as long as anybody holds the segment, or until [`OpenFiles::unpin`]. Beyond the
+    /// bound, but few are held, and not for long: by reads under way when the segment left the log.
     pub fn pin(&self, disk: &dyn Disk, segment: &Arc<Segment>) -> io::Result<()> {
         let slot = segment.file_slot();
         let mut held = slot.file.lock();
@@ -69,7 +69,7 @@ impl OpenFiles {
         self.put(segment, file);
     }
 
-    /// The file has its name: it may be closed and opened again.
+    /// The file has its segment's name: it may be closed and opened again.
     pub fn unpin(&self, segment: &Arc<Segment>) {
         segment.file_slot().pinned.store(false, Relaxed);
         self.remember(segment);

@@ -136,12 +136,18 @@ impl Segment {
     /// was, which stays open for that long, and finds batches without the index files.
     pub fn retire(self: &Arc<Self>, storage: &Storage) -> io::Result<()> {
         storage.open_files.pin(&*storage.disk, self)?;
-        let aborted = self.all_aborted(storage)?;
+        let aborted = self.all_aborted(storage).inspect_err(|_| storage.open_files.unpin(self))?;
         let mut state = self.state.lock();
         self.txn_index.replace(TxnIndex::of(aborted));
         state.retired = true;
         state.indexes = None;
         Ok(())
+    }
+
+    /// Takes back what [`Segment::retire`] did: the files stay, and the segment in its log.
+    pub fn stay(self: &Arc<Self>, storage: &Storage) {
+        self.state.lock().retired = false;
+        storage.open_files.unpin(self);
     }
 
     pub fn dir(&self) -> &Path {

@@ -43,8 +43,11 @@ impl Cleaner<'_> {
         let failed = |source: io::Error| CleanError::io(&group[0], source);
         self.check_stop()?;
         // Whoever is reading one of them goes on with its file.
-        for old in group {
-            old.retire(self.storage).map_err(failed)?;
+        for (index, old) in group.iter().enumerate() {
+            if let Err(error) = old.retire(self.storage) {
+                group[..index].iter().for_each(|retired| retired.stay(self.storage));
+                return Err(failed(error));
+            }
         }
         // Its name is another one for a while.
         open_files.put_pinned(&segment, file);

@@ -177,7 +177,7 @@ impl Keeper {
     ) -> io::Result<()> {
         let Some(_maintained) = log.try_maintain() else { return Ok(()) };
         let due_ms = now_ms.saturating_add(log.config().file_delete_delay_ms);
-        for segment in log.detach_below_start()? {
+        while let Some(segment) = log.detach_below_start()? {
             report.removed_segments += 1;
             report.removed_bytes += segment.end().position;
             self.set_aside(&segment, now_ms, due_ms)?;

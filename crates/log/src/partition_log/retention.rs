@@ -92,21 +92,17 @@ impl PartitionLog {
         self.maintenance.try_lock().filter(|_| !self.is_deleted())
     }
 
-    /// Takes the segments out of the log that end at or below its start. Reads that have one go on with
-    /// it; the caller removes the files.
-    pub(crate) fn detach_below_start(&self) -> io::Result<Vec<Arc<Segment>>> {
-        let below: Vec<_> = {
-            let segments = self.segments.read();
-            let start = self.log_start_offset();
-            let ends_below = |pair: &&[Arc<Segment>]| pair[1].base_offset() <= start;
-            segments.windows(2).take_while(ends_below).map(|pair| pair[0].clone()).collect()
+    /// Takes the first segment out of the log if it ends at or below its start. Reads that have it go on with it; the
+    /// caller removes the files. One at a time: each has its file open until it is dropped.
+    pub(crate) fn detach_below_start(&self) -> io::Result<Option<Arc<Segment>>> {
+        let first = match &self.segments.read()[..] {
+            [first, next, ..] if next.base_offset() <= self.log_start_offset() => first.clone(),
+            _ => return Ok(None),
         };
-        for segment in &below {
-            segment.retire(&self.storage)?;
-        }
+        first.retire(&self.storage)?;
         // Rolls only add behind, and nobody else removes while we maintain the log.
-        self.segments.write().drain(..below.len());
-        Ok(below)
+        self.segments.write().remove(0);
+        Ok(Some(first))
     }
 }
 
@@ -117,6 +113,10 @@ fn is_surplus(left_bytes: u64, size_bytes: u64, retention_bytes: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{DataDirOptions, LogConfig};
+    use crate::data_dir::Chores;
+    use crate::testing::logs::{NOW_MS, append_durably, batch, create, partition, try_open};
+    use crate::testing::{Operation, SimDisk};
 
     #[test]
     fn a_segment_is_surplus_when_the_rest_is_still_large_enough() {
@@ -128,5 +128,35 @@ mod tests {
         check(100, 100, 0, true);
         check(100, 100, -1, false);
         check(100, 100, i64::MAX, false);
+    }
+    /// All of them were opened before the first was removed; where no descriptor was left for one, the others were never
+    /// closed again.
+    #[test]
+    fn segments_are_removed_one_by_one() {
+        const MAX_OPEN_FILES: usize = 4;
+        const EMFILE: i32 = 24;
+        for fails in [false, true] {
+            let disk = SimDisk::new();
+            let options = DataDirOptions { max_open_files: MAX_OPEN_FILES, ..DataDirOptions::default() };
+            let data_dir = try_open(&disk, options).expect("recover");
+            let orders = create(&data_dir, LogConfig::default());
+            for _ in 0..50 {
+                append_durably(&orders, batch(NOW_MS));
+                orders.roll_now().expect("roll");
+            }
+            data_dir.checkpoint().expect("checkpoint");
+            if fails {
+                disk.fail(Operation::Open, ".log", 20, 1, EMFILE);
+            }
+            disk.take_most_open_files_count();
+            let deleted = data_dir.delete_records(&[(partition(), None)], NOW_MS).remove(0);
+            assert_eq!(deleted.expect("delete"), 50);
+            assert_eq!(orders.segment_count() > 1, fails);
+            assert!(disk.open_files_count() <= MAX_OPEN_FILES, "{} files", disk.open_files_count());
+            data_dir.keep(NOW_MS, Chores { retention: true, ..Chores::default() });
+            assert_eq!(orders.segment_count(), 1);
+            let most = disk.take_most_open_files_count();
+            assert!(most <= MAX_OPEN_FILES + 2, "{most} files");
+        }
     }
 }

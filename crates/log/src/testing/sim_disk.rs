@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread::ThreadId;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -40,6 +40,13 @@ pub struct SimDisk {
     shared: Arc<Mutex<Shared>>,
     /// Rings when a sync is held or let go.
     holding: Arc<Condvar>,
+    open_files: Arc<OpenFilesCount>,
+}
+
+#[derive(Debug, Default)]
+struct OpenFilesCount {
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +132,16 @@ impl SimDisk {
     /// How many of them were syncs.
     pub fn syncs_count(&self) -> u64 {
         self.shared.lock().syncs_count
+    }
+
+    /// How many files are open.
+    pub fn open_files_count(&self) -> usize {
+        self.open_files.now.load(SeqCst)
+    }
+
+    /// How many were open at most since this was asked for the last time.
+    pub fn take_most_open_files_count(&self) -> usize {
+        self.open_files.most.swap(self.open_files_count(), SeqCst)
     }
 
     /// Lets the next `times` operations of this kind on paths containing `path_part` fail with `errno`,
@@ -270,6 +287,8 @@ impl SimDisk {
     fn handle(&self, inode: usize, path: &Path) -> Arc<dyn DiskFile> {
         let errors_count = self.shared.lock().state.inodes.get(inode).map_or(0, |inode| inode.errors_count);
         let seen = AtomicU64::new(errors_count);
+        let open_count = self.open_files.now.fetch_add(1, SeqCst) + 1;
+        self.open_files.most.fetch_max(open_count, SeqCst);
         Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), seen })
     }
 }
@@ -378,6 +397,12 @@ struct SimFile {
     path: PathBuf,
     /// Failed syncs that this descriptor knows of.
     seen: AtomicU64,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.disk.open_files.now.fetch_sub(1, SeqCst);
+    }
 }
 
 impl DiskFile for SimFile {
