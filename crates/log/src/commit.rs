@@ -222,8 +222,77 @@ fn sync(storage: &Storage, dirty: &[Dirty]) -> Result<(), String> {
     for Dirty { segment, file, .. } in dirty {
         file.sync_data().map_err(|error| failed(segment, error))?;
         if segment.take_new_name() {
-            storage.disk.sync_dir(segment.dir()).map_err(|error| failed(segment, error))?;
+            sync_name(storage, segment).map_err(|error| failed(segment, error))?;
         }
     }
     Ok(())
+}
+
+/// That a directory can't be opened is no failed sync: there may be no descriptor left, or a deletion has just renamed it.
+/// The file system's descriptor is open already, and its sync covers all names.
+fn sync_name(storage: &Storage, segment: &Segment) -> io::Result<()> {
+    match storage.disk.open_dir(segment.dir()) {
+        Ok(dir) => dir.sync_names(),
+        Err(_) => storage.commit_root.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StorageState;
+    use crate::config::LogConfig;
+    use crate::data_dir::DataDir;
+    use crate::testing::logs::{NOW_MS, append, append_durably, batch, create, log, open, partition};
+    use crate::testing::{Loss, Operation, SimDisk};
+
+    const EMFILE: i32 = 24;
+
+    /// A log whose active segment is new, and no checkpoint to come.
+    fn begin_segment(data_dir: &DataDir) -> Arc<PartitionLog> {
+        let orders = create(data_dir, LogConfig::default());
+        append_durably(&orders, batch(NOW_MS));
+        orders.roll_now().expect("roll");
+        while orders.recovery_point() == 0 {
+            std::thread::yield_now();
+        }
+        orders
+    }
+
+    /// The last descriptor went to a new segment, and none was left to make its name durable: all writes stopped.
+    #[test]
+    fn a_name_is_durable_when_no_descriptor_is_left() {
+        let disk = SimDisk::new();
+        let data_dir = open(&disk);
+        let orders = begin_segment(&data_dir);
+        disk.hold_syncs();
+        let appended = append(&orders, batch(NOW_MS));
+        disk.wait_for_held_syncs(1);
+        disk.fail(Operation::Open, "", 0, usize::MAX, EMFILE);
+        disk.release_syncs(false);
+        appended.commit.wait_blocking().expect("commit");
+        assert_eq!(data_dir.storage_state(), StorageState::Healthy);
+        let disk = disk.crash(Loss::Unsynced);
+        assert_eq!(log(&open(&disk)).log_end_offset(), 2);
+    }
+
+    /// The first append to a new segment was being synced when the topic was deleted.
+    #[test]
+    fn a_deletion_during_the_sync_of_a_new_segment_is_no_failure() {
+        let disk = SimDisk::new();
+        let data_dir = open(&disk);
+        let orders = begin_segment(&data_dir);
+        disk.hold_syncs();
+        let appended = append(&orders, batch(NOW_MS));
+        disk.wait_for_held_syncs(1);
+        std::thread::scope(|scope| {
+            let deletion = scope.spawn(|| data_dir.delete_logs(&[partition()]));
+            // The deletion has renamed the folder and syncs that.
+            disk.wait_for_held_syncs(2);
+            disk.release_syncs(false);
+            deletion.join().expect("no panic").expect("delete");
+        });
+        appended.commit.wait_blocking().expect("commit");
+        assert_eq!(data_dir.storage_state(), StorageState::Healthy);
+    }
 }

@@ -73,8 +73,12 @@ pub trait Disk: Send + Sync + Debug {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and all in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Opens a directory, so that its names can be made durable when there may be no descriptor left for that.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>>;
     /// Makes a directory's names durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_dir(path)?.sync_names()
+    }
     /// The room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<DiskSpace>;
 }
@@ -102,6 +106,12 @@ pub trait DiskFile: Send + Sync + Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// The descriptor, for transfers within the kernel; simulated files have none.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// An open directory.
+pub trait DiskDir: Send + Sync + Debug {
+    /// Makes its names durable.
+    fn sync_names(&self) -> io::Result<()>;
 }
 
 /// A descriptor on a file system, held open so that it reports every write-back error since.

@@ -32,7 +32,9 @@ pub use data_dir::{
     Chores, CloseError, CreateError, DataDir, DeleteError, DeleteRecordsError, KeepReport, OpenError,
     SnapshotError, SnapshotFile, UnrecoveredDataDir,
 };
-pub use disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk, UnsyncedDisk};
+pub use disk::{
+    DirEntry, Disk, DiskDir, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk, UnsyncedDisk,
+};
 pub use health::StorageState;
 pub use partition_log::{
     AppendError, AppendOptions, Appended, FetchWaiter, Fetched, FileSlice, Origin, PartitionLog, ReadError,

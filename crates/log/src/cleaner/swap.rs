@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{CleanError, Cleaner};
-use crate::disk::DiskFile;
+use crate::disk::{DiskDir, DiskFile};
 use crate::segment::Segment;
 
 /// Ends the name of a cleaned segment's file that does not count yet.
@@ -42,6 +42,8 @@ impl Cleaner<'_> {
         let (disk, open_files) = (&*self.storage.disk, &self.storage.open_files);
         let failed = |source: io::Error| CleanError::io(&group[0], source);
         self.check_stop()?;
+        // Once the rename is done there may be no descriptor left for it.
+        let dir = disk.open_dir(segment.dir()).map_err(failed)?;
         // Whoever is reading one of them goes on with its file.
         for (index, old) in group.iter().enumerate() {
             if let Err(error) = old.retire(self.storage) {
@@ -51,12 +53,11 @@ impl Cleaner<'_> {
         }
         // Its name is another one for a while.
         open_files.put_pinned(&segment, file);
-        let committed = disk
-            .rename(&cleaned_path(&group[0]), &swap_path(&group[0]))
-            .and_then(|()| disk.sync_dir(segment.dir()));
+        let committed =
+            disk.rename(&cleaned_path(&group[0]), &swap_path(&group[0])).and_then(|()| dir.sync_names());
         let swapped = committed.and_then(|()| {
             self.log.replace_segments(group, segment.clone());
-            finish_swap(self.storage, group, &segment)
+            finish_swap(self.storage, group, &segment, &*dir)
         });
         if let Err(error) = swapped {
             // Which of the two a start would find is not known any more, and both are right; but the names must
@@ -79,6 +80,7 @@ fn finish_swap(
     storage: &crate::storage::Storage,
     group: &[Arc<Segment>],
     segment: &Segment,
+    dir: &dyn DiskDir,
 ) -> io::Result<()> {
     let disk = &*storage.disk;
     for old in group {
@@ -92,9 +94,9 @@ fn finish_swap(
         }
     }
     // The old segments must be gone before the new one looks like any other.
-    disk.sync_dir(segment.dir())?;
+    dir.sync_names()?;
     disk.rename(&swap_path(segment), &segment.log_path())?;
-    disk.sync_dir(segment.dir())
+    dir.sync_names()
 }
 
 /// Removes a file that may be gone already.

@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
+use super::{DirEntry, Disk, DiskDir, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
 
 /// The machine's own file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,8 +77,8 @@ impl Disk for RealDisk {
         fs::remove_dir_all(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>> {
+        Ok(Box::new(RealDir(File::open(path)?)))
     }
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
@@ -127,6 +127,15 @@ impl DiskFile for RealFile {
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
+    }
+}
+
+#[derive(Debug)]
+struct RealDir(File);
+
+impl DiskDir for RealDir {
+    fn sync_names(&self) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 

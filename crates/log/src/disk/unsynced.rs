@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk};
+use super::{DirEntry, Disk, DiskDir, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode, RealDisk};
 
 /// The machine's own file system, never flushed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,8 +51,8 @@ impl Disk for UnsyncedDisk {
         RealDisk.remove_dir_all(path)
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
+    fn open_dir(&self, _: &Path) -> io::Result<Box<dyn DiskDir>> {
+        Ok(Box::new(UnsyncedRoot))
     }
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
@@ -102,6 +102,12 @@ struct UnsyncedRoot;
 
 impl DiskRoot for UnsyncedRoot {
     fn sync_all(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskDir for UnsyncedRoot {
+    fn sync_names(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::thread::ThreadId;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::sim_state::{Loss, Node, State};
-use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskDir, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
 
 /// Kinds of operations that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -245,20 +245,7 @@ impl SimDisk {
             let disk = Self::of(shared.state.after_crash(loss));
             shared.capture.as_mut().expect("just seen").captured = Some(Captured { disk, note });
         }
-        let path_text = path.to_string_lossy().into_owned();
-        let hits = |fault: &&mut Fault| {
-            fault.operation == operation && fault.times > 0 && path_text.contains(&fault.path_part)
-        };
-        let mut errno = None;
-        for fault in shared.faults.iter_mut().filter(hits) {
-            if fault.skip > 0 {
-                fault.skip -= 1;
-            } else {
-                fault.times -= 1;
-                errno = Some(fault.errno);
-            }
-        }
-        match errno {
+        match shared.fault(operation, path) {
             None => effect(&mut shared, true),
             Some(errno) => {
                 // The effect still learns of it: a failed sync has consequences.
@@ -290,6 +277,26 @@ impl SimDisk {
         let open_count = self.open_files.now.fetch_add(1, SeqCst) + 1;
         self.open_files.most.fetch_max(open_count, SeqCst);
         Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), seen })
+    }
+}
+
+impl Shared {
+    /// The error that an operation fails with, if it is to.
+    fn fault(&mut self, operation: Operation, path: &Path) -> Option<i32> {
+        let path_text = path.to_string_lossy();
+        let hits = |fault: &&mut Fault| {
+            fault.operation == operation && fault.times > 0 && path_text.contains(&fault.path_part)
+        };
+        let mut errno = None;
+        for fault in self.faults.iter_mut().filter(hits) {
+            if fault.skip > 0 {
+                fault.skip -= 1;
+            } else {
+                fault.times -= 1;
+                errno = Some(fault.errno);
+            }
+        }
+        errno
     }
 }
 
@@ -375,13 +382,14 @@ impl Disk for SimDisk {
         inside.iter().rev().try_for_each(|path| state.remove(path))
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.operate(Operation::Sync, path, |shared, succeeds| {
-            if succeeds {
-                shared.state.sync_dir(path);
-            }
-            Ok(())
-        })
+    /// Changes nothing, and so is no operation that a crash could come before.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>> {
+        let mut shared = self.shared.lock();
+        match shared.fault(Operation::Open, path) {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None if shared.state.names.get(path) != Some(&Node::Dir) => Err(io::ErrorKind::NotFound.into()),
+            None => Ok(Box::new(SimDir { disk: self.clone(), path: path.to_owned() })),
+        }
     }
 
     fn space(&self, _: &Path) -> io::Result<DiskSpace> {
@@ -477,6 +485,23 @@ impl DiskFile for SimFile {
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+}
+
+#[derive(Debug)]
+struct SimDir {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl DiskDir for SimDir {
+    fn sync_names(&self) -> io::Result<()> {
+        self.disk.operate(Operation::Sync, &self.path, |shared, succeeds| {
+            if succeeds {
+                shared.state.sync_dir(&self.path);
+            }
+            Ok(())
+        })
     }
 }
 
