@@ -64,7 +64,8 @@ pub(crate) fn clean(
 ) -> Result<Cleaning, CleanError> {
     let cleaner = Cleaner { log, storage, stop };
     let segments = log.segments_below(dirty.end_offset);
-    let aborted = log.aborted_transactions(log.log_start_offset(), dirty.end_offset)?;
+    // No segment goes while we maintain the log, also if its start is raised meanwhile.
+    let aborted = log.known_aborted_transactions(log.log_start_offset(), dirty.end_offset)?;
     let mut keys = KeyMap::new(storage.options.cleaner_key_map_bytes);
     // Of those that ended below the dirty part no marker would be met.
     let in_dirty = |txn: &&AbortedTransaction| txn.last_offset >= dirty.first_offset;

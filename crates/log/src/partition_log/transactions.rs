@@ -85,8 +85,30 @@ impl PartitionLog {
     }
 
     /// Which transactions were aborted that touch an offset between `from` and `to`, which is excluded: what a
-    /// `read_committed` consumer must skip there.
+    /// `read_committed` consumer must skip there. An offset below the log's start is out of range: what was aborted
+    /// there is not known any more, and whoever has read it before the start was raised must not show it.
     pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTransaction>, ReadError> {
+        let found = self.known_aborted_transactions(from, to)?;
+        // The start is raised before the first segment goes: seen afterwards, it tells whether one was missed.
+        let (log_start_offset, end_offset) = (self.log_start_offset(), self.log_end_offset());
+        if from < log_start_offset {
+            let topic_partition = self.topic_partition.clone();
+            return Err(ReadError::OffsetOutOfRange {
+                topic_partition,
+                offset: from,
+                log_start_offset,
+                end_offset,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The same, as far as the log still has their segments.
+    pub(crate) fn known_aborted_transactions(
+        &self,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<AbortedTransaction>, ReadError> {
         // Taken at once: retention may take segments away meanwhile, and none may be skipped for that.
         let segments: Vec<Arc<Segment>> = {
             let all = self.segments.read();
@@ -164,4 +186,42 @@ pub(crate) fn aborted(ended: EndedTransaction, first_open: Option<i64>) -> Optio
         last_offset: marker_offset,
         last_stable_offset,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchBuilder;
+    use crate::config::LogConfig;
+    use crate::partition_log::{Origin, UpTo};
+    use crate::testing::SimDisk;
+    use crate::testing::logs::{NOW_MS, append_durably, batch, create, open, partition};
+
+    /// A fetch had its records, then they were deleted, and the list of what to skip was empty.
+    #[test]
+    fn nothing_is_said_of_what_was_deleted_meanwhile() {
+        let data_dir = open(&SimDisk::new());
+        let orders = create(&data_dir, LogConfig::default());
+        let records = BatchBuilder::new().producer(7, 0, 0).transactional();
+        let records = records.record(NOW_MS, Some(b"key"), Some(b"aborted"), &[]).build();
+        let options = AppendOptions { origin: Origin::Transaction, leader_epoch: 0, now_ms: NOW_MS };
+        orders.append(records, options).expect("append");
+        let marker = EndTxnMarker { result: TransactionResult::Abort, coordinator_epoch: 0 };
+        let options = AppendOptions { origin: Origin::Coordinator, leader_epoch: 0, now_ms: NOW_MS };
+        let ended = orders.append_marker((7, 0), marker, false, options).expect("append");
+        ended.commit.wait_blocking().expect("commit");
+        orders.roll_now().expect("roll");
+        append_durably(&orders, batch(NOW_MS));
+        data_dir.checkpoint().expect("checkpoint");
+        let fetched = orders.read(0, 1000, UpTo::LastStable, true).expect("read");
+        assert_eq!(orders.aborted_transactions(0, fetched.end_offset).expect("read").len(), 1);
+        data_dir.delete_records(&[(partition(), Some(2))], NOW_MS).remove(0).expect("delete");
+        assert_eq!(fetched.slice.read().expect("the file is held").len(), fetched.slice.len);
+        let error = orders.aborted_transactions(0, fetched.end_offset).expect_err("below the start");
+        assert!(
+            matches!(error, ReadError::OffsetOutOfRange { offset: 0, log_start_offset: 2, .. }),
+            "{error}"
+        );
+        assert_eq!(orders.known_aborted_transactions(0, 3).expect("read"), []);
+    }
 }
