@@ -50,37 +50,20 @@ impl PartitionLog {
     /// The first record with the largest timestamp.
     pub fn max_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
         let segments = self.segments.read().clone();
+        let readable = self.log_start_offset()..self.high_watermark();
         let mut largest: Option<(i64, i64, Arc<Segment>)> = None;
         for segment in segments {
             let failed = |error| self.read_error(&segment, segment.base_offset(), error);
-            let (timestamp, offset) = segment.max_timestamp(&self.storage).map_err(failed)?;
-            if timestamp > largest.as_ref().map_or(NO_TIMESTAMP, |(largest, ..)| *largest) {
-                largest = Some((timestamp, offset, segment));
+            let found = segment.max_timestamp_within(&self.storage, &readable).map_err(failed)?;
+            if found.0 > largest.as_ref().map_or(NO_TIMESTAMP, |(largest, ..)| *largest) {
+                largest = Some((found.0, found.1, segment));
             }
         }
         let Some((timestamp, offset, segment)) = largest else { return Ok(None) };
         let failed = |error| self.read_error(&segment, offset, error);
-        if offset < self.log_start_offset() {
-            // The record was deleted; a later one has the largest timestamp of those that are left.
-            let largest = self.largest_from(&segment, self.log_start_offset()).map_err(failed)?;
-            return largest.map_or(Ok(None), |timestamp| self.offset_for_timestamp(timestamp));
-        }
         let Some(located) = segment.find(&self.storage, offset).map_err(failed)? else { return Ok(None) };
-        let start = self.log_start_offset();
-        let wanted = |record: &Record| record.timestamp_ms >= timestamp && record.offset >= start;
-        let found = self.within(&segment, located, wanted);
-        Ok(found.map_err(failed)?.filter(|found| found.offset < self.high_watermark()))
-    }
-
-    /// The largest timestamp of the batches that reach `start` or lie behind it.
-    fn largest_from(&self, segment: &Arc<Segment>, start: i64) -> Result<Option<i64>, SegmentError> {
-        let mut largest = segment.max_timestamp_from(&self.storage, start)?;
-        let mut next = self.segment_behind(segment);
-        while let Some(segment) = next {
-            largest = largest.max(segment.max_timestamp(&self.storage)?.0);
-            next = self.segment_behind(&segment);
-        }
-        Ok((largest != NO_TIMESTAMP).then_some(largest))
+        let wanted = |record: &Record| record.timestamp_ms >= timestamp && readable.contains(&record.offset);
+        self.within(&segment, located, wanted).map_err(failed)
     }
 
     /// The first wanted record of a batch.
@@ -112,5 +95,57 @@ impl PartitionLog {
             timestamp_ms,
             leader_epoch,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::LogConfig;
+    use crate::partition_log::PartitionLog;
+    use crate::testing::SimDisk;
+    use crate::testing::logs::{NOW_MS, append, append_durably, batch, create, open, partition};
+
+    fn newest(orders: &PartitionLog) -> Option<i64> {
+        orders.max_timestamp().expect("read").map(|found| found.offset)
+    }
+
+    /// While the newest record was being made durable, nothing was said of the newest of those that were.
+    #[test]
+    fn the_newest_durable_record_is_found_while_a_newer_one_is_committed() {
+        for (durable, expected) in
+            [(vec![1, 2], Some(1)), (vec![2, 1, 2], Some(0)), (vec![3, 1, 2, 1], Some(2))]
+        {
+            let disk = SimDisk::new();
+            let data_dir = open(&disk);
+            let orders = create(&data_dir, LogConfig { index_interval_bytes: 1, ..LogConfig::default() });
+            for timestamp in &durable {
+                append_durably(&orders, batch(NOW_MS + timestamp));
+            }
+            // The first record counts only where the others have no later one.
+            let start = i64::from(durable[0] == 3);
+            data_dir.delete_records(&[(partition(), Some(start))], NOW_MS).remove(0).expect("delete");
+            assert_eq!(newest(&orders), expected, "{durable:?}");
+            disk.hold_syncs();
+            let appended = append(&orders, batch(NOW_MS + 9));
+            let meanwhile = newest(&orders);
+            disk.release_syncs(false);
+            appended.commit.wait_blocking().expect("commit");
+            assert_eq!(meanwhile, expected, "{durable:?}");
+            assert_eq!(newest(&orders), Some(durable.len() as i64), "{durable:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_newest_before_anything_is_durable() {
+        let disk = SimDisk::new();
+        let data_dir = open(&disk);
+        let orders = create(&data_dir, LogConfig::default());
+        disk.hold_syncs();
+        let appended = append(&orders, batch(NOW_MS));
+        let meanwhile = newest(&orders);
+        disk.release_syncs(false);
+        appended.commit.wait_blocking().expect("commit");
+        assert_eq!(meanwhile, None);
+        assert_eq!(newest(&orders), Some(0));
     }
 }

@@ -290,21 +290,6 @@ impl Segment {
         self.first_whole(&*file, from, end, wanted)
     }
 
-    /// The largest timestamp of the batches that end at `start` or behind; they are whole.
-    pub fn max_timestamp_from(self: &Arc<Self>, storage: &Storage, start: i64) -> Result<i64, SegmentError> {
-        let relative = self.relative(start);
-        let (file, from, end) = self.floor(storage, |entry| entry.relative_offset <= relative)?;
-        let mut scan = HeaderScan::new(&*file, from, end.position);
-        let mut largest = NO_TIMESTAMP;
-        while let Some(located) = scan.next_header()? {
-            if located.header.last_offset() >= start {
-                check_crc(&*file, &located)?;
-                largest = largest.max(located.header.max_timestamp);
-            }
-        }
-        Ok(largest)
-    }
-
     /// The segment's largest timestamp and the last offset of the batch that has it.
     pub fn max_timestamp(self: &Arc<Self>, storage: &Storage) -> Result<(i64, i64), SegmentError> {
         let mut state = self.state.lock();
@@ -313,6 +298,50 @@ impl Segment {
             Some(bad) => Err(bad.clone().into()),
             None => Ok(indexes.max_timestamp),
         }
+    }
+
+    /// The same of the batches that end within `readable`, which begins and ends where a batch may. Where the segment's
+    /// newest batch lies outside, those that are looked at for it are whole.
+    pub fn max_timestamp_within(
+        self: &Arc<Self>,
+        storage: &Storage,
+        readable: &Range<i64>,
+    ) -> Result<(i64, i64), SegmentError> {
+        let found = self.max_timestamp(storage)?;
+        if readable.contains(&found.1) {
+            return Ok(found);
+        }
+        let end = self.relative(readable.end.max(self.base_offset));
+        let entry = {
+            let mut state = self.state.lock();
+            let times = &self.load(&mut state, storage)?.times;
+            times.last_where(&*storage.disk, &self.time_index_path(), |entry| entry.relative_offset < end)?
+        };
+        let start = self.relative(readable.start.max(self.base_offset));
+        let (file, mut from, segment_end) = self.floor(storage, |entry| entry.relative_offset <= start)?;
+        if let Some(entry) = entry.filter(|entry| entry.relative_offset > start) {
+            // No batch before the entry's has a larger timestamp.
+            let (_, floor, _) =
+                self.floor(storage, |other| other.relative_offset <= entry.relative_offset)?;
+            if self.time_holds(&*file, floor as u32, entry, segment_end)? {
+                from = floor;
+            }
+        }
+        let mut scan = HeaderScan::new(&*file, from, segment_end.position);
+        let mut largest = (NO_TIMESTAMP, self.base_offset);
+        while let Some(located) = scan.next_header()? {
+            let header = located.header;
+            if header.last_offset() >= readable.end {
+                break;
+            }
+            if readable.contains(&header.last_offset()) && header.record_count > 0 {
+                check_crc(&*file, &located)?;
+                if header.max_timestamp > largest.0 {
+                    largest = (header.max_timestamp, header.last_offset());
+                }
+            }
+        }
+        Ok(largest)
     }
 
     /// The segment's largest timestamp; where no record has one, when the file was last written.
