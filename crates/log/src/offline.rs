@@ -107,3 +107,6 @@ impl OfflineDataDir {
         self.root.join(topic_partition.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,7 +108,7 @@ pub struct RecoveryReport {
     pub elapsed: Duration,
     /// Whether anything has to be synced before it is shown.
     pub(crate) changed: bool,
-    /// Whether a checkpoint file names logs that don't exist, or is damaged.
+    /// Whether a checkpoint file names logs or offsets that don't exist, or is damaged.
     pub(crate) stale_checkpoints: bool,
 }
 
@@ -167,11 +167,12 @@ pub(crate) fn recover_logs(
         recover_partition(storage, topic_partition, checkpoints)
     })?;
     let mut logs = HashMap::with_capacity(found.len());
-    for PartitionOutcome { log, checked_bytes, cuts, rebuilt, changed } in outcomes {
+    for PartitionOutcome { log, checked_bytes, cuts, rebuilt, changed, stale_checkpoints } in outcomes {
         report.checked_bytes += checked_bytes;
         report.cuts.extend(cuts);
         report.rebuilt.extend(rebuilt);
         report.changed |= changed;
+        report.stale_checkpoints |= stale_checkpoints;
         logs.insert(log.topic_partition().clone(), Arc::new(log));
     }
     report.logs_count = logs.len();

@@ -30,6 +30,8 @@ pub(super) struct PartitionOutcome {
     pub cuts: Vec<Cut>,
     pub rebuilt: Vec<PathBuf>,
     pub changed: bool,
+    /// Whether a checkpoint file has an offset behind the log's end.
+    pub stale_checkpoints: bool,
 }
 
 struct Recovery<'a> {
@@ -72,8 +74,7 @@ pub(super) fn recover_partition(
     topic_partition: &TopicPartition,
     checkpoints: Checkpoints,
 ) -> Result<PartitionOutcome, RecoverError> {
-    let Checkpoints { recovery_point, log_start_offset: log_start, first_dirty_offset, holes_end } =
-        checkpoints;
+    let Checkpoints { recovery_point, log_start_offset: log_start, holes_end, .. } = checkpoints;
     let dir: Arc<Path> = storage.root.join(topic_partition.to_string()).into();
     let mut recovery = Recovery {
         storage,
@@ -110,6 +111,8 @@ pub(super) fn recover_partition(
         segments = vec![recovery.begin_anew(&segments, log_start)?];
         recovery_point = log_start;
     }
+    // After a cut the cleaner goes on at the end: it has not seen what will come there.
+    let first_dirty_offset = checkpoints.first_dirty_offset.map(|offset| offset.min(end_offset));
     let topic_id = partition_metadata_id(&*storage.disk, &dir).map_err(io_error)?;
     let recovered = Recovered {
         topic_partition: topic_partition.clone(),
@@ -128,6 +131,7 @@ pub(super) fn recover_partition(
         cuts: recovery.cuts,
         rebuilt: recovery.rebuilt,
         changed: recovery.changed,
+        stale_checkpoints: first_dirty_offset != checkpoints.first_dirty_offset,
     })
 }
 
