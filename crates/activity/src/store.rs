@@ -56,7 +56,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many activities there are: of one tenant, or of all.
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError>;
 
-    /// Deletes some of what is past its retention, in one short step. What is marked as unpublished stays.
+    /// Deletes some of what is past its retention, in one short step. What is marked as unpublished stays. To be asked also when
+    /// nothing is past any retention: a store may have begun to delete under an earlier one.
     fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError>;
 
     /// Begins the erasure of an actor: durable on return, and from then on nothing of the actor that was received until the time

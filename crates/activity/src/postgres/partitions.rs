@@ -2,8 +2,9 @@
 //!
 //! A month of the years around now has a partition of its own, an older or later year has one, and so has what lies
 //! before 1970 and after 2099: wrong clocks and hostile times make at most some two hundred. They are made when the first
-//! activity of their time arrives. Invariants: partitions do not overlap, so one that is there decides what may be made beside it; both
-//! tables have the same ones; there is no default partition, beside which PostgreSQL would not walk the others in order.
+//! activity of their time arrives. Also which were there and are being forgotten (`remove`). Invariants: partitions do not overlap, so
+//! one that is there decides what may be made beside it; both tables have the same ones; there is no default partition, beside
+//! which PostgreSQL would not walk the others in order.
 
 use std::collections::BTreeSet;
 
@@ -29,12 +30,21 @@ pub enum Span {
     After,
 }
 
+/// A partition that is out of sight: its table is there until all of its activities are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detached {
+    pub span: Span,
+    /// The last arrival that may be in it: whatever came later is not in it, also if it has the same id.
+    pub last_arrival: i64,
+}
+
 /// The partitions there are.
 #[derive(Debug, Default)]
 pub struct Layout {
-    /// Changes with each change of the partitions.
+    /// Changes with each change of the partitions, and when one is forgotten.
     version: Option<i64>,
     spans: BTreeSet<Span>,
+    detached: Vec<Detached>,
 }
 
 impl Span {
@@ -90,6 +100,21 @@ impl Span {
     }
 }
 
+impl Detached {
+    /// What the names of their tables begin with; the partition's suffix and the last arrival follow.
+    const PREFIX: &str = "expired_";
+
+    /// The table's name.
+    pub fn table(self) -> String {
+        format!("{}{}_{}", Self::PREFIX, self.span.suffix(), self.last_arrival)
+    }
+
+    fn from_table(name: &str) -> Option<Self> {
+        let (suffix, last_arrival) = name.strip_prefix(Self::PREFIX)?.rsplit_once('_')?;
+        Some(Self { span: Span::from_suffix(suffix)?, last_arrival: last_arrival.parse().ok()? })
+    }
+}
+
 impl Layout {
     /// The partition that has `time`, or else the one to be made for it.
     fn wanted(&self, time: Timestamp, now: Timestamp) -> Span {
@@ -118,18 +143,27 @@ impl Layout {
         times.all(|time| self.spans.contains(&self.wanted(time, now)))
     }
 
-    /// Makes the partitions that `times` want and that are not there. The caller has locked the store's row, which answered
-    /// `version`.
+    /// Looks again if something has changed. The caller has locked the store's row, which answered `version`.
+    pub async fn refresh(&mut self, transaction: &Transaction<'_>, version: i64) -> Result<(), Fault> {
+        if self.version != Some(version) {
+            self.spans = spans(transaction.client()).await?;
+            self.detached = detached(transaction.client()).await?;
+            self.version = Some(version);
+        }
+        Ok(())
+    }
+
+    /// Those that are being forgotten.
+    pub fn detached(&self) -> &[Detached] {
+        &self.detached
+    }
+
+    /// Makes the partitions that `times` want and that are not there. The caller has refreshed what is known.
     pub async fn ensure(
         &mut self,
         transaction: &Transaction<'_>,
-        version: i64,
         times: impl Iterator<Item = Timestamp>,
     ) -> Result<(), Fault> {
-        if self.version != Some(version) {
-            self.spans = spans(transaction.client()).await?;
-            self.version = Some(version);
-        }
         let now = Timestamp::now();
         for time in times {
             let span = self.wanted(time, now);
@@ -158,6 +192,14 @@ pub async fn spans(client: &tokio_postgres::Client) -> Result<BTreeSet<Span>, Fa
     spans.collect()
 }
 
+/// The partitions that are being forgotten.
+pub async fn detached(client: &tokio_postgres::Client) -> Result<Vec<Detached>, Fault> {
+    let names = "SELECT relname::text FROM pg_class
+        WHERE relnamespace = 'tidings_activity'::regnamespace AND relkind = 'r' AND starts_with(relname, $1)";
+    let rows = client.query(names, &[&Detached::PREFIX]).await?;
+    rows.iter().map(|row| Detached::from_table(row.try_get(0)?).ok_or(Fault::NoTables)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +216,8 @@ mod tests {
             let (start, end) = expected.bounds();
             assert!(start.is_none_or(|start| start <= time(text)) && end.is_none_or(|end| time(text) < end));
             assert_eq!(Span::from_suffix(&expected.suffix()), Some(expected));
+            let detached = Detached { span: expected, last_arrival: 7 };
+            assert_eq!(Detached::from_table(&detached.table()), Some(detached));
         };
         let empty = Layout::default();
         check(&empty, "0001-01-01T00:00:00Z", Span::Before);
@@ -186,7 +230,8 @@ mod tests {
         check(&empty, "2028-01-01T00:00:00Z", Span::Year(2028));
         check(&empty, "9999-12-31T23:59:59.999999Z", Span::After);
         // What is there decides.
-        let layout = Layout { version: None, spans: [Span::Month(2020, 2), Span::Year(2026)].into() };
+        let spans = [Span::Month(2020, 2), Span::Year(2026)].into();
+        let layout = Layout { spans, ..Layout::default() };
         check(&layout, "2020-03-01T00:00:00Z", Span::Month(2020, 3));
         check(&layout, "2026-03-01T00:00:00Z", Span::Year(2026));
         check(&layout, "2019-03-01T00:00:00Z", Span::Year(2019));

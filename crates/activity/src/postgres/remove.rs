@@ -3,12 +3,13 @@
 //! A partition goes whole when every tenant with something in it allows that: it is detached, so that nobody finds it any more,
 //! then `identity` loses its rows in steps, then its table is dropped. Else rows go, in steps. Invariants: a step is short, so
 //! that writers and questions wait for it no longer than for a batch; nothing is detached that is still to be published; what
-//! is sent again after it was forgotten keeps its new place.
+//! is sent again after it was detached keeps its new place; a detached partition is forgotten also when nothing is past a
+//! retention any more, and an erasure ends only when no such table has anything of the actor.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Row, Transaction};
 
-use super::partitions::{self, Span};
+use super::partitions::{self, Detached, Span};
 use super::session::{Fault, Session};
 use super::time::Micros;
 use crate::columns;
@@ -28,11 +29,7 @@ const STEP_TENANTS: i64 = 100;
 const TAKE_TABLES: &str =
     "SET LOCAL lock_timeout = 200; LOCK TABLE ONLY activity, ONLY target IN ACCESS EXCLUSIVE MODE";
 
-/// What the names of tables begin with that were partitions; then follow the partition's name and the last arrival that
-/// may be in it.
-const DETACHED: &str = "expired_";
-
-/// Which instance takes out what is too old, one at a time: "Tdng".
+/// Which instance takes out what is too old, or something of a detached partition, one at a time: "Tdng".
 const EXPIRY_LOCK: i64 = 0x5464_6e67_0000_0003;
 
 /// Steps from one tenant to the next in the index, whatever their number of rows.
@@ -62,6 +59,12 @@ DELETE FROM unpublished WHERE arrival IN (
 const DELETE_IDENTITIES: &str = "
 DELETE FROM identity i USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
 WHERE i.tenant = gone.tenant AND i.id = gone.id";
+
+/// In the order of arrival, so that nobody who forgets the same ones waits for the other at the same time.
+const FORGET: &str = "
+DELETE FROM identity WHERE arrival IN (
+    SELECT i.arrival FROM unnest($1::text[], $2::text[]) AS gone (tenant, id) JOIN identity i USING (tenant, id)
+    WHERE i.arrival <= $3 AND i.occurred_at >= $4 AND i.occurred_at < $5 ORDER BY i.arrival FOR UPDATE OF i)";
 
 const DELETE_ACTIVITIES: &str = "
 DELETE FROM activity a USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS gone (tenant, id, occurred_at)
@@ -121,6 +124,9 @@ async fn expire_some(session: &mut Session, cutoffs: &Cutoffs) -> Result<Expired
     if let Some(activities) = forget_detached(session).await? {
         return Ok(Expired { activities, is_done: false });
     }
+    if cutoffs.keep_all() {
+        return Ok(Expired { activities: 0, is_done: true });
+    }
     if let Some(span) = expired_partition(session, cutoffs).await? {
         // Where questions are in the way, the next time will do.
         let is_done = !detach(session, span, cutoffs).await?;
@@ -172,11 +178,12 @@ async fn detach(session: &mut Session, span: Span, cutoffs: &Cutoffs) -> Result<
     }
     let last_arrival = "SELECT last_arrival FROM store";
     let last_arrival: i64 = transaction.query_one(last_arrival, &[]).await?.try_get(0)?;
+    let table = Detached { span, last_arrival }.table();
     let detach = format!(
         "ALTER TABLE activity DETACH PARTITION activity_{suffix};
          ALTER TABLE target DETACH PARTITION target_{suffix};
          DROP TABLE target_{suffix};
-         ALTER TABLE activity_{suffix} RENAME TO {DETACHED}{suffix}_{last_arrival}"
+         ALTER TABLE activity_{suffix} RENAME TO {table}"
     );
     if !got_lock(transaction.batch_execute(&detach).await)? {
         return Ok(false);
@@ -198,15 +205,13 @@ fn got_lock(done: Result<(), tokio_postgres::Error>) -> Result<bool, Fault> {
 /// Takes out some identities of a detached partition, and with the last ones its table; answers how many activities
 /// went that way, or `None` if there is no such table.
 async fn forget_detached(session: &mut Session) -> Result<Option<u64>, Fault> {
-    let tables = "SELECT relname::text FROM pg_class
-        WHERE relnamespace = 'tidings_activity'::regnamespace AND relkind = 'r' AND starts_with(relname, $1) LIMIT 1";
-    let Some(table) = session.client.query_opt(tables, &[&DETACHED]).await? else { return Ok(None) };
-    let table: &str = table.try_get(0)?;
-    let last_arrival = table.rsplit_once('_').and_then(|(_, arrival)| arrival.parse::<i64>().ok());
-    let last_arrival = last_arrival.ok_or(Fault::NoTables)?;
+    let Some(detached) = partitions::detached(&session.client).await?.first().copied() else {
+        return Ok(None);
+    };
+    let table = detached.table();
     let Session { client, progress, .. } = session;
     if progress.detached != table {
-        (progress.detached, progress.row) = (table.to_owned(), BEFORE_ALL);
+        (progress.detached, progress.row) = (table.clone(), BEFORE_ALL);
     }
     let transaction = client.transaction().await?;
     let next = format!(
@@ -217,17 +222,30 @@ async fn forget_detached(session: &mut Session) -> Result<Option<u64>, Fault> {
     let rows = transaction.query(&next, &[tenant, occurred_at, id, &STEP_ROWS]).await?;
     let found = found(&rows)?;
     let Some(last) = found.last() else {
-        transaction.batch_execute(&format!("DROP TABLE {table}")).await?;
+        // The writers, who look for its identities, are told.
+        let drop = format!("DROP TABLE {table}; UPDATE store SET layout = layout + 1");
+        transaction.batch_execute(&drop).await?;
         transaction.commit().await?;
         return Ok(Some(0));
     };
     let (tenants, ids) = keys(&found);
-    // A later arrival is the same id, sent again.
-    let forget = format!("{DELETE_IDENTITIES} AND i.arrival <= $3");
-    transaction.execute(&forget, &[&tenants, &ids, &last_arrival]).await?;
+    forget(&transaction, &detached, &tenants, &ids).await?;
     transaction.commit().await?;
     progress.row = (last.tenant.clone(), last.occurred_at, last.id.clone());
     Ok(Some(found.len() as u64))
+}
+
+/// Takes out those of these identities that belong to a detached partition. One with a later arrival is the same id, sent again.
+pub async fn forget(
+    transaction: &Transaction<'_>,
+    detached: &Detached,
+    tenants: &[&str],
+    ids: &[&str],
+) -> Result<(), Fault> {
+    let (Some(start), Some(end)) = detached.span.bounds() else { return Err(Fault::NoTables) };
+    let (start, end) = (Micros(start.as_micros()), Micros(end.as_micros()));
+    transaction.execute(FORGET, &[&tenants, &ids, &detached.last_arrival, &start, &end]).await?;
+    Ok(())
 }
 
 /// Takes out rows of the next tenant that has some that are too old.
@@ -296,20 +314,49 @@ pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> 
         (oldest.try_get(0)?, oldest.try_get(1)?, oldest.try_get(2)?);
     let rows = transaction.query(OF_ACTOR, &[&tenant, &actor, &STEP_ROWS]).await?;
     let found = found(&rows)?;
-    remove(&transaction, &found).await?;
-    let removed = found.len() as i64;
-    transaction
-        .execute(
-            "UPDATE erasure SET activities = activities + $2 WHERE erasure_id = $1",
-            &[&erasure_id, &removed],
-        )
-        .await?;
-    if removed < STEP_ROWS {
+    let removed = if found.is_empty() {
+        erase_detached(&transaction, tenant, actor).await?
+    } else {
+        remove(&transaction, &found).await?;
+        found.len() as i64
+    };
+    if removed == 0 {
         let finish = "UPDATE erasure SET finished_at = $2, actor = NULL WHERE erasure_id = $1";
         transaction.execute(finish, &[&erasure_id, &Micros(Timestamp::now().as_micros())]).await?;
+    } else {
+        let count = "UPDATE erasure SET activities = activities + $2 WHERE erasure_id = $1";
+        transaction.execute(count, &[&erasure_id, &removed]).await?;
     }
     transaction.commit().await?;
     Ok(Expired { activities: removed.unsigned_abs(), is_done: false })
+}
+
+/// Takes out some of what detached partitions have of an actor; answers how many activities went.
+///
+/// To be asked when nothing of the actor is in sight, in the same transaction, which keeps partitions from being detached until its
+/// end.
+async fn erase_detached(transaction: &Transaction<'_>, tenant: &str, actor: &str) -> Result<i64, Fault> {
+    if partitions::detached(transaction.client()).await?.is_empty() {
+        return Ok(0);
+    }
+    // Until the commit. Which there are is asked again: one may have been forgotten meanwhile.
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&EXPIRY_LOCK]).await?;
+    for detached in partitions::detached(transaction.client()).await? {
+        let table = detached.table();
+        let erase = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+                 SELECT ctid FROM {table} WHERE tenant = $1 AND actor_id = $2 LIMIT $3))
+             RETURNING tenant, occurred_at, id, NULL::text"
+        );
+        let rows = transaction.query(&erase, &[&tenant, &actor, &STEP_ROWS]).await?;
+        let found = found(&rows)?;
+        if !found.is_empty() {
+            let (tenants, ids) = keys(&found);
+            forget(transaction, &detached, &tenants, &ids).await?;
+            return Ok(found.len() as i64);
+        }
+    }
+    Ok(0)
 }
 
 /// As `Store::erasure`.

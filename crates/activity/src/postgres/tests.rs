@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tidings_postgres_server::{PASSWORD, PostgresServer};
 
 use super::*;
+use crate::housekeeper::Housekeeper;
+use crate::metrics::ActivityMetrics;
 use crate::query::{ActionFilter, Filter};
-use crate::retention::Cutoffs;
+use crate::retention::{Cutoffs, Retention};
 use crate::testing::{activity, store_contract};
 use crate::timestamp::Timestamp;
 
@@ -461,15 +463,91 @@ fn what_comes_again_while_a_partition_goes_stays() {
     store.expire(&cutoffs).unwrap();
     // The first ones are forgotten, the last ones not yet; nothing is there twice.
     assert_eq!(store.insert_unpublished(&batch[..1]).unwrap(), [Inserted::Stored]);
-    assert_eq!(store.insert_unpublished(&batch[4999..]).unwrap(), [Inserted::Duplicate]);
+    assert_eq!(store.insert_unpublished(&batch[4999..]).unwrap(), [Inserted::Stored]);
     assert_eq!(store.insert_unpublished(&batch[..1]).unwrap(), [Inserted::Duplicate]);
-    // Another instance goes on from the beginning.
+    assert_eq!(store.insert_unpublished(&batch[4999..]).unwrap(), [Inserted::Duplicate]);
+    // Many at once, of which some are not forgotten, are believed to be new at first.
+    assert_eq!(store.insert_batch(&numbered(0..1, "")).unwrap(), [Inserted::Stored]);
+    assert_eq!(store.insert_batch(&batch[4000..4500]).unwrap(), vec![Inserted::Stored; 500]);
+    // Another instance goes on from the beginning, and lets nothing else go.
     let other = open(&url);
-    while !other.expire(&cutoffs).unwrap().is_done {}
-    assert_eq!(other.query(&all).unwrap().items, batch[..1]);
-    assert_eq!(other.count(Some("t")).unwrap(), 1);
-    assert_eq!(other.unpublished_count().unwrap(), 1);
-    assert_eq!(other.insert_batch(&batch[4999..]).unwrap(), [Inserted::Stored]);
+    while !other.expire(&Cutoffs::default()).unwrap().is_done {}
+    let found = other.query(&Query { limit: 999, ..all }).unwrap().items;
+    let again = batch[4999..].iter().chain(batch[4000..4500].iter().rev()).chain(&batch[..1]);
+    assert!(found[..502].iter().eq(again), "{} are there", found.len());
+    assert_eq!(other.count(Some("t")).unwrap(), 503);
+    assert_eq!(other.unpublished_count().unwrap(), 2);
+    assert_eq!(other.insert_batch(&batch[4998..]).unwrap(), [Inserted::Stored, Inserted::Duplicate]);
+}
+
+/// Activities of one actor that are past a retention of the test's, and it: they go with their partition.
+fn old_ones_of(actor: &str, count: usize) -> (Vec<Activity<'static>>, Cutoffs) {
+    let more = format!(r#","actor":{{"id":"{actor}"}},"occurred_at":"2010-06-01T00:00:00Z""#);
+    let default = Timestamp::parse("2012-01-01T00:00:00Z").ok();
+    (numbered(0..count, &more), Cutoffs { default, ..Cutoffs::default() })
+}
+
+/// How many tables there are that were partitions.
+fn detached(server: &PostgresServer, url: &str) -> String {
+    server.query(
+        database_of(url),
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'expired_%' AND relkind = 'r'",
+    )
+}
+
+/// The retention was switched off while a partition was being forgotten.
+#[test]
+fn a_partition_that_began_to_go_goes_whatever_is_kept_now() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let store = Arc::new(open(&url));
+    let (batch, cutoffs) = old_ones_of("u", 3000);
+    store.insert_batch(&batch).unwrap();
+    store.expire(&cutoffs).unwrap();
+    store.expire(&cutoffs).unwrap();
+    assert_eq!((store.count(None).unwrap(), detached(&server, &url).as_str()), (1000, "1"));
+    let dyn_store = Arc::clone(&store) as Arc<dyn Store>;
+    let housekeeper =
+        Housekeeper::start(dyn_store, Retention::default(), ActivityMetrics::default()).unwrap();
+    wait_for(|| detached(&server, &url) == "0");
+    assert_eq!(store.count(None).unwrap(), 0);
+    housekeeper.stop();
+}
+
+/// What is out of sight is in the database all the same.
+#[test]
+fn an_erasure_ends_when_no_partition_that_goes_has_anything_of_the_actor() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let (store, other) = (open(&url), open(&url));
+    let (batch, cutoffs) = old_ones_of("u", 5000);
+    store.insert_batch(&batch).unwrap();
+    store
+        .insert_batch(&[activity(
+            r#"{"id":"x","tenant":"t","action":"a","actor":{"id":"v"},"occurred_at":"2010-06-01T00:00:00Z"}"#,
+        )])
+        .unwrap();
+    store.expire(&cutoffs).unwrap();
+    store.expire(&cutoffs).unwrap();
+    let request = ErasureRequest {
+        id: "e".to_owned(),
+        tenant: "t".to_owned(),
+        actor: "u".to_owned(),
+        requested_by: "bob".to_owned(),
+        requested_at: Timestamp::now(),
+    };
+    other.begin_erasure(&request).unwrap();
+    while !other.continue_erasures().unwrap().is_done {}
+    let record = other.erasure("e").unwrap().unwrap();
+    assert!(record.finished_at.is_some());
+    assert_eq!(record.activities, 5000);
+    let table =
+        server.query(database_of(&url), "SELECT relname FROM pg_class WHERE relname ~ '^expired_[0-9_]+$'");
+    let left = format!("SELECT actor_id FROM tidings_activity.{table}");
+    assert_eq!(server.query(database_of(&url), &left), "v");
+    assert_eq!(other.count(None).unwrap(), 1);
+    while !store.expire(&cutoffs).unwrap().is_done {}
+    assert_eq!((store.count(None).unwrap(), detached(&server, &url).as_str()), (0, "0"));
 }
 
 fn wait_for(condition: impl Fn() -> bool) {

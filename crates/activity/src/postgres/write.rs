@@ -13,6 +13,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::remove;
 use super::session::{Fault, Session, Statements};
 use super::time::Micros;
 use super::turn::Turn;
@@ -145,6 +146,12 @@ async fn write_asked(
     *erasures = places.erasures;
     let first = without_erased(&transaction, *erasures, batch, &mut inserted).await?;
 
+    layout.refresh(&transaction, places.layout).await?;
+    for detached in layout.detached() {
+        // An identity without a row that anybody finds: what has it now would be known, and stored nowhere.
+        let rows = batch.rows(&first);
+        remove::forget(&transaction, detached, &tenants(&rows), &ids(&rows)).await?;
+    }
     let new = ask_for_new(&transaction, statements, &places, &batch.rows(&first)).await?;
     for arrival in &new {
         inserted[first[(arrival - places.before - 1) as usize]] = Inserted::Stored;
@@ -155,7 +162,7 @@ async fn write_asked(
 
     if !new_rows.is_empty() {
         let times = new_rows.iter().map(|activity| activity.occurred_at);
-        layout.ensure(&transaction, places.layout, times).await?;
+        layout.ensure(&transaction, times).await?;
         copy_rows(&transaction, statements, &new_rows).await?;
         copy_targets_of(&transaction, statements, &new_rows).await?;
     }

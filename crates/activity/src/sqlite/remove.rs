@@ -54,6 +54,9 @@ pub fn expire(
     cutoffs: &Cutoffs,
     after: &mut i64,
 ) -> Result<Expired, rusqlite::Error> {
+    if cutoffs.keep_all() {
+        return Ok(Expired { activities: 0, is_done: true });
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut activities = 0;
     let mut last = *after;
