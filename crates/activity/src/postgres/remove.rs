@@ -49,8 +49,8 @@ WHERE a.tenant = $1 AND a.occurred_at < $2 AND NOT EXISTS (
 ORDER BY a.occurred_at, a.id LIMIT $3";
 
 const OF_ACTOR: &str = "
-SELECT tenant, occurred_at, id, targets FROM activity WHERE tenant = $1 AND actor_id = $2
-ORDER BY occurred_at, id LIMIT $3";
+SELECT tenant, occurred_at, id, targets FROM activity WHERE tenant = $1 AND actor_id = $2 AND received_at <= $3
+ORDER BY occurred_at, id LIMIT $4";
 
 const DELETE_MARKS: &str = "
 DELETE FROM unpublished WHERE arrival IN (
@@ -106,6 +106,14 @@ struct Found {
     occurred_at: Micros,
     id: String,
     targets: Option<String>,
+}
+
+/// An actor who is erased.
+struct Erased<'a> {
+    tenant: &'a str,
+    actor: &'a str,
+    /// When that was asked for: what was received later stays.
+    until: Micros,
 }
 
 /// As `Store::expire`.
@@ -305,17 +313,17 @@ pub async fn begin_erasure(
 pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> {
     let transaction = session.client.transaction().await?;
     // One instance at a time works on an erasure; another one finds the next.
-    let oldest = "SELECT erasure_id, tenant, actor FROM erasure WHERE finished_at IS NULL
+    let oldest = "SELECT erasure_id, tenant, actor, requested_at FROM erasure WHERE finished_at IS NULL
         ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED";
     let Some(oldest) = transaction.query_opt(oldest, &[]).await? else {
         return Ok(Expired { activities: 0, is_done: true });
     };
-    let (erasure_id, tenant, actor): (&str, &str, &str) =
-        (oldest.try_get(0)?, oldest.try_get(1)?, oldest.try_get(2)?);
-    let rows = transaction.query(OF_ACTOR, &[&tenant, &actor, &STEP_ROWS]).await?;
+    let erasure_id: &str = oldest.try_get(0)?;
+    let actor = Erased { tenant: oldest.try_get(1)?, actor: oldest.try_get(2)?, until: oldest.try_get(3)? };
+    let rows = transaction.query(OF_ACTOR, &[&actor.tenant, &actor.actor, &actor.until, &STEP_ROWS]).await?;
     let found = found(&rows)?;
     let removed = if found.is_empty() {
-        erase_detached(&transaction, tenant, actor).await?
+        erase_detached(&transaction, &actor).await?
     } else {
         remove(&transaction, &found).await?;
         found.len() as i64
@@ -335,7 +343,7 @@ pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> 
 ///
 /// To be asked when nothing of the actor is in sight, in the same transaction, which keeps partitions from being detached until its
 /// end.
-async fn erase_detached(transaction: &Transaction<'_>, tenant: &str, actor: &str) -> Result<i64, Fault> {
+async fn erase_detached(transaction: &Transaction<'_>, actor: &Erased<'_>) -> Result<i64, Fault> {
     if partitions::detached(transaction.client()).await?.is_empty() {
         return Ok(0);
     }
@@ -345,10 +353,11 @@ async fn erase_detached(transaction: &Transaction<'_>, tenant: &str, actor: &str
         let table = detached.table();
         let erase = format!(
             "DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-                 SELECT ctid FROM {table} WHERE tenant = $1 AND actor_id = $2 LIMIT $3))
+                 SELECT ctid FROM {table} WHERE tenant = $1 AND actor_id = $2 AND received_at <= $3 LIMIT $4))
              RETURNING tenant, occurred_at, id, NULL::text"
         );
-        let rows = transaction.query(&erase, &[&tenant, &actor, &STEP_ROWS]).await?;
+        let rows =
+            transaction.query(&erase, &[&actor.tenant, &actor.actor, &actor.until, &STEP_ROWS]).await?;
         let found = found(&rows)?;
         if !found.is_empty() {
             let (tenants, ids) = keys(&found);

@@ -25,10 +25,11 @@ SELECT seq, id, occurred_at, actor_id, targets FROM activity INDEXED BY activity
 WHERE tenant_id = ?1 AND occurred_at < ?2 AND seq NOT IN (SELECT seq FROM unpublished)
 ORDER BY occurred_at, id LIMIT ?3";
 
+/// What was received later stays. That is little: what the actor did since the erasure was asked for.
 const OF_ACTOR: &str = "
 SELECT activity.seq, activity.id, activity.occurred_at, actor_id, targets
 FROM bucket CROSS JOIN link ON link.bucket = bucket.bucket AND link.role = 0 AND link.tenant_id = ?1 AND link.entity_id = ?2
-CROSS JOIN activity ON activity.seq = link.seq LIMIT ?3";
+CROSS JOIN activity ON activity.seq = link.seq WHERE activity.received_at <= ?3 LIMIT ?4";
 
 const KEEP_HIGHEST: &str = "
 INSERT INTO meta (name, value) SELECT 'highest_seq', max(seq) FROM activity WHERE true
@@ -111,11 +112,12 @@ pub fn begin_erasure(
 /// As `Store::continue_erasures`.
 pub fn continue_erasures(connection: &mut Connection) -> Result<Expired, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let oldest = "SELECT erasure_id, tenant, actor FROM erasure WHERE finished_at IS NULL
+    let oldest = "SELECT erasure_id, tenant, actor, requested_at FROM erasure WHERE finished_at IS NULL
         ORDER BY requested_at LIMIT 1";
-    let oldest: Option<(String, String, String)> =
-        transaction.query_row(oldest, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-    let Some((erasure_id, tenant, actor)) = oldest else {
+    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    let oldest: Option<(String, String, String, i64)> =
+        transaction.query_row(oldest, (), columns).optional()?;
+    let Some((erasure_id, tenant, actor, requested_at)) = oldest else {
         return Ok(Expired { activities: 0, is_done: true });
     };
     let tenant_id = transaction
@@ -125,7 +127,7 @@ pub fn continue_erasures(connection: &mut Connection) -> Result<Expired, rusqlit
     if let Some(tenant_id) = tenant_id {
         let mut statement = transaction.prepare_cached(OF_ACTOR)?;
         let found: Vec<Found> = statement
-            .query_map(params![tenant_id, actor, STEP_ROWS as i64], found)?
+            .query_map(params![tenant_id, actor, requested_at, STEP_ROWS as i64], found)?
             .collect::<Result<_, _>>()?;
         removed = found.len();
         remove(&transaction, tenant_id, &found)?;
