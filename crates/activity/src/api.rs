@@ -53,11 +53,11 @@ pub(crate) struct Api {
     bodies: Arc<Semaphore>,
     small_bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
-    queries: Semaphore,
+    queries: Arc<Semaphore>,
     exports: Arc<Semaphore>,
     live: Live,
     housekeeper: Housekeeper,
-    catch_ups: Semaphore,
+    catch_ups: Arc<Semaphore>,
     /// Where results wait for callers that do not read them yet.
     results_folder: PathBuf,
 }
@@ -77,11 +77,11 @@ pub(crate) fn router(
         bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES / 1024)),
         small_bodies: Arc::new(Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024)),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
-        queries: Semaphore::new(MAX_QUERIES),
+        queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
         live,
         housekeeper,
-        catch_ups: Semaphore::new(LIVE_CATCH_UPS),
+        catch_ups: Arc::new(Semaphore::new(LIVE_CATCH_UPS)),
         results_folder,
     });
     Router::new()

@@ -79,6 +79,8 @@ pub const DEFAULT_PAGE_ITEMS: usize = 50;
 pub const MAX_PAGE_ITEMS: usize = 500;
 /// The most rows one query looks at before it answers with what it found and a cursor to go on from.
 pub const MAX_SCANNED_ROWS: usize = 100_000;
+/// How many rows it looks at before it looks whether anybody waits for more.
+pub const ROWS_BETWEEN_LOOKS: usize = 32;
 /// The longest text to search for.
 pub const MAX_SEARCH_CHARS: usize = 256;
 /// How long a search goes on for more items while its page is not full.

@@ -17,7 +17,7 @@ use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasureRequest};
 use crate::limits::FALLBACK_STORE_TIMEOUT;
-use crate::query::{Page, Query};
+use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
 use health::Health;
@@ -306,8 +306,8 @@ impl Store for PostgresStore {
         self.read("get", async |session| read::get(session, tenant, id).await)
     }
 
-    fn query(&self, query: &Query) -> Result<Page, StoreError> {
-        self.read("query", async |session| read::query(session, query).await)
+    fn search(&self, query: &Query, patience: &Patience) -> Result<Page, StoreError> {
+        self.read("query", async |session| read::search(session, query, patience).await)
     }
 
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError> {

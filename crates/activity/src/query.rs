@@ -5,6 +5,7 @@
 //! neither repeats nor skips what was there, whatever arrives meanwhile.
 
 use std::hash::Hasher;
+use std::sync::{Arc, Weak};
 
 use siphasher::sip::SipHasher24;
 
@@ -68,6 +69,31 @@ pub struct Page {
     /// Where to go on, or `None` if nothing is left. A page may be short, even empty, and not be the last: a store
     /// looks at no more than `MAX_SCANNED_ROWS` rows at once.
     pub next: Option<Position>,
+}
+
+/// For how long an answer is worth looking for. The default is for as long as it takes.
+#[derive(Debug, Clone, Default)]
+pub struct Patience {
+    caller: Option<Weak<()>>,
+}
+
+/// Held by whoever waits for an answer.
+#[derive(Debug)]
+pub struct Waiting {
+    _alive: Arc<()>,
+}
+
+impl Patience {
+    /// For as long as what it answers besides is there.
+    pub fn while_waiting() -> (Self, Waiting) {
+        let alive = Arc::new(());
+        (Self { caller: Some(Arc::downgrade(&alive)) }, Waiting { _alive: alive })
+    }
+
+    /// Whether what was found so far has to do.
+    pub fn is_over(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.strong_count() == 0)
+    }
 }
 
 impl ActionFilter {

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasureRequest};
-use crate::query::{Page, Query};
+use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
 pub use copy::{CopyError, HeldStore, StoreCopy, check_copy};
@@ -187,8 +187,8 @@ impl Store for SqliteStore {
         self.read("get", |connection| read::get(connection, tenant, id))
     }
 
-    fn query(&self, query: &Query) -> Result<Page, StoreError> {
-        self.read("query", |connection| read::query(connection, query))
+    fn search(&self, query: &Query, patience: &Patience) -> Result<Page, StoreError> {
+        self.read("query", |connection| read::search(connection, query, patience))
     }
 
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError> {

@@ -7,7 +7,7 @@
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasureRequest};
-use crate::query::{Page, Query};
+use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 
 /// A store of activities.
@@ -51,7 +51,12 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, tenant: &str, id: &str) -> Result<Option<Activity<'static>>, StoreError>;
 
     /// One page of the activities that match.
-    fn query(&self, query: &Query) -> Result<Page, StoreError>;
+    fn query(&self, query: &Query) -> Result<Page, StoreError> {
+        self.search(query, &Patience::default())
+    }
+
+    /// The same, and where patience is over what was found so far, with the place to go on from. It comes further each time.
+    fn search(&self, query: &Query, patience: &Patience) -> Result<Page, StoreError>;
 
     /// How many activities there are: of one tenant, or of all.
     fn count(&self, tenant: Option<&str>) -> Result<u64, StoreError>;

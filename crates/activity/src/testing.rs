@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::activity::{Activity, Draft};
 use crate::erasure::ErasureRequest;
-use crate::query::{ActionFilter, Filter, Matcher, Position, Query};
+use crate::limits::ROWS_BETWEEN_LOOKS;
+use crate::query::{ActionFilter, Filter, Matcher, Patience, Position, Query};
 use crate::retention::Cutoffs;
 use crate::store::{Arrival, Inserted, Store};
 use crate::timestamp::Timestamp;
@@ -25,6 +26,7 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     erased_actors_stay_away(&store);
     let model = Model::fill(&store);
     model.compare(&store, Model::QUERIES);
+    model.compare_without_patience(&store);
     let (count, key) = (store.count(None).unwrap(), store.cursor_key().unwrap());
     drop(store);
     let store = open();
@@ -413,6 +415,28 @@ impl Model {
             let followed = arrived.iter().filter(|activity| matcher.matches(activity)).count();
             let found = ids(store, &Query { after: None, ..query.clone() }).len();
             assert_eq!(followed, found, "{:?}", query.filter);
+        }
+    }
+
+    /// A search that nobody waits for any more looks at few rows, and yet comes to its end.
+    fn compare_without_patience(&self, store: &impl Store) {
+        let (patience, _) = Patience::while_waiting();
+        assert!(patience.is_over());
+        let mut random = Random(11);
+        for _ in 0..Self::QUERIES_AGAIN {
+            let mut query = Query { filter: random.filter(&self.tenant), after: None, limit: 500 };
+            let expected: Vec<_> =
+                self.newest_first.iter().filter(|activity| naive(&query, activity)).cloned().collect();
+            let mut found = Vec::new();
+            loop {
+                let page = store.search(&query, &patience).unwrap();
+                assert!(page.items.len() <= ROWS_BETWEEN_LOOKS, "{query:?}");
+                found.extend(page.items);
+                let Some(next) = page.next else { break };
+                assert!(query.after.is_none_or(|after| next < after), "it comes further");
+                query.after = Some(next);
+            }
+            assert_eq!(found, expected, "{:?}", query.filter);
         }
     }
 

@@ -20,7 +20,7 @@ use super::search::ask;
 use crate::activity::Activity;
 use crate::csv;
 use crate::limits::EXPORT_PAGE_ITEMS;
-use crate::query::{Page, Query};
+use crate::query::{Page, Patience, Query};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -73,7 +73,8 @@ fn parse(query: Option<&str>) -> Result<(Query, Format), Problem> {
 
 async fn page(api: &Api, query: &Query) -> Result<Page, Problem> {
     let query = query.clone();
-    ask(api, move |store| store.query(&query)).await
+    let (patience, _waiting) = Patience::while_waiting();
+    ask(api, move |store| store.search(&query, &patience)).await
 }
 
 /// Sends pages until nothing is left, nobody reads, or the store fails, in which case the body breaks off.

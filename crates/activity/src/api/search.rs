@@ -21,7 +21,7 @@ use super::filter::{FILTERS, filter, only_tenant};
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::limits::{DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS, SEARCH_TIME};
-use crate::query::{Page, Query};
+use crate::query::{Page, Patience, Query};
 use crate::store::{Store, StoreError};
 
 #[derive(Serialize)]
@@ -33,9 +33,10 @@ struct List<'a> {
 pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Problem> {
     let key = cursor_key(&api)?;
     let query = parse(uri.query(), &key)?;
+    let (patience, _waiting) = Patience::while_waiting();
     let page = ask(&api, {
         let query = query.clone();
-        move |store| fill_page(store, query)
+        move |store| fill_page(store, query, &patience)
     })
     .await?;
     let next_cursor = page.next.as_ref().map(|next| key.encode(&query.filter, next));
@@ -93,15 +94,16 @@ fn limit(text: Option<&str>) -> Result<usize, FieldError> {
     limit.ok_or_else(wrong)
 }
 
-/// Asks the store, more than once where it stopped at its bound of rows, until the page is full or the time is up.
-fn fill_page(store: &dyn Store, mut query: Query) -> Result<Page, StoreError> {
+/// Asks the store, more than once where it stopped at its bound of rows, until the page is full, the time is up or the caller is
+/// gone.
+fn fill_page(store: &dyn Store, mut query: Query, patience: &Patience) -> Result<Page, StoreError> {
     let started = Instant::now();
     let limit = query.limit;
-    let mut page = store.query(&query)?;
-    while page.items.len() < limit && started.elapsed() < SEARCH_TIME {
+    let mut page = store.search(&query, patience)?;
+    while page.items.len() < limit && started.elapsed() < SEARCH_TIME && !patience.is_over() {
         let Some(next) = page.next.take() else { break };
         query = Query { after: Some(next), limit: limit - page.items.len(), ..query };
-        let more = store.query(&query)?;
+        let more = store.search(&query, patience)?;
         page.items.extend(more.items);
         page.next = more.next;
     }
@@ -121,16 +123,20 @@ pub(super) async fn ask<T: Send + 'static>(
     ask_within(&api.queries, &api.store, question).await
 }
 
-/// The same with turns of its own.
+/// The same with turns of its own. A turn lasts as long as its question does, also when the caller is gone.
 pub(super) async fn ask_within<T: Send + 'static>(
-    turns: &Semaphore,
+    turns: &Arc<Semaphore>,
     store: &Arc<dyn Store>,
     question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
     // The semaphore is never closed, so there is always a permit.
-    let _permit = turns.acquire().await;
+    let turn = Arc::clone(turns).acquire_owned().await;
     let store = Arc::clone(store);
-    let answer = tokio::task::spawn_blocking(move || question(&*store)).await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        question(&*store)
+    });
+    let answer = answer.await;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(no_answer(&error)),
@@ -157,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::query::{ActionFilter, Filter, Position};
+    use crate::sqlite::SqliteStore;
     use crate::timestamp::Timestamp;
 
     fn key() -> CursorKey {
@@ -217,6 +224,37 @@ mod tests {
                parameters the same"],
         );
         check("tenant=t&tenant=u", &["tenant: is given more than once"]);
+    }
+
+    /// A caller who hangs up does not end the question, and so does not make room for another one.
+    #[tokio::test]
+    async fn a_question_keeps_its_turn_when_its_caller_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("activities.db")).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let turns = Arc::new(Semaphore::new(1));
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (patience, waiting) = Patience::while_waiting();
+        let asking = tokio::spawn({
+            let (turns, store, patience) = (Arc::clone(&turns), Arc::clone(&store), patience.clone());
+            async move {
+                let _waiting = waiting;
+                let question = move |_: &dyn Store| {
+                    begin.send(patience.is_over()).unwrap();
+                    ended.recv().unwrap();
+                    Ok(())
+                };
+                ask_within(&turns, &store, question).await
+            }
+        });
+        assert!(!begun.await.unwrap());
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        assert_eq!(turns.available_permits(), 0, "it goes on");
+        assert!(patience.is_over(), "and is told that nobody waits for it");
+        end.send(()).unwrap();
+        ask_within(&turns, &store, |_| Ok(())).await.unwrap();
     }
 
     proptest! {

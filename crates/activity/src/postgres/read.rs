@@ -15,8 +15,8 @@ use super::session::{Fault, Session};
 use super::time::Micros;
 use crate::activity::Activity;
 use crate::columns::Columns;
-use crate::limits::MAX_SCANNED_ROWS;
-use crate::query::{ActionFilter, Filter, Matcher, Page, Position, Query};
+use crate::limits::{MAX_SCANNED_ROWS, ROWS_BETWEEN_LOOKS};
+use crate::query::{ActionFilter, Filter, Matcher, Page, Patience, Position, Query};
 use crate::store::{Arrival, Arrived};
 use crate::timestamp::Timestamp;
 
@@ -159,8 +159,8 @@ pub async fn unpublished(session: &mut Session, limit: usize) -> Result<Vec<Arri
     rows.iter().map(arrived).collect()
 }
 
-/// As `Store::query`.
-pub async fn query(session: &mut Session, query: &Query) -> Result<Page, Fault> {
+/// As `Store::search`.
+pub async fn search(session: &mut Session, query: &Query, patience: &Patience) -> Result<Page, Fault> {
     let filter = &query.filter;
     let (sql, entity) = match filter {
         Filter { target: Some(target), .. } => (BY_TARGET, Some(target)),
@@ -170,7 +170,7 @@ pub async fn query(session: &mut Session, query: &Query) -> Result<Page, Fault> 
     };
     let statement = session.statements.get(&session.client, sql).await?;
     let from = Micros(filter.from.map_or(i64::MIN, Timestamp::as_micros));
-    let mut scan = Scan::new(query);
+    let mut scan = Scan::new(query, patience);
     let mut after = start(query);
     // One more than the page, which is all it takes unless there are other filters; then ever more.
     let mut limit = query.limit + 1;
@@ -195,15 +195,16 @@ fn start(query: &Query) -> (Micros, String) {
 /// Fills a page from rows in the order of the answer.
 struct Scan<'q> {
     query: &'q Query,
+    patience: &'q Patience,
     matcher: Matcher,
     page: Page,
     scanned: usize,
 }
 
 impl<'q> Scan<'q> {
-    fn new(query: &'q Query) -> Self {
+    fn new(query: &'q Query, patience: &'q Patience) -> Self {
         let page = Page { items: Vec::new(), next: None };
-        Self { query, matcher: Matcher::new(query.filter.clone()), page, scanned: 0 }
+        Self { query, patience, matcher: Matcher::new(query.filter.clone()), page, scanned: 0 }
     }
 
     /// Looks at the next rows, `limit` of them; answers the last one's place if there may be more to look at.
@@ -241,7 +242,9 @@ impl<'q> Scan<'q> {
                 }
                 self.page.items.push(activity);
             }
-            if self.scanned == MAX_SCANNED_ROWS {
+            if self.scanned == MAX_SCANNED_ROWS
+                || (self.scanned.is_multiple_of(ROWS_BETWEEN_LOOKS) && self.patience.is_over())
+            {
                 self.page.next = Some(place);
                 return Ok(None);
             }

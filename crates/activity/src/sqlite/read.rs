@@ -14,8 +14,8 @@ use super::id::StoredId;
 use super::links::{self, LinkQuery, Role};
 use crate::activity::Activity;
 use crate::columns::Columns;
-use crate::limits::MAX_SCANNED_ROWS;
-use crate::query::{Filter, Needle, Page, Position, Query};
+use crate::limits::{MAX_SCANNED_ROWS, ROWS_BETWEEN_LOOKS};
+use crate::query::{Filter, Needle, Page, Patience, Position, Query};
 use crate::store::{Arrival, Arrived};
 use crate::timestamp::Timestamp;
 
@@ -125,9 +125,9 @@ pub fn last_arrival(connection: &Connection) -> Result<Arrival, ReadError> {
     Ok(Arrival(connection.query_row(super::schema::HIGHEST_SEQ, (), |row| row.get(0))?))
 }
 
-/// As `Store::query`.
-pub fn query(connection: &Connection, query: &Query) -> Result<Page, ReadError> {
-    let mut scan = Scan::new(query);
+/// As `Store::search`.
+pub fn search(connection: &Connection, query: &Query, patience: &Patience) -> Result<Page, ReadError> {
+    let mut scan = Scan::new(query, patience);
     let Some(tenant_id) = tenant_id(connection, &query.filter.tenant)? else { return Ok(scan.page) };
     let from = query.filter.from.map_or(i64::MIN, Timestamp::as_micros);
     let after = start(query);
@@ -190,6 +190,7 @@ fn start(query: &Query) -> (i64, StoredId<'static>) {
 /// Fills a page from rows in the order of the answer.
 struct Scan<'q> {
     query: &'q Query,
+    patience: &'q Patience,
     rest: Rest<'q>,
     page: Page,
     scanned: usize,
@@ -198,15 +199,15 @@ struct Scan<'q> {
 }
 
 impl<'q> Scan<'q> {
-    fn new(query: &'q Query) -> Self {
+    fn new(query: &'q Query, patience: &'q Patience) -> Self {
         let page = Page { items: Vec::new(), next: None };
-        Self { query, rest: Rest::of(&query.filter), page, scanned: 0, last: None }
+        Self { query, patience, rest: Rest::of(&query.filter), page, scanned: 0, last: None }
     }
 
     /// Looks at the next row; breaks when the page is done.
     fn take(&mut self, row: &Row<'_>) -> Result<ControlFlow<()>, ReadError> {
-        if self.scanned == MAX_SCANNED_ROWS {
-            self.page.next = self.last.take();
+        if let Some(last) = self.last.take() {
+            self.page.next = Some(last);
             return Ok(ControlFlow::Break(()));
         }
         self.scanned += 1;
@@ -219,7 +220,9 @@ impl<'q> Scan<'q> {
             }
             self.page.items.push(activity(&self.query.filter.tenant, row)?);
         }
-        if self.scanned == MAX_SCANNED_ROWS {
+        if self.scanned == MAX_SCANNED_ROWS
+            || (self.scanned.is_multiple_of(ROWS_BETWEEN_LOOKS) && self.patience.is_over())
+        {
             self.last = Some(position(row)?);
         }
         Ok(ControlFlow::Continue(()))

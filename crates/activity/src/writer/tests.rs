@@ -8,7 +8,7 @@ use crate::cloud_event::CloudEvent;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasureRequest};
 use crate::postgres::PostgresStore;
-use crate::query::{Page, Query};
+use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::sqlite::SqliteStore;
 use crate::store::{Arrival, Arrived, StoreError};
@@ -112,7 +112,7 @@ impl Store for Failing {
     fn get(&self, _: &str, _: &str) -> Result<Option<Activity<'static>>, StoreError> {
         Err(failed())
     }
-    fn query(&self, _: &Query) -> Result<Page, StoreError> {
+    fn search(&self, _: &Query, _: &Patience) -> Result<Page, StoreError> {
         Err(failed())
     }
     fn count(&self, _: Option<&str>) -> Result<u64, StoreError> {
