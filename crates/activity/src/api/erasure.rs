@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tidings_http::{FieldError, MediaType, Problem, read_body};
 use uuid::Uuid;
 
-use super::filter::only_tenant;
+use super::filter::{only_tenant, path_id};
 use super::search::{ask, json};
 use super::{Api, no_params};
 use crate::erasure::{Erasure, ErasureRequest};
@@ -81,7 +81,7 @@ pub(super) async fn one(
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let Path(id) = id.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let id = path_id(id)?;
     let tenant = only_tenant(&uri)?;
     json(&record(&api, &tenant, id).await?)
 }

@@ -1,10 +1,16 @@
-//! The filters of a question as query parameters: the list, the export and the live tail take the same.
+//! The filters of a question as query parameters: the list, the export and the live tail take the same. And what a path names.
+//!
+//! Invariant: no term that leaves here holds a control character: nothing that is stored does (`rules`), and PostgreSQL would
+//! refuse a NUL as if it were at fault itself. The text to search for may: it is compared here, with metadata that may hold any.
 
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::Uri;
 use tidings_http::{FieldError, Params, Problem};
 
 use crate::limits::MAX_SEARCH_CHARS;
 use crate::query::{ActionFilter, Filter};
+use crate::rules::check_text;
 use crate::timestamp::Timestamp;
 
 /// Their names.
@@ -12,22 +18,25 @@ pub(super) const FILTERS: [&str; 7] = ["tenant", "actor", "action", "target", "f
 
 /// The filter that the parameters ask for; what is wrong with them is added to `errors`.
 pub(super) fn filter(params: &Params, errors: &mut Vec<FieldError>) -> Filter {
-    let mut text = |name: &str| match params.get(name) {
-        Some("") => {
-            errors.push(FieldError::new(name, "is empty"));
+    let mut term = |name: &str| {
+        let term = params.get(name).map(|text| checked(name, text)).transpose();
+        term.unwrap_or_else(|error| {
+            errors.push(error);
             None
-        }
-        value => value.map(str::to_owned),
+        })
     };
     let mut filter = Filter {
         tenant: String::new(),
-        actor: text("actor"),
-        action: text("action").map(|action| ActionFilter::parse(&action)),
-        target: text("target"),
+        actor: term("actor"),
+        action: term("action").map(|action| ActionFilter::parse(&action)),
+        target: term("target"),
         from: None,
         to: None,
-        text: text("q"),
+        text: params.get("q").map(str::to_owned),
     };
+    if filter.text.as_ref().is_some_and(String::is_empty) {
+        errors.push(FieldError::new("q", "is empty"));
+    }
     match tenant(params) {
         Ok(tenant) => filter.tenant = tenant,
         Err(error) => errors.push(error),
@@ -61,7 +70,20 @@ pub(super) fn only_tenant(uri: &Uri) -> Result<String, Problem> {
 fn tenant(params: &Params) -> Result<String, FieldError> {
     match params.get("tenant") {
         None => Err(FieldError::new("tenant", "is missing")),
-        Some("") => Err(FieldError::new("tenant", "is empty")),
-        Some(tenant) => Ok(tenant.to_owned()),
+        Some(tenant) => checked("tenant", tenant),
+    }
+}
+
+/// The id in the path of a request, or 400.
+pub(super) fn path_id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(id) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    checked("id", &id).map_err(|error| Problem::bad_request("").with_errors(vec![error]))
+}
+
+/// Something that is to be found as it is; of any length, because what is too long is only not there.
+fn checked(name: &str, text: &str) -> Result<String, FieldError> {
+    match check_text(text, usize::MAX) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(detail) => Err(FieldError::new(name, detail)),
     }
 }

@@ -17,7 +17,7 @@ use tidings_http::{FieldError, Params, Problem};
 use tokio::sync::Semaphore;
 
 use super::Api;
-use super::filter::{FILTERS, filter, only_tenant};
+use super::filter::{FILTERS, filter, only_tenant, path_id};
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
 use crate::limits::{DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS, SEARCH_TIME};
@@ -48,7 +48,7 @@ pub(super) async fn one(
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let Path(id) = id.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let id = path_id(id)?;
     let tenant = only_tenant(&uri)?;
     let found = ask(&api, {
         let id = id.clone();
