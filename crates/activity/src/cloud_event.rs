@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidings::event::names;
-use tidings_http::FieldError;
+use tidings_http::FieldErrors;
 
 use crate::activity::{Activity, Draft};
 use crate::diagnose;
@@ -129,7 +129,7 @@ pub enum RecordError {
     NotAnEvent(String),
     /// The event's data is no activity.
     #[error("the data is not an activity: {}", rules::summary(.0))]
-    NotAnActivity(Vec<FieldError>),
+    NotAnActivity(FieldErrors),
 }
 
 /// Reads the activity out of a record's value; `record_time` stands in for times that the event leaves out.

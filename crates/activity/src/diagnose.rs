@@ -3,9 +3,10 @@
 //! The fast path parses straight into a `Draft` and stops at the first error, of which serde knows the column and not
 //! the field. Only when that has failed is the value read again here, as a tree, to say precisely what is wrong. So
 //! this module decides nothing: it explains a refusal, and falls back on serde's own words where it finds no reason.
+//! It stops looking when it has found more than an answer tells: whoever sends nothing but errors costs little.
 
 use serde_json::{Map, Value};
-use tidings_http::FieldError;
+use tidings_http::{FieldError, FieldErrors};
 
 /// What shape a field has.
 enum Shape {
@@ -49,8 +50,8 @@ enum Required {
 
 /// Why `json`, which is well formed, is no draft; `refused` is what the fast path said, and is used where no field is
 /// to blame.
-pub fn refused(json: &str, refused: &serde_json::Error) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+pub fn refused(json: &str, refused: &serde_json::Error) -> FieldErrors {
+    let mut errors = FieldErrors::default();
     if let Ok(value) = serde_json::from_str(json) {
         object("", &value, DRAFT, &mut errors);
     }
@@ -69,7 +70,7 @@ pub fn reason(error: &serde_json::Error) -> String {
     }
 }
 
-fn object(path: &str, value: &Value, fields: &[(&str, Shape, Required)], errors: &mut Vec<FieldError>) {
+fn object(path: &str, value: &Value, fields: &[(&str, Shape, Required)], errors: &mut FieldErrors) {
     let Value::Object(map) = value else {
         errors.push(FieldError::new(path, format!("expected an object, found {}", kind(value))));
         return;
@@ -88,7 +89,7 @@ fn object(path: &str, value: &Value, fields: &[(&str, Shape, Required)], errors:
     unknown(path, map, fields, errors);
 }
 
-fn field(path: &str, value: &Value, shape: &Shape, errors: &mut Vec<FieldError>) {
+fn field(path: &str, value: &Value, shape: &Shape, errors: &mut FieldErrors) {
     match shape {
         Shape::Text if !value.is_string() => {
             errors.push(FieldError::new(path, format!("expected a string, found {}", kind(value))));
@@ -99,6 +100,9 @@ fn field(path: &str, value: &Value, shape: &Shape, errors: &mut Vec<FieldError>)
         Shape::Entities => match value {
             Value::Array(elements) => {
                 for (index, element) in elements.iter().enumerate() {
+                    if errors.has_more() {
+                        return;
+                    }
                     object(&format!("{path}[{index}]"), element, ENTITY, errors);
                 }
             }
@@ -111,9 +115,12 @@ fn unknown(
     path: &str,
     map: &Map<String, Value>,
     fields: &[(&str, Shape, Required)],
-    errors: &mut Vec<FieldError>,
+    errors: &mut FieldErrors,
 ) {
     for name in map.keys().filter(|name| fields.iter().all(|(known, ..)| known != name)) {
+        if errors.has_more() {
+            return;
+        }
         let known: Vec<&str> = fields.iter().map(|(known, ..)| *known).collect();
         let shown: String = name.chars().take(64).collect();
         errors
@@ -133,5 +140,27 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::activity::Draft;
+    use crate::limits::MAX_ACTIVITY_BYTES;
+
+    use super::*;
+
+    /// Some hundred bytes for each of two that were sent would be a way to fill the memory.
+    #[test]
+    fn nothing_but_errors_costs_no_more_than_a_few() {
+        let targets = format!(r#"{{"tenant":"t","action":"a","targets":[{}1]}}"#, "1,".repeat(32_700));
+        let keys: String = (0..6000).map(|key| format!(r#","{key}":1"#)).collect();
+        let unknown = format!(r#"{{"tenant":"t","action":"a"{keys}}}"#);
+        for json in [targets, unknown] {
+            assert!(json.len() <= MAX_ACTIVITY_BYTES);
+            let error = serde_json::from_str::<Draft<'_>>(&json).unwrap_err();
+            let errors = refused(&json, &error);
+            assert_eq!((errors.listed().len(), errors.has_more()), (100, true));
+        }
     }
 }

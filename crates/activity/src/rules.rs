@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess};
-use tidings_http::FieldError;
+use tidings_http::{FieldError, FieldErrors};
 
 use crate::activity::{Draft, Entity, Metadata};
 use crate::limits::{
@@ -32,8 +32,8 @@ pub enum Origin {
 
 impl Draft<'_> {
     /// Checks every rule and names every field that breaks one.
-    pub fn check(&self, origin: Origin) -> Result<(), Vec<FieldError>> {
-        let mut errors = Errors(Vec::new());
+    pub fn check(&self, origin: Origin) -> Result<(), FieldErrors> {
+        let mut errors = Errors(FieldErrors::default());
         if let Some(id) = &self.id {
             errors.text("id", id, MAX_ID_CHARS);
         }
@@ -90,7 +90,7 @@ impl Draft<'_> {
 }
 
 /// What is wrong so far. Field names are built only for fields that are wrong.
-struct Errors(Vec<FieldError>);
+struct Errors(FieldErrors);
 
 impl Errors {
     fn push(&mut self, field: &str, detail: impl Into<String>) {
@@ -261,15 +261,16 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// `fields` as a sentence for logs and for the failure inbox.
-pub fn summary(errors: &[FieldError]) -> Cow<'static, str> {
-    let shown: Vec<String> = errors.iter().take(5).map(ToString::to_string).collect();
-    match errors.len() {
-        0 => Cow::Borrowed("no error"),
-        count if count > shown.len() => {
-            Cow::Owned(format!("{}; and {} more", shown.join("; "), count - shown.len()))
-        }
-        _ => Cow::Owned(shown.join("; ")),
+/// `errors` as a sentence for logs and for the failure inbox.
+pub fn summary(errors: &FieldErrors) -> Cow<'static, str> {
+    let listed = errors.listed();
+    let shown: Vec<String> = listed.iter().take(5).map(ToString::to_string).collect();
+    let rest = listed.len() - shown.len();
+    match (rest, errors.has_more()) {
+        (0, _) if shown.is_empty() => Cow::Borrowed("no error"),
+        (0, _) => Cow::Owned(shown.join("; ")),
+        (_, false) => Cow::Owned(format!("{}; and {rest} more", shown.join("; "))),
+        (_, true) => Cow::Owned(format!("{}; and more than {rest} more", shown.join("; "))),
     }
 }
 
@@ -281,7 +282,7 @@ mod tests {
         let draft: Draft<'_> = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
         let found = match draft.check(Origin::Caller) {
             Ok(()) => Vec::new(),
-            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+            Err(errors) => errors.listed().iter().map(ToString::to_string).collect(),
         };
         assert_eq!(found, expected, "{json}");
     }
@@ -332,7 +333,7 @@ mod tests {
         let draft = deep(MAX_METADATA_DEPTH);
         let draft: Draft<'_> = serde_json::from_str(&draft).unwrap();
         let errors = draft.check(Origin::Caller).unwrap_err();
-        assert!(errors[0].detail.contains("nested deeper than the 32 levels"), "{errors:?}");
+        assert!(errors.listed()[0].detail.contains("nested deeper than the 32 levels"), "{errors:?}");
         let abyss = with(&format!("{{\"a\":{}", "[".repeat(10_000)));
         assert!(serde_json::from_str::<Draft<'_>>(&abyss).is_err());
         let wide = (0..100).map(|key| format!("\"k{key}\":0")).collect::<Vec<_>>().join(",");

@@ -4,7 +4,7 @@
 //! an array is all or nothing, so that a caller never has to find out which half of a batch was taken.
 
 use serde_json::value::RawValue;
-use tidings_http::{FieldError, Problem};
+use tidings_http::{FieldError, FieldErrors, Problem};
 
 use crate::activity::{Activity, Draft};
 use crate::diagnose;
@@ -67,11 +67,14 @@ fn read_array<'a>(body: &'a [u8], received_at: Timestamp, ids: NewIds) -> Result
         return Err(problem);
     }
     let mut activities = Vec::with_capacity(elements.len());
-    let mut errors = Vec::new();
+    let mut errors = FieldErrors::default();
     for (index, element) in elements.into_iter().enumerate() {
         match read_one(element, received_at, ids, Place::Element(index)) {
             Ok(activity) => activities.push(activity),
-            Err(found) => errors.extend(found.into_iter().map(|error| error.at_index(index))),
+            Err(found) => errors.append(found, |error| error.at_index(index)),
+        }
+        if errors.has_more() {
+            break;
         }
     }
     if errors.is_empty() { Ok(activities) } else { Err(Problem::unprocessable(errors)) }
@@ -82,12 +85,12 @@ fn read_one<'a>(
     received_at: Timestamp,
     ids: NewIds,
     place: Place,
-) -> Result<Activity<'a>, Vec<FieldError>> {
+) -> Result<Activity<'a>, FieldErrors> {
     let json = json.get();
     if json.len() > MAX_ACTIVITY_BYTES {
         let detail =
             format!("the activity has {} bytes, more than the {MAX_ACTIVITY_BYTES} allowed", json.len());
-        return Err(vec![FieldError::new("", detail)]);
+        return Err(vec![FieldError::new("", detail)].into());
     }
     let mut draft: Draft<'_> = serde_json::from_str(json).map_err(|error| diagnose::refused(json, &error))?;
     draft.check(Origin::Caller)?;
@@ -164,6 +167,14 @@ mod tests {
         check(&long, Err((422, "the activity has 65570 bytes, more than the 65536 allowed")));
         let many = format!("[{}1]", "1,".repeat(MAX_ARRAY_ACTIVITIES));
         check(&many, Err((413, "the array has 10001 elements, more than the 10000 allowed")));
+        let wrong = format!("[{}1]", "1,".repeat(MAX_ARRAY_ACTIVITIES - 1));
+        check(
+            &wrong,
+            Err((
+                422,
+                "more than 100 errors, the first 100 of which are listed; [0] expected an object, found a number",
+            )),
+        );
         let deep = "[".repeat(100_000);
         assert_eq!(read_body(deep.as_bytes(), Timestamp::MIN, None).unwrap_err().status, 400);
         assert_eq!(read_body(b"{\"tenant\":\"\xff\"}", Timestamp::MIN, None).unwrap_err().status, 400);

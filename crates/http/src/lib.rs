@@ -12,4 +12,4 @@ pub mod problem;
 pub use body::{MediaType, read_body};
 pub use guard::{HostGuard, protect};
 pub use params::Params;
-pub use problem::{FieldError, Problem};
+pub use problem::{FieldError, FieldErrors, Problem};

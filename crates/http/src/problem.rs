@@ -66,6 +66,54 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// What is wrong with a request, as much as an answer tells: a request with a million bad fields takes no more memory than one
+/// with [`MAX_ERRORS`] of them, and whoever looks for more may stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldErrors {
+    listed: Vec<FieldError>,
+    has_more: bool,
+}
+
+impl FieldErrors {
+    /// Adds one, or only that there is one more.
+    pub fn push(&mut self, error: FieldError) {
+        if self.listed.len() < MAX_ERRORS {
+            self.listed.push(error);
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    /// Adds those of a part, each of them as `place` makes it.
+    pub fn append(&mut self, part: Self, place: impl FnMut(FieldError) -> FieldError) {
+        part.listed.into_iter().map(place).for_each(|error| self.push(error));
+        self.has_more |= part.has_more;
+    }
+
+    /// The first of them, at most [`MAX_ERRORS`].
+    pub fn listed(&self) -> &[FieldError] {
+        &self.listed
+    }
+
+    /// Whether there are more than are listed: to look for another one is of no use.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
+impl From<Vec<FieldError>> for FieldErrors {
+    fn from(mut listed: Vec<FieldError>) -> Self {
+        let has_more = listed.len() > MAX_ERRORS;
+        listed.truncate(MAX_ERRORS);
+        Self { listed, has_more }
+    }
+}
+
 /// A refused request, as RFC 9457 has it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Problem {
@@ -142,7 +190,7 @@ impl Problem {
     }
 
     /// 422: the body is well formed, but its content is not acceptable; `errors` says where.
-    pub fn unprocessable(errors: Vec<FieldError>) -> Self {
+    pub fn unprocessable(errors: impl Into<FieldErrors>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-content", "Invalid content", "")
             .with_errors(errors)
     }
@@ -159,22 +207,22 @@ impl Problem {
         problem
     }
 
-    /// The same problem with `errors`, cut to [`MAX_ERRORS`]; an empty detail becomes a summary of them.
+    /// The same problem with `errors`; an empty detail becomes a summary of them.
     #[must_use]
-    pub fn with_errors(mut self, mut errors: Vec<FieldError>) -> Self {
+    pub fn with_errors(mut self, errors: impl Into<FieldErrors>) -> Self {
+        let FieldErrors { listed, has_more } = errors.into();
         if self.detail.is_empty()
-            && let Some(first) = errors.first()
+            && let Some(first) = listed.first()
         {
-            self.detail = match errors.len() {
+            self.detail = match listed.len() {
                 1 => first.to_string(),
-                count if count > MAX_ERRORS => {
-                    format!("{count} errors, the first {MAX_ERRORS} of which are listed; {first}")
+                count if has_more => {
+                    format!("more than {count} errors, the first {count} of which are listed; {first}")
                 }
                 count => format!("{count} errors; the first is {first}"),
             };
         }
-        errors.truncate(MAX_ERRORS);
-        self.errors = errors;
+        self.errors = listed;
         self
     }
 }
@@ -219,9 +267,19 @@ mod tests {
 
     #[test]
     fn cuts_long_lists_of_errors() {
-        let errors = (0..1000).map(|i| FieldError::new("id", "is empty").at_index(i)).collect();
-        let problem = Problem::unprocessable(errors);
+        let errors = |count| (0..count).map(|i| FieldError::new("id", "is empty").at_index(i));
+        let problem = Problem::unprocessable(errors(1000).collect::<Vec<_>>());
         assert_eq!(problem.errors.len(), MAX_ERRORS);
-        assert!(problem.detail.starts_with("1000 errors"), "{}", problem.detail);
+        assert!(problem.detail.starts_with("more than 100 errors, the first 100"), "{}", problem.detail);
+        let mut listed = FieldErrors::default();
+        errors(MAX_ERRORS).for_each(|error| listed.push(error));
+        assert!(!listed.has_more());
+        assert!(Problem::unprocessable(listed.clone()).detail.starts_with("100 errors; the first is"));
+        let mut all = FieldErrors::default();
+        all.append(listed, |error| error.at_index(7));
+        assert_eq!((all.has_more(), all.listed()[99].index), (false, Some(7)));
+        all.push(FieldError::new("id", "is empty"));
+        assert!(all.has_more());
+        assert!(all.listed.capacity() <= 2 * MAX_ERRORS, "no room for what is not kept");
     }
 }
