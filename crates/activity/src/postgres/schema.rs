@@ -4,7 +4,7 @@
 //! [`VERSION`]'s tables: older ones are brought up in one transaction, by one instance at a time; newer ones are refused.
 //! Texts compare by their bytes (`C`), which is the order that queries promise.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use super::session::Fault;
 use crate::cursor::CursorKey;
@@ -107,7 +107,7 @@ pub async fn prepare(client: &mut Client) -> Result<Identity, Fault> {
         return Err(Fault::OtherVersion { found, expected: VERSION });
     }
     if found == 0 {
-        transaction.batch_execute("CREATE SCHEMA IF NOT EXISTS tidings_activity").await?;
+        make_schema(&transaction).await?;
     }
     for migration in &MIGRATIONS[found as usize..] {
         transaction.batch_execute(migration).await?;
@@ -117,6 +117,15 @@ pub async fn prepare(client: &mut Client) -> Result<Identity, Fault> {
     transaction.commit().await?;
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await?;
     Ok(identity)
+}
+
+/// `CREATE SCHEMA IF NOT EXISTS` asks for the right to make one before it looks whether it is there, and who owns it needs none.
+async fn make_schema(transaction: &Transaction<'_>) -> Result<(), Fault> {
+    let is_missing = "SELECT to_regnamespace('tidings_activity') IS NULL";
+    if transaction.query_one(is_missing, &[]).await?.try_get(0)? {
+        transaction.batch_execute("CREATE SCHEMA tidings_activity").await?;
+    }
+    Ok(())
 }
 
 async fn read(client: &Client) -> Result<Option<(i32, Identity)>, Fault> {

@@ -276,6 +276,50 @@ fn times_far_away_and_long_texts_have_a_place() {
     }
 }
 
+/// Somebody else made the schema, and gave it away; a schema can be made by those only who may do anything in the database.
+#[test]
+fn to_own_the_schema_is_enough() {
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let database = database_of(&url);
+    let role = format!("low_of_{database}");
+    server.query("postgres", &format!("CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'"));
+    server.query(database, &format!("CREATE SCHEMA tidings_activity AUTHORIZATION {role}"));
+    let store = open(&url.replacen("//tidings:", &format!("//{role}:"), 1));
+    assert_eq!(store.insert_batch(&numbered(0..2, "")).unwrap(), [Inserted::Stored; 2]);
+    let owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'activity'";
+    assert_eq!(server.query(database, owner), role);
+}
+
+/// PostgreSQL cannot read a text that holds NUL out of JSON, and whoever may write can write one.
+#[test]
+fn the_query_of_the_guide_cannot_be_broken() {
+    const GUIDE: &str = include_str!("../../../../docs/guides/activities.md");
+    let server = PostgresServer::shared();
+    let url = server.database();
+    let store = open(&url);
+    let with = |id: &str, metadata: &str| {
+        activity(&format!(
+            r#"{{"id":"{id}","tenant":"acme","action":"a","actor":{{"id":"ada"}},"metadata":{metadata},
+                "occurred_at":"2026-11-02T00:00:00Z"}}"#
+        ))
+    };
+    store
+        .insert_batch(&[
+            with("4", r#"{"amount":12.50}"#),
+            with("3", r#"{"amount":"1","z":"\u0000"}"#),
+            with("2", r#"{"amount":"2","note":"\ud83d\ude00 \u00e9 \\"}"#),
+            with("1", "null"),
+            with("0", r#"{"a":[{"\u0000":1}]}"#),
+        ])
+        .unwrap();
+    let (_, query) = GUIDE.split_once("```sql\n").unwrap();
+    let (query, _) = query.split_once("```").unwrap();
+    let rows = server.query(database_of(&url), query);
+    let amounts: Vec<&str> = rows.lines().map(|row| row.rsplit_once('|').unwrap().1).collect();
+    assert_eq!(amounts, ["12.50", "", "2", "", ""], "{rows}");
+}
+
 #[test]
 fn tables_of_an_older_program_are_brought_up() {
     let server = PostgresServer::shared();
