@@ -94,6 +94,8 @@ pub const EXPORT_PAGE_ITEMS: usize = 200;
 pub const MAX_EXPORTS: usize = 4;
 /// How long the reader of an export or of the live tail may take nothing before it is given up.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much is handed over to such a reader at once: whoever takes that, and what the connection buffers, within that time stays.
+pub const OUTFLOW_SLICE_BYTES: usize = 64 * 1024;
 
 /// The most readers of the live tail; more are told to come back.
 pub const MAX_LISTENERS: usize = 256;

@@ -2,7 +2,8 @@
 //!
 //! Invariants: at most one piece waits besides the one that is being written; the body ends normally only if its writer
 //! says that it is whole, and else breaks off, so that nobody takes a part for all; a reader that takes nothing
-//! for [`STALL_TIMEOUT`] is given up, so that it does not hold its place for ever.
+//! for [`STALL_TIMEOUT`] is given up, so that it does not hold its place for ever. What it takes is told by slices of a
+//! piece, because one that reads slowly may need longer for the whole.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use axum::body::{Body, Bytes};
 use futures_util::stream;
 use tokio::sync::mpsc;
 
-use crate::limits::STALL_TIMEOUT;
+use crate::limits::{OUTFLOW_SLICE_BYTES, STALL_TIMEOUT};
 
 enum Piece {
     Bytes(Bytes),
@@ -45,7 +46,14 @@ fn with_stall_timeout(stall_timeout: Duration) -> (Outflow, Body) {
 impl Outflow {
     /// Hands a piece over; false if nobody takes it any more.
     pub async fn push(&self, bytes: Vec<u8>) -> bool {
-        self.hand_over(Piece::Bytes(bytes.into())).await
+        let mut rest = Bytes::from(bytes);
+        while !rest.is_empty() {
+            let slice = rest.split_to(rest.len().min(OUTFLOW_SLICE_BYTES));
+            if !self.hand_over(Piece::Bytes(slice)).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// The body is whole.
@@ -59,13 +67,23 @@ impl Outflow {
     }
 
     async fn hand_over(&self, piece: Piece) -> bool {
-        matches!(tokio::time::timeout(self.stall_timeout, self.pieces.send(piece)).await, Ok(Ok(())))
+        match tokio::time::timeout(self.stall_timeout, self.pieces.send(piece)).await {
+            Ok(taken) => taken.is_ok(),
+            Err(_) => {
+                tracing::warn!(
+                    stalled_ms = self.stall_timeout.as_millis(),
+                    "a reader that takes nothing is given up: its transfer breaks off"
+                );
+                false
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
+    use futures_util::StreamExt;
 
     use super::*;
 
@@ -81,6 +99,25 @@ mod tests {
         assert!(outflow.push(b"one".to_vec()).await);
         drop(outflow);
         assert!(reading.await.unwrap().is_err());
+    }
+
+    /// A reader that takes a little all the time needs longer for a whole piece than one that takes nothing may.
+    #[tokio::test]
+    async fn a_piece_is_taken_in_slices() {
+        let (outflow, body) = outflow();
+        let piece: Vec<u8> = (0..OUTFLOW_SLICE_BYTES * 5 / 2).map(|at| (at % 251) as u8).collect();
+        let writing = tokio::spawn({
+            let piece = piece.clone();
+            async move {
+                assert!(outflow.push(piece).await);
+                outflow.end().await;
+            }
+        });
+        let slices: Vec<Bytes> = body.into_data_stream().map(Result::unwrap).collect().await;
+        writing.await.unwrap();
+        let lengths: Vec<usize> = slices.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [OUTFLOW_SLICE_BYTES, OUTFLOW_SLICE_BYTES, OUTFLOW_SLICE_BYTES / 2]);
+        assert_eq!(slices.concat(), piece);
     }
 
     #[tokio::test]
