@@ -83,7 +83,7 @@ pub const MAX_SCANNED_ROWS: usize = 100_000;
 pub const ROWS_BETWEEN_LOOKS: usize = 32;
 /// The longest text to search for.
 pub const MAX_SEARCH_CHARS: usize = 256;
-/// How long a search goes on for more items while its page is not full.
+/// How long a search, or one for the next piece of an export, goes on while its page is not full.
 pub const SEARCH_TIME: Duration = Duration::from_millis(500);
 /// The most questions that are answered at once; more wait their turn.
 pub const MAX_QUERIES: usize = 4;

@@ -6,6 +6,7 @@
 
 use std::hash::Hasher;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher24;
 
@@ -67,13 +68,14 @@ pub struct Page {
     /// What was found, newest first.
     pub items: Vec<Activity<'static>>,
     /// Where to go on, or `None` if nothing is left. A page may be short, even empty, and not be the last: a store
-    /// looks at no more than `MAX_SCANNED_ROWS` rows at once.
+    /// looks at no more than `MAX_SCANNED_ROWS` rows at once, and no longer than for the [`Patience`] of whoever asks.
     pub next: Option<Position>,
 }
 
 /// For how long an answer is worth looking for. The default is for as long as it takes.
 #[derive(Debug, Clone, Default)]
 pub struct Patience {
+    deadline: Option<Instant>,
     caller: Option<Weak<()>>,
 }
 
@@ -87,12 +89,19 @@ impl Patience {
     /// For as long as what it answers besides is there.
     pub fn while_waiting() -> (Self, Waiting) {
         let alive = Arc::new(());
-        (Self { caller: Some(Arc::downgrade(&alive)) }, Waiting { _alive: alive })
+        (Self { deadline: None, caller: Some(Arc::downgrade(&alive)) }, Waiting { _alive: alive })
+    }
+
+    /// The same, and for so long from now on at the most.
+    #[must_use]
+    pub fn at_most(self, time: Duration) -> Self {
+        Self { deadline: Some(Instant::now() + time), ..self }
     }
 
     /// Whether what was found so far has to do.
     pub fn is_over(&self) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.strong_count() == 0)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 

@@ -4,6 +4,7 @@
 //! It uses tenants of its own, so that a store may be shared with other tests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::activity::{Activity, Draft};
 use crate::erasure::ErasureRequest;
@@ -418,18 +419,19 @@ impl Model {
         }
     }
 
-    /// A search that nobody waits for any more looks at few rows, and yet comes to its end.
+    /// A search whose time is up, or that nobody waits for any more, looks at few rows, and yet comes to its end.
     fn compare_without_patience(&self, store: &impl Store) {
-        let (patience, _) = Patience::while_waiting();
-        assert!(patience.is_over());
+        let nobody_waits = Patience::while_waiting().0;
+        let time_is_up = Patience::default().at_most(Duration::ZERO);
         let mut random = Random(11);
-        for _ in 0..Self::QUERIES_AGAIN {
+        for patience in [&nobody_waits, &time_is_up].repeat(Self::QUERIES_AGAIN as usize / 2) {
+            assert!(patience.is_over());
             let mut query = Query { filter: random.filter(&self.tenant), after: None, limit: 500 };
             let expected: Vec<_> =
                 self.newest_first.iter().filter(|activity| naive(&query, activity)).cloned().collect();
             let mut found = Vec::new();
             loop {
-                let page = store.search(&query, &patience).unwrap();
+                let page = store.search(&query, patience).unwrap();
                 assert!(page.items.len() <= ROWS_BETWEEN_LOOKS, "{query:?}");
                 found.extend(page.items);
                 let Some(next) = page.next else { break };

@@ -19,7 +19,7 @@ use super::outflow::{Outflow, outflow};
 use super::search::ask;
 use crate::activity::Activity;
 use crate::csv;
-use crate::limits::EXPORT_PAGE_ITEMS;
+use crate::limits::{EXPORT_PAGE_ITEMS, SEARCH_TIME};
 use crate::query::{Page, Patience, Query};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ fn parse(query: Option<&str>) -> Result<(Query, Format), Problem> {
 async fn page(api: &Api, query: &Query) -> Result<Page, Problem> {
     let query = query.clone();
     let (patience, _waiting) = Patience::while_waiting();
-    ask(api, move |store| store.search(&query, &patience)).await
+    ask(api, move |store| store.search(&query, &patience.at_most(SEARCH_TIME))).await
 }
 
 /// Sends pages until nothing is left, nobody reads, or the store fails, in which case the body breaks off.

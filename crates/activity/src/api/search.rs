@@ -6,7 +6,6 @@
 //! malformed parameters are 400.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -36,7 +35,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Respon
     let (patience, _waiting) = Patience::while_waiting();
     let page = ask(&api, {
         let query = query.clone();
-        move |store| fill_page(store, query, &patience)
+        // From here on: how long it waits for its turn says nothing about the question.
+        move |store| fill_page(store, query, &patience.at_most(SEARCH_TIME))
     })
     .await?;
     let next_cursor = page.next.as_ref().map(|next| key.encode(&query.filter, next));
@@ -94,13 +94,11 @@ fn limit(text: Option<&str>) -> Result<usize, FieldError> {
     limit.ok_or_else(wrong)
 }
 
-/// Asks the store, more than once where it stopped at its bound of rows, until the page is full, the time is up or the caller is
-/// gone.
+/// Asks the store, more than once where it stopped at its bound of rows, until the page is full or patience is over.
 fn fill_page(store: &dyn Store, mut query: Query, patience: &Patience) -> Result<Page, StoreError> {
-    let started = Instant::now();
     let limit = query.limit;
     let mut page = store.search(&query, patience)?;
-    while page.items.len() < limit && started.elapsed() < SEARCH_TIME && !patience.is_over() {
+    while page.items.len() < limit && !patience.is_over() {
         let Some(next) = page.next.take() else { break };
         query = Query { after: Some(next), limit: limit - page.items.len(), ..query };
         let more = store.search(&query, patience)?;
