@@ -331,6 +331,10 @@ fn erased_actors_stay_away(store: &impl Store) {
     assert_eq!(store.insert_batch(&later).unwrap(), [Inserted::Stored; 2]);
     let arrived = store.arrived_after(newest, 9).unwrap();
     assert_eq!(arrived.len(), 2, "no place is given twice");
+    // What is not stored keeps no id from another one in the same batch.
+    let received_at = "2026-11-01T00:00:00Z";
+    let same_id = [with(2600, "gone", received_at), with(2600, "stays", received_at)];
+    assert_eq!(store.insert_batch(&same_id).unwrap(), [Inserted::Erased, Inserted::Stored]);
     // Elsewhere the same id is somebody else.
     let elsewhere = activity(r#"{"id":"1","tenant":"erasing-not","action":"a","actor":{"id":"gone"}}"#);
     assert_eq!(store.insert_batch(&[elsewhere]).unwrap(), [Inserted::Stored]);

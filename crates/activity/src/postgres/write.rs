@@ -68,7 +68,7 @@ pub async fn insert_batch(
     key: &CursorKey,
     turn: Turn<'_>,
 ) -> Result<Vec<Inserted>, Fault> {
-    let batch = Batch { activities, first: first_of_each(activities), source, key };
+    let batch = Batch { activities, first: first_of_each(activities, |_| true), source, key };
     if batch.first.is_empty() {
         return Ok(Vec::new());
     }
@@ -219,15 +219,15 @@ pub async fn mark_published(session: &mut Session, arrivals: &[Arrival]) -> Resu
     Ok(())
 }
 
-/// Where each (tenant, id) stands first.
-fn first_of_each(activities: &[Activity<'_>]) -> Vec<usize> {
+/// Where each (tenant, id) stands first among those that count.
+fn first_of_each(activities: &[Activity<'_>], counts: impl Fn(usize) -> bool) -> Vec<usize> {
     let mut seen = HashSet::with_capacity(activities.len());
     let is_first = |index: &usize| seen.insert((&*activities[*index].tenant, &*activities[*index].id));
-    (0..activities.len()).filter(is_first).collect()
+    (0..activities.len()).filter(|index| counts(*index)).filter(is_first).collect()
 }
 
-/// Of the batch's first, those whose actor was not erased since they were received; says of the others that they are not
-/// stored. `erasures`: how many there were.
+/// Where each (tenant, id) stands first among the activities whose actor was not erased since they were received; says of the others
+/// that they are not stored. `erasures`: how many there were.
 async fn without_erased(
     transaction: &Transaction<'_>,
     erasures: i64,
@@ -241,7 +241,7 @@ async fn without_erased(
     let digest = |activity: &Activity<'_>| {
         activity.actor.as_ref().map(|actor| key.actor_digest(&activity.tenant, &actor.id))
     };
-    let digests: Vec<[u8; 16]> = first.iter().filter_map(|index| digest(&activities[*index])).collect();
+    let digests: Vec<[u8; 16]> = activities.iter().filter_map(digest).collect();
     let digests: Vec<&[u8]> = digests.iter().map(<[u8; 16]>::as_slice).collect();
     let find = "SELECT digest, max(requested_at) FROM erasure WHERE digest = ANY ($1) GROUP BY digest";
     let mut erased = HashMap::new();
@@ -252,12 +252,13 @@ async fn without_erased(
         let requested_at = digest(activity).and_then(|digest| erased.get(&digest[..]).copied());
         requested_at.is_some_and(|requested_at| Micros(activity.received_at.as_micros()) <= requested_at)
     };
-    for (activity, inserted) in activities.iter().zip(inserted) {
+    for (activity, inserted) in activities.iter().zip(&mut *inserted) {
         if is_erased(activity) {
             *inserted = Inserted::Erased;
         }
     }
-    Ok(first.iter().copied().filter(|index| !is_erased(&activities[*index])).collect())
+    // One that is not stored does not stand in the way of another with its id.
+    Ok(first_of_each(activities, |index| inserted[index] != Inserted::Erased))
 }
 
 /// Takes the identities of all rows, in these places.
