@@ -123,6 +123,10 @@ impl Connection {
         loop {
             self.handle_buffered().await?;
             self.collect_ready().await?;
+            if self.has_room() && self.intake.has_frame()? {
+                // The queue was full, and is not any more: nothing that arrives would remind us of these frames.
+                continue;
+            }
             if self.pending.is_empty() {
                 self.read_or_idle().await?;
             } else {
@@ -133,13 +137,17 @@ impl Connection {
 
     /// Handles the frames that have arrived, as far as the queue of pending answers has room.
     async fn handle_buffered(&mut self) -> Result<(), Closed> {
-        while self.pending.len() < MAX_PIPELINED_PRODUCES {
+        while self.has_room() {
             let Some(frame) = self.intake.next_frame()? else { break };
             self.shared.metrics.bytes_in(frame.bytes.len() + frame::LENGTH_BYTES);
             self.handle(frame).await?;
             self.intake.handled();
         }
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < MAX_PIPELINED_PRODUCES
     }
 
     async fn handle(&mut self, Frame { bytes, reservation }: Frame) -> Result<(), Closed> {
@@ -191,7 +199,7 @@ impl Connection {
     }
 
     async fn read_or_produced(&mut self) -> Result<(), Closed> {
-        let may_read = self.pending.len() < MAX_PIPELINED_PRODUCES;
+        let may_read = self.has_room();
         let pending = &mut self.pending;
         let produced = poll_fn(|cx| match pending.front_mut() {
             Some(produce) => produce.poll_committed(cx),

@@ -40,12 +40,17 @@ impl FrameReader {
         self.buffer.len()
     }
 
+    /// Whether all of the next frame has arrived.
+    pub(crate) fn has_frame(&self) -> Result<bool, FrameError> {
+        Ok(self.frame_length()?.is_some_and(|length| self.buffer.len() >= LENGTH_BYTES + length))
+    }
+
     /// The next frame without its length, if all of it has arrived.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Some(length) = self.frame_length()? else { return Ok(None) };
-        if self.buffer.len() < LENGTH_BYTES + length {
+        let Some(length) = self.frame_length()?.filter(|length| self.buffer.len() >= LENGTH_BYTES + length)
+        else {
             return Ok(None);
-        }
+        };
         self.buffer.advance(LENGTH_BYTES);
         Ok(Some(self.buffer.split_to(length).freeze()))
     }

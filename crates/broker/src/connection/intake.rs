@@ -84,6 +84,11 @@ impl Intake {
         Ok(Some(Frame { bytes, reservation }))
     }
 
+    /// Whether all of the next frame has arrived.
+    pub(crate) fn has_frame(&self) -> Result<bool, FrameError> {
+        self.reader.has_frame()
+    }
+
     /// Whether some of the next frame has arrived.
     pub(crate) fn has_more(&self) -> bool {
         self.reader.buffered() > 0

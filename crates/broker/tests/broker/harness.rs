@@ -87,12 +87,8 @@ impl Client {
     pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id += 1;
-        let frame =
-            encode_request(version, correlation_id, Some("test"), request).expect("the request encodes");
-        for chunk in frame {
-            let Chunk::Bytes(bytes) = chunk else { panic!("a request with external records") };
-            self.stream.write_all(&bytes).await.expect("the broker reads");
-        }
+        let frame = frame(version, correlation_id, request);
+        self.stream.write_all(&frame).await.expect("the broker reads");
         correlation_id
     }
 
@@ -187,6 +183,17 @@ pub fn fetch_request(topic: &str, partition: i32, offset: i64, max_wait_ms: i32)
         }],
         ..FetchRequest::default()
     }
+}
+
+/// A request as it goes over the wire, with its length.
+pub fn frame<R: Request>(version: i16, correlation_id: i32, request: &R) -> Vec<u8> {
+    let chunks = encode_request(version, correlation_id, Some("test"), request).expect("the request encodes");
+    let mut frame = Vec::new();
+    for chunk in chunks {
+        let Chunk::Bytes(bytes) = chunk else { panic!("a request with external records") };
+        frame.extend(bytes);
+    }
+    frame
 }
 
 /// A batch of records with these values, at the time of now.

@@ -11,7 +11,7 @@ use tidings_wire::messages::produce_request::ProduceRequest;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, TestBroker, batch, eventually, only_partition, produce_request};
+use crate::harness::{Client, TestBroker, batch, eventually, frame, only_partition, produce_request};
 
 const MIB: usize = 1 << 20;
 
@@ -142,12 +142,7 @@ async fn a_slow_body_that_makes_progress_is_waited_for() {
     let broker = TestBroker::with_clock(&dir, clock.clone()).await;
     let mut slow = broker.client().await;
     slow.create_topic("orders", 1).await;
-    let mut frame = Vec::new();
-    let request = produce_request("orders", 0, large_batch());
-    for chunk in tidings_wire::encode_request(9, 7, Some("slow"), &request).unwrap() {
-        let tidings_wire::Chunk::Bytes(bytes) = chunk else { panic!("external records") };
-        frame.extend(bytes);
-    }
+    let frame = frame(9, 7, &produce_request("orders", 0, large_batch()));
     let (first, rest) = frame.split_at(100_000);
     slow.stream.write_all(first).await.unwrap();
     reserves(&broker, frame.len() - 4).await;

@@ -9,9 +9,10 @@ use tidings_wire::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
 use tidings_wire::messages::produce_request::ProduceRequest;
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
-    TestBroker, batch, eventually, fetch_request, idempotent_batch, only_fetched, only_partition,
+    TestBroker, batch, eventually, fetch_request, frame, idempotent_batch, only_fetched, only_partition,
     produce_request, records, values,
 };
 
@@ -42,6 +43,34 @@ async fn pipelined_produces_keep_their_order_and_so_do_their_answers() {
     let fetched = values(&client.fetch("orders", 0, 0).await);
     let expected: Vec<(i64, String)> = (0..200).map(|index| (index, index.to_string())).collect();
     assert_eq!(fetched, expected);
+}
+
+/// More produces than may wait for the commit were read at once; when all that waited were committed together, the
+/// connection waited for its socket, and what it had read was answered only when the client sent more.
+#[tokio::test]
+async fn produces_that_arrive_at_once_are_all_answered() {
+    for durability in ["power", "process"] {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = TestBroker::with_settings(&dir, &[("durability", durability)]).await;
+        let mut client = broker.client().await;
+        client.create_topic("orders", 1).await;
+        let mut next = 0;
+        for count in [65, 66, 100, 128, 129, 200, 400].repeat(3) {
+            let request = produce_request("orders", 0, batch(&["a"]));
+            let ids = 1000..1000 + count;
+            let frames: Vec<u8> = ids.clone().flat_map(|id| frame(9, id, &request)).collect();
+            client.stream.write_all(&frames).await.unwrap();
+            for id in ids {
+                let answer = only_partition(client.receive::<ProduceRequest>(9, id).await);
+                assert_eq!(
+                    (answer.error_code, answer.base_offset),
+                    (0, next),
+                    "{durability}, {count} at once"
+                );
+                next += 1;
+            }
+        }
+    }
 }
 
 #[tokio::test]
