@@ -27,6 +27,7 @@ use crate::flushes;
 use crate::group_configs::GroupConfigs;
 use crate::groups::Groups;
 use crate::housekeeping;
+use crate::jobs::Jobs;
 use crate::listener;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::Metrics;
@@ -135,7 +136,7 @@ pub struct BrokerHandle {
     recovery: RecoveryReport,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    timers: JoinHandle<((), (), (), (), ())>,
+    jobs: Jobs,
 }
 
 impl Broker {
@@ -182,9 +183,9 @@ impl Broker {
             settings,
             clock,
             topics,
-            groups: groups.clone(),
+            groups,
             group_configs,
-            transactions: transactions.clone(),
+            transactions,
             producer_ids,
             data_dir: data_dir.clone(),
             metrics: Metrics::new(),
@@ -192,14 +193,26 @@ impl Broker {
         });
         let (stopping, stopped) = watch::channel(false);
         let listener = tokio::spawn(listener::run(listener, shared.clone(), stopped));
-        let keeping = housekeeping::run(data_dir.clone(), shared.settings.clone(), shared.clock.clone());
-        let space = housekeeping::watch_space(data_dir.clone(), shared.clock.clone());
-        let flushing = flushes::run(data_dir.clone(), durability(&shared.settings), shared.clock.clone());
-        let timers = tokio::spawn(async move {
-            tokio::join!(groups.run_timers(), transactions.run(), keeping, space, flushing)
-        });
-        Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, timers })
+        let jobs = start_jobs(&shared);
+        Ok(BrokerHandle { local_addr, shared, data_dir, recovery, stopping, listener, jobs })
     }
+}
+
+fn start_jobs(shared: &Shared) -> Jobs {
+    let mut jobs = Jobs::default();
+    let (groups, transactions) = (shared.groups.clone(), shared.transactions.clone());
+    let (data_dir, clock) = (&shared.data_dir, &shared.clock);
+    jobs.start("the timers of groups", async move { groups.run_timers().await });
+    jobs.start("transactions", transactions.run());
+    jobs.start(
+        "retention and compaction",
+        housekeeping::run(data_dir.clone(), shared.settings.clone(), clock.clone()),
+    );
+    jobs.start("looks at the free space", housekeeping::watch_space(data_dir.clone(), clock.clone()));
+    if durability(&shared.settings) == Durability::Process {
+        jobs.start("flushes by time", flushes::run(data_dir.clone(), clock.clone()));
+    }
+    jobs
 }
 
 struct Opened {
@@ -291,14 +304,15 @@ impl BrokerHandle {
 
     /// Whether reads and writes are served; the error says why not.
     pub fn is_ready(&self) -> Result<(), String> {
-        match self.data_dir.storage_state() {
-            StorageState::Healthy if self.listener.is_finished() => Err("the listener has ended".to_owned()),
-            StorageState::Healthy => Ok(()),
-            StorageState::LowSpace(low) => Err(format!(
+        let ended = if self.listener.is_finished() { Some("the listener") } else { self.jobs.ended() };
+        match (self.data_dir.storage_state(), ended) {
+            (StorageState::Failed { why }, _) => Err(format!("writes have stopped until a restart: {why}")),
+            (_, Some(job)) => Err(format!("a part of the broker has ended until a restart: {job}")),
+            (StorageState::Healthy, None) => Ok(()),
+            (StorageState::LowSpace(low), None) => Err(format!(
                 "produces are refused: {} bytes are free on the disk, less than log.min.free.bytes = {}",
                 low.available_bytes, low.min_free_bytes
             )),
-            StorageState::Failed { why } => Err(format!("writes have stopped until a restart: {why}")),
         }
     }
 
@@ -321,7 +335,7 @@ impl BrokerHandle {
     pub async fn shutdown(mut self) -> Result<(), CloseError> {
         let _ = self.stopping.send(true);
         let _ = (&mut self.listener).await;
-        self.timers.abort();
+        self.jobs.end().await;
         let data_dir = self.data_dir.clone();
         let closed = tokio::task::spawn_blocking(move || data_dir.close()).await;
         // Only a runtime that is going away itself leaves the directory as a crash would.
@@ -332,15 +346,13 @@ impl BrokerHandle {
     /// the data directory can be opened again.
     pub async fn crash(mut self) {
         self.listener.abort();
-        self.timers.abort();
         let _ = (&mut self.listener).await;
-        let _ = (&mut self.timers).await;
+        self.jobs.end().await;
     }
 }
 
 impl Drop for BrokerHandle {
     fn drop(&mut self) {
         self.listener.abort();
-        self.timers.abort();
     }
 }

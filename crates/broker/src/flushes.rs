@@ -1,19 +1,16 @@
 //! Flushes that are due by time: `flush.ms` of topics, where the page cache counts as durable.
 //!
-//! Owns the waiting between two looks. With `durability = "power"` there is nothing to do: every acknowledged record is
-//! flushed already. `flush.messages` is the log's own business.
+//! Owns the waiting between two looks. With `durability = "power"` it is not started: every acknowledged record is flushed
+//! already. `flush.messages` is the log's own business.
 
 use std::sync::Arc;
 
-use tidings_log::{DataDir, Durability};
+use tidings_log::DataDir;
 
 use crate::clock::Clock;
 
 /// Works for as long as it is polled.
-pub(crate) async fn run(data_dir: Arc<DataDir>, durability: Durability, clock: Arc<dyn Clock>) {
-    if durability == Durability::Power {
-        return;
-    }
+pub(crate) async fn run(data_dir: Arc<DataDir>, clock: Arc<dyn Clock>) {
     loop {
         let (flushed, ask_again_ms) = data_dir.flush_old(clock.wall_ms());
         // A failure stops all writes, and is reported where it happens.

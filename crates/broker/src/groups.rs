@@ -285,14 +285,15 @@ impl Groups {
                 Ok(())
             }
             Err(error) => {
+                // Before the line about it: whatever panicked in between would leave the shard refusing for ever.
+                let code = error.error_code();
+                let replies = state.coordinator.on_append_failed(now_ms, effects, code);
+                state.deliver(replies);
                 if let AppendError::Sequence { .. } = error {
                     tracing::debug!(%error, "refused offsets in a transaction");
                 } else {
                     tracing::error!(%error, "append to __consumer_offsets failed");
                 }
-                let code = error.error_code();
-                let replies = state.coordinator.on_append_failed(now_ms, effects, code);
-                state.deliver(replies);
                 Err(append_error_to_response(code))
             }
         }

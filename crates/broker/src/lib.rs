@@ -16,6 +16,7 @@ mod group_configs;
 mod groups;
 mod handlers;
 mod housekeeping;
+mod jobs;
 mod lazy_timer;
 mod listener;
 mod metadata_log;

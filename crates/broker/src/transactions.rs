@@ -260,8 +260,9 @@ impl Transactions {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "append to __transaction_state failed");
+                // Before the line about it, as in groups.
                 state.coordinator.on_append_failed();
+                tracing::error!(%error, "append to __transaction_state failed");
                 Err(error.error_code())
             }
         }

@@ -69,8 +69,8 @@ async fn heartbeat(client: &mut Client, joined: &JoinGroupResponse) -> i16 {
     client.call(4, &request).await.error_code
 }
 
-pub async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64) -> i16 {
-    let request = OffsetCommitRequest {
+pub fn commit_request(joined: &JoinGroupResponse, offset: i64) -> OffsetCommitRequest {
+    OffsetCommitRequest {
         group_id: "readers".to_owned(),
         generation_id_or_member_epoch: joined.generation_id,
         member_id: joined.member_id.clone(),
@@ -83,8 +83,12 @@ pub async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64
             ..OffsetCommitRequestTopic::default()
         }],
         ..OffsetCommitRequest::default()
-    };
-    client.call(8, &request).await.topics[0].partitions[0].error_code
+    }
+}
+
+pub async fn commit(client: &mut Client, joined: &JoinGroupResponse, offset: i64) -> i16 {
+    let response = client.call(8, &commit_request(joined, offset)).await;
+    response.topics[0].partitions[0].error_code
 }
 
 pub async fn committed(client: &mut Client) -> i64 {

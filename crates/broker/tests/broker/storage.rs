@@ -1,14 +1,16 @@
 //! Disks that fail and power that goes: what clients are told, and what is there afterwards.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tidings_broker::{Clock, ManualClock, SystemClock};
 use tidings_log::testing::{Loss, Operation, SimDisk};
 use tidings_wire::messages::join_group_response::JoinGroupResponse;
 use tidings_wire::messages::produce_request::ProduceRequest;
 
-use crate::groups::{commit, committed, join_alone};
-use crate::harness::{TestBroker, batch, only_partition, produce_request, values};
+use crate::groups::{commit, commit_request, committed, join_alone};
+use crate::harness::{TestBroker, batch, eventually, only_partition, produce_request, values};
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 const NOT_COORDINATOR: i16 = 16;
@@ -129,4 +131,73 @@ async fn what_was_acknowledged_survives_power_cuts() {
         drop(client);
         tokio::time::timeout(Duration::from_secs(10), broker.handle.crash()).await.expect("the broker ends");
     }
+}
+
+/// The first line about an error cannot be written, as on a full disk that the broker's own log lies on.
+#[derive(Default)]
+struct FullLog {
+    has_panicked: AtomicBool,
+}
+
+impl tracing::Subscriber for FullLog {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        assert!(self.has_panicked.swap(true, Ordering::Relaxed), "cannot write: {event:?}");
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The panic came between the failed append and what it means for the groups: from then on every request of a group of
+/// that partition ended its connection, until a restart.
+#[tokio::test]
+async fn groups_outlive_a_log_line_that_cannot_be_written() {
+    let disk = SimDisk::new();
+    let broker = TestBroker::on_disk(Arc::new(disk.clone())).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let member = join_alone(&mut client, b"all").await;
+    // The broker's tasks run on this thread.
+    let logging = tracing::subscriber::set_default(FullLog::default());
+    disk.fail(Operation::Write, "__consumer_offsets", 0, 1, ENOSPC);
+    client.send(8, &commit_request(&member, 1)).await;
+    assert_eq!(client.frame().await, None, "the line was in the way of the answer");
+    drop(logging);
+    disk.heal();
+    let mut client = broker.client().await;
+    assert_eq!(commit(&mut client, &member, 2).await, 0);
+    assert_eq!(committed(&mut client).await, 2);
+}
+
+/// All jobs were one task: the end of one was the end of all, and the broker still called itself ready.
+#[tokio::test]
+async fn a_job_that_has_ended_is_told_and_does_not_end_the_others() {
+    let disk = SimDisk::new();
+    let clock = Arc::new(ManualClock::new(SystemClock::new().wall_ms()));
+    let broker = TestBroker::on_disk_with_clock(Arc::new(disk.clone()), clock.clone()).await;
+    let mut client = broker.client().await;
+    join_alone(&mut client, b"all").await;
+    assert_eq!(broker.handle.is_ready(), Ok(()));
+    let logging = tracing::subscriber::set_default(FullLog::default());
+    disk.fail(Operation::Write, "__consumer_offsets", 0, 1, ENOSPC);
+    clock.advance(11_000);
+    eventually("the timers end", async || broker.handle.is_ready().is_err()).await;
+    assert_eq!(
+        broker.handle.is_ready(),
+        Err("a part of the broker has ended until a restart: the timers of groups".to_owned())
+    );
+    drop(logging);
+    disk.heal();
+    // What writes the markers of transactions goes on.
+    crate::transactions::completes_a_transaction(broker.client().await).await;
 }

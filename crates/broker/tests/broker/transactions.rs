@@ -177,6 +177,12 @@ async fn started() -> (tempfile::TempDir, TestBroker) {
     (dir, broker)
 }
 
+/// A transaction on a broker without topics, from its beginning to its end.
+pub async fn completes_a_transaction(mut client: Client) {
+    client.create_topic("orders", 3).await;
+    Producer::init(client, Generation::Two).await.transact("alone", true).await;
+}
+
 async fn fetch(client: &mut Client, topic: &str, partition: i32, read_committed: bool) -> PartitionData {
     let request =
         FetchRequest { isolation_level: i8::from(read_committed), ..fetch_request(topic, partition, 0, 0) };
