@@ -263,6 +263,7 @@ fn open(disk: Arc<dyn Disk>, options: &BrokerOptions) -> Result<Opened, StartErr
     let groups = Arc::new(groups);
     if let Some(topic) = topics.by_name(OFFSETS_TOPIC) {
         groups.load(&topic.partitions).map_err(StartError::Groups)?;
+        groups.forget_missing_topics();
     }
     let transactions =
         Arc::new(Transactions::new(&settings, options.clock.clone(), topics.clone(), groups.clone()));

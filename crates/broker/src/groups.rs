@@ -3,15 +3,17 @@
 //! Owns one shard for each partition of `__consumer_offsets`: the state behind a mutex, so that a call, the append of
 //! its records and their replay are one step. Invariants: an answer that depends on records leaves only when they are
 //! durable, and so does one that tells an offset which was appended but is not durable yet: what a client was told, a
-//! crash cannot take back. The offsets topic is created when the first group is looked for, not at start.
+//! crash cannot take back. The offsets topic is created when the first group is looked for, not at start. Offsets of a
+//! topic that was deleted go before anything else is asked of their shard, or a new topic of that name would be read from
+//! where the old one was left.
 //!
 //! Does not know the wire: the handlers translate.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tidings_coordinator::{
     Assignor, ConsumerGroupSettings, ConsumerGroupTimeouts, DeferredResponse, Effects, GroupConfigs,
     GroupCoordinator, GroupSettings, MigrationPolicy, Outcome, Release, Reply, ReplyToken, StorageFailure,
@@ -54,6 +56,8 @@ struct ShardState {
     waiting: HashMap<ReplyToken, oneshot::Sender<Deferred>>,
     /// The commit of the newest append.
     newest_commit: Option<CommitTicket>,
+    /// Deleted topics whose offsets could not be removed yet: the append failed.
+    forgotten_topics: BTreeSet<String>,
 }
 
 struct Deferred {
@@ -137,7 +141,12 @@ impl Groups {
             Ok(())
         })?;
         coordinator.on_loaded(self.clock.steady_ms());
-        let state = ShardState { coordinator, waiting: HashMap::new(), newest_commit: None };
+        let state = ShardState {
+            coordinator,
+            waiting: HashMap::new(),
+            newest_commit: None,
+            forgotten_topics: BTreeSet::new(),
+        };
         Ok(Arc::new(Shard { log: log.clone(), state: Mutex::new(state) }))
     }
 
@@ -170,7 +179,7 @@ impl Groups {
         call: impl FnOnce(&mut GroupCoordinator, i64) -> Outcome<R>,
     ) -> Option<Begun<R>> {
         let shard = self.shard(group_id)?;
-        let mut state = shard.state.lock();
+        let mut state = self.lock(&shard);
         let now_ms = self.clock.steady_ms();
         let Outcome { mut response, release, effects } = call(&mut state.coordinator, now_ms);
         if let Err(error) = self.carry_out(&shard, &mut state, effects, now_ms) {
@@ -193,7 +202,7 @@ impl Groups {
         let shard = usize::try_from(partition).ok().and_then(|index| self.shards.read().get(index).cloned());
         // Without the partition there are no offsets in it.
         let Some(shard) = shard else { return Ok(CommitTicket::ready()) };
-        let mut state = shard.state.lock();
+        let mut state = self.lock(&shard);
         let options =
             AppendOptions { origin: Origin::Coordinator, leader_epoch: 0, now_ms: self.clock.wall_ms() };
         let appended = shard.log.append_marker(producer, marker, is_epoch_bumped, options)?;
@@ -225,12 +234,36 @@ impl Groups {
     pub(crate) fn on_topics_deleted(&self, topics: &[&str]) {
         let shards = self.shards.read().clone();
         for shard in shards.iter() {
-            let mut state = shard.state.lock();
-            let now_ms = self.clock.steady_ms();
-            let effects = state.coordinator.on_topics_deleted(now_ms, topics);
-            // Nobody waits for it, and what is left of a topic that is gone does no harm.
-            let _ = self.carry_out(shard, &mut state, effects, now_ms);
+            shard.state.lock().forgotten_topics.extend(topics.iter().map(|topic| (*topic).to_owned()));
+            drop(self.lock(shard));
         }
+    }
+
+    /// Removes the offsets of topics that do not exist: a crash may have come between the end of a topic and theirs. To be
+    /// called after the load, before anybody can make a topic.
+    pub(crate) fn forget_missing_topics(&self) {
+        let shards = self.shards.read().clone();
+        for shard in shards.iter() {
+            let mut state = shard.state.lock();
+            state.forgotten_topics = state.coordinator.missing_topics();
+            drop(state);
+            drop(self.lock(shard));
+        }
+    }
+
+    /// Locks a shard, and tries again to remove the offsets of deleted topics where that has failed.
+    fn lock<'a>(&self, shard: &'a Shard) -> MutexGuard<'a, ShardState> {
+        let mut state = shard.state.lock();
+        if !state.forgotten_topics.is_empty() {
+            let now_ms = self.clock.steady_ms();
+            let topics = std::mem::take(&mut state.forgotten_topics);
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            let effects = state.coordinator.on_topics_deleted(now_ms, &names);
+            if self.carry_out(shard, &mut state, effects, now_ms).is_err() {
+                state.forgotten_topics = topics;
+            }
+        }
+        state
     }
 
     /// A call that is answered under a token, by itself or by a later call. None while there are no groups at all.
@@ -243,7 +276,7 @@ impl Groups {
         let token = ReplyToken(self.next_token.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
         {
-            let mut state = shard.state.lock();
+            let mut state = self.lock(&shard);
             let now_ms = self.clock.steady_ms();
             state.waiting.insert(token, sender);
             let effects = call(&mut state.coordinator, token, now_ms);
@@ -337,7 +370,7 @@ impl Groups {
         let shards = self.shards.read().clone();
         let mut next = NEVER;
         for shard in shards.iter() {
-            let mut state = shard.state.lock();
+            let mut state = self.lock(shard);
             let now_ms = self.clock.steady_ms();
             let effects = state.coordinator.on_deadline(now_ms);
             let _ = self.carry_out(shard, &mut state, effects, now_ms);

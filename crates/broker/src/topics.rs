@@ -111,10 +111,15 @@ impl TopicRegistry {
         self.change(count, move |inner| async move { inner.create(&new, validate_only).await }).await
     }
 
-    /// Deletes topics; one answer for each, in order: the name and id of what is gone.
-    pub(crate) async fn delete(&self, topics: Vec<TopicRef>) -> Vec<Result<(Arc<str>, TopicId), TopicError>> {
+    /// Deletes topics; one answer for each, in order: the name and id of what is gone. `forget` is told the names as a
+    /// part of the change: it happens even when the client hangs up, and before a topic of such a name can be made again.
+    pub(crate) async fn delete(
+        &self,
+        topics: Vec<TopicRef>,
+        forget: impl FnOnce(&[&str]) + Send + 'static,
+    ) -> Vec<Result<(Arc<str>, TopicId), TopicError>> {
         let count = topics.len();
-        self.change(count, move |inner| async move { inner.delete(&topics).await }).await
+        self.change(count, move |inner| async move { inner.delete(&topics, forget).await }).await
     }
 
     /// Moves logs' starts; one answer for each, in order: the start, which is durable.
@@ -320,7 +325,11 @@ impl Inner {
         }
     }
 
-    async fn delete(&self, topics: &[TopicRef]) -> Vec<Result<(Arc<str>, TopicId), TopicError>> {
+    async fn delete(
+        &self,
+        topics: &[TopicRef],
+        forget: impl FnOnce(&[&str]),
+    ) -> Vec<Result<(Arc<str>, TopicId), TopicError>> {
         let found: Vec<Result<Arc<Topic>, TopicError>> =
             topics.iter().map(|topic| self.deletable(topic)).collect();
         let records: Result<Vec<_>, _> =
@@ -339,6 +348,10 @@ impl Inner {
             gone.extend(
                 (0..topic.partition_count()).map(|index| TopicPartition::new(topic.name.clone(), index)),
             );
+        }
+        let names: Vec<&str> = found.iter().flatten().map(|topic| &*topic.name).collect();
+        if !names.is_empty() {
+            forget(&names);
         }
         self.remove_folders(gone).await;
         found.into_iter().map(|topic| topic.map(|topic| (topic.name.clone(), topic.id))).collect()

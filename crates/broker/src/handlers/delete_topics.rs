@@ -39,12 +39,12 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: DeleteTopicsRequest) -> DeleteT
         TopicRef::Name(name) => DeletableTopicResult { name: Some(name), ..refused(TopicId::ZERO, REPEATED) },
         TopicRef::Id(id) => refused(id, REPEATED),
     }));
-    let results = cx.shared.topics.delete(asked.clone()).await;
-    let gone: Vec<&str> = results.iter().flatten().map(|(name, _)| &**name).collect();
-    if !gone.is_empty() {
-        cx.shared.groups.on_topics_deleted(&gone);
-        cx.shared.metrics.topics_deleted(&gone);
-    }
+    let shared = cx.shared.clone();
+    let forget = move |gone: &[&str]| {
+        shared.groups.on_topics_deleted(gone);
+        shared.metrics.topics_deleted(gone);
+    };
+    let results = cx.shared.topics.delete(asked.clone(), forget).await;
     responses.extend(asked.into_iter().zip(results).map(|(topic, result)| answer(topic, result)));
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }

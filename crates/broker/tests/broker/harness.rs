@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tidings_broker::{Broker, BrokerHandle, BrokerOptions, BrokerSettings, Clock, SystemClock};
 use tidings_log::Disk;
@@ -238,6 +240,16 @@ pub fn values(data: &PartitionData) -> Vec<(i64, String)> {
         }
     }
     values
+}
+
+/// The value of a metric without labels.
+pub fn gauge(broker: &TestBroker, name: &str) -> usize {
+    let mut registry = Registry::default();
+    broker.handle.register_metrics(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("the metrics encode");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.expect("the metric").parse().expect("a number")
 }
 
 /// Asks until the answer is the right one.

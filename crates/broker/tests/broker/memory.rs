@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
 use tidings_broker::{Clock, ManualClock, SystemClock};
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
 use tidings_wire::messages::produce_request::ProduceRequest;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, TestBroker, batch, eventually, frame, only_partition, produce_request};
+use crate::harness::{Client, TestBroker, batch, eventually, frame, gauge, only_partition, produce_request};
 
 const MIB: usize = 1 << 20;
 
@@ -19,13 +17,7 @@ const MIB: usize = 1 << 20;
 const CLAIM_BYTES: usize = 600 * 1024;
 
 fn reserved_bytes(broker: &TestBroker) -> usize {
-    let mut registry = Registry::default();
-    broker.handle.register_metrics(&mut registry);
-    let mut text = String::new();
-    encode(&mut text, &registry).unwrap();
-    let prefix = "tidings_broker_reserved_request_bytes ";
-    let value = text.lines().find_map(|line| line.strip_prefix(prefix)).expect("the gauge");
-    value.parse().unwrap()
+    gauge(broker, "tidings_broker_reserved_request_bytes")
 }
 
 async fn reserves(broker: &TestBroker, bytes: usize) {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tidings_broker::{Clock, ManualClock, SystemClock};
 use tidings_log::testing::{Loss, Operation, SimDisk};
+use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
 use tidings_wire::messages::join_group_response::JoinGroupResponse;
 use tidings_wire::messages::produce_request::ProduceRequest;
 
 use crate::groups::{commit, commit_request, committed, join_alone};
-use crate::harness::{TestBroker, batch, eventually, only_partition, produce_request, values};
+use crate::harness::{TestBroker, batch, eventually, gauge, only_partition, produce_request, values};
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 const NOT_COORDINATOR: i16 = 16;
@@ -131,6 +132,68 @@ async fn what_was_acknowledged_survives_power_cuts() {
         drop(client);
         tokio::time::timeout(Duration::from_secs(10), broker.handle.crash()).await.expect("the broker ends");
     }
+}
+
+fn delete_topic(name: &str) -> DeleteTopicsRequest {
+    DeleteTopicsRequest { topic_names: vec![name.to_owned()], timeout_ms: 1000, ..Default::default() }
+}
+
+/// A broker on whose disk a group has read `orders` up to 1000.
+async fn with_committed_offset(disk: &SimDisk) -> TestBroker {
+    let broker = TestBroker::on_disk(Arc::new(disk.clone())).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let member = join_alone(&mut client, b"all").await;
+    assert_eq!(commit(&mut client, &member, 1000).await, 0);
+    assert_eq!(committed(&mut client).await, 1000);
+    broker
+}
+
+/// What groups had read of it was forgotten by the request's own task, which ends with its connection: a new topic of
+/// that name was then read from where the old one had been left.
+#[tokio::test]
+async fn offsets_go_with_their_topic_when_its_client_hangs_up_too() {
+    let disk = SimDisk::new();
+    let broker = with_committed_offset(&disk).await;
+    let mut client = broker.client().await;
+    let mut leaving = broker.client().await;
+    let connections = async || gauge(&broker, "tidings_broker_connections") == 1;
+    disk.hold_syncs();
+    leaving.send(5, &delete_topic("orders")).await;
+    eventually("the deletion has begun", async || disk.held_syncs_count() > 0).await;
+    drop(leaving);
+    eventually("the broker has noticed", connections).await;
+    disk.release_syncs(false);
+    client.create_topic("orders", 1).await;
+    assert_eq!(committed(&mut client).await, -1);
+}
+
+#[tokio::test]
+async fn offsets_of_a_deleted_topic_go_when_their_tombstones_can_be_written_again() {
+    let disk = SimDisk::new();
+    let broker = with_committed_offset(&disk).await;
+    let mut client = broker.client().await;
+    disk.fail(Operation::Write, "__consumer_offsets", 0, 1, ENOSPC);
+    assert_eq!(client.call(5, &delete_topic("orders")).await.responses[0].error_code, 0);
+    disk.heal();
+    client.create_topic("orders", 1).await;
+    assert_eq!(committed(&mut client).await, -1);
+}
+
+#[tokio::test]
+async fn offsets_of_a_deleted_topic_go_at_the_next_start_where_a_crash_came_first() {
+    let disk = SimDisk::new();
+    let broker = with_committed_offset(&disk).await;
+    let mut client = broker.client().await;
+    disk.fail(Operation::Write, "__consumer_offsets", 0, 1, ENOSPC);
+    assert_eq!(client.call(5, &delete_topic("orders")).await.responses[0].error_code, 0);
+    drop(client);
+    broker.handle.crash().await;
+    let broker = TestBroker::on_disk(Arc::new(disk.crash(Loss::Unsynced))).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    assert_eq!(committed(&mut client).await, -1);
+    assert_eq!(broker.handle.is_ready(), Ok(()));
 }
 
 /// The first line about an error cannot be written, as on a full disk that the broker's own log lies on.

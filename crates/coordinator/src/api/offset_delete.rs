@@ -1,6 +1,7 @@
 //! OffsetDelete: an administrator drops offsets of topics that a group no longer reads; and what a topic's
 //! deletion drops.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidings_model::ErrorCode;
@@ -75,6 +76,14 @@ impl GroupCoordinator {
         }
         let response = OffsetDeleteResponse { error: ErrorCode::None, topics };
         Outcome { response, release: Release::WhenDurable, effects }
+    }
+
+    /// Topics that do not exist although there are offsets for them.
+    pub fn missing_topics(&self) -> BTreeSet<String> {
+        let committed = self.committed_offsets().map(|(_, topic, _, _)| topic);
+        let pending = self.pending.groups().flat_map(|group_id| self.pending.partitions_of(group_id));
+        let topics: BTreeSet<&str> = committed.chain(pending.map(|(topic, _)| topic)).collect();
+        topics.into_iter().filter(|topic| self.topics.by_name(topic).is_none()).map(str::to_owned).collect()
     }
 
     /// Topics were deleted: drops every group's offsets of them.
