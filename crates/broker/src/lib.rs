@@ -19,6 +19,7 @@ mod housekeeping;
 mod jobs;
 mod lazy_timer;
 mod listener;
+mod mentions;
 mod metadata_log;
 mod metrics;
 mod operations;

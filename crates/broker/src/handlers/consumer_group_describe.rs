@@ -12,6 +12,7 @@ use tidings_wire::messages::consumer_group_describe_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::first_of_each;
 use crate::operations;
 
 const WITH_MEMBER_TYPE: i16 = 1;
@@ -24,7 +25,8 @@ pub(crate) async fn handle(
     request: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
     let with_operations = request.include_authorized_operations;
-    let groups = request.group_ids.into_iter().map(|group_id| describe(cx, group_id, with_operations));
+    let group_ids = first_of_each(request.group_ids, String::clone);
+    let groups = group_ids.into_iter().map(|group_id| describe(cx, group_id, with_operations));
     ConsumerGroupDescribeResponse { groups: groups.collect(), ..ConsumerGroupDescribeResponse::default() }
 }
 

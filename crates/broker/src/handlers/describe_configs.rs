@@ -10,6 +10,7 @@ use tidings_wire::messages::describe_configs_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::first_of_each;
 use crate::settings::definition::{Definition, find};
 use crate::settings::group::GROUP_DEFINITIONS;
 use crate::settings::topic::{ConfigSource, TOPIC_DEFINITIONS, TopicOverrides, effective};
@@ -28,8 +29,9 @@ const DEFAULT_FLAG: i16 = 0;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let with_synonyms = request.include_synonyms;
-    let results =
-        request.resources.into_iter().map(|resource| describe(cx, resource, with_synonyms)).collect();
+    let key = |resource: &DescribeConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let resources = first_of_each(request.resources, key);
+    let results = resources.into_iter().map(|resource| describe(cx, resource, with_synonyms)).collect();
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
 }
 

@@ -11,13 +11,15 @@ use tidings_wire::messages::describe_groups_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::first_of_each;
 use crate::operations;
 
 const GROUP_ID_NOT_FOUND: i16 = 6;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let with_operations = request.include_authorized_operations;
-    let groups = request.groups.into_iter().map(|group_id| describe(cx, group_id, with_operations)).collect();
+    let group_ids = first_of_each(request.groups, String::clone);
+    let groups = group_ids.into_iter().map(|group_id| describe(cx, group_id, with_operations)).collect();
     DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() }
 }
 

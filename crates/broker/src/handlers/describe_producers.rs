@@ -7,10 +7,16 @@ use tidings_wire::messages::describe_producers_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::MentionedPartitions;
 use crate::topics::names::check_name;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeProducersRequest) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter().map(|topic| describe(cx, topic)).collect();
+    let mut mentioned = MentionedPartitions::default();
+    let new = |mut topic: TopicRequest| {
+        mentioned.keep_new(&topic.name, &mut topic.partition_indexes);
+        describe(cx, topic)
+    };
+    let topics = request.topics.into_iter().map(new).collect();
     DescribeProducersResponse { topics, ..DescribeProducersResponse::default() }
 }
 

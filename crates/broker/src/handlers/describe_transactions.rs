@@ -7,12 +7,14 @@ use tidings_wire::messages::describe_transactions_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::first_of_each;
 
 pub(crate) async fn handle(
     cx: &Cx<'_>,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
-    let transaction_states = request.transactional_ids.into_iter().map(|id| describe(cx, id)).collect();
+    let ids = first_of_each(request.transactional_ids, String::clone);
+    let transaction_states = ids.into_iter().map(|id| describe(cx, id)).collect();
     DescribeTransactionsResponse { transaction_states, ..DescribeTransactionsResponse::default() }
 }
 

@@ -14,6 +14,7 @@ use tidings_wire::messages::metadata_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::first_of_each;
 use crate::operations;
 use crate::topics::image::Topic;
 use crate::topics::names::check_name;
@@ -33,6 +34,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: MetadataRequest) -> MetadataRes
             if may_create {
                 create_missing(cx, &topics).await;
             }
+            let topics = first_of_each(topics, |topic| (topic.name.clone(), topic.topic_id));
             topics.iter().map(|topic| named(cx, topic, with_operations)).collect()
         }
         _ => cx.shared.topics.all().iter().map(|topic| describe(cx, topic, with_operations)).collect(),

@@ -16,6 +16,7 @@ use tidings_wire::messages::offset_fetch_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::{MentionedPartitions, first_of_each};
 
 const ALL_IS_NULL: i16 = 2;
 const MANY_GROUPS: i16 = 8;
@@ -25,7 +26,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: OffsetFetchRequest) -> OffsetFe
     let requires_stable = request.require_stable;
     if cx.version >= MANY_GROUPS {
         let mut groups = Vec::with_capacity(request.groups.len());
-        for group in request.groups {
+        for group in first_of_each(request.groups, |group| group.group_id.clone()) {
             groups.push(fetch(cx, group, requires_stable).await);
         }
         return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
@@ -121,7 +122,8 @@ fn select(
     unknown: &mut Vec<OffsetFetchResponseTopics>,
 ) -> Vec<coordinator::TopicPartitions> {
     let mut selected = Vec::with_capacity(topics.len());
-    for topic in topics {
+    let mut mentioned = MentionedPartitions::default();
+    for mut topic in topics {
         let name = if cx.version < BY_TOPIC_ID {
             Some(topic.name.clone())
         } else {
@@ -129,6 +131,7 @@ fn select(
         };
         match name {
             Some(name) => {
+                mentioned.keep_new(&name, &mut topic.partition_indexes);
                 selected
                     .push(coordinator::TopicPartitions { topic: name, partitions: topic.partition_indexes });
             }

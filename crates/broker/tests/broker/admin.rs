@@ -1,6 +1,7 @@
 //! Topics made, changed and deleted; configs.
 
 use tidings_model::TopicId;
+use tidings_wire::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use tidings_wire::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use tidings_wire::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
@@ -10,13 +11,20 @@ use tidings_wire::messages::create_topics_request::{
 };
 use tidings_wire::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use tidings_wire::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
+use tidings_wire::messages::describe_groups_request::DescribeGroupsRequest;
 use tidings_wire::messages::describe_log_dirs_request::DescribeLogDirsRequest;
+use tidings_wire::messages::describe_producers_request::{DescribeProducersRequest, TopicRequest};
+use tidings_wire::messages::describe_transactions_request::DescribeTransactionsRequest;
 use tidings_wire::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use tidings_wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use tidings_wire::messages::metadata_response::MetadataResponseTopic;
+use tidings_wire::messages::offset_fetch_request::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+};
 
+use crate::groups::join_alone;
 use crate::harness::{Client, TestBroker, batch, fetch_request, only_fetched, values};
 
 fn topic(name: &str) -> CreatableTopic {
@@ -322,4 +330,57 @@ async fn log_dirs_tell_what_partitions_take() {
         .map(|partition| (partition.partition_index, partition.partition_size))
         .collect();
     assert_eq!((topic.name.as_str(), sizes), ("orders", vec![(0, bytes), (1, 0)]));
+}
+
+/// A frame of 65 KB that named one topic thousands of times made an answer larger than the memory there was.
+#[tokio::test]
+async fn what_is_named_again_and_again_is_described_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 100).await;
+    join_alone(&mut client, b"all").await;
+    let again = |name: &str| vec![name.to_owned(); 1000];
+    for version in [1, 4, 9] {
+        let topics = Some(vec![named("orders"); 1000]);
+        let described = client.call(version, &MetadataRequest { topics, ..Default::default() }).await;
+        assert_eq!(described.topics.len(), 1, "version {version}");
+    }
+    let topic_id = describe(&mut client, named("orders"), false).await.topic_id;
+    let by_id = MetadataRequestTopic { name: None, topic_id, ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![by_id; 1000]), ..Default::default() };
+    assert_eq!(client.call(12, &request).await.topics.len(), 1);
+    let broker_configs =
+        DescribeConfigsResource { resource_type: 4, resource_name: "1".to_owned(), ..Default::default() };
+    let request = DescribeConfigsRequest { resources: vec![broker_configs; 1000], ..Default::default() };
+    assert_eq!(client.call(1, &request).await.results.len(), 1);
+    let partitions = TopicRequest {
+        name: "orders".to_owned(),
+        partition_indexes: [0, 1].repeat(1000),
+        ..Default::default()
+    };
+    let request = DescribeProducersRequest { topics: vec![partitions; 10], ..Default::default() };
+    let described = client.call(0, &request).await;
+    assert_eq!(described.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 2);
+    let request = DescribeGroupsRequest { groups: again("readers"), ..Default::default() };
+    assert_eq!(client.call(5, &request).await.groups.len(), 1);
+    let request = ConsumerGroupDescribeRequest { group_ids: again("readers"), ..Default::default() };
+    assert_eq!(client.call(0, &request).await.groups.len(), 1);
+    let request = DescribeTransactionsRequest { transactional_ids: again("payments"), ..Default::default() };
+    assert_eq!(client.call(0, &request).await.transaction_states.len(), 1);
+    let all = OffsetFetchRequestGroup { group_id: "readers".to_owned(), ..Default::default() };
+    let request = OffsetFetchRequest { groups: vec![all; 1000], ..Default::default() };
+    assert_eq!(client.call(8, &request).await.groups.len(), 1);
+    let topic = OffsetFetchRequestTopic {
+        name: "orders".to_owned(),
+        partition_indexes: [0, 1].repeat(1000),
+        ..Default::default()
+    };
+    let request = OffsetFetchRequest {
+        group_id: "readers".to_owned(),
+        topics: Some(vec![topic; 10]),
+        ..Default::default()
+    };
+    let fetched = client.call(7, &request).await;
+    assert_eq!(fetched.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 2);
 }
