@@ -60,7 +60,7 @@ pub(crate) struct CreatedTopic {
 }
 
 /// A topic to delete.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TopicRef {
     Name(String),
     Id(TopicId),

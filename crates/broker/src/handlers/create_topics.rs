@@ -3,7 +3,7 @@
 //! Partitions and replication factor of -1 mean the broker's defaults (version 4 on, KIP-464, served in all); the only
 //! replication factor is 1. Version 1 can only check, 5 answers with the configs (KIP-525), 7 with the topic id.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use tidings_wire::messages::create_topics_response::{
@@ -11,21 +11,18 @@ use tidings_wire::messages::create_topics_response::{
 };
 
 use crate::handlers::Cx;
+use crate::mentions::once_and_repeated;
 use crate::settings::topic::{TOPIC_DEFINITIONS, effective};
 use crate::topics::CreatedTopic;
 use crate::topics::error::TopicError;
 use crate::topics::plan::NewTopic;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
-    let mut times: HashMap<&str, usize> = HashMap::new();
-    for topic in &request.topics {
-        *times.entry(&topic.name).or_default() += 1;
-    }
-    let duplicates: Vec<String> =
-        times.into_iter().filter(|(_, times)| *times > 1).map(|(name, _)| name.to_owned()).collect();
+    let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let (names, duplicates) = once_and_repeated(names);
+    let repeated: HashSet<&String> = duplicates.iter().collect();
     let unique: Vec<CreatableTopic> =
-        request.topics.into_iter().filter(|topic| !duplicates.contains(&topic.name)).collect();
-    let names: Vec<String> = unique.iter().map(|topic| topic.name.clone()).collect();
+        request.topics.into_iter().filter(|topic| !repeated.contains(&topic.name)).collect();
     let results =
         cx.shared.topics.create(unique.into_iter().map(new_topic).collect(), request.validate_only).await;
     let repeated = |name| refused(name, &TopicError::Request("Duplicate topic name.".to_owned()));

@@ -5,14 +5,12 @@ use tidings_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use tidings_wire::messages::delete_groups_response::{DeletableGroupResult, DeleteGroupsResponse};
 
 use crate::handlers::Cx;
+use crate::mentions::first_of_each;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results: Vec<DeletableGroupResult> = Vec::with_capacity(request.groups_names.len());
-    for group_id in request.groups_names {
-        // One answer for one group, as in Kafka.
-        if results.iter().any(|result| result.group_id == group_id) {
-            continue;
-        }
+    // One answer for one group, as in Kafka.
+    for group_id in first_of_each(request.groups_names, String::clone) {
         let error = delete(cx, &group_id).await;
         results.push(DeletableGroupResult {
             group_id,

@@ -8,6 +8,7 @@ use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
 use tidings_wire::messages::delete_topics_response::{DeletableTopicResult, DeleteTopicsResponse};
 
 use crate::handlers::Cx;
+use crate::mentions::once_and_repeated;
 use crate::topics::TopicRef;
 use crate::topics::error::TopicError;
 
@@ -24,17 +25,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: DeleteTopicsRequest) -> DeleteT
             }
         }
     }
-    let mut asked: Vec<TopicRef> = Vec::new();
-    let mut repeated: Vec<TopicRef> = Vec::new();
-    for topic in named {
-        if repeated.iter().any(|known| is_same(known, &topic)) {
-            continue;
-        }
-        match asked.iter().position(|known| is_same(known, &topic)) {
-            Some(position) => repeated.push(asked.swap_remove(position)),
-            None => asked.push(topic),
-        }
-    }
+    let (asked, repeated) = once_and_repeated(named);
     responses.extend(repeated.into_iter().map(|topic| match topic {
         TopicRef::Name(name) => DeletableTopicResult { name: Some(name), ..refused(TopicId::ZERO, REPEATED) },
         TopicRef::Id(id) => refused(id, REPEATED),
@@ -63,14 +54,6 @@ fn refused(topic_id: TopicId, why: &str) -> DeletableTopicResult {
         error_code,
         error_message,
         ..DeletableTopicResult::default()
-    }
-}
-
-fn is_same(a: &TopicRef, b: &TopicRef) -> bool {
-    match (a, b) {
-        (TopicRef::Name(a), TopicRef::Name(b)) => a == b,
-        (TopicRef::Id(a), TopicRef::Id(b)) => a == b,
-        _ => false,
     }
 }
 

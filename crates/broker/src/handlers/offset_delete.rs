@@ -1,5 +1,7 @@
 //! OffsetDelete, version 0: a group forgets offsets of topics that it does not read any more (KIP-496).
 
+use std::collections::HashMap;
+
 use tidings_coordinator as coordinator;
 use tidings_model::ErrorCode;
 use tidings_wire::messages::offset_delete_request::OffsetDeleteRequest;
@@ -51,12 +53,14 @@ async fn delete(
 }
 
 /// Topics that are partly known must not appear twice.
-fn join(topics: &mut Vec<coordinator::TopicErrors>, unknown: Vec<coordinator::TopicErrors>) {
-    for mut gone in unknown {
-        match topics.iter_mut().find(|topic| topic.topic == gone.topic) {
-            Some(topic) => topic.partitions.append(&mut gone.partitions),
-            None => topics.push(gone),
-        }
+fn join(topics: &mut [coordinator::TopicErrors], unknown: Vec<coordinator::TopicErrors>) {
+    let mut gone: HashMap<String, Vec<(i32, ErrorCode)>> = HashMap::with_capacity(unknown.len());
+    for topic in unknown {
+        gone.entry(topic.topic).or_default().extend(topic.partitions);
+    }
+    // Every topic of the request was asked of the coordinator, if only with no partition.
+    for topic in topics {
+        topic.partitions.extend(gone.remove(&topic.topic).unwrap_or_default());
     }
 }
 

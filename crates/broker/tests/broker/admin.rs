@@ -9,6 +9,7 @@ use tidings_wire::messages::create_partitions_request::{
 use tidings_wire::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
+use tidings_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use tidings_wire::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use tidings_wire::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
 use tidings_wire::messages::describe_groups_request::DescribeGroupsRequest;
@@ -20,6 +21,9 @@ use tidings_wire::messages::incremental_alter_configs_request::{
 };
 use tidings_wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use tidings_wire::messages::metadata_response::MetadataResponseTopic;
+use tidings_wire::messages::offset_delete_request::{
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use tidings_wire::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
 };
@@ -383,4 +387,32 @@ async fn what_is_named_again_and_again_is_described_once() {
     };
     let fetched = client.call(7, &request).await;
     assert_eq!(fetched.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 2);
+}
+
+/// Each name was sought among all before it: 900 KB of names took a minute of the thread that serves others, too.
+#[tokio::test]
+async fn many_names_in_a_request_take_no_longer_than_it_takes_to_read_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    join_alone(&mut client, b"all").await;
+    const COUNT: usize = 150_000;
+    let names: Vec<String> = (0..COUNT).map(|index| format!("missing-{index}")).collect();
+    let twice: Vec<String> = names.iter().chain(&names).cloned().collect();
+    let request = DeleteTopicsRequest { topic_names: names.clone(), ..Default::default() };
+    assert_eq!(client.call(5, &request).await.responses.len(), COUNT);
+    let request = DeleteTopicsRequest { topic_names: twice.clone(), ..Default::default() };
+    assert_eq!(client.call(5, &request).await.responses.len(), COUNT);
+    let topics = twice.iter().map(|name| topic(name)).collect();
+    assert_eq!(client.call(5, &create(topics, true)).await.topics.len(), COUNT);
+    let request = DeleteGroupsRequest { groups_names: twice.clone(), ..Default::default() };
+    assert_eq!(client.call(1, &request).await.results.len(), COUNT);
+    let topic = |name: String| OffsetDeleteRequestTopic {
+        name,
+        partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+    };
+    let topics = names.into_iter().map(topic).collect();
+    let request = OffsetDeleteRequest { group_id: "readers".to_owned(), topics };
+    assert_eq!(client.call(0, &request).await.topics.len(), COUNT);
 }
