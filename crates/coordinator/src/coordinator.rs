@@ -28,6 +28,9 @@ use crate::{
 /// must not grow with what a long absence has left behind.
 const MAX_EXPIRED_RECORDS: usize = 1_000;
 
+/// When a deadline of a consumer group's member comes again after what it led to could not be written.
+const FAILED_DEADLINE_RETRY_MS: i64 = 500;
+
 /// Gives 128 random bits for the id of a new member.
 type MemberIds = Box<dyn FnMut() -> [u8; 16] + Send>;
 
@@ -60,6 +63,8 @@ pub(crate) struct Shard {
     group_configs: Arc<dyn GroupConfigs>,
     pub(crate) timers: Timers,
     pub(crate) in_flight: VecDeque<(Arc<str>, InFlight)>,
+    /// Deadlines that end with the replay of what is in flight: until then the log may refuse it.
+    pub(crate) cancels_in_flight: Vec<(Arc<str>, Timer)>,
     member_ids: MemberIds,
     pub(crate) now_ms: i64,
     /// When to look for expired offsets; not before the log is loaded.
@@ -103,6 +108,7 @@ impl GroupCoordinator {
                 group_configs: Arc::new(NoGroupConfigs),
                 timers: Timers::default(),
                 in_flight: VecDeque::new(),
+                cancels_in_flight: Vec::new(),
                 member_ids: Box::new(member_ids),
                 now_ms: 0,
                 next_expiry_ms: None,
@@ -163,10 +169,15 @@ impl GroupCoordinator {
                 // A consumer group changes by replay only: this one must wait for what came before it.
                 return effects;
             }
-            self.shard.timers.cancel(&group_id, timer.clone());
             if is_consumer_group {
+                // The replay cancels it: a member whose removal cannot be written must not stay for ever.
+                self.shard.timers.schedule(&group_id, timer.clone(), now_ms, FAILED_DEADLINE_RETRY_MS);
                 self.on_member_deadline(now_ms, &group_id, &timer, &mut effects);
+                if effects.records.is_empty() {
+                    self.shard.timers.cancel(&group_id, timer);
+                }
             } else {
+                self.shard.timers.cancel(&group_id, timer.clone());
                 self.on_classic_deadline(now_ms, &group_id, timer, &mut effects);
             }
         }
@@ -217,6 +228,7 @@ impl GroupCoordinator {
     pub fn on_append_failed(&mut self, now_ms: i64, effects: Effects, append_error: ErrorCode) -> Vec<Reply> {
         let error = append_error_to_response(append_error);
         let in_flight = std::mem::take(&mut self.shard.in_flight);
+        self.shard.cancels_in_flight.clear();
         assert_eq!(in_flight.len(), effects.records.len(), "effects of another call, or replayed in part");
         let mut failed = Effects { replies: effects.replies, ..Effects::default() };
         for reply in &mut failed.replies {
@@ -343,6 +355,15 @@ impl Context<'_> {
 
     pub(crate) fn reply_sync(&mut self, token: ReplyToken, release: Release, response: SyncGroupResponse) {
         self.effects.replies.push(Reply { token, response: DeferredResponse::Sync(response), release });
+    }
+
+    /// Forgets a deadline once everything that was handed out is replayed, or now if nothing was.
+    pub(crate) fn cancel_by_replay(&mut self, group: &Arc<str>, timer: Timer) {
+        if self.shard.in_flight.is_empty() {
+            self.cancel(group, timer);
+        } else {
+            self.shard.cancels_in_flight.push((group.clone(), timer));
+        }
     }
 
     /// Hands a record out and remembers what its replay will do.

@@ -96,10 +96,14 @@ impl GroupCoordinator {
     }
 
     fn take_in_flight(&mut self, group_id: &Arc<str>) -> Option<InFlight> {
-        self.shard.in_flight.pop_front().map(|(expected, change)| {
-            assert_eq!(expected, *group_id, "replayed a record of another group than the one handed out");
-            change
-        })
+        let (expected, change) = self.shard.in_flight.pop_front()?;
+        assert_eq!(expected, *group_id, "replayed a record of another group than the one handed out");
+        if self.shard.in_flight.is_empty() {
+            for (group_id, timer) in std::mem::take(&mut self.shard.cancels_in_flight) {
+                self.shard.timers.cancel(&group_id, timer);
+            }
+        }
+        Some(change)
     }
 
     /// Applies one record of the log, in the order of the log.

@@ -1,6 +1,7 @@
 //! What a call wants of the log and of the timers, before it is certain that it may.
 //!
-//! Owns the order of records. Invariant: nothing of a draft happens unless it is handed in whole.
+//! Owns the order of records. Invariants: nothing of a draft happens unless it is handed in whole; a deadline is cancelled
+//! only when the records are replayed, so that a write that fails leaves nobody without one.
 
 use std::sync::Arc;
 
@@ -36,14 +37,14 @@ impl Draft {
 
     /// Hands everything in.
     pub(crate) fn commit(self, group_id: &Arc<str>, cx: &mut Context<'_>) {
+        for (record_group_id, record, change) in self.records {
+            cx.write((record_group_id, record), change);
+        }
         for (timer, delay_ms) in self.timers {
             match delay_ms {
                 Some(delay_ms) => cx.schedule(group_id, timer, delay_ms),
-                None => cx.cancel(group_id, timer),
+                None => cx.cancel_by_replay(group_id, timer),
             }
-        }
-        for (record_group_id, record, change) in self.records {
-            cx.write((record_group_id, record), change);
         }
     }
 }

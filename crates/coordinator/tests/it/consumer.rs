@@ -1,8 +1,8 @@
 //! Consumer groups (KIP-848) over time: members come, share, give up, and go.
 
 use tidings_coordinator::{
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, ConsumerGroupSettings, GroupSettings,
-    GroupState, NotAConsumerGroup,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, ConsumerGroupSettings, Effects,
+    GroupSettings, GroupState, NotAConsumerGroup,
 };
 use tidings_model::{ErrorCode, TopicId};
 
@@ -314,4 +314,56 @@ fn requests_that_make_no_sense_are_refused() {
     let made =
         ConsumerGroupHeartbeatRequest { requires_member_id: false, group_id: "h".into(), ..joining("") };
     assert_eq!(world.come(made).member_id.unwrap().len(), 22);
+}
+
+/// Neither the session that ended nor the leave that could not be written came to anything, and no deadline was left:
+/// the member held its partitions for ever.
+#[test]
+fn a_member_whose_removal_cannot_be_written_goes_when_writes_succeed_again() {
+    let mut world = World::new();
+    world.topics.set("orders", 3);
+    world.come(joining("a"));
+    world.now_ms += SESSION_MS;
+    for _ in 0..3 {
+        let effects = world.coordinator.on_deadline(world.now_ms);
+        assert!(!effects.records.is_empty(), "the session has ended");
+        world.fail(effects);
+        assert_eq!(world.coordinator.on_deadline(world.now_ms), Effects::default(), "not at once");
+        world.now_ms = world.coordinator.next_deadline_ms().expect("another try");
+    }
+    assert_eq!(world.consumer_state(), GroupState::Stable);
+    world.pass(1_000);
+    assert_eq!(world.consumer_state(), GroupState::Empty);
+    assert_eq!(partitions(&world.come(joining("b"))), Some(vec![0, 1, 2]));
+
+    let leave = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..beating("b", 0) };
+    let outcome = world.coordinator.consumer_group_heartbeat(world.now_ms, leave);
+    world.fail(outcome.effects);
+    assert_eq!(world.consumer_state(), GroupState::Stable);
+    world.pass(SESSION_MS);
+    assert_eq!(world.consumer_state(), GroupState::Empty);
+}
+
+/// The member lives, but does not give up what it must: the end of its time could not be written.
+#[test]
+fn a_stubborn_member_whose_removal_cannot_be_written_goes_all_the_same() {
+    let mut world = World::new();
+    world.topics.set("orders", 4);
+    world.come(joining("a"));
+    world.come(joining("b"));
+    world.come(beating("a", 1));
+    let give_up_ms = world.now_ms + i64::from(REBALANCE_MS);
+    while world.now_ms < give_up_ms - 20_000 {
+        world.pass(20_000);
+        world.come(beating("a", 1));
+        world.come(beating("b", 2));
+    }
+    world.now_ms = give_up_ms;
+    let effects = world.coordinator.on_deadline(world.now_ms);
+    assert!(!effects.records.is_empty(), "it did not give up in time");
+    world.fail(effects);
+    world.come(beating("a", 1));
+    world.pass(1_000);
+    assert_eq!(world.beat(beating("a", 1)).error, ErrorCode::UnknownMemberId);
+    assert_eq!(partitions(&world.come(beating("b", 2))), Some(vec![0, 1, 2, 3]));
 }
