@@ -53,24 +53,24 @@ pub(crate) async fn handle(
     let fetch = Fetch::resolve(cx, &request);
     let mut found = fetch.read();
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
-    if !found.is_enough(request.min_bytes) && !wait.is_zero() {
+    if !found.is_enough(fetch.min_bytes) && !wait.is_zero() {
         let deadline = Instant::now() + wait;
         loop {
             let waiter = FetchWaiter::new();
             fetch.register(&waiter);
             // What arrived before the registration would not wake us.
             found = fetch.read();
-            if found.is_enough(request.min_bytes) {
+            if found.is_enough(fetch.min_bytes) {
                 break;
             }
-            waiter.expect(found.missing(request.min_bytes));
+            waiter.expect(found.missing(fetch.min_bytes));
             let is_over = tokio::select! {
                 biased;
                 () = waiter.woken() => false,
                 () = timer.until(deadline) => true,
             };
             found = fetch.read();
-            if is_over || found.is_enough(request.min_bytes) {
+            if is_over || found.is_enough(fetch.min_bytes) {
                 break;
             }
         }
@@ -106,6 +106,8 @@ fn unknown_isolation_level(request: FetchRequest, version: i16) -> FetchResponse
 struct Fetch {
     topics: Vec<Wanted>,
     max_bytes: usize,
+    /// At most `max_bytes`, as in Kafka: more never comes.
+    min_bytes: usize,
     up_to: UpTo,
     read_committed: bool,
 }
@@ -120,6 +122,9 @@ struct Found {
     topics: Vec<FetchableTopicResponse>,
     files: Vec<FileSlice>,
     bytes: usize,
+    /// What counts for `fetch.min.bytes`: the bytes, and where a limit cut a partition short, the limit. Whole batches may be
+    /// less than a limit that Kafka, which cuts within a batch, fills to the byte.
+    counted_bytes: usize,
     has_error: bool,
     /// Where an open transaction holds back what was written.
     holds_back: bool,
@@ -127,16 +132,16 @@ struct Found {
 
 impl Found {
     /// Whether the answer should leave at once. An error must not wait for other partitions' data.
-    fn is_enough(&self, min_bytes: i32) -> bool {
-        self.has_error || self.topics.is_empty() || self.bytes >= usize::try_from(min_bytes).unwrap_or(0)
+    fn is_enough(&self, min_bytes: usize) -> bool {
+        self.has_error || self.topics.is_empty() || self.counted_bytes >= min_bytes
     }
 
     /// Bytes that have to be written before it can be enough. The end of a transaction releases what was written before:
     /// then any news may do.
-    fn missing(&self, min_bytes: i32) -> usize {
+    fn missing(&self, min_bytes: usize) -> usize {
         match self.holds_back {
             true => 0,
-            false => usize::try_from(min_bytes).unwrap_or(0).saturating_sub(self.bytes),
+            false => min_bytes.saturating_sub(self.counted_bytes),
         }
     }
 }
@@ -144,10 +149,12 @@ impl Found {
 impl Fetch {
     fn resolve(cx: &Cx<'_>, request: &FetchRequest) -> Fetch {
         let limit = cx.shared.fetch_max_bytes;
+        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(limit);
         let read_committed = request.isolation_level == READ_COMMITTED;
         Fetch {
             topics: request.topics.iter().map(|topic| resolve_topic(cx, topic)).collect(),
-            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
+            max_bytes,
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             up_to: if read_committed { UpTo::LastStable } else { UpTo::HighWatermark },
             read_committed,
         }
@@ -166,6 +173,7 @@ impl Fetch {
             topics: Vec::with_capacity(self.topics.len()),
             files: Vec::new(),
             bytes: 0,
+            counted_bytes: 0,
             has_error: false,
             holds_back: false,
         };
@@ -198,6 +206,7 @@ impl Fetch {
         let fetched = log
             .read(wanted.fetch_offset, limit, self.up_to, found.bytes == 0)
             .map_err(|error| code(&error))?;
+        found.count(&fetched, limit, self.up_to);
         found.holds_back |= self.read_committed && fetched.last_stable_offset < fetched.high_watermark;
         let aborted_transactions = match self.read_committed {
             true => Some(aborted(log, wanted.fetch_offset, &fetched)?),
@@ -235,6 +244,19 @@ fn aborted(
 }
 
 impl Found {
+    /// Counts what was read of a partition, which is not taken yet.
+    fn count(&mut self, fetched: &Fetched, limit: usize, up_to: UpTo) {
+        let readable_end = match up_to {
+            UpTo::LastStable => fetched.last_stable_offset,
+            _ => fetched.high_watermark,
+        };
+        // Where nothing was read at all, a cleaned log may have nothing: the answer must have something, or the client
+        // would ask again and again.
+        let has_something = self.bytes > 0 || !fetched.slice.is_empty();
+        let is_cut_short = fetched.end_offset < readable_end && has_something;
+        self.counted_bytes += if is_cut_short { fetched.slice.len.max(limit) } else { fetched.slice.len };
+    }
+
     fn take(&mut self, slice: FileSlice) -> Records {
         let (Ok(len), Ok(token)) = (u32::try_from(slice.len), u32::try_from(self.files.len())) else {
             return Records::Bytes(Bytes::new());

@@ -111,6 +111,33 @@ async fn a_long_poll_waits_for_min_bytes_and_ends_at_max_wait() {
     assert_eq!(values(&answer), [(3, "d".to_owned())]);
 }
 
+/// Whole batches below a limit are less than the limit: where `fetch.min.bytes` was as much, as with the clients'
+/// defaults, every fetch waited for `fetch.max.wait.ms` however much there was to read.
+#[tokio::test]
+async fn a_backlog_is_answered_at_once_when_a_limit_is_below_min_bytes() {
+    const MIB: i32 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::with_settings(&dir, &[("log.segment.bytes", "1500000")]).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let value = "x".repeat(15_000);
+    for _ in 0..250 {
+        assert_eq!(client.produce("orders", 0, batch(&[&value])).await.error_code, 0);
+    }
+    for (min_bytes, partition_max_bytes, max_bytes) in
+        [(MIB, MIB, 50 * MIB), (MIB, 50 * MIB, MIB), (2 * MIB, 50 * MIB, MIB), (MIB, MIB, 100)]
+    {
+        let mut offset = 0;
+        while offset < 150 {
+            let mut request =
+                FetchRequest { min_bytes, max_bytes, ..fetch_request("orders", 0, offset, 60_000) };
+            request.topics[0].partitions[0].partition_max_bytes = partition_max_bytes;
+            let read = values(&only_fetched(client.call(11, &request).await));
+            offset = read.last().expect("some records").0 + 1;
+        }
+    }
+}
+
 #[tokio::test]
 async fn limits_hold_but_the_first_batch_always_comes() {
     let dir = tempfile::tempdir().unwrap();
