@@ -31,7 +31,7 @@ mod writer;
 use crate::handlers::{self, Begun, PendingProduce, RequestError};
 use crate::lazy_timer::LazyTimer;
 use crate::shared::Shared;
-pub(crate) use budget::RequestBudget;
+pub(crate) use budget::{RequestBudget, Reservation};
 use frame::FrameError;
 use intake::{BODY_STALL, Frame, Intake};
 pub(crate) use writer::Answer;
@@ -140,8 +140,9 @@ impl Connection {
         while self.has_room() {
             let Some(frame) = self.intake.next_frame()? else { break };
             self.shared.metrics.bytes_in(frame.bytes.len() + frame::LENGTH_BYTES);
+            // Before it is handled, which may take long: a large buffer is then the frame's alone, and goes with it.
+            self.intake.taken();
             self.handle(frame).await?;
-            self.intake.handled();
         }
         Ok(())
     }
@@ -162,19 +163,18 @@ impl Connection {
                 self.pending.push_back(produce);
             }
             Begun::Done => {}
-            Begun::Other(incoming) => {
+            Begun::Other(mut incoming) => {
                 // Its answer comes after those of the produces before it, whose commit needs nothing from us.
                 while let Some(produce) = self.pending.front_mut() {
                     poll_fn(|cx| produce.poll_committed(cx)).await;
                     self.collect_ready().await?;
                 }
+                incoming.hold(reservation);
                 let answer = {
                     let handling =
                         pin!(handlers::finish(&self.shared, &self.client, incoming, &mut self.long_poll));
                     wait_for(handling, &mut self.intake, &mut self.stream, &mut self.stopping).await??
                 };
-                // The answer may take its time; the request is gone.
-                drop(reservation);
                 self.outbox.push(answer)?;
                 self.flush().await?;
             }

@@ -37,7 +37,7 @@ use tidings_wire::{
     ApiKey, DecodeError, Decoder, EncodeError, Message, Request, RequestHeader, encode_response,
 };
 
-use crate::connection::Answer;
+use crate::connection::{Answer, Reservation};
 use crate::lazy_timer::LazyTimer;
 use crate::shared::Shared;
 
@@ -115,18 +115,35 @@ pub(crate) struct Cx<'a> {
     pub(crate) version: i16,
 }
 
+/// Requests that are answered when other members of the group have done their part: they may wait for minutes, and must
+/// not hold a part of the budget meanwhile. A Fetch waits, too, but is in memory as long.
+const WAITS_FOR_MEMBERS: [ApiKey; 2] = [ApiKey::JoinGroup, ApiKey::SyncGroup];
+
 /// A request whose header is read and whose version is served.
 pub(crate) struct Incoming {
     header: RequestHeader,
     body: Decoder,
     received: Instant,
+    reservation: Option<Reservation>,
 }
 
 impl Incoming {
+    /// Leaves the frame's part of the budget to the request, for as long as it is in memory.
+    pub(crate) fn hold(&mut self, reservation: Option<Reservation>) {
+        self.reservation = reservation;
+    }
+
     fn decode<R: Request>(&mut self) -> Result<R, RequestError> {
         let (api, version) = (self.header.api_key, self.header.api_version);
         // Bytes after the end are ignored, as in Kafka: librdkafka sends some with Metadata.
-        R::decode(&mut self.body, version).map_err(|source| RequestError::Body { api, version, source })
+        let decoded = R::decode(&mut self.body, version);
+        if WAITS_FOR_MEMBERS.contains(&api) {
+            // The handler copies what it keeps, and nothing else is left of the frame.
+            self.body = Decoder::new(Bytes::new());
+            self.header.unknown_tagged_fields = Vec::new();
+            self.reservation = None;
+        }
+        decoded.map_err(|source| RequestError::Body { api, version, source })
     }
 
     fn encode<R: Request>(&self, response: &R::Response) -> Result<Answer, RequestError> {
@@ -253,7 +270,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, frame: Bytes) -> Result<Begun, Request
     if !(min..=max).contains(&version) && api != ApiKey::ApiVersions {
         return Err(RequestError::Version { api, version, min, max });
     }
-    let mut incoming = Incoming { header, body, received };
+    let mut incoming = Incoming { header, body, received, reservation: None };
     if api != ApiKey::Produce {
         return Ok(Begun::Other(incoming));
     }

@@ -102,8 +102,10 @@ impl GroupValue {
         let mut group =
             ClassicGroup::new(group_id, (current_state_timestamp >= 0).then_some(current_state_timestamp));
         for member in members {
-            let known =
-                Protocol { name: protocol.clone().unwrap_or_default(), metadata: member.subscription };
+            let known = Protocol {
+                name: protocol.clone().unwrap_or_default(),
+                metadata: Bytes::copy_from_slice(&member.subscription),
+            };
             let has_rebalance_timeout = member.rebalance_timeout != -1;
             let loaded = Member {
                 id: member.member_id.into(),
@@ -117,7 +119,8 @@ impl GroupValue {
                 },
                 session_timeout_ms: member.session_timeout,
                 protocols: vec![known],
-                assignment: member.assignment,
+                // A slice would keep everything that was read with it.
+                assignment: Bytes::copy_from_slice(&member.assignment),
                 awaiting_join: None,
                 awaiting_sync: None,
                 is_new: false,

@@ -94,8 +94,8 @@ impl Intake {
         self.reader.buffered() > 0
     }
 
-    /// To be called when a frame has been handled: decides whether its memory is kept for the next one.
-    pub(crate) fn handled(&mut self) {
+    /// To be called when a frame has been taken out: decides whether its memory is kept for the next one.
+    pub(crate) fn taken(&mut self) {
         let grown_to = self.reader.grown_to();
         if grown_to <= SMALL_BUFFER_BYTES {
             return;

@@ -4,9 +4,10 @@
 //! (KIP-394), 5 static members (KIP-345), 7 the protocol type, 9 tells a returning static leader to skip the assignment
 //! (KIP-814). The rules are the coordinator's.
 
+use bytes::Bytes;
 use tidings_coordinator as coordinator;
 use tidings_model::ErrorCode;
-use tidings_wire::messages::join_group_request::JoinGroupRequest;
+use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use tidings_wire::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
 
 use crate::handlers::Cx;
@@ -48,30 +49,41 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: JoinGroupRequest) -> JoinGroupR
     }
 }
 
-async fn join(cx: &Cx<'_>, request: JoinGroupRequest) -> Result<coordinator::JoinGroupResponse, ErrorCode> {
-    cx.shared.groups_ready().await?;
-    let group_id = request.group_id.clone();
-    let request = coordinator::JoinGroupRequest {
+/// What the coordinator is told, without the client. Metadata is copied: the member keeps it for as long as it lives, and a
+/// slice would keep the whole frame.
+fn joining(request: JoinGroupRequest, version: i16) -> coordinator::JoinGroupRequest {
+    let protocol = |protocol: JoinGroupRequestProtocol| coordinator::Protocol {
+        name: protocol.name,
+        metadata: Bytes::copy_from_slice(&protocol.metadata),
+    };
+    coordinator::JoinGroupRequest {
         group_id: request.group_id,
         member_id: request.member_id,
         group_instance_id: request.group_instance_id,
-        client_id: cx.client_id.unwrap_or_default().to_owned(),
-        client_host: format!("/{}", cx.client.peer.ip()),
+        client_id: String::new(),
+        client_host: String::new(),
         session_timeout_ms: request.session_timeout_ms,
-        rebalance_timeout_ms: if cx.version < WITH_REBALANCE_TIMEOUT {
+        rebalance_timeout_ms: if version < WITH_REBALANCE_TIMEOUT {
             request.session_timeout_ms
         } else {
             request.rebalance_timeout_ms
         },
         protocol_type: request.protocol_type,
-        protocols: request
-            .protocols
-            .into_iter()
-            .map(|protocol| coordinator::Protocol { name: protocol.name, metadata: protocol.metadata })
-            .collect(),
-        requires_known_member_id: cx.version >= KNOWN_MEMBER_ID,
-        supports_skip_assignment: cx.version >= SKIP_ASSIGNMENT,
+        protocols: request.protocols.into_iter().map(protocol).collect(),
+        requires_known_member_id: version >= KNOWN_MEMBER_ID,
+        supports_skip_assignment: version >= SKIP_ASSIGNMENT,
+    }
+}
+
+async fn join(cx: &Cx<'_>, request: JoinGroupRequest) -> Result<coordinator::JoinGroupResponse, ErrorCode> {
+    let group_id = request.group_id.clone();
+    // First of all: it lets go of the frame.
+    let request = coordinator::JoinGroupRequest {
+        client_id: cx.client_id.unwrap_or_default().to_owned(),
+        client_host: format!("/{}", cx.client.peer.ip()),
+        ..joining(request, cx.version)
     };
+    cx.shared.groups_ready().await?;
     let answer = cx
         .shared
         .groups
@@ -80,5 +92,32 @@ async fn join(cx: &Cx<'_>, request: JoinGroupRequest) -> Result<coordinator::Joi
     match answer {
         Some(coordinator::DeferredResponse::Join(response)) => Ok(response),
         _ => Err(ErrorCode::CoordinatorNotAvailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_wire::{Chunk, Decoder, Message, RequestHeader, encode_request};
+
+    use super::*;
+
+    /// A hundred megabytes behind the end of a message stayed for as long as its member.
+    #[test]
+    fn a_member_does_not_keep_the_frame_that_it_came_in() {
+        let metadata = Bytes::from_static(b"m");
+        let protocol = JoinGroupRequestProtocol { name: "range".to_owned(), metadata, ..Default::default() };
+        let request = JoinGroupRequest { protocols: vec![protocol], ..JoinGroupRequest::default() };
+        let mut frame = Vec::new();
+        for chunk in encode_request(3, 1, None, &request).expect("it encodes") {
+            let Chunk::Bytes(bytes) = chunk else { panic!("external records") };
+            frame.extend(bytes);
+        }
+        let frame = Bytes::from(frame).slice(4..);
+        let mut body = Decoder::new(frame.clone());
+        RequestHeader::decode(&mut body).expect("a header");
+        let kept = joining(JoinGroupRequest::decode(&mut body, 3).expect("a body"), 3);
+        drop(body);
+        assert!(frame.is_unique());
+        assert_eq!(&kept.protocols[0].metadata[..], b"m");
     }
 }

@@ -3,6 +3,7 @@
 //! Version 3 names static members (KIP-345), 5 the protocol the member believes in (KIP-559). The rules are the
 //! coordinator's.
 
+use bytes::Bytes;
 use tidings_coordinator as coordinator;
 use tidings_model::ErrorCode;
 use tidings_wire::messages::sync_group_request::SyncGroupRequest;
@@ -31,8 +32,8 @@ async fn sync(cx: &Cx<'_>, request: SyncGroupRequest) -> Result<coordinator::Syn
     if cx.version >= WITH_PROTOCOL && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
         return Err(ErrorCode::InconsistentGroupProtocol);
     }
-    cx.shared.groups_ready().await?;
     let group_id = request.group_id.clone();
+    // First of all, and with copies: it lets go of the frame while the member waits.
     let request = coordinator::SyncGroupRequest {
         group_id: request.group_id,
         generation_id: request.generation_id,
@@ -45,10 +46,11 @@ async fn sync(cx: &Cx<'_>, request: SyncGroupRequest) -> Result<coordinator::Syn
             .into_iter()
             .map(|assigned| coordinator::MemberAssignment {
                 member_id: assigned.member_id,
-                assignment: assigned.assignment,
+                assignment: Bytes::copy_from_slice(&assigned.assignment),
             })
             .collect(),
     };
+    cx.shared.groups_ready().await?;
     let answer = cx
         .shared
         .groups

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidings_broker::{Clock, ManualClock, SystemClock};
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
+use tidings_wire::messages::describe_groups_request::DescribeGroupsRequest;
+use tidings_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use tidings_wire::messages::produce_request::ProduceRequest;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -142,4 +144,34 @@ async fn a_slow_body_that_makes_progress_is_waited_for() {
     slow.stream.write_all(rest).await.unwrap();
     let answer = slow.receive::<ProduceRequest>(9, 7).await;
     assert_eq!(only_partition(answer).error_code, 0);
+}
+
+/// A member that waited for the others of its group kept what its request had reserved, and two such members kept every
+/// larger produce of all clients waiting.
+#[tokio::test]
+async fn a_request_that_waits_for_others_has_given_its_reservation_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("queued.max.request.bytes", "1048576"), ("group.initial.rebalance.delay.ms", "600000")];
+    let broker = TestBroker::with_settings(&dir, &settings).await;
+    let (mut joining, mut client) = (broker.client().await, broker.client().await);
+    client.create_topic("orders", 1).await;
+    let join = JoinGroupRequest {
+        group_id: "readers".to_owned(),
+        session_timeout_ms: 600_000,
+        rebalance_timeout_ms: 600_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".to_owned(),
+            metadata: vec![0; CLAIM_BYTES].into(),
+            ..JoinGroupRequestProtocol::default()
+        }],
+        ..JoinGroupRequest::default()
+    };
+    joining.send(3, &join).await;
+    let describe =
+        DescribeGroupsRequest { groups: vec!["readers".to_owned()], ..DescribeGroupsRequest::default() };
+    while client.call(5, &describe).await.groups[0].members.is_empty() {}
+    assert_eq!(client.produce("orders", 0, large_batch()).await.error_code, 0);
+    reserves(&broker, 0).await;
+    assert!(is_unanswered(&joining).await);
 }
