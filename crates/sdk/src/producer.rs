@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** every send answers by its deadline, also when the cluster is down, hangs, or the queue is full.
 //! **Invariant:** a successful answer comes after the cluster's own acknowledgement with `acks=all`.
+//! **Invariant:** a record that is told to be too large is so by itself, whatever it shared its request with (see `alone`).
 //!
 //! A batch costs one allocation for its answers and wakes its sender once, however many records it has:
 //! librdkafka's delivery reports count it down (see `batch`). The producer is deliberately not idempotent: the
@@ -12,6 +13,7 @@
 //!
 //! What is not here: a circuit breaker (`resilient`), a fallback.
 
+mod alone;
 mod batch;
 mod group_offsets;
 mod metrics;
@@ -35,6 +37,7 @@ use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
 use crate::security::ConnectionFaults;
+use alone::{Alone, Oversized};
 use batch::{Batch, Slot};
 pub(crate) use group_offsets::send_group_offsets;
 pub use metrics::ProducerMetrics;
@@ -156,6 +159,15 @@ pub enum SendError {
 }
 
 impl SendError {
+    fn topic(&self) -> &Arc<str> {
+        match self {
+            Self::Deadline { topic, .. }
+            | Self::QueueFull { topic, .. }
+            | Self::BreakerOpen { topic, .. }
+            | Self::Refused { topic, .. } => topic,
+        }
+    }
+
     /// Whether the record may have been written although no acknowledgement came.
     pub fn may_be_written(&self) -> bool {
         match self {
@@ -219,8 +231,11 @@ pub struct Producer {
     inner: Arc<Inner>,
 }
 
+type Client = Polled<DeliveryContext, Chosen>;
+
 struct Inner {
-    client: Polled<DeliveryContext, Chosen>,
+    client: Client,
+    alone: Alone,
     bootstrap: String,
     metrics: ProducerMetrics,
 }
@@ -236,14 +251,16 @@ impl Producer {
     pub fn new(cluster: &Cluster, options: ProducerOptions) -> Result<Self, ClusterError> {
         let config = Self::config(cluster, &options)?;
         let context = DeliveryContext {
-            faults: cluster.connection_faults(),
+            faults: Arc::new(cluster.connection_faults()),
             bootstrap: cluster.bootstrap().to_string(),
             partitioner: options.partitioner.map(Chosen),
             on_delivery: options.on_delivery,
+            has_last_word: false,
         };
-        let client = Polled::new(&config, context).map_err(ClusterError::from_kafka)?;
+        let client = Client::new(&config, context.clone()).map_err(ClusterError::from_kafka)?;
         let bootstrap = cluster.bootstrap().to_string();
-        Ok(Self { inner: Arc::new(Inner { client, bootstrap, metrics: options.metrics }) })
+        let alone = Alone::new(config, context);
+        Ok(Self { inner: Arc::new(Inner { client, alone, bootstrap, metrics: options.metrics }) })
     }
 
     /// Whether a producer can be made of these, as far as it shows without making one.
@@ -299,10 +316,30 @@ impl Producer {
         records: &[Record],
         timeout: Duration,
     ) -> Vec<Result<Delivered, SendError>> {
+        let deadline = Instant::now() + timeout;
+        let mut results = self.send_through(&self.inner.client, records, deadline).await;
+        if let Some(oversized) = Oversized::of(records, &results) {
+            match self.inner.alone.client() {
+                Ok(client) => {
+                    let alone = self.send_through(&client, &oversized.records, deadline).await;
+                    oversized.settle(&mut results, alone);
+                }
+                Err(error) => oversized.leave(&mut results, &error),
+            }
+        }
+        self.count_failed(&results);
+        results
+    }
+
+    async fn send_through(
+        &self,
+        client: &Client,
+        records: &[Record],
+        deadline: Instant,
+    ) -> Vec<Result<Delivered, SendError>> {
         let batch = Batch::new(records.len());
-        let deadline = batch.started + timeout;
         let mut sent = 0;
-        while self.enqueue(&batch, records, &mut sent) == Enqueued::QueueFull {
+        while self.enqueue(client, &batch, records, &mut sent) == Enqueued::QueueFull {
             if Instant::now() >= deadline {
                 break;
             }
@@ -336,10 +373,30 @@ impl Producer {
         records: &[Record],
         timeout: Duration,
     ) -> Vec<Result<Delivered, SendError>> {
+        let deadline = Instant::now() + timeout;
+        let mut results = self.send_through_blocking(&self.inner.client, records, deadline);
+        if let Some(oversized) = Oversized::of(records, &results) {
+            match self.inner.alone.client() {
+                Ok(client) => {
+                    let alone = self.send_through_blocking(&client, &oversized.records, deadline);
+                    oversized.settle(&mut results, alone);
+                }
+                Err(error) => oversized.leave(&mut results, &error),
+            }
+        }
+        self.count_failed(&results);
+        results
+    }
+
+    fn send_through_blocking(
+        &self,
+        client: &Client,
+        records: &[Record],
+        deadline: Instant,
+    ) -> Vec<Result<Delivered, SendError>> {
         let batch = Batch::new(records.len());
-        let deadline = batch.started + timeout;
         let mut sent = 0;
-        while self.enqueue(&batch, records, &mut sent) == Enqueued::QueueFull {
+        while self.enqueue(client, &batch, records, &mut sent) == Enqueued::QueueFull {
             if Instant::now() >= deadline {
                 break;
             }
@@ -396,19 +453,21 @@ impl Producer {
 
     /// Records sent and not yet acknowledged.
     pub fn in_flight_count(&self) -> usize {
-        usize::try_from(self.inner.client.in_flight_count()).unwrap_or(0)
+        let alone = self.inner.alone.made().map_or(0, |client| client.in_flight_count());
+        usize::try_from(self.inner.client.in_flight_count() + alone).unwrap_or(0)
     }
 
     /// Waits until nothing is in flight, for at most `timeout`. Call it before the process ends.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaFault> {
-        self.inner
-            .client
-            .flush(timeout)
-            .map_err(|error| KafkaFault::from_kafka(&error, &self.inner.bootstrap, timeout))
+        let deadline = Instant::now() + timeout;
+        let fault = |error| KafkaFault::from_kafka(&error, &self.inner.bootstrap, timeout);
+        self.inner.client.flush(timeout).map_err(fault)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.inner.alone.made().map_or(Ok(()), |client| client.flush(left)).map_err(fault)
     }
 
     /// Hands over the records from `sent` on, until the end or until the queue is full.
-    fn enqueue(&self, batch: &Arc<Batch>, records: &[Record], sent: &mut usize) -> Enqueued {
+    fn enqueue(&self, client: &Client, batch: &Arc<Batch>, records: &[Record], sent: &mut usize) -> Enqueued {
         let mut metrics: Option<Arc<TopicMetrics>> = None;
         while let Some(record) = records.get(*sent) {
             let metrics = match &metrics {
@@ -416,7 +475,7 @@ impl Producer {
                 _ => Arc::clone(metrics.insert(self.inner.metrics.topic(&record.topic))),
             };
             let slot = Box::new(Slot { batch: Arc::clone(batch), index: *sent, metrics });
-            match self.inner.client.send(native::to_native_record(record, slot)) {
+            match client.send(native::to_native_record(record, slot)) {
                 Ok(()) => {}
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     return Enqueued::QueueFull;
@@ -445,10 +504,15 @@ impl Producer {
                     None => SendError::Deadline { topic, waited },
                 },
             };
-            self.inner.metrics.topic(&record.topic).failed.inc();
             Err(error)
         });
         results.collect()
+    }
+
+    fn count_failed(&self, results: &[Result<Delivered, SendError>]) {
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            self.inner.metrics.topic(error.topic()).failed.inc();
+        }
     }
 }
 
@@ -459,11 +523,15 @@ enum Enqueued {
 }
 
 /// Receives delivery reports and errors on librdkafka's polling thread.
+#[derive(Clone)]
 struct DeliveryContext {
-    faults: ConnectionFaults,
+    /// Of all clients of the producer.
+    faults: Arc<ConnectionFaults>,
     bootstrap: String,
     partitioner: Option<Chosen>,
     on_delivery: Option<DeliveryCallback>,
+    /// Whether a record that is too large for this client is not sent again.
+    has_last_word: bool,
 }
 
 impl DeliveryContext {
@@ -507,9 +575,55 @@ impl ProducerContext<Chosen> for DeliveryContext {
                 if fault.is_transient() {
                     self.faults.set(Some(fault.clone()));
                 }
-                self.report(&slot, Err(&fault));
+                if self.has_last_word || fault != KafkaFault::RecordTooLarge {
+                    self.report(&slot, Err(&fault));
+                }
                 slot.complete(Err(fault));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{Admin, TopicSpec};
+    use crate::testing::Broker;
+
+    /// A topic whose batches may have 10 kB. Of a batch that has more librdkafka failed all records, and callers were told
+    /// that each of them was too large.
+    #[test]
+    fn only_what_is_too_large_alone_is_too_large() {
+        let limit = Duration::from_secs(20);
+        let broker = Broker::start().unwrap();
+        let spec = TopicSpec::new("small", 1).config("max.message.bytes", "10000");
+        Admin::new(&broker.cluster(), limit).unwrap().create_topic(&spec).unwrap();
+        let reports = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let told = Arc::clone(&reports);
+        let on_delivery = DeliveryCallback::new(move |report| told.lock().push(report.result.is_ok()));
+        let linger = Duration::from_millis(50);
+        let options =
+            ProducerOptions { linger, on_delivery: Some(on_delivery), ..ProducerOptions::default() };
+        let producer = Producer::new(&broker.cluster(), options).unwrap();
+        let record = |bytes: usize| Record::new("small").value(vec![b'x'; bytes]);
+        let mut records: Vec<_> = (0..30).map(|_| record(1000)).collect();
+        records.insert(7, record(11_000));
+        let results = producer.send_batch_blocking(&records, limit);
+        let is_too_large = |result: &Result<Delivered, SendError>| {
+            matches!(result, Err(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
+        };
+        for (place, result) in results.iter().enumerate() {
+            assert_eq!(
+                (result.is_ok(), is_too_large(result)),
+                (place != 7, place == 7),
+                "{place}: {result:?}"
+            );
+        }
+        assert_eq!(producer.inner.metrics.topic(&"small".into()).failed.get(), 1);
+        assert_eq!(broker.wait_for_records("small", 30, limit).unwrap().len(), 30);
+        let reports = reports.lock();
+        assert_eq!((reports.len(), reports.iter().filter(|is_ok| !**is_ok).count()), (31, 1));
+        producer.flush(limit).unwrap();
+        assert_eq!(producer.in_flight_count(), 0);
     }
 }

@@ -71,6 +71,7 @@ fn murmur2(data: &[u8]) -> i32 {
 }
 
 /// A partitioner as the client takes it.
+#[derive(Clone)]
 pub(super) struct Chosen(pub(super) Arc<dyn Partitioner>);
 
 impl rdkafka::producer::Partitioner for Chosen {
