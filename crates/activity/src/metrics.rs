@@ -24,6 +24,8 @@ pub struct ActivityMetrics {
     pub spooled: Counter,
     /// Activities of the fallback that are on the topic now.
     pub published: Counter,
+    /// Activities of the fallback that the topic does not take, because they are too large: they stay in the store only.
+    pub unpublishable: Counter,
     /// Activities in the store that are not on the topic yet.
     pub unpublished: Gauge,
     /// Bytes of the spool that are neither in the store nor on the topic.
@@ -51,6 +53,7 @@ impl Default for ActivityMetrics {
             fallback: Counter::default(),
             spooled: Counter::default(),
             published: Counter::default(),
+            unpublishable: Counter::default(),
             unpublished: Gauge::default(),
             spool_bytes: Gauge::default(),
             stored: Counter::default(),
@@ -64,7 +67,7 @@ impl Default for ActivityMetrics {
 }
 
 impl ActivityMetrics {
-    /// Adds `tidings_activity_{accepted,refused,failed,fallback,spooled,published,stored,duplicates,expired,erased,dead_letters}_total`,
+    /// Adds `tidings_activity_{accepted,refused,failed,fallback,spooled,published,unpublishable,stored,duplicates,expired,erased,dead_letters}_total`,
     /// `tidings_activity_unpublished`, `tidings_activity_spool_bytes` and `tidings_activity_ack_seconds`.
     pub fn register(&self, registry: &mut Registry) {
         let mut counter =
@@ -75,6 +78,11 @@ impl ActivityMetrics {
         counter("tidings_activity_fallback", "Activities stored past the topic", &self.fallback);
         counter("tidings_activity_spooled", "Activities put into the spool", &self.spooled);
         counter("tidings_activity_published", "Activities of the fallback published later", &self.published);
+        counter(
+            "tidings_activity_unpublishable",
+            "Activities of the fallback that are too large for the topic",
+            &self.unpublishable,
+        );
         counter("tidings_activity_stored", "Activities stored", &self.stored);
         counter("tidings_activity_duplicates", "Records whose activity was stored before", &self.duplicates);
         counter("tidings_activity_expired", "Activities past their retention and deleted", &self.expired);

@@ -2,7 +2,8 @@
 //!
 //! Owns one thread. It empties the spool (into the store if that is back, else onto the topic), then sends what the store
 //! has marked as unpublished, oldest first, and takes the marks off. Invariants: a mark goes only after the
-//! acknowledgement; nothing is sent again in one run of the program because a mark could not be taken off. Should the
+//! acknowledgement, or when the topic does not take the activity at all; the spool lets go only of what is in the store or on
+//! the topic; nothing is sent again in one run of the program because a mark could not be taken off. Should the
 //! program end between the two, records come twice, with the same id: the writer, and whoever reads the topic, know them
 //! by that. While nothing is kept the thread sleeps.
 
@@ -13,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tidings::{KafkaFault, Record, ResilientProducer, SendError};
 use tokio::sync::watch;
 
+use crate::activity::Activity;
 use crate::api::Topics;
 use crate::fallback;
 use crate::ingest;
@@ -112,8 +114,21 @@ enum Found {
     Later,
 }
 
+/// What the topic said to an event of the spool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// Nothing yet.
+    Not,
+    /// It has it.
+    OnTopic,
+    /// It does not take it: only the store can.
+    Refused,
+}
+
 struct Run {
     publisher: Publisher,
+    /// How the events of the spool's next frame stand; empty before the first attempt.
+    frame: Vec<Sent>,
     /// On the topic, and still marked.
     published: Vec<Arrival>,
     /// After a failure one record at a time finds out whether it goes on.
@@ -127,8 +142,14 @@ struct Run {
 impl Publisher {
     /// Starts the thread.
     pub fn start(self) -> std::io::Result<()> {
-        let mut run =
-            Run { publisher: self, published: Vec::new(), failing: false, counted_at: None, has_told: false };
+        let mut run = Run {
+            publisher: self,
+            frame: Vec::new(),
+            published: Vec::new(),
+            failing: false,
+            counted_at: None,
+            has_told: false,
+        };
         std::thread::Builder::new()
             .name("activity publisher".to_owned())
             .spawn(move || {
@@ -164,11 +185,11 @@ impl Run {
             }
             self.published.clear();
         }
-        if let Some(spool) = spool {
+        if let Some(spool) = spool.clone() {
             metrics.spool_bytes.set(spool.pending_bytes() as i64);
             match spool.next_frame() {
                 Ok(None) => {}
-                Ok(Some(frame)) => return self.empty_spool(spool, &frame),
+                Ok(Some(frame)) => return self.empty_spool(&spool, &frame),
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be read");
                     return Step::Blocked;
@@ -178,31 +199,48 @@ impl Run {
         self.publish()
     }
 
-    fn empty_spool(&self, spool: &Spool, frame: &Frame) -> Step {
-        let Publisher { store, producer, topic, .. } = &self.publisher;
+    fn empty_spool(&mut self, spool: &Spool, frame: &Frame) -> Step {
         let activities = fallback::read(frame.events.iter().map(Vec::as_slice));
-        let mut moved = store.insert_unpublished(&activities).is_ok();
-        if moved {
+        if self.publisher.store.insert_unpublished(&activities).is_ok() {
             self.publisher.stored.ring();
-        }
-        if !moved && self.publisher.topics_ready() {
-            let records: Vec<Record> =
-                activities.iter().map(|activity| ingest::record(topic, activity)).collect();
-            moved = producer.send_batch_blocking(&records).iter().all(|result| match result {
-                Ok(_) => true,
-                Err(error) => is_hopeless(error),
-            });
-        }
-        if !moved {
+        } else if !self.send_frame(&activities) {
             return Step::Blocked;
         }
         match spool.done(frame) {
-            Ok(()) => Step::Progress,
+            Ok(()) => {
+                self.frame.clear();
+                Step::Progress
+            }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be emptied");
                 Step::Blocked
             }
         }
+    }
+
+    /// Sends what the topic has not answered for yet of the spool's next frame; whether all of it is there.
+    fn send_frame(&mut self, activities: &[Activity<'_>]) -> bool {
+        let Publisher { producer, topic, .. } = &self.publisher;
+        if !self.publisher.topics_ready() {
+            return false;
+        }
+        self.frame.resize(activities.len(), Sent::Not);
+        let waiting = || self.frame.iter().zip(activities).filter(|(sent, _)| **sent == Sent::Not);
+        let records: Vec<Record> = waiting().map(|(_, activity)| ingest::record(topic, activity)).collect();
+        let results = producer.send_batch_blocking(&records);
+        let waiting = self.frame.iter_mut().zip(activities).filter(|(sent, _)| **sent == Sent::Not);
+        for ((sent, activity), result) in waiting.zip(results) {
+            match result {
+                Ok(_) => *sent = Sent::OnTopic,
+                Err(error) if is_hopeless(&error) => {
+                    let id = activity.id.as_str();
+                    tracing::warn!(%error, id, "an activity stays in the spool until the store takes it");
+                    *sent = Sent::Refused;
+                }
+                Err(error) => tracing::debug!(%error, "what was spooled cannot be published yet"),
+            }
+        }
+        self.frame.iter().all(|sent| *sent == Sent::OnTopic)
     }
 
     fn publish(&mut self) -> Step {
@@ -223,9 +261,12 @@ impl Run {
         self.failing = false;
         for (arrived, result) in found.iter().zip(results) {
             match result {
-                Ok(_) => {}
+                Ok(_) => {
+                    metrics.published.inc();
+                }
                 Err(error) if is_hopeless(&error) => {
                     let id = arrived.activity.id.as_str();
+                    metrics.unpublishable.inc();
                     tracing::error!(%error, id, "an activity is in the store and will not be on the topic");
                 }
                 Err(error) => {
@@ -234,7 +275,6 @@ impl Run {
                     continue;
                 }
             }
-            metrics.published.inc();
             self.published.push(arrived.arrival);
         }
         if self.published.is_empty() { Step::Blocked } else { Step::Progress }
@@ -280,7 +320,11 @@ impl Run {
     }
 }
 
-/// Whether the topic will never take this record: it must not hold up the others for ever.
+/// Whether the topic will never take this record, which is told only of one that was sent alone: it must not hold up the
+/// others for ever.
 fn is_hopeless(error: &SendError) -> bool {
     matches!(error, SendError::Refused { fault: KafkaFault::RecordTooLarge, .. })
 }
+
+#[cfg(test)]
+mod tests;
