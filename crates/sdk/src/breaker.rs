@@ -54,6 +54,9 @@ pub enum BreakerState {
 pub enum CallOutcome {
     /// What is guarded did its work.
     Success,
+    /// It answered, which does not say that it does its work: a breaker that is half-open closes, and the next failure
+    /// opens it again; otherwise nothing changes.
+    Answered,
     /// What is guarded is down, hangs or is too slow.
     Failure,
     /// The call says nothing about what is guarded: it was wrong itself, or it was abandoned.
@@ -231,10 +234,14 @@ impl Breaker {
             (State::HalfOpen { .. }, CallOutcome::Success) => {
                 self.change(&mut inner, State::Closed { failures: 0 });
             }
+            (State::HalfOpen { .. }, CallOutcome::Answered) => {
+                self.change(&mut inner, State::Closed { failures: self.failures - 1 });
+            }
             (State::HalfOpen { .. }, CallOutcome::Failure) => self.open(&mut inner, now),
             (State::HalfOpen { probing }, CallOutcome::Unknown) => *probing = false,
             // No call is admitted in the epoch of an open breaker.
-            (State::Closed { .. }, CallOutcome::Unknown) | (State::Open { .. }, _) => {}
+            (State::Closed { .. }, CallOutcome::Answered | CallOutcome::Unknown)
+            | (State::Open { .. }, _) => {}
         }
     }
 
@@ -273,7 +280,7 @@ impl Drop for Permit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::CallOutcome::{Failure, Success, Unknown};
+    use super::CallOutcome::{Answered, Failure, Success, Unknown};
     use super::*;
 
     const OPEN_FOR: Duration = Duration::from_secs(30);
@@ -329,6 +336,28 @@ mod tests {
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert_eq!((breaker.metrics.opened.get(), breaker.metrics.refused.get()), (2, 3));
+    }
+
+    #[test]
+    fn a_mere_answer_closes_it_on_trial_and_hides_no_failure() {
+        let begun = Instant::now();
+        let breaker = Breaker::new(BreakerOptions::default());
+        for outcome in [Failure, Answered, Failure, Answered, Failure, Answered, Failure, Answered] {
+            call(&breaker, outcome, begun);
+            assert_eq!(breaker.state(), BreakerState::Closed);
+        }
+        call(&breaker, Failure, begun);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let later = begun + OPEN_FOR;
+        call(&breaker, Answered, later);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        call(&breaker, Failure, later);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let later = later + OPEN_FOR;
+        for outcome in [Answered, Success, Failure, Failure, Failure, Failure] {
+            call(&breaker, outcome, later);
+            assert_eq!(breaker.state(), BreakerState::Closed);
+        }
     }
 
     #[test]

@@ -408,7 +408,8 @@ impl Producer {
 
     /// Connects and learns the leaders of these topics, so that the first send is not slower than the others.
     ///
-    /// Blocks for at most `timeout`. Tells a missing topic from a cluster that cannot be reached.
+    /// Blocks for at most `timeout`. Tells a missing topic from a cluster that cannot be reached. Success says that the cluster
+    /// answers, not that it takes records.
     pub fn connect(&self, topics: &[&str], timeout: Duration) -> Result<(), KafkaFault> {
         let deadline = Instant::now() + timeout;
         for topic in topics {
@@ -422,11 +423,12 @@ impl Producer {
                 return Err(KafkaFault::from_code(error.into(), &self.inner.bootstrap, timeout));
             }
         }
-        self.faults().set(None);
+        self.faults().answered();
         Ok(())
     }
 
-    /// The last failure to reach the cluster, if no record was acknowledged since. Asks nobody: for readiness checks.
+    /// The last failure to reach the cluster, or to have it take a record, if no record was acknowledged since. Asks nobody: for
+    /// readiness checks. [`Producer::connect`] ends the first kind as well.
     ///
     /// ```
     /// use tidings::{Cluster, Producer, ProducerOptions};
@@ -445,6 +447,11 @@ impl Producer {
     /// ```
     pub fn last_fault(&self) -> Option<KafkaFault> {
         self.faults().last()
+    }
+
+    /// Forgets a failure to have the cluster take a record, if no record has met it for so long.
+    pub(crate) fn forget_undelivered(&self, after: Duration) {
+        self.faults().forget_undelivered(after);
     }
 
     fn faults(&self) -> &ConnectionFaults {
@@ -573,7 +580,7 @@ impl ProducerContext<Chosen> for DeliveryContext {
                 let fault = self.faults.explain(KafkaFault::from_kafka(error, &self.bootstrap, waited));
                 // A cluster that hangs raises no error of its own: only its records fail.
                 if fault.is_transient() {
-                    self.faults.set(Some(fault.clone()));
+                    self.faults.undelivered(fault.clone());
                 }
                 if self.has_last_word || fault != KafkaFault::RecordTooLarge {
                     self.report(&slot, Err(&fault));

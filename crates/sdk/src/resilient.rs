@@ -79,6 +79,8 @@ struct Inner {
     options: ProducerOptions,
     timeout: Duration,
     breaker: Breaker,
+    /// How long a failure to have a record taken is believed when nobody sends any more.
+    memory: Duration,
     /// Made with the first record.
     producer: Mutex<Option<Producer>>,
 }
@@ -89,7 +91,10 @@ impl ResilientProducer {
         let ResilientOptions { timeout, breaker, mut producer } = options;
         producer.delivery_timeout = producer.delivery_timeout.min(timeout).max(Duration::from_millis(1));
         Producer::check_settings(cluster, &producer)?;
+        // A probe by a record, when the time of an open breaker is over, may last as long as a send.
+        let memory = breaker.open_for + timeout * 2;
         let inner = Inner {
+            memory,
             cluster: cluster.clone(),
             options: producer,
             timeout,
@@ -186,6 +191,10 @@ impl ResilientProducer {
     /// not send for a while, and want breaker and [`ResilientProducer::last_fault`] to be true all the same. Blocks for at
     /// most the timeout; does nothing while the breaker is open.
     ///
+    /// A cluster that answers need not take records: its disk may be full. So an answer closes a breaker on trial only (the next
+    /// send that fails opens it again), and ends at once what was wrong with the connections, but a failure to have a record
+    /// taken only when no record has met it for a while: as long as the breaker stays open, and two timeouts.
+    ///
     /// ```
     /// use tidings::breaker::BreakerState;
     /// use tidings::{Cluster, ResilientOptions, ResilientProducer};
@@ -212,7 +221,10 @@ impl ResilientProducer {
         }
         let Ok(permit) = self.inner.breaker.admit(Instant::now()) else { return };
         let outcome = match producer.connect(&[topic], self.inner.timeout) {
-            Ok(()) => CallOutcome::Success,
+            Ok(()) => {
+                producer.forget_undelivered(self.inner.memory);
+                CallOutcome::Answered
+            }
             Err(fault) if fault.is_transient() => CallOutcome::Failure,
             Err(_) => CallOutcome::Unknown,
         };
@@ -229,7 +241,7 @@ impl ResilientProducer {
         self.inner.breaker.state()
     }
 
-    /// The last failure to reach the cluster, if no record was acknowledged since. Asks nobody.
+    /// The last failure to reach the cluster, or to have it take a record, if no record was acknowledged since. Asks nobody.
     pub fn last_fault(&self) -> Option<KafkaFault> {
         self.inner.producer.lock().as_ref().and_then(Producer::last_fault)
     }
@@ -287,6 +299,9 @@ fn outcome(results: &[Result<Delivered, SendError>]) -> CallOutcome {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
     use super::*;
 
     #[test]
@@ -308,6 +323,56 @@ mod tests {
         check(vec![delivered(), late()], CallOutcome::Failure);
         check(vec![refused(storage())], CallOutcome::Failure);
         check(vec![refused(denied())], CallOutcome::Failure);
+    }
+
+    /// A full disk, or too few replicas: metadata is answered, and produces fail. Each answer counted as a success, and the
+    /// breaker never opened.
+    #[test]
+    fn a_cluster_that_answers_and_takes_nothing_opens_it() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("orders", 1, 1).unwrap();
+        let refusals = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR; 100_000];
+        cluster.request_errors(RDKafkaApiKey::Produce, &refusals);
+        let open_for = Duration::from_secs(1);
+        let breaker = BreakerOptions { open_for, ..BreakerOptions::default() };
+        let options =
+            ResilientOptions { timeout: Duration::from_millis(300), breaker, ..ResilientOptions::default() };
+        let producer = ResilientProducer::new(&Cluster::new(cluster.bootstrap_servers()), options).unwrap();
+        producer.producer().unwrap().connect(&["orders"], Duration::from_secs(20)).unwrap();
+        let send = || producer.send_batch_blocking(&[Record::new("orders").value("x")]).remove(0);
+        for number in 1..=5 {
+            assert_eq!(producer.breaker_state(), BreakerState::Closed, "before {number}");
+            assert!(send().unwrap_err().is_outage());
+            // The client gives a record up a little later than its sender does.
+            until(|| producer.last_fault().is_some());
+            producer.probe("orders");
+            assert!(producer.last_fault().is_some(), "after {number}");
+        }
+        assert_eq!(producer.breaker_state(), BreakerState::Open);
+        // The answer closes it on trial, and nothing is forgotten for it.
+        until(|| {
+            producer.probe("orders");
+            producer.breaker_state() == BreakerState::Closed
+        });
+        assert!(producer.last_fault().is_some());
+        assert!(send().unwrap_err().is_outage());
+        assert_eq!(producer.breaker_state(), BreakerState::Open);
+        // It is over, and nobody sends.
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+        until(|| {
+            producer.probe("orders");
+            producer.last_fault().is_none() && producer.breaker_state() == BreakerState::Closed
+        });
+        send().unwrap();
+    }
+
+    #[track_caller]
+    fn until(is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "not in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! librdkafka goes on connecting whatever the brokers say, so an operation that a wrong password makes impossible ends as a
 //! timeout, and the reason is told beside it, as an error of the client. **Invariant:** a refusal is not forgotten for the
-//! outage that it looks like next.
+//! outage that it looks like next. **Invariant:** what kept a record from being delivered while the brokers could be reached is
+//! not forgotten because they can be reached: a full disk answers whatever is asked but takes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -33,9 +34,16 @@ pub(crate) struct ConnectionFaults {
     bootstrap: String,
     /// `None` where the caller has set it by librdkafka's names.
     security: Option<Security>,
-    last: Mutex<Option<KafkaFault>>,
+    last: Mutex<Last>,
     /// When a broker was asked last, and what came out.
     diagnosed: Mutex<Option<(Instant, Option<Diagnosis>)>>,
+}
+
+#[derive(Default)]
+struct Last {
+    fault: Option<KafkaFault>,
+    /// Since when no record could be delivered for it, if that is all that is known of it.
+    undelivered_at: Option<Instant>,
 }
 
 /// A broker's address, and what is wrong there.
@@ -60,23 +68,48 @@ impl ConnectionFaults {
 
     /// The last trouble, if nothing has succeeded since.
     pub(crate) fn last(&self) -> Option<KafkaFault> {
-        self.last.lock().clone()
+        self.last.lock().fault.clone()
     }
 
     /// Takes the outcome of something that was asked of the cluster.
     pub(crate) fn set(&self, fault: Option<KafkaFault>) {
         let mut last = self.last.lock();
         let hides_more =
-            |fault: &KafkaFault| fault.is_outage() && last.as_ref().is_some_and(KafkaFault::is_refusal);
+            |fault: &KafkaFault| fault.is_outage() && last.fault.as_ref().is_some_and(KafkaFault::is_refusal);
         if !fault.as_ref().is_some_and(hides_more) {
-            *last = fault;
+            *last = Last { fault, undelivered_at: None };
+        }
+    }
+
+    /// Takes what kept a record from being delivered. Where the connections are in trouble already, that is why.
+    pub(crate) fn undelivered(&self, fault: KafkaFault) {
+        let mut last = self.last.lock();
+        if last.fault.is_none() || last.undelivered_at.is_some() {
+            *last = Last { fault: Some(fault), undelivered_at: Some(Instant::now()) };
+        }
+    }
+
+    /// Takes that the cluster has answered: its connections are in order.
+    pub(crate) fn answered(&self) {
+        let mut last = self.last.lock();
+        if last.undelivered_at.is_none() {
+            last.fault = None;
+        }
+    }
+
+    /// Forgets what kept records from being delivered, if no record has met it for so long: nobody sends any, so that
+    /// nobody would ever find out that it is over.
+    pub(crate) fn forget_undelivered(&self, after: Duration) {
+        let mut last = self.last.lock();
+        if last.undelivered_at.is_some_and(|at| at.elapsed() >= after) {
+            *last = Last::default();
         }
     }
 
     /// Forgets it, unless somebody is at it just now: for those who come here with every record.
     pub(crate) fn forget_soon(&self) {
         if let Some(mut last) = self.last.try_lock() {
-            last.take();
+            *last = Last::default();
         }
     }
 
@@ -213,7 +246,33 @@ mod tests {
         assert_eq!(faults.last(), Some(refusal.clone()));
         assert_eq!(faults.explain(KafkaFault::Unreachable { bootstrap: "b:1".into() }), refusal);
         assert_eq!(faults.explain(KafkaFault::UnknownTopic), KafkaFault::UnknownTopic);
-        faults.set(None);
+        faults.answered();
+        assert_eq!(faults.last(), None);
+    }
+
+    #[test]
+    fn an_answer_ends_trouble_with_connections_but_not_with_records() {
+        let faults = ConnectionFaults::new("b:1", None);
+        let unreachable = KafkaFault::Unreachable { bootstrap: "b:1".into() };
+        let late = KafkaFault::TimedOut { bootstrap: "b:1".into(), waited: Duration::ZERO };
+        // Whoever was sent to a cluster that is away says nothing new.
+        faults.hear(&KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+        faults.undelivered(late.clone());
+        assert_eq!(faults.last(), Some(unreachable.clone()));
+        faults.answered();
+        assert_eq!(faults.last(), None);
+        // A cluster that answers and takes nothing.
+        faults.undelivered(late.clone());
+        faults.answered();
+        faults.forget_undelivered(Duration::from_secs(3600));
+        assert_eq!(faults.last(), Some(late.clone()));
+        faults.forget_undelivered(Duration::ZERO);
+        assert_eq!(faults.last(), None);
+        // It goes away besides.
+        faults.undelivered(late);
+        faults.hear(&KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(faults.last(), Some(unreachable));
+        faults.answered();
         assert_eq!(faults.last(), None);
     }
 
