@@ -3,7 +3,7 @@
 //! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
 //! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, however long the stream and
 //! however late its caller reads the results (they wait in a `result_queue`); each line that is not blank has one result line;
-//! a bad line costs no other. With an `Idempotency-Key` each line is compared with what stood there the first time.
+//! a bad line costs no other; after each chunk others have their turn. With an `Idempotency-Key` each line is compared with what stood there the first time.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -114,6 +114,9 @@ async fn answer(reader: Reader, results: ResultWriter) {
                 return results.fail(error);
             }
         }
+        // Lines that are refused wait for nothing: without this, one piece of the body could be half a second of a worker,
+        // the embedded broker's as well.
+        tokio::task::yield_now().await;
     }
 }
 

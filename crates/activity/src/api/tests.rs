@@ -186,6 +186,26 @@ async fn answers_each_line_of_a_stream() {
     );
 }
 
+/// Lines that are refused wait for nothing, and a stream of them kept a worker for itself.
+#[tokio::test]
+async fn a_stream_of_refused_lines_leaves_others_their_turn() {
+    const CHUNKS: usize = 40;
+    let served = Served::without_cluster();
+    let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = Arc::clone(&turns);
+    tokio::spawn(async move {
+        loop {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let lines = "x\n".repeat(CHUNKS * crate::limits::NDJSON_CHUNK_LINES);
+    let (_, results) = served.post("application/x-ndjson", lines).await;
+    assert_eq!(results.as_array().unwrap().len(), CHUNKS * crate::limits::NDJSON_CHUNK_LINES);
+    let turns = turns.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(turns >= CHUNKS, "{turns}");
+}
+
 #[tokio::test]
 async fn lists_pages_and_finds_one() {
     let served = Served::without_cluster();
