@@ -72,6 +72,8 @@ pub const FALLBACK_WAITING: usize = 4096;
 pub const FALLBACK_BATCH_EVENTS: usize = 2000;
 /// The most activities that are published later in one batch.
 pub const PUBLISH_BATCH: usize = 500;
+/// How long an instance that has nothing to publish waits until it looks for what another has left in a store that they share.
+pub const PUBLISH_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The items of a page unless the caller says otherwise.
 pub const DEFAULT_PAGE_ITEMS: usize = 50;

@@ -5,7 +5,8 @@
 //! acknowledgement, or when the topic does not take the activity at all; the spool lets go only of what is in the store or on
 //! the topic; nothing is sent again in one run of the program because a mark could not be taken off. Should the
 //! program end between the two, records come twice, with the same id: the writer, and whoever reads the topic, know them
-//! by that. While nothing is kept the thread sleeps.
+//! by that. While nothing is kept the thread sleeps; where other instances write into the store as well, it looks now and
+//! then, since one that has died leaves what it kept to the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,17 +63,21 @@ impl Wake {
         self.state.lock().stopping
     }
 
-    /// Waits until it is rung, or for `limit`.
+    /// Waits until it is rung, or for `limit` if there is one.
     fn wait(&self, limit: Option<Duration>) {
         let mut state = self.state.lock();
-        let idle = |state: &mut WakeState| !state.rung && !state.stopping;
+        let is_idle = |state: &mut WakeState| !state.rung && !state.stopping;
         match limit {
-            // What rings meanwhile can do no more than this wait will.
-            Some(limit) => {
-                self.changed.wait_while_for(&mut state, |state| !state.stopping, limit);
-            }
-            None => self.changed.wait_while(&mut state, idle),
+            Some(limit) => drop(self.changed.wait_while_for(&mut state, is_idle, limit)),
+            None => self.changed.wait_while(&mut state, is_idle),
         }
+        state.rung = false;
+    }
+
+    /// Waits for as long as this. What rings meanwhile could do no more than the end of it will.
+    fn pause(&self, pause: Duration) {
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| !state.stopping, pause);
         state.rung = false;
     }
 }
@@ -87,6 +92,9 @@ pub struct Publisher {
     pub topics: watch::Receiver<Topics>,
     /// What is marked.
     pub store: Arc<dyn Store>,
+    /// After how long without anything to do it looks whether others have left something in the store; `None` if nobody
+    /// else writes into it.
+    pub look_interval: Option<Duration>,
     /// What the store did not take.
     pub spool: Option<Spool>,
     /// Wakes and ends it.
@@ -171,8 +179,8 @@ impl Run {
         while !self.publisher.wake.is_stopping() {
             match self.step() {
                 Step::Progress => {}
-                Step::Idle => self.publisher.wake.wait(None),
-                Step::Blocked => self.publisher.wake.wait(Some(RETRY)),
+                Step::Idle => self.publisher.wake.wait(self.publisher.look_interval),
+                Step::Blocked => self.publisher.wake.pause(RETRY),
             }
         }
     }
@@ -246,7 +254,10 @@ impl Run {
     fn publish(&mut self) -> Step {
         let found = match self.find() {
             Ok(Found::Some(found)) => found,
-            Ok(Found::Nothing) => return Step::Idle,
+            Ok(Found::Nothing) => {
+                self.has_told = false;
+                return Step::Idle;
+            }
             Ok(Found::Later) => return Step::Blocked,
             Err(error) => return self.blocked(&error, "what is unpublished cannot be read"),
         };
@@ -287,7 +298,10 @@ impl Run {
         let Publisher { store, producer, .. } = &self.publisher;
         if self.counted_at.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
             self.counted_at = Some(Instant::now());
-            self.count()?;
+            // Which is all that a look costs where nothing is kept.
+            if self.count()? == 0 {
+                return Ok(Found::Nothing);
+            }
         }
         if producer.is_refusing() {
             // What cannot be sent now need not be read.

@@ -24,6 +24,7 @@ use crate::fallback::{Fallback, Keeper};
 use crate::housekeeper::Housekeeper;
 use crate::ingest::Ingest;
 use crate::instance::{Instance, InstanceError};
+use crate::limits::PUBLISH_LOOK_INTERVAL;
 use crate::live::{Live, StoredBell};
 use crate::metrics::ActivityMetrics;
 use crate::only_instance::{self, OnlyInstanceError};
@@ -161,6 +162,7 @@ impl ActivityService {
             topic: Arc::clone(&topic),
             topics: topics.clone(),
             store: Arc::clone(&store),
+            look_interval: matches!(opened, OpenStore::Postgres(_)).then_some(PUBLISH_LOOK_INTERVAL),
             spool: spool.clone(),
             wake: Arc::clone(&wake),
             stored: stored.clone(),

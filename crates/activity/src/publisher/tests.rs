@@ -33,24 +33,24 @@ impl Scene {
         Self { broker, folder, store, spool, metrics, wake }
     }
 
-    /// Starts a publisher; it ends with the other end of the channel.
-    fn start(&self) -> watch::Sender<Topics> {
+    /// Starts a publisher, which ends with the scene.
+    fn start(&self) {
         // Records share a batch.
         let producer = ProducerOptions { linger: Duration::from_millis(50), ..ProducerOptions::default() };
         let options = ResilientOptions { timeout: PATIENCE, producer, ..ResilientOptions::default() };
-        let (sender, topics) = watch::channel(Topics::Ready);
+        let (_, topics) = watch::channel(Topics::Ready);
         let publisher = Publisher {
             producer: ResilientProducer::new(&self.broker.cluster(), options).unwrap(),
             topic: "activities".into(),
             topics,
             store: Arc::clone(&self.store) as Arc<dyn Store>,
+            look_interval: Some(Duration::from_millis(10)),
             spool: Some(self.spool.clone()),
             wake: Arc::clone(&self.wake),
             stored: StoredBell::default(),
             metrics: self.metrics.clone(),
         };
         publisher.start().unwrap();
-        sender
     }
 
     /// Another connection holds the store's only place for a writer.
@@ -92,7 +92,7 @@ fn activities() -> Vec<Activity<'static>> {
 fn only_what_is_too_large_alone_stays_off_the_topic() {
     let scene = Scene::new();
     scene.store.insert_unpublished(&activities()).unwrap();
-    let _topics = scene.start();
+    scene.start();
     until("nothing is marked", || scene.store.unpublished_count().unwrap() == 0);
     assert_eq!(scene.broker.wait_for_records("activities", 30, PATIENCE).unwrap().len(), 30);
     assert_eq!((scene.metrics.published.get(), scene.metrics.unpublishable.get()), (30, 1));
@@ -105,7 +105,7 @@ fn the_spool_keeps_what_the_topic_refuses_until_the_store_is_back() {
     let events: Vec<_> = activities().iter().map(|activity| CloudEvent::new(activity).to_json()).collect();
     scene.spool.append(&events.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
     let down = scene.store_down();
-    let _topics = scene.start();
+    scene.start();
     assert_eq!(scene.broker.wait_for_records("activities", 30, PATIENCE).unwrap().len(), 30);
     // A later frame would be taken if this one was let go.
     scene
@@ -117,4 +117,19 @@ fn the_spool_keeps_what_the_topic_refuses_until_the_store_is_back() {
     assert_eq!(scene.store.count(Some("t")).unwrap(), 32);
     until("nothing is marked", || scene.store.unpublished_count().unwrap() == 0);
     assert_eq!(scene.metrics.unpublishable.get(), 1);
+}
+
+/// Instances share the store, one keeps something and dies, and nobody rings: the others never looked.
+#[test]
+fn what_another_instance_has_left_is_published() {
+    let scene = Scene::new();
+    scene.start();
+    // Each turn of a publisher that is asleep is a look of its own.
+    for id in ["1", "2", "3"] {
+        let left = activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#));
+        scene.store.insert_unpublished(&[left]).unwrap();
+        until("nothing is marked", || scene.store.unpublished_count().unwrap() == 0);
+    }
+    assert_eq!(scene.broker.wait_for_records("activities", 3, PATIENCE).unwrap().len(), 3);
+    until("the gauge says so", || scene.metrics.unpublished.get() == 0);
 }
