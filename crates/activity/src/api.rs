@@ -18,11 +18,10 @@ use tokio::sync::Semaphore;
 use crate::answers::Answers;
 use crate::housekeeper::Housekeeper;
 use crate::ingest::Ingest;
-use crate::limits::{
-    LIVE_CATCH_UPS, MAX_BODIES_BYTES, MAX_EXPORTS, MAX_NDJSON_STREAMS, MAX_QUERIES, MAX_SMALL_BODIES_BYTES,
-};
+use crate::limits::{LIVE_CATCH_UPS, MAX_EXPORTS, MAX_NDJSON_STREAMS, MAX_QUERIES};
 use crate::live::Live;
 use crate::store::Store;
+use room::Room;
 
 mod erasure;
 mod export;
@@ -30,6 +29,7 @@ mod filter;
 mod live;
 mod onward;
 mod outflow;
+mod room;
 mod search;
 mod stream;
 mod submit;
@@ -49,9 +49,7 @@ pub(crate) struct Api {
     store: Arc<dyn Store>,
     /// To requests with an `Idempotency-Key`.
     answers: Answers,
-    /// In KiB of bodies.
-    bodies: Arc<Semaphore>,
-    small_bodies: Arc<Semaphore>,
+    room: Room,
     streams: Arc<Semaphore>,
     queries: Arc<Semaphore>,
     exports: Arc<Semaphore>,
@@ -71,11 +69,10 @@ pub(crate) fn router(
     results_folder: PathBuf,
 ) -> Router {
     let api = Arc::new(Api {
+        room: Room::new(ingest.ack_timeout()),
         ingest,
         store,
         answers: Answers::default(),
-        bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES / 1024)),
-        small_bodies: Arc::new(Semaphore::new(MAX_SMALL_BODIES_BYTES / 1024)),
         streams: Arc::new(Semaphore::new(MAX_NDJSON_STREAMS)),
         queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         exports: Arc::new(Semaphore::new(MAX_EXPORTS)),

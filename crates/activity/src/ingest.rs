@@ -105,6 +105,11 @@ impl Ingest {
         Self { producer, topic, topics, looking_until, fallback, metrics }
     }
 
+    /// How long a request waits for the topic.
+    pub fn ack_timeout(&self) -> Duration {
+        self.producer.timeout()
+    }
+
     /// The way past the topic.
     pub fn fallback(&self) -> &Fallback {
         &self.fallback

@@ -33,12 +33,13 @@ pub const MAX_ACTIVITY_BYTES: usize = 64 * 1024;
 pub const MAX_RECORD_BYTES: usize = 128 * 1024;
 /// The longest body of one object or an array.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
-/// The most bytes of bodies that are held at once, over all requests: more wait their turn.
+/// The most bytes of bodies that are held at once, over all requests and beyond the first [`SMALL_BODY_BYTES`] of each: more
+/// wait their turn for a while.
 pub const MAX_BODIES_BYTES: usize = 16 * 1024 * 1024;
-/// A body of at most this many bytes is a small one: small ones have room of their own, so that a few slow senders of
-/// large ones hold up nobody else.
+/// A body of at most this many bytes is a small one: small ones, and the beginnings of others, have room of their own, so that
+/// a few slow senders of large ones hold up nobody else.
 pub const SMALL_BODY_BYTES: usize = 64 * 1024;
-/// The most bytes of small bodies that are held at once.
+/// The most bytes of small bodies, and of beginnings, that are held at once.
 pub const MAX_SMALL_BODIES_BYTES: usize = 8 * 1024 * 1024;
 /// The most activities in one array.
 pub const MAX_ARRAY_ACTIVITIES: usize = 10_000;

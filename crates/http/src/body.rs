@@ -86,25 +86,54 @@ impl MediaType {
     }
 }
 
+/// Where there is room for bodies.
+pub trait BodyRoom {
+    /// Takes room for a body of which so many bytes have arrived, or gives up all that it holds and says why.
+    fn hold(&mut self, bytes: usize) -> impl Future<Output = Result<(), Problem>> + Send;
+}
+
+/// There is always room.
+impl BodyRoom for () {
+    async fn hold(&mut self, _: usize) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
 /// The whole body, or 413 as soon as it is known to be longer than `limit_bytes`, 400 if it breaks off, or 408 if it takes
 /// longer than [`BODY_TIMEOUT`].
 pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
-    read_within(BODY_TIMEOUT, headers, body, limit_bytes).await
+    read_body_into(&mut (), headers, body, limit_bytes).await
 }
 
-async fn read_within(
-    limit: Duration,
+/// [`read_body`] for as long as there is room for what has arrived.
+pub async fn read_body_into(
+    room: &mut impl BodyRoom,
     headers: &HeaderMap,
     body: Body,
     limit_bytes: usize,
 ) -> Result<Bytes, Problem> {
-    timeout(limit, read_whole(headers, body, limit_bytes)).await.unwrap_or_else(|_| {
+    read_within(BODY_TIMEOUT, room, headers, body, limit_bytes).await
+}
+
+async fn read_within(
+    limit: Duration,
+    room: &mut impl BodyRoom,
+    headers: &HeaderMap,
+    body: Body,
+    limit_bytes: usize,
+) -> Result<Bytes, Problem> {
+    timeout(limit, read_whole(room, headers, body, limit_bytes)).await.unwrap_or_else(|_| {
         let detail = format!("the body did not arrive within {} s", limit.as_secs());
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail))
     })
 }
 
-async fn read_whole(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+async fn read_whole(
+    room: &mut impl BodyRoom,
+    headers: &HeaderMap,
+    body: Body,
+    limit_bytes: usize,
+) -> Result<Bytes, Problem> {
     let too_large = || Problem::too_large("the body", limit_bytes);
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -124,6 +153,11 @@ async fn read_whole(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Resu
             drop((first, whole));
             drain(&mut stream).await;
             return Err(too_large());
+        }
+        if let Err(no_room) = room.hold(first.len() + whole.len() + piece.len()).await {
+            drop((first, whole, piece));
+            drain(&mut stream).await;
+            return Err(no_room);
         }
         if first.is_empty() && whole.is_empty() {
             // Most bodies come in one piece, which needs no copy.
@@ -222,7 +256,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_is_given_up() {
         let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let problem = read_within(Duration::from_millis(5), &HeaderMap::new(), body, 10).await.unwrap_err();
+        let problem =
+            read_within(Duration::from_millis(5), &mut (), &HeaderMap::new(), body, 10).await.unwrap_err();
         assert_eq!(problem.status, StatusCode::REQUEST_TIMEOUT);
     }
 }

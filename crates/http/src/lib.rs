@@ -9,7 +9,7 @@ pub mod guard;
 pub mod params;
 pub mod problem;
 
-pub use body::{MediaType, read_body};
+pub use body::{BodyRoom, MediaType, read_body, read_body_into};
 pub use guard::{HostGuard, protect};
 pub use params::Params;
 pub use problem::{FieldError, FieldErrors, Problem};

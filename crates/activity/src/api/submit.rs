@@ -2,7 +2,7 @@
 //!
 //! 200 `{"results": [{"id": …, "via": "stream"}]}` after the durable ack, `via` telling whose; 400 for what is not JSON,
 //! 413 over a limit, ours or the topic's, 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with
-//! `Retry-After` if neither the cluster nor the fallback takes it in time. With an `Idempotency-Key`: a repeated request is
+//! `Retry-After` if neither the cluster nor the fallback takes it in time, or there is no room for the body. With an `Idempotency-Key`: a repeated request is
 //! answered as the first was, 409 while that is under way, 422 for another body of the same tenant.
 
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tidings_http::{MediaType, Problem, read_body};
+use tidings_http::{MediaType, Problem, read_body_into};
 
 use super::onward::Onward;
 use super::{Api, no_params, stream};
@@ -21,7 +21,7 @@ use crate::answers::Begun;
 use crate::fallback::Via;
 use crate::idempotency::IdempotencyKey;
 use crate::ingest::NotAccepted;
-use crate::limits::{MAX_BODY_BYTES, SMALL_BODY_BYTES};
+use crate::limits::MAX_BODY_BYTES;
 use crate::submission;
 use crate::timestamp::Timestamp;
 
@@ -63,12 +63,10 @@ async fn post_json(
     key: Option<&IdempotencyKey>,
     body: Body,
 ) -> Result<Json<Results>, Problem> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let held_bytes = declared.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+    let mut held = api.room.for_body();
+    let body = read_body_into(&mut held, headers, body, MAX_BODY_BYTES).await?;
     // Held until the answer: the records which the body becomes are about as long as the body.
-    let room = if held_bytes <= SMALL_BODY_BYTES { &api.small_bodies } else { &api.bodies };
-    let held = Arc::clone(room).acquire_many_owned(held_bytes.div_ceil(1024) as u32).await;
-    let body = read_body(headers, body, MAX_BODY_BYTES).await?;
+    let held = held.until_answered();
     let (ids, records, begun) = read(api, key, &body)?;
     drop(body);
     let claim = match begun {

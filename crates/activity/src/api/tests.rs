@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tidings::breaker::BreakerOptions;
 use tidings::{Cluster, ResilientOptions, ResilientProducer};
@@ -327,6 +328,35 @@ async fn a_key_is_taken_while_its_request_runs_and_free_when_its_caller_goes() {
     assert_eq!(third.await.unwrap().status(), 200);
 }
 
+/// A few connections that send a head, or a little more, and then nothing: they held the room of whole bodies, and all others
+/// waited for half a minute.
+#[tokio::test]
+async fn senders_that_stop_hold_up_nobody() {
+    let served = Served::without_cluster();
+    let idle = |length: Option<usize>| {
+        let request = Request::post("/api/v1/activities").header(header::CONTENT_TYPE, "application/json");
+        let request = match length {
+            Some(length) => request.header(header::CONTENT_LENGTH, length),
+            None => request,
+        };
+        let first = futures_util::stream::iter([Ok::<_, std::io::Error>("{")]);
+        let body = first.chain(futures_util::stream::pending());
+        let router = served.router.clone();
+        tokio::spawn(router.oneshot(request.body(Body::from_stream(body)).unwrap()))
+    };
+    let mut waiting: Vec<_> = (0..8).map(|_| idle(None)).collect();
+    waiting.extend((0..200).map(|_| idle(Some(65_536))));
+    tokio::task::yield_now().await;
+    let whole = r#"{"id":"1","tenant":"t","action":"a"}"#;
+    let chunked = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(whole)]));
+    for body in [Body::from(whole), chunked] {
+        let posted = served.post("application/json", body);
+        let (status, answer) = tokio::time::timeout(Duration::from_secs(10), posted).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+    }
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 fn numbered(tenant: &str, numbers: std::ops::Range<usize>) -> Vec<crate::activity::Activity<'static>> {
     let one = |at: usize| {
         let time = format!("2013-01-01T{:02}:{:02}:{:02}Z", at / 3600, at / 60 % 60, at % 60);
@@ -419,7 +449,7 @@ async fn an_export_that_fails_in_the_middle_breaks_off_and_one_that_nobody_reads
     let mut pieces = response.into_body().into_data_stream();
     let mut read = 0;
     let ended = loop {
-        match futures_util::StreamExt::next(&mut pieces).await {
+        match pieces.next().await {
             Some(Ok(piece)) => read += piece.iter().filter(|byte| **byte == b'\n').count(),
             other => break other,
         }
@@ -488,7 +518,7 @@ impl Tail {
     /// The next block of lines; `None` at the end.
     async fn block(&mut self) -> Option<String> {
         while !self.text.contains("\n\n") {
-            let piece = futures_util::StreamExt::next(&mut self.pieces).await?.unwrap();
+            let piece = self.pieces.next().await?.unwrap();
             self.text.push_str(std::str::from_utf8(&piece).unwrap());
         }
         let (block, rest) =
