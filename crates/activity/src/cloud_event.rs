@@ -74,6 +74,8 @@ impl<'a> CloudEvent<'a> {
         // Writing strings and raw JSON into memory cannot fail.
         let written = serde_json::to_writer(&mut json, self);
         debug_assert!(written.is_ok());
+        // Thousands of them may wait for the cluster together.
+        json.shrink_to_fit();
         json
     }
 }
@@ -187,6 +189,7 @@ mod tests {
         let event = CloudEvent::new(&activity);
         let json = event.to_json();
         assert!(!json.contains(&b'\n'));
+        assert_eq!(json.capacity(), json.len());
         assert_eq!(read(Some(&json), Timestamp::MIN).unwrap(), activity);
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(value["source"], "/tenants/acm%C3%A9%20%26%20co/activities");

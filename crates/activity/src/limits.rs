@@ -41,6 +41,13 @@ pub const MAX_BODIES_BYTES: usize = 16 * 1024 * 1024;
 pub const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// The most bytes of small bodies, and of beginnings, that are held at once.
 pub const MAX_SMALL_BODIES_BYTES: usize = 8 * 1024 * 1024;
+/// About what an activity takes at least until it is answered for: its record, the client's copy, and that of the fallback.
+pub const ACTIVITY_BYTES: usize = 2 * 1024;
+/// The most bytes of records that are not answered for, over all requests whose records have more than [`SMALL_BODY_BYTES`]:
+/// more wait their turn for a while.
+pub const MAX_RECORDS_BYTES: usize = 16 * 1024 * 1024;
+/// The most bytes of the records of small requests that are not answered for.
+pub const MAX_SMALL_RECORDS_BYTES: usize = 8 * 1024 * 1024;
 /// The most activities in one array.
 pub const MAX_ARRAY_ACTIVITIES: usize = 10_000;
 
@@ -67,7 +74,7 @@ pub const FALLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long of that it waits for the store if there is a spool, which needs the rest.
 pub const FALLBACK_STORE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The most requests, or chunks of streams, that wait for the store or for the spool; more are told to come back. What they hold is
-/// bounded by the limits of bodies already.
+/// bounded by the limits of records and of streams already, since it goes when they give up.
 pub const FALLBACK_WAITING: usize = 4096;
 /// No more requests join a transaction of the fallback that has this many activities.
 pub const FALLBACK_BATCH_EVENTS: usize = 2000;

@@ -1,9 +1,10 @@
-//! Room for bodies while they arrive: what is held at once is bounded, and those that send nothing hold nothing.
+//! Room for bodies while they arrive, and for their records until they are answered for: what is held at once is bounded, and
+//! those that send nothing hold nothing.
 //!
-//! Owns the room, in KiB. Of each body the first [`SMALL_BODY_BYTES`] have room of their own, so that a few slow senders of
+//! Owns the room, in KiB. Records are counted by their number as well, since a body of 280 kB may be 10,000 activities, and each
+//! of them is a record here, one in the client and perhaps one for the fallback. Of each body the first [`SMALL_BODY_BYTES`] have room of their own, so that a few slow senders of
 //! large ones hold up nobody else. Room is taken for what has arrived, whatever `Content-Length` claims. Invariants: who holds
-//! room for a part of a large body does not wait for more of it, but gives up, so that no two wait for each other; the
-//! wait for the first has a limit.
+//! room for a part of a large body does not wait for more of it, but gives up, so that no two wait for each other; who holds room for records waits for none; each wait has a limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,10 @@ use std::time::Duration;
 use tidings_http::{BodyRoom, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{MAX_BODIES_BYTES, MAX_SMALL_BODIES_BYTES, SMALL_BODY_BYTES};
+use crate::limits::{
+    ACTIVITY_BYTES, MAX_ARRAY_ACTIVITIES, MAX_BODIES_BYTES, MAX_RECORDS_BYTES, MAX_SMALL_BODIES_BYTES,
+    MAX_SMALL_RECORDS_BYTES, SMALL_BODY_BYTES,
+};
 
 /// The unit of room.
 const KIB: usize = 1024;
@@ -20,6 +24,8 @@ const KIB: usize = 1024;
 pub struct Room {
     small_bodies: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    small_records: Arc<Semaphore>,
+    records: Arc<Semaphore>,
     /// How long to wait for it.
     patience: Duration,
 }
@@ -37,6 +43,8 @@ impl Room {
         Self {
             small_bodies: Arc::new(Semaphore::new(MAX_SMALL_BODIES_BYTES / KIB)),
             bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES / KIB)),
+            small_records: Arc::new(Semaphore::new(MAX_SMALL_RECORDS_BYTES / KIB)),
+            records: Arc::new(Semaphore::new(MAX_RECORDS_BYTES / KIB)),
             patience,
         }
     }
@@ -44,6 +52,13 @@ impl Room {
     /// Room for a body of which nothing has arrived yet.
     pub fn for_body(&self) -> Held<'_> {
         Held { room: self, small: None, large: None }
+    }
+
+    /// Room for the records of a body. The largest take all there is.
+    pub async fn for_records(&self, body: &[u8]) -> Result<OwnedSemaphorePermit, Problem> {
+        let bytes = body.len().max(count_activities(body) * ACTIVITY_BYTES).min(MAX_RECORDS_BYTES);
+        let from = if bytes <= SMALL_BODY_BYTES { &self.small_records } else { &self.records };
+        self.wait(from, bytes.div_ceil(KIB) as u32).await
     }
 
     async fn grow(
@@ -72,15 +87,32 @@ impl Room {
     }
 }
 
-fn no_room() -> Problem {
-    Problem::unavailable("as much is being taken in as may be at once", 1)
+/// How many elements the array of a body has, without reading them; 1 where it is none.
+fn count_activities(body: &[u8]) -> usize {
+    let mut depth = 0usize;
+    let (mut in_string, mut escaped) = (false, false);
+    let mut count = 1;
+    if body.trim_ascii_start().first() != Some(&b'[') {
+        return count;
+    }
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' if depth == 1 => count += 1,
+            _ => {}
+        }
+    }
+    // More are refused.
+    count.min(MAX_ARRAY_ACTIVITIES)
 }
 
-impl Held<'_> {
-    /// The same for somebody else to hold.
-    pub fn until_answered(self) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
-        (self.small, self.large)
-    }
+fn no_room() -> Problem {
+    Problem::unavailable("as much is being taken in as may be at once", 1)
 }
 
 impl BodyRoom for Held<'_> {
@@ -137,6 +169,39 @@ mod tests {
         one.hold(half + 1).await.unwrap();
         drop(one);
         assert_eq!(left(&room), (MAX_SMALL_BODIES_BYTES, MAX_BODIES_BYTES), "what gave up holds nothing");
+    }
+
+    #[test]
+    fn elements_are_counted_as_they_will_be_read() {
+        let check = |body: &str, expected: usize| {
+            assert_eq!(count_activities(body.as_bytes()), expected, "{body:.60}");
+        };
+        check("", 1);
+        check(r#"{"a":1,"b":2}"#, 1);
+        check(" [ ]", 1);
+        check(r#"[{"a":1,"b":[1,2,3]},{"c":"],[,\"],"},7]"#, 3);
+        check(r#"["\\",",\\\",",2]"#, 3);
+        check(r#"["\"#, 1);
+        check("]],,[,", 1);
+        check(&format!("[{}1]", "1,".repeat(2 * MAX_ARRAY_ACTIVITIES)), MAX_ARRAY_ACTIVITIES);
+    }
+
+    /// Twelve arrays of 280 kB were 350 MB of records.
+    #[tokio::test]
+    async fn many_small_activities_count_for_what_they_become() {
+        let room = Room::new(PATIENCE);
+        let many = format!("[{}]", vec![r#"{"tenant":"t","action":"a"}"#; 10_000].join(","));
+        let held = room.for_records(many.as_bytes()).await.unwrap();
+        assert_eq!(room.for_records(many.as_bytes()).await.unwrap_err().status, 503);
+        let few = format!("[{}]", vec![r#"{"tenant":"t","action":"a"}"#; 32].join(","));
+        let small: Vec<_> =
+            futures_util::future::join_all((0..128).map(|_| room.for_records(few.as_bytes()))).await;
+        assert!(small.iter().all(Result::is_ok), "small ones have room of their own");
+        assert_eq!(room.for_records(b"{}").await.unwrap_err().status, 503);
+        drop((held, small));
+        let large = vec![b' '; MAX_RECORDS_BYTES / 4];
+        let large: Vec<_> = futures_util::future::join_all((0..5).map(|_| room.for_records(&large))).await;
+        assert_eq!(large.iter().filter(|held| held.is_ok()).count(), 4);
     }
 
     #[tokio::test]

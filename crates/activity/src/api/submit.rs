@@ -65,10 +65,9 @@ async fn post_json(
 ) -> Result<Json<Results>, Problem> {
     let mut held = api.room.for_body();
     let body = read_body_into(&mut held, headers, body, MAX_BODY_BYTES).await?;
-    // Held until the answer: the records which the body becomes are about as long as the body.
-    let held = held.until_answered();
+    let room = api.room.for_records(&body).await?;
     let (ids, records, begun) = read(api, key, &body)?;
-    drop(body);
+    drop((body, held));
     let claim = match begun {
         Some(Begun::Repeated(via)) => return Ok(results(ids, &via)),
         Some(Begun::First(claim)) => Some(claim),
@@ -82,7 +81,7 @@ async fn post_json(
         if let (Ok(via), Some(claim)) = (&via, claim) {
             claim.accepted(via.iter().copied());
         }
-        drop(held);
+        drop((records, room));
         via
     });
     let via = accept.await.map_err(|error| not_accepted(&error, key))?;
