@@ -20,6 +20,7 @@ use crate::housekeeper::Housekeeper;
 use crate::ingest::Ingest;
 use crate::limits::{LIVE_CATCH_UPS, MAX_EXPORTS, MAX_NDJSON_STREAMS, MAX_QUERIES};
 use crate::live::Live;
+use crate::result_queue::ResultFiles;
 use crate::store::Store;
 use room::Room;
 
@@ -57,7 +58,7 @@ pub(crate) struct Api {
     housekeeper: Housekeeper,
     catch_ups: Arc<Semaphore>,
     /// Where results wait for callers that do not read them yet.
-    results_folder: PathBuf,
+    results: Arc<ResultFiles>,
 }
 
 /// The routes. Whoever serves them puts the Host and Origin guard in front.
@@ -79,7 +80,7 @@ pub(crate) fn router(
         live,
         housekeeper,
         catch_ups: Arc::new(Semaphore::new(LIVE_CATCH_UPS)),
-        results_folder,
+        results: ResultFiles::new(results_folder),
     });
     Router::new()
         .route("/api/v1/activities", get(search::list).post(submit::post).fallback(method_not_allowed))

@@ -64,7 +64,7 @@ pub const NDJSON_CHUNK_LINES: usize = 500;
 pub const NDJSON_CHUNK_BYTES: usize = 256 * 1024;
 /// The most batches of one stream that wait for their ack at the same time.
 pub const NDJSON_CHUNKS_IN_FLIGHT: usize = 4;
-/// The most streams that are read at once; more are told to come back.
+/// The most streams that are read, or whose results are waiting for their callers, at once; more are told to come back.
 pub const MAX_NDJSON_STREAMS: usize = 16;
 /// How long a stream may stay silent before it is taken for dead.
 pub const NDJSON_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -102,7 +102,8 @@ pub const MAX_QUERIES: usize = 4;
 pub const EXPORT_PAGE_ITEMS: usize = 200;
 /// The most exports that are under way at once; more are told to come back.
 pub const MAX_EXPORTS: usize = 4;
-/// How long the reader of an export or of the live tail may take nothing before it is given up.
+/// How long the reader of an export, of the live tail or of a stream's results may take nothing while it is waited for before
+/// it is given up.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much is handed over to such a reader at once: whoever takes that, and what the connection buffers, within that time stays.
 pub const OUTFLOW_SLICE_BYTES: usize = 64 * 1024;

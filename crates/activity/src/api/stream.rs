@@ -2,9 +2,11 @@
 //!
 //! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
 //! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, however long the stream and
-//! however late its caller reads the results (they wait in a `result_queue`); each line that is not blank has one result line;
+//! however late its caller reads the results (they wait in a `result_queue`); a stream has its place until its caller has read
+//! them, or is given up; each line that is not blank has one result line;
 //! a bad line costs no other; after each chunk others have their turn. With an `Idempotency-Key` each line is compared with what stood there the first time.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,6 @@ use futures_util::{FutureExt, StreamExt, stream};
 use serde::Serialize;
 use tidings::Record;
 use tidings_http::Problem;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
 use super::submit::{Accepted, not_accepted};
@@ -70,7 +71,6 @@ struct Reader {
     keyed: Option<Keyed>,
     body: Option<BodyDataStream>,
     lines: Lines,
-    _permit: OwnedSemaphorePermit,
 }
 
 pub(super) async fn post(
@@ -78,16 +78,16 @@ pub(super) async fn post(
     key: Option<IdempotencyKey>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let permit = Arc::clone(&api.streams)
-        .try_acquire_owned()
-        .map_err(|_| Problem::unavailable("as many streams are being read as may be at once", 1))?;
+    let place = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
+        Problem::unavailable("as many streams are being read or answered as may be at once", 1)
+    })?;
     let keyed = match key {
         Some(key) => Some(Keyed { claim: Arc::new(api.answers.begin_stream(&key)?), key }),
         None => None,
     };
     let lines = Lines::new(MAX_ACTIVITY_BYTES);
-    let (writer, results) = result_queue(&api.results_folder);
-    let reader = Reader { api, keyed, body: Some(body.into_data_stream()), lines, _permit: permit };
+    let (writer, results) = result_queue(&api.results, place);
+    let reader = Reader { api, keyed, body: Some(body.into_data_stream()), lines };
     tokio::spawn(answer(reader, writer));
     let results =
         stream::unfold(results, async |mut results| results.next().await.map(|piece| (piece, results)));
@@ -99,25 +99,34 @@ pub(super) async fn post(
 
 /// Reads to the end, or until the caller is gone: then nobody knows what was taken, and the rest is not.
 async fn answer(reader: Reader, results: ResultWriter) {
+    match answer_lines(reader, &results).await {
+        Ok(true) => results.end().await,
+        Ok(false) => {}
+        // An answer that breaks off is seen; one that just ends too early would be believed.
+        Err(error) => results.fail(error).await,
+    }
+}
+
+/// False if the caller is gone.
+async fn answer_lines(reader: Reader, results: &ResultWriter) -> io::Result<bool> {
     let api = Arc::clone(&reader.api);
     let chunks =
         stream::unfold(reader, async |mut reader| reader.next_chunk().await.map(|chunk| (chunk, reader)));
     let sent = chunks.map(|chunk| chunk.send(&api)).buffered(NDJSON_CHUNKS_IN_FLIGHT);
     let mut sent = pin!(sent);
     while let Some(answered) = sent.next().await {
-        match results.push(answered).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::error!(%error, folder = %api.results_folder.display(), "results cannot be kept in a file");
-                // An answer that breaks off is seen; one that just ends too early would be believed.
-                return results.fail(error);
-            }
+        let pushed = results.push(answered).await.inspect_err(|error| {
+            let folder = api.results.folder().display();
+            tracing::error!(%error, %folder, "results cannot be kept in a file");
+        });
+        if !pushed? {
+            return Ok(false);
         }
         // Lines that are refused wait for nothing: without this, one piece of the body could be half a second of a worker,
         // the embedded broker's as well.
         tokio::task::yield_now().await;
     }
+    Ok(true)
 }
 
 impl Reader {

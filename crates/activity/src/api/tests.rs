@@ -328,6 +328,36 @@ async fn a_key_is_taken_while_its_request_runs_and_free_when_its_caller_goes() {
     assert_eq!(third.await.unwrap().status(), 200);
 }
 
+/// A stream that had been read had given its place back, however much of its answer was waiting in a file.
+#[tokio::test]
+async fn a_stream_keeps_its_place_until_its_answer_is_read() {
+    let served = Served::without_cluster();
+    let post = || {
+        let request =
+            Request::post("/api/v1/activities").header(header::CONTENT_TYPE, "application/x-ndjson");
+        served.router.clone().oneshot(request.body(Body::from("x\n".repeat(3000))).unwrap())
+    };
+    let mut unread = Vec::new();
+    for _ in 0..crate::limits::MAX_NDJSON_STREAMS {
+        let response = post().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut pieces = response.into_body().into_data_stream();
+        pieces.next().await.unwrap().unwrap();
+        unread.push(pieces);
+    }
+    // However far the streams have been read meanwhile.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(post().await.unwrap().status(), 503);
+    let mut pieces = unread.pop().unwrap();
+    while let Some(piece) = pieces.next().await {
+        piece.unwrap();
+    }
+    drop(pieces);
+    assert_eq!(post().await.unwrap().status(), 200);
+}
+
 /// A few connections that send a head, or a little more, and then nothing: they held the room of whole bodies, and all others
 /// waited for half a minute.
 #[tokio::test]
