@@ -118,7 +118,21 @@ impl Background {
         let mut specs = FailureTopics::of(&self.options.topic).specs(self.options.dlq_partitions);
         specs.insert(0, TopicSpec::new(&self.options.topic, self.options.partitions));
         admin.ensure_topics(&specs)?;
+        self.fit_batches(&admin);
         Ok(admin)
+    }
+
+    /// Has the producer make batches that the topic takes. Where that is not told, or changes later, what is refused is sent
+    /// record by record.
+    fn fit_batches(&self, admin: &Admin) {
+        match admin.topic_setting(&self.options.topic, "max.message.bytes") {
+            Ok(bytes) => {
+                if let Some(bytes) = bytes.and_then(|bytes| bytes.parse().ok()) {
+                    self.producer.limit_batches(bytes);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the topic's limit of batches is not known"),
+        }
     }
 
     /// Asks until the cluster says whether there is another instance.

@@ -69,6 +69,9 @@ pub struct ProducerOptions {
     pub max_in_flight: u32,
     /// How long the client itself goes on trying to deliver a record, also after its sender's deadline.
     pub delivery_timeout: Duration,
+    /// The most bytes of a batch of several records; `None` is librdkafka's 1,000,000. A topic refuses batches that are larger
+    /// than its `max.message.bytes`, and then each of their records is sent again alone, which is slow.
+    pub max_batch_bytes: Option<u32>,
     /// Kafka's name of a codec (`none`, `lz4`, `zstd`, `gzip`).
     pub compression: String,
     /// Chooses the partitions of records that name none. `None` is Kafka's own choice: by the key's murmur2 hash, as its
@@ -86,6 +89,7 @@ impl Default for ProducerOptions {
             linger: Duration::ZERO,
             max_in_flight: 1,
             delivery_timeout: Duration::from_secs(5),
+            max_batch_bytes: None,
             compression: "none".into(),
             partitioner: None,
             on_delivery: None,
@@ -275,6 +279,9 @@ impl Producer {
         config.set("max.in.flight", options.max_in_flight.to_string());
         config.set("message.timeout.ms", options.delivery_timeout.as_millis().to_string());
         config.set("compression.codec", &options.compression);
+        if let Some(bytes) = options.max_batch_bytes {
+            config.set("batch.size", bytes.max(1).to_string());
+        }
         Ok(config)
     }
 
@@ -632,5 +639,20 @@ mod tests {
         assert_eq!((reports.len(), reports.iter().filter(|is_ok| !**is_ok).count()), (31, 1));
         producer.flush(limit).unwrap();
         assert_eq!(producer.in_flight_count(), 0);
+    }
+
+    #[test]
+    fn batches_that_fit_need_no_second_client() {
+        let limit = Duration::from_secs(20);
+        let broker = Broker::start().unwrap();
+        let spec = TopicSpec::new("small", 1).config("max.message.bytes", "10000");
+        Admin::new(&broker.cluster(), limit).unwrap().create_topic(&spec).unwrap();
+        let linger = Duration::from_millis(50);
+        let options = ProducerOptions { linger, max_batch_bytes: Some(10_000), ..ProducerOptions::default() };
+        let producer = Producer::new(&broker.cluster(), options).unwrap();
+        let record = Record::new("small").key("k").header("h", "v").value(vec![b'x'; 990]);
+        let results = producer.send_batch_blocking(&vec![record; 100], limit);
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert!(producer.inner.alone.made().is_none());
     }
 }

@@ -19,6 +19,9 @@ use crate::error::KafkaFault;
 use crate::producer::{Delivered, Producer, ProducerOptions, SendError};
 use crate::record::Record;
 
+/// librdkafka's batches.
+const BATCH_BYTES: u32 = 1_000_000;
+
 /// How a [`ResilientProducer`] behaves.
 ///
 /// ```
@@ -76,7 +79,7 @@ pub struct ResilientProducer {
 #[derive(Debug)]
 struct Inner {
     cluster: Cluster,
-    options: ProducerOptions,
+    options: Mutex<ProducerOptions>,
     timeout: Duration,
     breaker: Breaker,
     /// How long a failure to have a record taken is believed when nobody sends any more.
@@ -96,7 +99,7 @@ impl ResilientProducer {
         let inner = Inner {
             memory,
             cluster: cluster.clone(),
-            options: producer,
+            options: Mutex::new(producer),
             timeout,
             breaker: Breaker::new(breaker),
             producer: Mutex::new(None),
@@ -231,6 +234,33 @@ impl ResilientProducer {
         permit.end(outcome, Instant::now());
     }
 
+    /// Makes batches of at most so many bytes, as [`ProducerOptions::max_batch_bytes`] does, where that is learned only after the
+    /// start. To be called before the first record is sent: a client that is made keeps its settings.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::admin::Admin;
+    /// use tidings::{Cluster, ResilientOptions, ResilientProducer};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// # broker.create_topic("orders", 1)?;
+    /// let producer = ResilientProducer::new(&cluster, ResilientOptions::default())?;
+    /// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
+    /// if let Some(bytes) = admin.topic_setting("orders", "max.message.bytes")? {
+    ///     producer.limit_batches(bytes.parse()?);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit_batches(&self, bytes: u32) {
+        let mut options = self.inner.options.lock();
+        // A limit that is higher than the client's own is no reason to make larger ones.
+        if bytes < options.max_batch_bytes.unwrap_or(BATCH_BYTES) {
+            options.max_batch_bytes = Some(bytes);
+        }
+    }
+
     /// Whether the breaker refuses whatever is sent now.
     pub fn is_refusing(&self) -> bool {
         self.inner.breaker.is_refusing(Instant::now())
@@ -252,7 +282,7 @@ impl ResilientProducer {
         if let Some(producer) = &*producer {
             return Ok(producer.clone());
         }
-        let made = Producer::new(&self.inner.cluster, self.inner.options.clone())?;
+        let made = Producer::new(&self.inner.cluster, self.inner.options.lock().clone())?;
         Ok(producer.insert(made).clone())
     }
 

@@ -8,7 +8,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{NewPartitions, ResourceSpecifier};
+use rdkafka::admin::{ConfigEntry, ConfigSource, NewPartitions, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::Offset;
@@ -243,24 +243,48 @@ impl Admin {
         Ok(description)
     }
 
+    /// The value that a setting has for a topic, by Kafka's name, whether it is the topic's own or the cluster's; `None` for a
+    /// setting that the cluster does not know, or does not tell.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::Cluster;
+    /// use tidings::admin::{Admin, TopicSpec};
+    ///
+    /// let cluster = Cluster::new("localhost:9092");
+    /// # let broker = tidings::testing::Broker::start()?;
+    /// # let cluster = broker.cluster();
+    /// let admin = Admin::new(&cluster, Duration::from_secs(10))?;
+    /// admin.create_topic(&TopicSpec::new("orders", 1).config("max.message.bytes", "100000"))?;
+    /// assert_eq!(admin.topic_setting("orders", "max.message.bytes")?.as_deref(), Some("100000"));
+    /// assert!(admin.topic_setting("orders", "retention.ms")?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn topic_setting(&self, topic: &str, name: &str) -> Result<Option<String>, AdminError> {
+        let entry = self.config(topic)?.into_iter().find(|entry| entry.name == name);
+        Ok(entry.and_then(|entry| entry.value))
+    }
+
     fn changed_config(&self, topic: &str) -> Result<Vec<(String, String)>, AdminError> {
-        let operation = format!("describe the settings of {topic}");
-        let specifier = ResourceSpecifier::Topic(topic);
-        let answers = block_on(self.client(&operation)?.describe_configs([&specifier], &self.options()))
-            .map_err(self.failed(&operation))?;
-        let resource = match answers.into_iter().next() {
-            Some(Ok(resource)) => resource,
-            Some(Err(code)) => return Err(self.refused(operation, code)),
-            None => return Ok(Vec::new()),
-        };
-        let changed = resource.entries.into_iter().filter(|entry| !entry.is_default && !entry.is_sensitive);
-        let is_own = |source: &rdkafka::admin::ConfigSource| {
-            matches!(source, rdkafka::admin::ConfigSource::DynamicTopic)
-        };
+        let changed =
+            self.config(topic)?.into_iter().filter(|entry| !entry.is_default && !entry.is_sensitive);
+        let is_own = |source: &ConfigSource| matches!(source, ConfigSource::DynamicTopic);
         Ok(changed
             .filter(|entry| is_own(&entry.source))
             .map(|entry| (entry.name, entry.value.unwrap_or_default()))
             .collect())
+    }
+
+    fn config(&self, topic: &str) -> Result<Vec<ConfigEntry>, AdminError> {
+        let operation = format!("describe the settings of {topic}");
+        let specifier = ResourceSpecifier::Topic(topic);
+        let answers = block_on(self.client(&operation)?.describe_configs([&specifier], &self.options()))
+            .map_err(self.failed(&operation))?;
+        match answers.into_iter().next() {
+            Some(Ok(resource)) => Ok(resource.entries),
+            Some(Err(code)) => Err(self.refused(operation, code)),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn offsets(
