@@ -12,6 +12,7 @@ import { acceptable, type Draft, withoutSecrets } from "./acceptable.js";
 import type { Entity } from "./activity.js";
 import type { BreakerOptions } from "./breaker.js";
 import { Direct, type SendResult } from "./direct.js";
+import { pathOf, routeOf, watchRoute } from "./route.js";
 import { isSecretName } from "./secrets.js";
 import { Sender, type SenderCounts, type SenderOptions } from "./sender.js";
 
@@ -88,6 +89,7 @@ export function recordActivities(options: RecordOptions): ActivityRecorder {
   };
   const middleware: RequestHandler = (request, response, next) => {
     const startedAt = process.hrtime.bigint();
+    watchRoute(request);
     // The socket of a client that has gone has no address any more.
     const ip = part("address", () => request.ip);
     // `close` comes after `finish`, and alone when the client went away before it had its answer.
@@ -181,7 +183,7 @@ function describe(
     },
     metadata: {
       method: request.method,
-      path: request.baseUrl + request.path,
+      path: pathOf(request),
       query: part("query", () => request.query),
       status: response.statusCode,
       outcome,
@@ -197,14 +199,9 @@ function isAborted(request: Request, response: Response): boolean {
   return !response.writableFinished || request.socket?.destroyed === true;
 }
 
-/**
- * The route as it was declared, so that requests for `/orders/17` and `/orders/18` are the same action; without the path of a
- * request that no route took, which is its sender's choice.
- */
+/** Without the path of a request that no route took, which is its sender's choice. */
 function actionOf(request: Request): string {
-  const route: unknown = request.route?.path;
-  if (route === undefined) return `${request.method} (no route)`;
-  return `${request.method} ${request.baseUrl}${typeof route === "string" ? route : "(pattern)"}`;
+  return `${request.method} ${routeOf(request) ?? "(no route)"}`;
 }
 
 function reasonOf(error: unknown): string {
