@@ -9,40 +9,20 @@ import { isPromise } from "node:util/types";
 import type { Request, RequestHandler, Response } from "express";
 import { Abandoned } from "./abandoned.js";
 import { acceptable, type Draft, withoutSecrets } from "./acceptable.js";
-import type { Entity } from "./activity.js";
-import type { BreakerOptions } from "./breaker.js";
 import { Direct, type SendResult } from "./direct.js";
+import { checkOptions, type RecordOptions } from "./options.js";
 import { pathOf, routeOf, watchRoute } from "./route.js";
 import { isSecretName } from "./secrets.js";
-import { Sender, type SenderCounts, type SenderOptions } from "./sender.js";
+import { Sender, type SenderCounts } from "./sender.js";
 
 export type { Draft } from "./acceptable.js";
 export type { Activity, Context, Entity } from "./activity.js";
 export type { BreakerOptions } from "./breaker.js";
 export type { SendResult } from "./direct.js";
+export type { RecordOptions } from "./options.js";
 export { REDACTED, redact } from "./redact.js";
 export { isSecretName, SECRET_PARTS, SECRET_WORDS } from "./secrets.js";
 export type { SenderCounts, SenderOptions } from "./sender.js";
-
-/** Each function may throw: the request is recorded without what it would have given. None may be async but `onLost`. */
-export interface RecordOptions extends SenderOptions, BreakerOptions {
-  /** Whose activity it is. Without a tenant a request is not recorded. */
-  tenant: string | ((request: Request, response: Response) => string | undefined);
-  /** Who does it. */
-  actor?: (request: Request, response: Response) => Entity | undefined;
-  /** What is done: by default the method and the route, for example `POST /orders/:id`. */
-  action?: (request: Request, response: Response) => string | undefined;
-  /** What it is done to. */
-  targets?: (request: Request, response: Response) => Entity[] | undefined;
-  /** Added to the metadata; secrets are taken out. */
-  metadata?: (request: Request, response: Response) => Record<string, unknown> | undefined;
-  /** Which requests are recorded: by default all that may change something (not GET, HEAD and OPTIONS). */
-  when?: (request: Request, response: Response) => boolean;
-  /** The part of successful requests that is recorded, from 0 to 1; failed ones always are. 1. */
-  sample?: number;
-  /** Which fields hold secrets, by their names; by default `isSecretName`. */
-  isSecret?: (name: string) => boolean;
-}
 
 /** A middleware, and what is behind it. */
 export interface ActivityRecorder extends RequestHandler {
@@ -66,7 +46,9 @@ export interface ActivityRecorder extends RequestHandler {
 const READS = new Set(["GET", "HEAD", "OPTIONS"]);
 const SEND_TIMEOUT_MS = 2_000;
 
+/** Throws an error that names the option which is missing, misspelt or not what it should be. */
 export function recordActivities(options: RecordOptions): ActivityRecorder {
+  checkOptions(options);
   const sender = new Sender(options);
   const direct = new Direct(options);
   const { isSecret = isSecretName } = options;
