@@ -37,7 +37,8 @@ impl LogFilter {
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<LogFilter> {
     let subscriber = tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(std::io::stderr);
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber = subscriber.with_ansi(colours).with_filter_reloading();
+    // A line that cannot be written is lost. The library would tell so where the line could not be written, and panic there.
+    let subscriber = subscriber.with_ansi(colours).log_internal_errors(false).with_filter_reloading();
     let handle = subscriber.reload_handle();
     subscriber.try_init().map_err(|error| anyhow::anyhow!("start the log: {error}"))?;
     Ok(LogFilter(Box::new(move |filter| handle.reload(filter).context("change what is logged"))))

@@ -6,6 +6,8 @@
 //! **Invariant:** a result counts only for the assignment its record was delivered under: what a partition's former
 //! life finishes late changes nothing. **Invariant:** no I/O, no threads; the time is told.
 
+mod in_hand;
+mod job;
 mod lane;
 mod partition;
 
@@ -17,8 +19,9 @@ use super::key_order::Released;
 use super::membership::PartitionKey;
 use super::options::Ordering;
 use super::tracker::{Delivery, Tracker};
-use crate::failure::Failure;
 use crate::record::ReceivedRecord;
+use in_hand::InHand;
+pub(super) use job::{Fate, Job, Note};
 use lane::{Entry, Lane, LaneKey};
 use partition::Partition;
 pub(super) use partition::{Due, Progress};
@@ -42,45 +45,6 @@ pub(super) struct Limits {
     pub(super) never_repeats: bool,
     /// Where a partition begins is committed before anything of it is done: the next member would begin elsewhere.
     pub(super) commits_beginnings: bool,
-}
-
-/// Records for one call of the handler.
-#[derive(Debug, Default)]
-pub(super) struct Job {
-    pub(super) records: Vec<ReceivedRecord>,
-    pub(super) notes: Vec<Note>,
-    lanes: Vec<Arc<LaneKey>>,
-}
-
-/// What is known of a record in a job.
-#[derive(Debug)]
-pub(super) struct Note {
-    pub(super) lane_index: usize,
-    pub(super) epoch: u64,
-    /// How often it was handed to the handler before.
-    pub(super) attempts: u32,
-    /// It was rejected, and could not be parked yet.
-    pub(super) rejected: Option<Box<Failure>>,
-    /// It comes from the failure inbox, not from its topic.
-    pub(super) released: Option<Box<Released>>,
-    /// The handler is done with it, but the failure inbox does not know yet.
-    pub(super) is_done: bool,
-}
-
-/// What became of a record in a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is done, parked ones included.
-    Done,
-    /// It comes again, not before this time, and the rest of its lane behind it.
-    Again(Instant),
-}
-
-/// Records, and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct InHand {
-    records: usize,
-    bytes: usize,
 }
 
 /// What a worker is to do.
@@ -607,41 +571,6 @@ impl Scheduler {
 
     fn is_full(&self) -> bool {
         self.in_hand.is_share(&self.limits, 1, 1)
-    }
-}
-
-impl InHand {
-    fn of<'a>(records: impl IntoIterator<Item = &'a ReceivedRecord>) -> Self {
-        let mut in_hand = Self::default();
-        for record in records {
-            in_hand.records += 1;
-            in_hand.bytes += record.size_bytes();
-        }
-        in_hand
-    }
-
-    fn add(&mut self, more: Self) {
-        self.records += more.records;
-        self.bytes += more.bytes;
-    }
-
-    fn remove(&mut self, less: Self) {
-        self.records -= less.records;
-        self.bytes -= less.bytes;
-    }
-
-    /// Whether it is this part of what may be in hand, or more.
-    fn is_share(self, limits: &Limits, part: usize, of: usize) -> bool {
-        self.records >= (limits.max_buffered_records * part).div_ceil(of)
-            || self.bytes >= (limits.max_buffered_bytes * part).div_ceil(of)
-    }
-}
-
-impl Job {
-    fn add(&mut self, lane_index: usize, entry: Entry) {
-        let Entry { record, epoch, attempts, rejected, released, is_done } = entry;
-        self.records.push(record);
-        self.notes.push(Note { lane_index, epoch, attempts, rejected, released, is_done });
     }
 }
 
