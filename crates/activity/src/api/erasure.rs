@@ -49,9 +49,7 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Response, Problem> {
     no_params(&uri)?;
-    if MediaType::of(&headers)? != MediaType::Json {
-        return Err(Problem::unsupported_media_type("expected application/json"));
-    }
+    MediaType::one_of(&[MediaType::Json], &headers)?;
     let body = read_body(&headers, body, SMALL_BODY_BYTES).await?;
     let request = read(&body)?;
     let (tenant, id) = (request.tenant.clone(), request.id.clone());

@@ -570,7 +570,7 @@ impl Scheduler {
     }
 
     fn is_full(&self) -> bool {
-        self.in_hand.is_share(&self.limits, 1, 1)
+        self.in_hand.reaches(&self.limits, 1, 1)
     }
 }
 

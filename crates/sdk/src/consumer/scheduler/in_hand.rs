@@ -31,8 +31,19 @@ impl InHand {
     }
 
     /// Whether it is this part of what may be in hand, or more.
-    pub(super) fn is_share(self, limits: &Limits, part: usize, of: usize) -> bool {
-        self.records >= (limits.max_buffered_records * part).div_ceil(of)
-            || self.bytes >= (limits.max_buffered_bytes * part).div_ceil(of)
+    pub(super) fn reaches(self, limits: &Limits, part: usize, of: usize) -> bool {
+        self.against(limits).any(|(found, limit)| found * of as u128 >= limit * part as u128)
+    }
+
+    /// Whether it is more than this part of what may be in hand.
+    pub(super) fn exceeds(self, limits: &Limits, part: usize, of: usize) -> bool {
+        self.against(limits).any(|(found, limit)| found * of as u128 > limit * part as u128)
+    }
+
+    /// Wide, for a limit may be as large as numbers are.
+    fn against(self, limits: &Limits) -> impl Iterator<Item = (u128, u128)> {
+        let (records, bytes) = (self.records as u128, self.bytes as u128);
+        let limits = (limits.max_buffered_records as u128, limits.max_buffered_bytes as u128);
+        [(records, limits.0), (bytes, limits.1)].into_iter()
     }
 }

@@ -204,14 +204,14 @@ impl Scheduler {
     /// others. What is paused resumes only when much room is there again, or little of its own is left: the client then fetches anew.
     pub(in crate::consumer) fn pauses(&mut self, is_stuck: bool) -> (Vec<PartitionKey>, Vec<PartitionKey>) {
         let is_full = is_stuck && self.is_full();
-        let has_room = !self.in_hand.is_share(&self.limits, 1, 2);
+        let has_room = !self.in_hand.exceeds(&self.limits, 1, 2);
         let (limits, partitions_count) = (&self.limits, self.partitions.len());
         let max_span = limits.max_span;
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (key, partition) in &mut self.partitions {
             let span = partition.tracker.as_ref().map_or(0, Tracker::span);
-            let has_its_share = partition.in_hand.is_share(limits, 1, 2 * partitions_count);
-            let has_little = !partition.in_hand.is_share(limits, 1, 4 * partitions_count);
+            let has_its_share = partition.in_hand.reaches(limits, 1, 2 * partitions_count);
+            let has_little = !partition.in_hand.exceeds(limits, 1, 4 * partitions_count);
             if !partition.is_paused && ((is_full && has_its_share) || span >= max_span) {
                 partition.is_paused = true;
                 pause.push(key.clone());
@@ -248,7 +248,7 @@ impl Scheduler {
 
     /// Whether a good part of what may be in hand is free.
     pub(in crate::consumer) fn has_room(&self) -> bool {
-        !self.in_hand.is_share(&self.limits, 3, 4)
+        !self.in_hand.exceeds(&self.limits, 3, 4)
     }
 
     /// Those among some partitions that are paused.
