@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidings::{Headers, KafkaFault, Record, ResilientProducer, SendError};
+use tidings::{Headers, Record, ResilientProducer, SendError};
 use tokio::sync::watch;
 
 use crate::activity::Activity;
@@ -46,7 +46,7 @@ impl NotSent {
 
     /// Whether the topic will never take it: kept elsewhere, it would wait for ever.
     fn is_too_large(&self) -> bool {
-        matches!(self, Self::Failed(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
+        matches!(self, Self::Failed(error) if error.is_too_large())
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tidings::{KafkaFault, Record, ResilientProducer, SendError};
+use tidings::{Record, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::activity::Activity;
@@ -240,7 +240,8 @@ impl Run {
         for ((sent, activity), result) in waiting.zip(results) {
             match result {
                 Ok(_) => *sent = Sent::OnTopic,
-                Err(error) if is_hopeless(&error) => {
+                // Told only of one that was sent alone: it must not hold up the others for ever.
+                Err(error) if error.is_too_large() => {
                     let id = activity.id.as_str();
                     tracing::warn!(%error, id, "an activity stays in the spool until the store takes it");
                     *sent = Sent::Refused;
@@ -275,7 +276,7 @@ impl Run {
                 Ok(_) => {
                     metrics.published.inc();
                 }
-                Err(error) if is_hopeless(&error) => {
+                Err(error) if error.is_too_large() => {
                     let id = arrived.activity.id.as_str();
                     metrics.unpublishable.inc();
                     tracing::error!(%error, id, "an activity is in the store and will not be on the topic");
@@ -332,12 +333,6 @@ impl Run {
         self.has_told = true;
         Step::Blocked
     }
-}
-
-/// Whether the topic will never take this record, which is told only of one that was sent alone: it must not hold up the
-/// others for ever.
-fn is_hopeless(error: &SendError) -> bool {
-    matches!(error, SendError::Refused { fault: KafkaFault::RecordTooLarge, .. })
 }
 
 #[cfg(test)]

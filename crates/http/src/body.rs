@@ -40,8 +40,7 @@ impl MediaType {
 
     /// The same where not every media type is taken: the refusal names those that are.
     pub fn one_of(taken: &[Self], headers: &HeaderMap) -> Result<Self, Problem> {
-        let names: Vec<&str> = taken.iter().map(|media_type| media_type.name()).collect();
-        let names = names.join(" or ");
+        let names = || taken.iter().map(|media_type| media_type.name()).collect::<Vec<_>>().join(" or ");
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
             && encoding != "identity"
         {
@@ -51,7 +50,7 @@ impl MediaType {
             )));
         }
         let Some(value) = headers.get(header::CONTENT_TYPE) else {
-            return Err(Problem::unsupported_media_type(format!("no content type: send {names}")));
+            return Err(Problem::unsupported_media_type(format!("no content type: send {}", names())));
         };
         let value = value.to_str().unwrap_or("?");
         let (essence, parameters) = value.split_once(';').unwrap_or((value, ""));
@@ -63,7 +62,8 @@ impl MediaType {
         };
         let Some(media_type) = media_type.filter(|media_type| taken.contains(media_type)) else {
             return Err(Problem::unsupported_media_type(format!(
-                "content type {essence:?} is not taken: send {names}"
+                "content type {essence:?} is not taken: send {}",
+                names()
             )));
         };
         for parameter in parameters.split(';') {

@@ -243,6 +243,7 @@ mod tests {
     use crate::StorageState;
     use crate::config::LogConfig;
     use crate::data_dir::DataDir;
+    use crate::partition_log::Appended;
     use crate::testing::logs::{NOW_MS, append, append_durably, batch, create, log, open, partition};
     use crate::testing::{Loss, Operation, SimDisk};
 
@@ -259,15 +260,21 @@ mod tests {
         orders
     }
 
+    /// An append to it whose sync is held.
+    fn append_held(disk: &SimDisk, orders: &Arc<PartitionLog>) -> Appended {
+        disk.hold_syncs();
+        let appended = append(orders, batch(NOW_MS));
+        disk.wait_for_held_syncs(1);
+        appended
+    }
+
     /// The last descriptor went to a new segment, and none was left to make its name durable: all writes stopped.
     #[test]
     fn a_name_is_durable_when_no_descriptor_is_left() {
         let disk = SimDisk::new();
         let data_dir = open(&disk);
         let orders = begin_segment(&data_dir);
-        disk.hold_syncs();
-        let appended = append(&orders, batch(NOW_MS));
-        disk.wait_for_held_syncs(1);
+        let appended = append_held(&disk, &orders);
         disk.fail(Operation::Open, "", 0, usize::MAX, EMFILE);
         disk.release_syncs(false);
         appended.commit.wait_blocking().expect("commit");
@@ -282,9 +289,7 @@ mod tests {
         let disk = SimDisk::new();
         let data_dir = open(&disk);
         let orders = begin_segment(&data_dir);
-        disk.hold_syncs();
-        let appended = append(&orders, batch(NOW_MS));
-        disk.wait_for_held_syncs(1);
+        let appended = append_held(&disk, &orders);
         std::thread::scope(|scope| {
             let deletion = scope.spawn(|| data_dir.delete_logs(&[partition()]));
             // The deletion has renamed the folder and syncs that.

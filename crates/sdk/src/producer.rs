@@ -15,6 +15,7 @@
 
 mod alone;
 mod batch;
+mod delivery;
 mod group_offsets;
 mod metrics;
 mod partitioner;
@@ -25,20 +26,19 @@ mod transactional;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{Producer as _, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::producer::Producer as _;
 use thiserror::Error;
 
-use crate::cluster::{Cluster, ClusterError, log_line};
+use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
 use crate::security::ConnectionFaults;
 use alone::{Alone, Oversized};
 use batch::{Batch, Slot};
+use delivery::DeliveryContext;
 pub(crate) use group_offsets::send_group_offsets;
 pub use metrics::ProducerMetrics;
 use metrics::TopicMetrics;
@@ -117,6 +117,7 @@ pub struct Delivered {
 ///     match error {
 ///         error if error.is_outage() => "keep it until the cluster is back",
 ///         error if error.is_transient() => "send it again",
+///         error if error.is_too_large() => "divide it",
 ///         _ => "look at the record",
 ///     }
 /// }
@@ -170,6 +171,11 @@ impl SendError {
             | Self::BreakerOpen { topic, .. }
             | Self::Refused { topic, .. } => topic,
         }
+    }
+
+    /// Whether the topic takes no record that large: sending it again would be in vain.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused { fault: KafkaFault::RecordTooLarge, .. })
     }
 
     /// Whether the record may have been written although no acknowledgement came.
@@ -536,68 +542,6 @@ enum Enqueued {
     QueueFull,
 }
 
-/// Receives delivery reports and errors on librdkafka's polling thread.
-#[derive(Clone)]
-struct DeliveryContext {
-    /// Of all clients of the producer.
-    faults: Arc<ConnectionFaults>,
-    bootstrap: String,
-    partitioner: Option<Chosen>,
-    on_delivery: Option<DeliveryCallback>,
-    /// Whether a record that is too large for this client is not sent again.
-    has_last_word: bool,
-}
-
-impl DeliveryContext {
-    fn report(&self, slot: &Slot, result: Result<Delivered, &KafkaFault>) {
-        if let Some(callback) = &self.on_delivery {
-            let (topic, took) = (&*slot.metrics.topic, slot.batch.started.elapsed());
-            callback.call(&DeliveryReport { topic, result, took });
-        }
-    }
-}
-
-impl ClientContext for DeliveryContext {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.faults.hear(&error, reason);
-    }
-}
-
-impl ProducerContext<Chosen> for DeliveryContext {
-    type DeliveryOpaque = Box<Slot>;
-
-    fn get_custom_partitioner(&self) -> Option<&Chosen> {
-        self.partitioner.as_ref()
-    }
-
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
-        match result {
-            Ok(message) => {
-                self.faults.forget_soon();
-                let delivered = Delivered { partition: message.partition(), offset: message.offset() };
-                self.report(&slot, Ok(delivered));
-                slot.complete(Ok(delivered));
-            }
-            Err((error, _)) => {
-                let waited = slot.batch.started.elapsed();
-                let fault = self.faults.explain(KafkaFault::from_kafka(error, &self.bootstrap, waited));
-                // A cluster that hangs raises no error of its own: only its records fail.
-                if fault.is_transient() {
-                    self.faults.undelivered(fault.clone());
-                }
-                if self.has_last_word || fault != KafkaFault::RecordTooLarge {
-                    self.report(&slot, Err(&fault));
-                }
-                slot.complete(Err(fault));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -623,15 +567,9 @@ mod tests {
         let mut records: Vec<_> = (0..30).map(|_| record(1000)).collect();
         records.insert(7, record(11_000));
         let results = producer.send_batch_blocking(&records, limit);
-        let is_too_large = |result: &Result<Delivered, SendError>| {
-            matches!(result, Err(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
-        };
         for (place, result) in results.iter().enumerate() {
-            assert_eq!(
-                (result.is_ok(), is_too_large(result)),
-                (place != 7, place == 7),
-                "{place}: {result:?}"
-            );
+            let is_too_large = result.as_ref().is_err_and(SendError::is_too_large);
+            assert_eq!((result.is_ok(), is_too_large), (place != 7, place == 7), "{place}: {result:?}");
         }
         assert_eq!(producer.inner.metrics.topic(&"small".into()).failed.get(), 1);
         assert_eq!(broker.wait_for_records("small", 30, limit).unwrap().len(), 30);

@@ -105,11 +105,8 @@ fn a_record_that_is_tried_for_ever_stops_its_own_partition_only() {
     let scene = Scene::new();
     let topic = format!("{}-two", scene.topic);
     scene.admin.create_topic(&TopicSpec::new(&topic, 2)).unwrap();
-    let record = |partition: i32, value: String| {
-        let mut record = Record::new(topic.as_str()).value(value);
-        record.partition = Some(partition);
-        record
-    };
+    let record =
+        |partition: i32, value: String| Record::new(topic.as_str()).partition(partition).value(value);
     let records = |partition: i32| (0..COUNT).map(move |number| (partition, format!("{partition}/{number}")));
     let all: Vec<_> =
         records(0).chain(records(1)).map(|(partition, value)| record(partition, value)).collect();

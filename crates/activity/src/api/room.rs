@@ -2,9 +2,10 @@
 //! those that send nothing hold nothing.
 //!
 //! Owns the room, in KiB. Records are counted by their number as well, since a body of 280 kB may be 10,000 activities, and each
-//! of them is a record here, one in the client and perhaps one for the fallback. Of each body the first [`SMALL_BODY_BYTES`] have room of their own, so that a few slow senders of
-//! large ones hold up nobody else. Room is taken for what has arrived, whatever `Content-Length` claims. Invariants: who holds
-//! room for a part of a large body does not wait for more of it, but gives up, so that no two wait for each other; who holds room for records waits for none; each wait has a limit.
+//! of them is a record here, one in the client and perhaps one for the fallback. Of each body the first [`SMALL_BODY_BYTES`] have
+//! room of their own, so that a few slow senders of large ones hold up nobody else. Room is taken for what has arrived, whatever
+//! `Content-Length` claims. Invariants: who holds room for a part of a large body does not wait for more of it, but gives up, so
+//! that no two wait for each other; who holds room for records waits for none; each wait has a limit.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //! Lines are gathered into chunks, a chunk is one batch to the cluster, and the results of chunks are sent back in
 //! order. Invariants: memory is bounded by `NDJSON_CHUNKS_IN_FLIGHT` chunks and one line, however long the stream and
 //! however late its caller reads the results (they wait in a `result_queue`); a stream has its place until its caller has read
-//! them, or is given up; each line that is not blank has one result line;
-//! a bad line costs no other; after each chunk others have their turn. With an `Idempotency-Key` each line is compared with what stood there the first time.
+//! them, or is given up; each line that is not blank has one result line; a bad line costs no other; after each chunk others
+//! have their turn. With an `Idempotency-Key` each line is compared with what stood there the first time.
 
 use std::io;
 use std::pin::pin;

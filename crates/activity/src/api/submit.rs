@@ -2,8 +2,8 @@
 //!
 //! 200 `{"results": [{"id": …, "via": "stream"}]}` after the durable ack, `via` telling whose; 400 for what is not JSON,
 //! 413 over a limit, ours or the topic's, 415 for another media type, 422 for what is no activity (of an array nothing is taken then), 503 with
-//! `Retry-After` if neither the cluster nor the fallback takes it in time, or there is no room for the body. With an `Idempotency-Key`: a repeated request is
-//! answered as the first was, 409 while that is under way, 422 for another body of the same tenant.
+//! `Retry-After` if neither the cluster nor the fallback takes it in time, or there is no room for the body. With an
+//! `Idempotency-Key`: a repeated request is answered as the first was, 409 while that is under way, 422 for another body of the same tenant.
 
 use std::sync::Arc;
 

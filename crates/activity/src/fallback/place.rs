@@ -1,7 +1,8 @@
 //! A place for events, and the thread that writes into it for all requests: what waits together is written together, because
 //! each write costs a sync.
 //!
-//! Invariants: what nobody waits for any more is not written, nor held while it waits in the queue; as many wait as [`FALLBACK_WAITING`] says, and no more.
+//! Invariants: what nobody waits for any more is not written, nor held while it waits in the queue; as many wait as
+//! [`FALLBACK_WAITING`] says, and no more.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};

@@ -202,7 +202,7 @@ impl State {
             0
         } else {
             // Nobody watches the clock while all workers are busy.
-            self.scheduler.ready_jobs() + self.scheduler.due_lanes(Instant::now())
+            self.scheduler.jobs_at(Instant::now())
         }
     }
 }

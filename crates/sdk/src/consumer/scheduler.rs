@@ -349,17 +349,11 @@ impl Scheduler {
         !self.ready.is_empty()
     }
 
-    /// How many jobs could be given out, about.
-    pub(super) fn ready_jobs(&self) -> usize {
-        self.ready_records.div_ceil(self.limits.max_batch_records).min(self.ready.len())
-    }
-
-    /// How many lanes have waited long enough, and are not ready only because nobody has looked since.
-    pub(super) fn due_lanes(&self, now: Instant) -> usize {
-        if self.held_until.is_some_and(|until| now < until) {
-            return 0;
-        }
-        self.waiting.range(..=(now, u64::MAX)).count()
+    /// How many jobs could be given out, about, those included for which nobody has looked at the clock.
+    pub(super) fn jobs_at(&self, now: Instant) -> usize {
+        let is_held = self.held_until.is_some_and(|until| now < until);
+        let due_lanes = if is_held { 0 } else { self.waiting.range(..=(now, u64::MAX)).count() };
+        self.ready_records.div_ceil(self.limits.max_batch_records).min(self.ready.len()) + due_lanes
     }
 
     pub(super) fn has_waiting(&self) -> bool {
@@ -458,6 +452,7 @@ impl Scheduler {
             for record in run {
                 let (note, fate) = (&job.notes[index], fates[index]);
                 let current = partition.as_deref_mut().filter(|partition| partition.epoch == note.epoch);
+                let size = InHand::of([record]);
                 let mut is_kept = false;
                 if let Some(partition) = current {
                     partition.running_records -= 1;
@@ -473,11 +468,11 @@ impl Scheduler {
                         }
                     }
                     if !is_kept {
-                        partition.in_hand.remove(InHand::of([record]));
+                        partition.in_hand.remove(size);
                     }
                 }
                 if !is_kept {
-                    self.in_hand.remove(InHand::of([record]));
+                    self.in_hand.remove(size);
                 }
                 index += 1;
             }

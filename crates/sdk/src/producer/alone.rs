@@ -55,9 +55,8 @@ pub(super) struct Oversized {
 impl Oversized {
     /// Those of `records`, if there are any.
     pub(super) fn of(records: &[Record], results: &[Result<Delivered, SendError>]) -> Option<Self> {
-        let is_oversized = |result: &Result<Delivered, SendError>| {
-            matches!(result, Err(SendError::Refused { fault: KafkaFault::RecordTooLarge, .. }))
-        };
+        let is_oversized =
+            |result: &Result<Delivered, SendError>| result.as_ref().is_err_and(SendError::is_too_large);
         let places: Vec<_> = (0..results.len()).filter(|place| is_oversized(&results[*place])).collect();
         let records = places.iter().map(|place| records[*place].clone()).collect();
         (!places.is_empty()).then_some(Self { places, records })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{InHand, Scheduler};
+use super::{InHand, Limits, Scheduler};
 use crate::consumer::membership::PartitionKey;
 use crate::consumer::tracker::Tracker;
 use crate::record::ReceivedRecord;
@@ -52,7 +52,6 @@ pub(super) struct Partition {
     is_paused: bool,
     /// Something was done since the last look for commits, or its beginning is to be committed.
     is_changed: bool,
-    commits_beginning: bool,
 }
 
 impl Partition {
@@ -80,7 +79,6 @@ impl Partition {
             end_offset: None,
             is_paused,
             is_changed: false,
-            commits_beginning: false,
         }
     }
 
@@ -93,7 +91,6 @@ impl Partition {
         if let Some(end_offset) = self.end_offset {
             tracker.begin(end_offset);
         }
-        self.commits_beginning = true;
         self.is_changed = true;
     }
 
@@ -114,10 +111,11 @@ impl Partition {
         }
     }
 
-    fn due(&self, key: &PartitionKey, metadata_max_bytes: usize) -> Option<Due> {
-        let commits = |tracker: &&Tracker| tracker.has_done_some() || self.commits_beginning;
+    fn due(&self, key: &PartitionKey, limits: &Limits) -> Option<Due> {
+        let begins = limits.commits_beginnings && self.committed.is_none();
+        let commits = |tracker: &&Tracker| tracker.has_done_some() || begins;
         let tracker = self.tracker.as_ref().filter(commits)?;
-        let (next_offset, metadata) = tracker.snapshot(metadata_max_bytes)?;
+        let (next_offset, metadata) = tracker.snapshot(limits.metadata_max_bytes)?;
         let is_committed =
             self.committed.as_ref().is_some_and(|(offset, has)| *offset == next_offset && *has == metadata);
         (!is_committed).then(|| Due { key: key.clone(), epoch: self.epoch, next_offset, metadata })
@@ -144,10 +142,10 @@ impl Scheduler {
 
     /// What is done and not committed.
     pub(in crate::consumer) fn uncommitted(&mut self) -> Vec<Due> {
-        let metadata_max_bytes = self.limits.metadata_max_bytes;
+        let limits = &self.limits;
         let changed = self.partitions.iter_mut().filter(|(_, partition)| partition.is_changed);
         let due = changed.filter_map(|(key, partition)| {
-            let due = partition.due(key, metadata_max_bytes);
+            let due = partition.due(key, limits);
             partition.is_changed = due.is_some();
             due
         });
@@ -194,7 +192,6 @@ impl Scheduler {
         let found = self.partitions.get_mut(&due.key).filter(|partition| partition.epoch == due.epoch);
         if let Some(partition) = found {
             partition.committed = Some((due.next_offset, due.metadata));
-            partition.commits_beginning = false;
         }
     }
 
