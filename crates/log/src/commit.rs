@@ -204,9 +204,20 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
+/// A file system that goes read-only may answer a sync with success (see [`DiskRoot::ensure_alive`]), so that counts only
+/// if it is alive behind it.
+///
+/// [`DiskRoot::ensure_alive`]: crate::disk::DiskRoot::ensure_alive
+fn sync(storage: &Storage, dirty: &[Dirty]) -> Result<(), String> {
+    sync_dirty(storage, dirty)?;
+    storage.commit_root.ensure_alive().map_err(|error| {
+        format!("the file system of {} takes no writes any more: {error}", storage.root.display())
+    })
+}
+
 /// One `syncfs` costs less than two `fdatasync`, and hardly more for a thousand files than for two; the
 /// ADR on group commit has the figures.
-fn sync(storage: &Storage, dirty: &[Dirty]) -> Result<(), String> {
+fn sync_dirty(storage: &Storage, dirty: &[Dirty]) -> Result<(), String> {
     if dirty.len() >= storage.options.syncfs_from_files {
         for Dirty { segment, .. } in dirty {
             // Names are covered as well.

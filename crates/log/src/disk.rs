@@ -118,6 +118,13 @@ pub trait DiskDir: Send + Sync + Debug {
 pub trait DiskRoot: Send + Sync + Debug {
     /// Makes the whole file system durable: contents and names.
     fn sync_all(&self) -> io::Result<()>;
+    /// Fails if the file system has given up, as ext4 does when it finds itself damaged and goes read-only.
+    ///
+    /// A sync that ends before this may have said yes all the same. `syncfs` does nothing on a file system that is
+    /// read-only, and between the moment in which ext4 gives its journal up and the one in which it says so, `syncfs` and
+    /// `fdatasync` find no transaction to wait for (`jbd2_complete_transaction` in Linux 6.18's `fs/jbd2/journal.c`). A
+    /// success here means that the journal was alive, and so was whatever was synced before.
+    fn ensure_alive(&self) -> io::Result<()>;
 }
 
 /// Fills `buffer` from `position` on; `UnexpectedEof` when the file ends before.

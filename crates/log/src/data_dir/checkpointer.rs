@@ -47,7 +47,8 @@ impl Checkpointer {
 
     /// Makes the whole file system durable.
     pub fn sync(&self) -> io::Result<()> {
-        self.root.sync_all()
+        self.root.sync_all()?;
+        self.root.ensure_alive()
     }
 
     /// The thread's body.

@@ -146,6 +146,15 @@ impl DiskRoot for RealRoot {
     fn sync_all(&self) -> io::Result<()> {
         rustix::fs::syncfs(&self.0).map_err(Into::into)
     }
+
+    fn ensure_alive(&self) -> io::Result<()> {
+        // To remove what is not there changes nothing, but takes a part in a transaction of the journal.
+        match rustix::fs::fremovexattr(&self.0, "user.tidings.alive") {
+            Err(error @ (Errno::ROFS | Errno::IO | Errno::UCLEAN)) => Err(error.into()),
+            // There is no such attribute, or none at all, or they are not for us.
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The lock goes with the descriptor, so a killed process never leaves one behind.

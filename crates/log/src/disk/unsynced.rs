@@ -104,6 +104,10 @@ impl DiskRoot for UnsyncedRoot {
     fn sync_all(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn ensure_alive(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl DiskDir for UnsyncedRoot {

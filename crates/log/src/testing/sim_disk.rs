@@ -27,6 +27,8 @@ pub enum Operation {
     SetLen,
     /// Any sync, of a file, a directory or everything.
     Sync,
+    /// Asking whether the file system has given up.
+    EnsureAlive,
     /// Renaming.
     Rename,
 }
@@ -534,6 +536,12 @@ impl DiskRoot for SimRoot {
             }
             reported(&self.seen, shared.state.errors_count)
         })
+    }
+
+    /// Changes nothing, and so is no operation that a crash could come before.
+    fn ensure_alive(&self) -> io::Result<()> {
+        let fault = self.disk.shared.lock().fault(Operation::EnsureAlive, &self.path);
+        fault.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 }
 

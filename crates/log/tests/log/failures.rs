@@ -271,14 +271,16 @@ fn fail_somewhere(disk: &SimDisk, random: &mut Random) {
 
 #[test]
 fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart() {
-    for syncfs_from_files in [1, 100] {
+    // A file system that gives up may answer the sync itself with success.
+    let faults = [(Operation::Sync, EIO), (Operation::EnsureAlive, EROFS)];
+    for (syncfs_from_files, (operation, errno)) in [1, 100].into_iter().flat_map(|n| faults.map(|f| (n, f))) {
         let disk = SimDisk::new();
         let options_of_dir = DataDirOptions { syncfs_from_files, ..DataDirOptions::default() };
         let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options_of_dir);
         let orders = create(&data_dir, 0, LogConfig::default());
         let payments = create(&data_dir, 1, LogConfig::default());
         append_durably(&orders, batch("a", 1, 10));
-        disk.fail(Operation::Sync, "", 0, 1, EIO);
+        disk.fail(operation, "", 0, 1, errno);
         let doubtful = append(&orders, batch("doubtful", 1, 10));
         assert!(matches!(doubtful.commit.wait_blocking(), Err(CommitError::Storage { .. })));
         // The disk works again, and would report success; but what it dropped stays dropped.
