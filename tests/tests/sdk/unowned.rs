@@ -23,7 +23,9 @@ const NONE: i16 = 0;
 const REBALANCE_IN_PROGRESS: i16 = 27;
 const SESSION_MS: i32 = 30_000;
 const HEARTBEAT: Duration = Duration::from_millis(50);
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// A member that leaves while its group changes has its LeaveGroup behind the JoinGroup that waits for the others, and librdkafka
+/// gives up on it after five seconds. A static one that was stopped before lets them wait.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A topic and the number of its partitions.
 type Topic = (String, i32);
