@@ -155,7 +155,8 @@ impl Checker<'_> {
         for (index, file) in files.iter().enumerate() {
             let next_base = files.get(index + 1).map(|next| next.base_offset);
             self.segment(file, next_base)?;
-            let missing = next_base.is_none_or(|base| base > self.check.log_end_offset);
+            let end = self.check.log_end_offset;
+            let missing = next_base.is_none_or(|base| base > end);
             if let Some(torn) = &mut self.check.torn_tail
                 && missing
             {
@@ -163,20 +164,17 @@ impl Checker<'_> {
                 break;
             }
             let Some(next_base) = next_base else { break };
-            let end = self.check.log_end_offset;
             // Below the recovery point a compaction may have removed what the end of a segment held.
             if end < next_base && next_base > self.check.recovery_point {
                 let what = format!("expected a segment from offset {end}, found {next_base}");
-                let (position, offset, followed) = (file.len, end, false);
-                self.damage(file, DamagedBytes { position, bytes: 0, offset, what, followed }, next_base);
+                self.damage(file, nothing_at(file.len, end, what), next_base);
             }
             self.check.log_end_offset = end.max(next_base);
         }
         let end = self.check.log_end_offset;
         let Some(last) = files.last().filter(|_| end < self.check.recovery_point) else { return Ok(()) };
         let what = format!("the log ends before its recovery point, offset {}", self.check.recovery_point);
-        let damage = DamagedBytes { position: last.len, bytes: 0, offset: end, what, followed: false };
-        self.damage(last, damage, self.check.recovery_point);
+        self.damage(last, nothing_at(last.len, end, what), self.check.recovery_point);
         self.check.log_end_offset = self.check.recovery_point;
         Ok(())
     }
@@ -221,7 +219,7 @@ impl Checker<'_> {
 
     /// Tells a torn tail, which the next start cuts, from damage.
     fn judge(&mut self, found: &SegmentFile, damage: DamagedBytes, next_offset: i64, limit: Option<i64>) {
-        if !damage.followed && damage.offset >= self.check.recovery_point {
+        if damage.torn {
             let DamagedBytes { position, bytes, .. } = damage;
             let file = self.log_path(found);
             self.check.torn_tail = Some(TornTail { file, position, bytes, later_segments_count: 0 });
@@ -267,4 +265,9 @@ impl Checker<'_> {
         self.check.side_faults.retain(|fault| seen.insert(fault.file.clone()));
         Ok(self.check)
     }
+}
+
+/// Where batches are missing without a byte in their place.
+fn nothing_at(position: u64, offset: i64, what: String) -> DamagedBytes {
+    DamagedBytes { position, bytes: 0, offset, what, followed: false, torn: false }
 }

@@ -8,7 +8,7 @@ use std::io;
 
 use crate::batch::BatchHeader;
 use crate::disk::DiskFile;
-use crate::recovery::judge::{Judge, Verdict};
+use crate::recovery::judge::{Judge, Rest, Verdict};
 use crate::segment::{Located, SegmentEnd};
 
 /// What stands next in the file.
@@ -28,8 +28,10 @@ pub(super) struct DamagedBytes {
     /// The offset that was expected there.
     pub offset: i64,
     pub what: String,
-    /// Whether a valid batch follows in the same file, and the bytes are no write that a crash came before.
+    /// Whether a valid batch follows in the same file, with which the log goes on.
     pub followed: bool,
+    /// Whether it is a write that a crash came before. The next start cuts it off, and whatever follows.
+    pub torn: bool,
 }
 
 /// Where a walk begins, and what it may find.
@@ -114,21 +116,18 @@ impl<'a> Walk<'a> {
     /// Passes over damage to the next valid batch, or to the end.
     fn skip(&mut self, what: String) -> io::Result<Found> {
         let (position, offset) = (self.position, self.next_offset);
-        let mut behind = self.valid_behind(position)?;
-        if let Some(located) = &behind
-            && offset >= self.bounds.recovery_point
-            && self.judge.has_unwritten_sector(SegmentEnd { offset, position }, located.position)?
-        {
-            // What follows was never acknowledged either: recovery cuts it off as well.
-            behind = None;
-        }
+        let torn = offset >= self.bounds.recovery_point && {
+            let rest = self.judge.rest(SegmentEnd { offset, position }, self.bounds.limit)?;
+            matches!(rest, Rest::Torn { .. })
+        };
+        let behind = if torn { None } else { self.valid_behind(position)? };
         let stop = behind.map_or(self.bounds.len, |located| located.position);
         self.position = stop;
         if let Some(located) = &behind {
             self.next_offset = located.header.base_offset;
         }
         let followed = behind.is_some();
-        Ok(Found::Damage(DamagedBytes { position, bytes: stop - position, offset, what, followed }))
+        Ok(Found::Damage(DamagedBytes { position, bytes: stop - position, offset, what, followed, torn }))
     }
 
     /// The next batch that is valid and not merely the contents of a record: behind it the log goes on or ends.

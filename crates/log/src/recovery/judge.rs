@@ -24,6 +24,15 @@ pub(crate) enum Verdict {
     Invalid { what: String },
 }
 
+/// What the bytes behind the last valid batch are.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// A write that a crash came before. Nothing from there on was ever acknowledged, also where valid batches are in it.
+    Torn { holds_batches: bool },
+    /// Bytes that were whole once, up to `stop`.
+    Damaged { stop: u64 },
+}
+
 /// Checks batches of one file.
 pub(crate) struct Judge<'a> {
     file: &'a dyn DiskFile,
@@ -76,6 +85,75 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Decides about the bytes behind the last valid batch. Where nothing valid follows they are a torn tail. Where
+    /// something does, in this file or in the next, which begins at `next_base`, they are damage, unless a sector was
+    /// never written: then the crash came before the sync of these bytes. A batch within the value of a record that was
+    /// torn off vouches for nothing.
+    pub fn rest(&mut self, end: SegmentEnd, next_base: Option<i64>) -> io::Result<Rest> {
+        let torn_off = self.torn_off(end)?;
+        let mut holds_batches = false;
+        let mut from = end.position;
+        while let Some(stop) = self.valid_batch_behind(from, end.offset)? {
+            holds_batches = true;
+            if self.has_unwritten_sector(end, stop)? {
+                return Ok(Rest::Torn { holds_batches });
+            }
+            let is_within = match &torn_off {
+                Some(header) => !self.is_whole(header, end.position, stop)? && !self.goes_on_behind(stop)?,
+                None => false,
+            };
+            if !is_within {
+                return Ok(Rest::Damaged { stop });
+            }
+            from = stop;
+        }
+        // Without a missing offset it is the rest of a write that failed and was not acknowledged.
+        let goes_on = next_base.is_some_and(|base| base > end.offset);
+        if goes_on && torn_off.is_none() && !self.may_be_unwritten(end)? {
+            return Ok(Rest::Damaged { stop: self.len });
+        }
+        Ok(Rest::Torn { holds_batches })
+    }
+
+    /// The header at the log's end, if it is that of a batch that the file's end has torn off: what a kill leaves of a write, and
+    /// a power cut of one that made the file longer.
+    fn torn_off(&mut self, end: SegmentEnd) -> io::Result<Option<BatchHeader>> {
+        let Some(header) = self.header(end.position)? else { return Ok(None) };
+        let begins_here = header.magic == MAGIC && header.base_offset >= end.offset;
+        let is_longer = header.batch_length >= (HEADER_LEN - LENGTH_OVERHEAD) as i32
+            && header.size_bytes() as u64 > self.len - end.position;
+        // The CRC does not cover the length: one that has come to be too large tears nothing off.
+        if begins_here && is_longer && !self.is_whole(&header, end.position, self.len)? {
+            return Ok(Some(header));
+        }
+        Ok(None)
+    }
+
+    /// Whether the batch at `position` ends at `stop`, whatever its length says.
+    fn is_whole(&mut self, header: &BatchHeader, position: u64, stop: u64) -> io::Result<bool> {
+        let size = (stop - position) as usize;
+        Ok(size >= HEADER_LEN && self.crc(position, size)? == header.crc)
+    }
+
+    /// Whether the batch at `position` has one behind it, by the looks of its header.
+    fn goes_on_behind(&mut self, position: u64) -> io::Result<bool> {
+        let Some(header) = self.header(position)? else { return Ok(false) };
+        let next = self.header(position + header.size_bytes() as u64)?;
+        Ok(next.is_some_and(|next| next.magic == MAGIC && next.base_offset >= header.next_offset()))
+    }
+
+    /// Whether the bytes between the log's end and the file's may have been written in part only.
+    fn may_be_unwritten(&mut self, end: SegmentEnd) -> io::Result<bool> {
+        if self.len - end.position < HEADER_LEN as u64 || self.has_unwritten_sector(end, self.len)? {
+            return Ok(true);
+        }
+        // The last piece may be too short to tell.
+        let from = end.position.max((self.len - 1) / SECTOR_BYTES * SECTOR_BYTES);
+        let mut last = vec![0; (self.len - from) as usize];
+        read_exact_at(self.file, &mut last, from)?;
+        Ok(last.iter().all(|byte| *byte == 0))
+    }
+
     fn crc(&mut self, position: u64, size: usize) -> io::Result<u32> {
         let (mut at, end) = (position + CRC_FROM as u64, position + size as u64);
         let mut crc = 0;
@@ -115,7 +193,7 @@ impl<'a> Judge<'a> {
     /// Whether one of the sectors that hold the bytes between the log's end and `stop` was never written:
     /// it is all zero where batches must have been. A disk loses sectors as a whole; damage by chance
     /// does not clear one.
-    pub fn has_unwritten_sector(&mut self, end: SegmentEnd, stop: u64) -> io::Result<bool> {
+    fn has_unwritten_sector(&mut self, end: SegmentEnd, stop: u64) -> io::Result<bool> {
         let mut at = end.position;
         let mut sector = [0; SECTOR_BYTES as usize];
         while at < stop {

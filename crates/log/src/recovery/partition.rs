@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tidings_model::TopicPartition;
 
-use super::judge::{Judge, Verdict};
+use super::judge::{Judge, Rest, Verdict};
 use super::{Cut, RecoverError};
 use crate::batch::{BatchHeader, EndTxnMarker, MAX_MARKER_BYTES};
 use crate::cleaner::{CLEANED_SUFFIX, SWAP_SUFFIX, remove_if_there};
@@ -338,7 +338,7 @@ impl Recovery<'_> {
                     format!("expected a segment from offset {next_offset}, found {}", file.base_offset);
                 return Err(self.damaged(&segment, 0, next_offset, file.len, what));
             }
-            next_offset = self.recover_segment(&segment, file, recovery_point)?;
+            next_offset = self.recover_segment(&segment, file, next_base, recovery_point)?;
             // Without a missing offset what was cut is the rest of a write that failed and was not acknowledged.
             if next_base.is_some_and(|base| base > next_offset) {
                 // What was lost had not been synced, and so had nothing of what came after.
@@ -454,6 +454,7 @@ impl Recovery<'_> {
         &mut self,
         segment: &Arc<Segment>,
         found: &SegmentFile,
+        next_base: Option<i64>,
         recovery_point: i64,
     ) -> Result<i64, RecoverError> {
         let file = self.open(segment)?;
@@ -470,7 +471,8 @@ impl Recovery<'_> {
                     end.offset = header.next_offset();
                 }
                 Verdict::Invalid { what } => {
-                    self.judge_rest(&mut judge, segment, found, end, what)?;
+                    let rest = judge.rest(end, next_base).map_err(self.io_error(segment))?;
+                    self.take_off(rest, &mut judge, segment, found, end, what)?;
                     file.set_len(end.position).map_err(self.io_error(segment))?;
                     break;
                 }
@@ -500,29 +502,29 @@ impl Recovery<'_> {
         }
     }
 
-    /// Decides about the bytes behind the last valid batch. Where nothing valid follows they are a torn
-    /// tail. Where something does, they are damage, unless a sector was never written: then the crash came
-    /// before the sync of these bytes, and nothing from there on was ever acknowledged. What is cut then
-    /// is kept under another name.
-    fn judge_rest(
+    /// Notes that the bytes behind the log's end are cut, unless they are damage. Where valid batches are among them, they are kept
+    /// under another name.
+    fn take_off(
         &mut self,
+        rest: Rest,
         judge: &mut Judge<'_>,
         segment: &Arc<Segment>,
         found: &SegmentFile,
         end: SegmentEnd,
         what: String,
     ) -> Result<(), RecoverError> {
-        let behind = judge.valid_batch_behind(end.position, end.offset).map_err(self.io_error(segment))?;
-        let mut kept = None;
-        if let Some(stop) = behind {
-            if !judge.has_unwritten_sector(end, stop).map_err(self.io_error(segment))? {
+        let kept = match rest {
+            Rest::Damaged { stop } => {
                 return Err(self.damaged(segment, end.position, end.offset, stop - end.position, what));
             }
-            let name = file_name(segment.base_offset(), &format!("{}.{CUT_EXTENSION}", end.position));
-            let path = self.dir.join(name);
-            judge.copy(&*self.storage.disk, &path, end.position).map_err(self.io_error(segment))?;
-            kept = Some(path);
-        }
+            Rest::Torn { holds_batches: false } => None,
+            Rest::Torn { holds_batches: true } => {
+                let name = file_name(segment.base_offset(), &format!("{}.{CUT_EXTENSION}", end.position));
+                let path = self.dir.join(name);
+                judge.copy(&*self.storage.disk, &path, end.position).map_err(self.io_error(segment))?;
+                Some(path)
+            }
+        };
         self.cuts.push(Cut {
             topic_partition: self.topic_partition.clone(),
             file: segment.log_path(),

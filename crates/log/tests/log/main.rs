@@ -21,4 +21,5 @@ mod reading;
 mod retention;
 mod snapshot;
 mod support;
+mod tails;
 mod transactions;
