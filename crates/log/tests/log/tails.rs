@@ -59,7 +59,7 @@ fn a_flipped_bit_in_the_last_batch_of_a_closed_segment_is_damage() {
             let disk = disk.crash(Loss::Nothing);
             disk.corrupt(&segment_path(0), |bytes| bytes[at] ^= 1 << bit).expect("it is there");
             let context = format!("byte {at} of {last}..{end}, bit {bit}");
-            let error = try_recover(&disk).err().expect(&context);
+            let Err(error) = try_recover(&disk) else { panic!("{context}: taken") };
             let RecoverError::Damaged { position, offset, lost_bytes, .. } = error else {
                 panic!("{context}: {error}")
             };
@@ -163,7 +163,7 @@ fn a_length_that_reaches_behind_the_end_hides_no_batch() {
             let disk = disk.crash(Loss::Nothing);
             let at = from + 8 + 3 - bit / 8;
             disk.corrupt(&segment_path(0), |bytes| bytes[at] ^= 1 << (bit % 8)).expect("it is there");
-            let error = try_recover(&disk).err().expect("damage");
+            let Err(error) = try_recover(&disk) else { panic!("bit {bit}: taken") };
             assert!(matches!(error, RecoverError::Damaged { offset: 2, .. }), "bit {bit}: {error}");
             assert!(!check(&disk).is_whole(), "bit {bit}");
         }
