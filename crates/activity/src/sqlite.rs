@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
@@ -217,8 +217,13 @@ impl Store for SqliteStore {
         self.read("find an erasure", |connection| remove::erasure(connection, id))
     }
 
-    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError> {
-        self.read("list erasures", |connection| remove::erasures(connection, tenant, limit))
+    fn erasures(
+        &self,
+        tenant: &str,
+        after: Option<&ErasurePosition>,
+        limit: usize,
+    ) -> Result<Vec<Erasure>, StoreError> {
+        self.read("list erasures", |connection| remove::erasures(connection, tenant, after, limit))
     }
 
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {

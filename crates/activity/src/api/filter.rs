@@ -67,7 +67,7 @@ pub(super) fn only_tenant(uri: &Uri) -> Result<String, Problem> {
 }
 
 /// Whose activities: there is no question without a tenant.
-fn tenant(params: &Params) -> Result<String, FieldError> {
+pub(super) fn tenant(params: &Params) -> Result<String, FieldError> {
     match params.get("tenant") {
         None => Err(FieldError::new("tenant", "is missing")),
         Some(tenant) => checked("tenant", tenant),

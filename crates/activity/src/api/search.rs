@@ -85,7 +85,8 @@ pub(crate) fn parse(query: Option<&str>, key: &CursorKey) -> Result<Query, Probl
     if errors.is_empty() { Ok(Query { filter, after, limit }) } else { Err(Problem::bad_parameters(errors)) }
 }
 
-fn limit(text: Option<&str>) -> Result<usize, FieldError> {
+/// How many items a page is to have.
+pub(super) fn limit(text: Option<&str>) -> Result<usize, FieldError> {
     let Some(text) = text else { return Ok(DEFAULT_PAGE_ITEMS) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let limit = text.parse().ok().filter(|limit| digits && (1..=MAX_PAGE_ITEMS).contains(limit));
