@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
+use tidings::Cluster;
 use tidings_console::{HealthCheck, Limits, Server, ServerError, ServerHandle, ServerOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,7 +30,8 @@ async fn start_limited(healthy: Arc<AtomicBool>, limits: Limits) -> ServerHandle
     let router = Router::new()
         .route("/hello", get(async || "hello"))
         .route("/slow", get(slow))
-        .route("/echo", post(async |body: String| body));
+        .route("/echo", post(async |body: String| body))
+        .merge(tidings_console::dlq::router(Cluster::new("127.0.0.1:1")));
     let options = ServerOptions { router, registry, checks: vec![check], host_names: Vec::new(), limits };
     Server::bind(LOOPBACK).await.unwrap().serve(options)
 }
@@ -84,6 +86,13 @@ async fn refuses_what_it_does_not_know_and_whom_it_does_not_serve() {
         ("GET /nothing", "host: evil.example\r\n", 403),
         ("GET /hello", "host: localhost\r\norigin: https://evil.example\r\n", 403),
         ("GET /hello", "", 400),
+        ("GET /api/v1/dlq/%ff", host, 400),
+        ("GET /api/v1/dlq/%ff/0-1", host, 400),
+        ("GET /api/v1/dlq/t/%ff", host, 400),
+        ("GET /api/v1/dlq/%ff/queues", host, 400),
+        ("POST /api/v1/dlq/%ff/redrive", host, 400),
+        ("POST /api/v1/dlq/%ff/discard", host, 400),
+        ("GET /%ff", host, 404),
     ] {
         let (status, answer) = request(&server, line, headers).await;
         assert_eq!(status, expect, "{line} {headers}");

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
+use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, read_body};
 use uuid::Uuid;
 
 use super::filter::{only_tenant, path_id, tenant};
@@ -114,7 +113,7 @@ fn parse(query: Option<&str>, key: &CursorKey) -> Result<Listing, Problem> {
 
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
-    id: Result<Path<String>, PathRejection>,
+    id: PathParams<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let id = path_id(id)?;

@@ -7,12 +7,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tidings_http::{FieldError, Params, Problem};
+use tidings_http::{FieldError, Params, PathParams, Problem};
 use tokio::sync::Semaphore;
 
 use super::Api;
@@ -45,7 +44,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Respon
 
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
-    id: Result<Path<String>, PathRejection>,
+    id: PathParams<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let id = path_id(id)?;

@@ -490,6 +490,16 @@ async fn an_export_that_fails_in_the_middle_breaks_off_and_one_that_nobody_reads
     assert!(matches!(ended, Some(Err(_))), "it does not just end");
 }
 
+#[tokio::test]
+async fn a_path_that_is_no_text_is_a_problem() {
+    let served = Served::without_cluster();
+    for path in ["activities/%ff?tenant=t", "erasures/%ff?tenant=t"] {
+        let request = Request::get(format!("/api/v1/{path}")).body(Body::empty()).unwrap();
+        let (status, kind, problem) = served.send(request).await;
+        assert_eq!((status.as_u16(), kind.as_str()), (400, "application/problem+json"), "{path}: {problem}");
+    }
+}
+
 /// A tenant's list ended at the 500th, without a word.
 #[tokio::test]
 async fn all_erasures_are_listed_page_by_page() {
