@@ -58,13 +58,13 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file was written by another version.
-    #[error("{path}: schema version {found}, expected {expected}")]
+    #[error("{path}: schema version {found}, expected 1 to {expected}")]
     OtherVersion {
         /// The store's file.
         path: PathBuf,
         /// The version in the file.
         found: i64,
-        /// The version of this program.
+        /// The version of this program, which brings older ones up to it.
         expected: i64,
     },
     /// The file is a database of another program.
@@ -95,6 +95,20 @@ pub enum OpenError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+}
+
+impl OpenError {
+    /// What to do about it, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OtherVersion { found, expected, .. } if found > expected => Some(
+                "a newer version of tidings has written the file, which is unchanged: start that version again, or restore a \
+                 backup from before the upgrade"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
 }
 
 impl SqliteStore {
