@@ -1,8 +1,10 @@
-//! Cursors: a place in a query's results, or in the order of arrival, as text that a client keeps and brings back.
+//! Cursors: a place in a query's results, in the order of arrival, or in the list of erasures, as text that a client keeps and
+//! brings back.
 //!
 //! ```text
 //! base64url( version: u8 = 1 | occurred_at: i64 BE, microseconds | id: UTF-8 … | tag: 8 bytes )
 //! base64url( version: u8 = 2 | arrival: i64 BE | tag: 8 bytes )
+//! base64url( version: u8 = 3 | requested_at: i64 BE, microseconds | id: UTF-8 … | tag: 8 bytes )
 //! ```
 //!
 //! The tag is SipHash-2-4 under a key that the store keeps, over the rest and the filter. Invariant: a cursor that was
@@ -14,6 +16,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher24;
 use siphasher::sip128::Hasher128;
 
+use crate::erasure::ErasurePosition;
 use crate::limits::MAX_ID_CHARS;
 use crate::query::{Filter, Position};
 use crate::store::Arrival;
@@ -21,6 +24,7 @@ use crate::timestamp::Timestamp;
 
 const VERSION: u8 = 1;
 const ARRIVAL_VERSION: u8 = 2;
+const ERASURE_VERSION: u8 = 3;
 const TAG_BYTES: usize = 8;
 const FIXED_BYTES: usize = 1 + 8 + TAG_BYTES;
 /// The longest cursor there is: an id of four-byte characters.
@@ -50,31 +54,26 @@ impl CursorKey {
 
     /// The cursor that stands for `position` in the results of `filter`.
     pub fn encode(&self, filter: &Filter, position: &Position) -> String {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + position.id.len());
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&position.occurred_at.as_micros().to_be_bytes());
-        bytes.extend_from_slice(position.id.as_bytes());
-        let tag = self.tag(&bytes, filter);
-        bytes.extend_from_slice(&tag);
-        to_base64url(&bytes)
+        self.encode_place(VERSION, filter, position.occurred_at, &position.id)
     }
 
     /// The position that `cursor` stands for.
     pub fn decode(&self, filter: &Filter, cursor: &str) -> Result<Position, CursorError> {
-        if cursor.len() > MAX_CURSOR_CHARS {
-            return Err(CursorError);
-        }
-        let bytes = from_base64url(cursor).ok_or(CursorError)?;
-        let split = bytes.len().checked_sub(TAG_BYTES).ok_or(CursorError)?;
-        let (rest, tag) = bytes.split_at(split);
-        if self.tag(rest, filter) != tag {
-            return Err(CursorError);
-        }
-        let [VERSION, rest @ ..] = rest else { return Err(CursorError) };
-        let (micros, id) = rest.split_first_chunk::<8>().ok_or(CursorError)?;
-        let occurred_at = Timestamp::from_micros(i64::from_be_bytes(*micros)).ok_or(CursorError)?;
-        let id = std::str::from_utf8(id).map_err(|_| CursorError)?.to_owned();
+        let (occurred_at, id) = self.decode_place(VERSION, filter, cursor).ok_or(CursorError)?;
         Ok(Position { occurred_at, id })
+    }
+
+    /// The cursor that stands for `position` in the list of a tenant's erasures.
+    pub fn encode_erasure(&self, tenant: &str, position: &ErasurePosition) -> String {
+        let filter = Filter::of_tenant(tenant);
+        self.encode_place(ERASURE_VERSION, &filter, position.requested_at, &position.id)
+    }
+
+    /// The position in the list of a tenant's erasures that `cursor` stands for.
+    pub fn decode_erasure(&self, tenant: &str, cursor: &str) -> Result<ErasurePosition, CursorError> {
+        let place = self.decode_place(ERASURE_VERSION, &Filter::of_tenant(tenant), cursor);
+        let (requested_at, id) = place.ok_or(CursorError)?;
+        Ok(ErasurePosition { requested_at, id })
     }
 
     /// The token that stands for `arrival` in the live tail of `filter`.
@@ -109,6 +108,31 @@ impl CursorKey {
         hasher.write(tenant.as_bytes());
         hasher.write(actor.as_bytes());
         hasher.finish128().as_bytes()
+    }
+
+    fn encode_place(&self, version: u8, filter: &Filter, time: Timestamp, id: &str) -> String {
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + id.len());
+        bytes.push(version);
+        bytes.extend_from_slice(&time.as_micros().to_be_bytes());
+        bytes.extend_from_slice(id.as_bytes());
+        let tag = self.tag(&bytes, filter);
+        bytes.extend_from_slice(&tag);
+        to_base64url(&bytes)
+    }
+
+    fn decode_place(&self, version: u8, filter: &Filter, cursor: &str) -> Option<(Timestamp, String)> {
+        if cursor.len() > MAX_CURSOR_CHARS {
+            return None;
+        }
+        let bytes = from_base64url(cursor)?;
+        let (rest, tag) = bytes.split_last_chunk::<TAG_BYTES>()?;
+        if self.tag(rest, filter) != *tag {
+            return None;
+        }
+        let (_, rest) = rest.split_first().filter(|(found, _)| **found == version)?;
+        let (micros, id) = rest.split_first_chunk::<8>()?;
+        let time = Timestamp::from_micros(i64::from_be_bytes(*micros))?;
+        Some((time, std::str::from_utf8(id).ok()?.to_owned()))
     }
 
     fn tag(&self, bytes: &[u8], filter: &Filter) -> [u8; TAG_BYTES] {
@@ -227,6 +251,23 @@ mod tests {
         let cursor = key().encode(&filter, &position(""));
         assert_eq!(key().decode_arrival(&filter, &cursor), Err(TokenError));
         assert_eq!(key().decode_arrival(&filter, &"A".repeat(1 << 20)), Err(TokenError));
+    }
+
+    #[test]
+    fn cursors_of_erasures_are_good_for_their_own_list_only() {
+        let filter = Filter::of_tenant("UA");
+        let Position { occurred_at: requested_at, id } = position("0195-abc");
+        let place = ErasurePosition { requested_at, id };
+        let cursor = key().encode_erasure("UA", &place);
+        assert_eq!(key().decode_erasure("UA", &cursor), Ok(place));
+        assert_eq!(key().decode_erasure("AA", &cursor), Err(CursorError));
+        assert_eq!(key().decode(&filter, &cursor), Err(CursorError));
+        assert_eq!(key().decode_arrival(&filter, &cursor), Err(TokenError));
+        let of_activities = key().encode(&filter, &position("0195-abc"));
+        assert_eq!(key().decode_erasure("UA", &of_activities), Err(CursorError));
+        for bad in ["", "AAAA", &"A".repeat(100_000)] {
+            assert_eq!(key().decode_erasure("UA", bad), Err(CursorError), "{bad:.20}");
+        }
     }
 
     proptest! {

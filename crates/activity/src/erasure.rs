@@ -23,6 +23,15 @@ pub struct ErasureRequest {
     pub requested_at: Timestamp,
 }
 
+/// A place in the list of a tenant's erasures, which are ordered by time and id, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasurePosition {
+    /// When the erasure there was asked for.
+    pub requested_at: Timestamp,
+    /// Its id.
+    pub id: String,
+}
+
 /// The record of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Erasure {
@@ -38,4 +47,11 @@ pub struct Erasure {
     pub activities: u64,
     /// When the last of them went; `None` while it goes on.
     pub finished_at: Option<Timestamp>,
+}
+
+impl Erasure {
+    /// Its place in the list.
+    pub fn position(&self) -> ErasurePosition {
+        ErasurePosition { requested_at: self.requested_at, id: self.id.clone() }
+    }
 }

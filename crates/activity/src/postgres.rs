@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::limits::FALLBACK_STORE_TIMEOUT;
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
@@ -336,8 +336,13 @@ impl Store for PostgresStore {
         self.read("find an erasure", async |session| remove::erasure(session, id).await)
     }
 
-    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError> {
-        self.read("list erasures", async |session| remove::erasures(session, tenant, limit).await)
+    fn erasures(
+        &self,
+        tenant: &str,
+        after: Option<&ErasurePosition>,
+        limit: usize,
+    ) -> Result<Vec<Erasure>, StoreError> {
+        self.read("list erasures", async |session| remove::erasures(session, tenant, after, limit).await)
     }
 
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {

@@ -124,6 +124,16 @@ pub enum StartError {
     OtherInstance(OnlyInstanceError),
 }
 
+impl StartError {
+    /// What to do about it, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
 /// A running service. Dropping it asks the writer to stop without waiting.
 pub struct ActivityService {
     opened: OpenStore,

@@ -10,7 +10,8 @@
 //! never answered and is cut at the next start; damage before the end is set aside in a file of its own, and told. The
 //! place up to which frames were read is not kept: after a restart they come again, and are known by their ids.
 //!
-//! After a failed sync nobody knows what is on the disk: nothing is taken any more until a restart.
+//! After a failed sync nobody knows what is on the disk: nothing is taken any more until a restart. A sync that succeeds counts
+//! only if the file system is alive behind it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 9;
@@ -36,6 +38,8 @@ pub struct Spool {
 struct Shared {
     path: PathBuf,
     max_bytes: u64,
+    /// [`ensure_alive`]; tests put another one there.
+    ensure_alive: fn(&File) -> io::Result<()>,
     /// What `inner` says, for those who do not wait while somebody writes.
     pending_bytes: AtomicU64,
     inner: Mutex<Inner>,
@@ -108,6 +112,14 @@ pub enum SpoolError {
 impl Spool {
     /// Opens the file, which is made if absent, and finds its end.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self, SpoolError> {
+        Self::open_on(ensure_alive, path, max_bytes)
+    }
+
+    fn open_on(
+        ensure_alive: fn(&File) -> io::Result<()>,
+        path: &Path,
+        max_bytes: u64,
+    ) -> Result<Self, SpoolError> {
         let io = |operation| move |source| SpoolError::Io { path: path.to_owned(), operation, source };
         let options = File::options().create(true).truncate(false).read(true).write(true).open(path);
         let file = options.map_err(io("open"))?;
@@ -123,7 +135,8 @@ impl Spool {
         }
         let inner = Inner { file, read_position: 0, end_position, poisoned: false };
         let (pending_bytes, inner) = (AtomicU64::new(end_position), Mutex::new(inner));
-        Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), max_bytes, pending_bytes, inner }) })
+        let path = path.to_owned();
+        Ok(Self { shared: Arc::new(Shared { path, max_bytes, ensure_alive, pending_bytes, inner }) })
     }
 
     /// Appends events as one frame and syncs it.
@@ -142,7 +155,7 @@ impl Spool {
             inner.poisoned = inner.file.set_len(position).and_then(|()| inner.file.sync_data()).is_err();
             return Err(self.failed("append", error));
         }
-        if let Err(error) = inner.file.sync_data() {
+        if let Err(error) = inner.file.sync_data().and_then(|()| (self.shared.ensure_alive)(&inner.file)) {
             inner.poisoned = true;
             return Err(self.failed("sync", error));
         }
@@ -229,6 +242,17 @@ impl Spool {
 
     fn failed(&self, operation: &'static str, source: io::Error) -> SpoolError {
         SpoolError::Io { path: self.shared.path.clone(), operation, source }
+    }
+}
+
+/// Fails if the file system of `file` has given up: between the moment in which ext4 gives its journal up and the one in which it
+/// says so a sync finds no transaction to wait for, and succeeds. To remove an attribute that is not there changes nothing, but
+/// takes a part in a transaction; where the journal is alive now, it was during the sync before.
+fn ensure_alive(file: &File) -> io::Result<()> {
+    match rustix::fs::fremovexattr(file, "user.tidings.alive") {
+        Err(error @ (Errno::ROFS | Errno::IO | Errno::UCLEAN)) => Err(error.into()),
+        // There is no such attribute, or none at all, or they are not for us.
+        _ => Ok(()),
     }
 }
 
@@ -347,6 +371,25 @@ mod tests {
         assert_eq!(second.events, [b"two".to_vec(), long]);
         copy.done(&second).unwrap();
         check_next(&copy, &["three"]);
+    }
+
+    /// ext4 that finds itself damaged gives its journal up before it calls itself read-only, and a sync in between succeeds.
+    #[test]
+    fn a_sync_counts_only_if_the_file_system_is_alive_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("activities.spool");
+        let spool = Spool::open(&path, MAX).unwrap();
+        spool.append(&[b"before"]).unwrap();
+        drop(spool);
+        let spool = Spool::open_on(|_| Err(Errno::ROFS.into()), &path, MAX).unwrap();
+        let before = spool.pending_bytes();
+        let refused = spool.append(&[b"lost"]).unwrap_err();
+        assert!(matches!(refused, SpoolError::Io { operation: "sync", .. }), "{refused}");
+        assert!(matches!(spool.append(&[b"later"]), Err(SpoolError::Poisoned { .. })));
+        assert_eq!(spool.pending_bytes(), before, "what was refused is not published either");
+        let frame = check_next(&spool, &["before"]);
+        spool.done(&frame).unwrap();
+        assert!(spool.next_frame().unwrap().is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
@@ -58,13 +58,13 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file was written by another version.
-    #[error("{path}: schema version {found}, expected {expected}")]
+    #[error("{path}: schema version {found}, expected 1 to {expected}")]
     OtherVersion {
         /// The store's file.
         path: PathBuf,
         /// The version in the file.
         found: i64,
-        /// The version of this program.
+        /// The version of this program, which brings older ones up to it.
         expected: i64,
     },
     /// The file is a database of another program.
@@ -95,6 +95,20 @@ pub enum OpenError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+}
+
+impl OpenError {
+    /// What to do about it, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OtherVersion { found, expected, .. } if found > expected => Some(
+                "a newer version of tidings has written the file, which is unchanged: start that version again, or restore a \
+                 backup from before the upgrade"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
 }
 
 impl SqliteStore {
@@ -217,8 +231,13 @@ impl Store for SqliteStore {
         self.read("find an erasure", |connection| remove::erasure(connection, id))
     }
 
-    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError> {
-        self.read("list erasures", |connection| remove::erasures(connection, tenant, limit))
+    fn erasures(
+        &self,
+        tenant: &str,
+        after: Option<&ErasurePosition>,
+        limit: usize,
+    ) -> Result<Vec<Erasure>, StoreError> {
+        self.read("list erasures", |connection| remove::erasures(connection, tenant, after, limit))
     }
 
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {

@@ -6,7 +6,7 @@
 
 use crate::activity::Activity;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 
@@ -75,8 +75,13 @@ pub trait Store: Send + Sync + 'static {
     /// The record of an erasure.
     fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError>;
 
-    /// The records of a tenant's erasures, newest first.
-    fn erasures(&self, tenant: &str, limit: usize) -> Result<Vec<Erasure>, StoreError>;
+    /// The records of a tenant's erasures, newest first, at most `limit`; those behind `after`, which is not included.
+    fn erasures(
+        &self,
+        tenant: &str,
+        after: Option<&ErasurePosition>,
+        limit: usize,
+    ) -> Result<Vec<Erasure>, StoreError>;
 
     /// The key for cursors over this store, the same for as long as the store exists. Asks nobody: an error says that the
     /// store has not been reached yet.

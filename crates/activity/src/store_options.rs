@@ -27,6 +27,16 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
+impl OpenError {
+    /// What to do about it, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Sqlite(error) => error.hint(),
+            Self::Thread(_) => None,
+        }
+    }
+}
+
 /// A store that is open.
 #[derive(Clone)]
 pub enum OpenStore {

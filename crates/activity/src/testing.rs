@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::activity::{Activity, Draft};
-use crate::erasure::ErasureRequest;
 use crate::limits::ROWS_BETWEEN_LOOKS;
 use crate::query::{ActionFilter, Filter, Matcher, Patience, Position, Query};
 use crate::retention::Cutoffs;
 use crate::store::{Arrival, Inserted, Store};
 use crate::timestamp::Timestamp;
+
+mod erasures;
 
 /// Runs the whole suite. `open` opens the store, each time the same one; it is called again after a drop.
 pub fn store_contract<S: Store>(open: impl Fn() -> S) {
@@ -24,7 +25,8 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     what_came_past_the_topic_is_marked(&store);
     arrivals_are_seen_once_and_in_order(&store);
     what_is_too_old_goes(&store);
-    erased_actors_stay_away(&store);
+    erasures::erased_actors_stay_away(&store);
+    erasures::records_come_in_pages(&store);
     let model = Model::fill(&store);
     model.compare(&store, Model::QUERIES);
     model.compare_without_patience(&store);
@@ -274,70 +276,6 @@ fn what_is_too_old_goes(store: &impl Store) {
 
 fn expire_all(store: &impl Store, cutoffs: &Cutoffs) {
     while !store.expire(cutoffs).unwrap().is_done {}
-}
-
-fn erased_actors_stay_away(store: &impl Store) {
-    let with = |id: usize, actor: &str, received_at: &str| {
-        activity(&format!(
-            r#"{{"id":"{id}","tenant":"erasing","action":"a","actor":{{"id":"{actor}"}},"targets":[{{"id":"i"}}],
-                "occurred_at":"2026-11-{:02}T00:00:00Z","received_at":"{received_at}"}}"#,
-            1 + id % 28
-        ))
-    };
-    let before: Vec<_> = (0..2300).map(|id| with(id, "gone", "2026-11-01T00:00:00Z")).collect();
-    let others: Vec<_> = (2300..2310).map(|id| with(id, "stays", "2026-11-01T00:00:00Z")).collect();
-    // What the actor does after the request was not asked to go. More than a step looks at, and found first.
-    let meanwhile: Vec<_> = (3000..5100).map(|id| with(id, "gone", "2026-11-02T00:00:00.000001Z")).collect();
-    store.insert_batch(&others).unwrap();
-    store.insert_batch(&meanwhile).unwrap();
-    store.insert_batch(&before[..2000]).unwrap();
-    store.insert_unpublished(&before[2000..]).unwrap();
-    let newest = store.last_arrival().unwrap();
-    let request = ErasureRequest {
-        id: format!("erasure-{}", newest.0),
-        tenant: "erasing".to_owned(),
-        actor: "gone".to_owned(),
-        requested_by: "the officer".to_owned(),
-        requested_at: Timestamp::parse("2026-11-02T00:00:00Z").unwrap(),
-    };
-    store.begin_erasure(&request).unwrap();
-    let erased = |id: usize| store.insert_batch(&[with(id, "gone", "2026-11-01T00:00:00Z")]).unwrap()[0];
-    assert_eq!(erased(2400), Inserted::Erased, "from the request on");
-    while !store.continue_erasures().unwrap().is_done {}
-    let record = store.erasure(&request.id).unwrap().unwrap();
-    assert_eq!((record.activities, record.requested_by.as_str()), (2300, "the officer"));
-    assert!(record.finished_at.is_some() && record.requested_at == request.requested_at);
-    assert_eq!(store.erasures("erasing", 1).unwrap(), [record]);
-    assert_eq!(store.erasures("others", 9).unwrap(), []);
-    assert_eq!(store.count(Some("erasing")).unwrap(), 10 + 2100);
-    assert_eq!(store.unpublished_count().unwrap(), 0);
-    for filter in [
-        Filter { actor: Some("gone".to_owned()), ..Filter::of_tenant("erasing") },
-        Filter {
-            target: Some("i".to_owned()),
-            from: Timestamp::parse("2026-11-15T00:00:00Z").ok(),
-            ..Filter::of_tenant("erasing")
-        },
-    ] {
-        let found = ids(store, &Query { filter, after: None, limit: 99 });
-        assert!(found.iter().all(|id| id.parse::<usize>().unwrap() >= 2300), "{found:?}");
-        assert!(found.len() >= 900, "those of meanwhile are among them");
-    }
-    // A replay brings nothing back; what the actor does later, and what others do, is stored at a new place.
-    assert_eq!(store.insert_batch(&before[..3]).unwrap(), [Inserted::Erased; 3]);
-    assert_eq!(store.insert_unpublished(&before[3..4]).unwrap(), [Inserted::Erased]);
-    let later =
-        [with(2500, "gone", "2026-11-02T00:00:00.000001Z"), with(2501, "stays", "2026-11-01T00:00:00Z")];
-    assert_eq!(store.insert_batch(&later).unwrap(), [Inserted::Stored; 2]);
-    let arrived = store.arrived_after(newest, 9).unwrap();
-    assert_eq!(arrived.len(), 2, "no place is given twice");
-    // What is not stored keeps no id from another one in the same batch.
-    let received_at = "2026-11-01T00:00:00Z";
-    let same_id = [with(2600, "gone", received_at), with(2600, "stays", received_at)];
-    assert_eq!(store.insert_batch(&same_id).unwrap(), [Inserted::Erased, Inserted::Stored]);
-    // Elsewhere the same id is somebody else.
-    let elsewhere = activity(r#"{"id":"1","tenant":"erasing-not","action":"a","actor":{"id":"gone"}}"#);
-    assert_eq!(store.insert_batch(&[elsewhere]).unwrap(), [Inserted::Stored]);
 }
 
 /// The ids of the suite's tenant of this name that arrived after a place, page by page.

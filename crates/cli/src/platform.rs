@@ -20,7 +20,7 @@ use tidings::consumer::ConsumerMetrics;
 use tidings::{Cluster, ProducerMetrics};
 use tidings_activity::{ActivityMetrics, ActivityOptions, ActivityService, Retention, Store, StoreOptions};
 use tidings_broker::BrokerHandle;
-use tidings_console::{HealthCheck, Server, ServerHandle, ServerOptions};
+use tidings_console::{HealthCheck, Limits, Server, ServerHandle, ServerOptions};
 
 pub use broker::{check_settings, start_broker, stop_broker};
 pub use runtime::{LogFilter, block_on, log_to_stderr};
@@ -81,8 +81,9 @@ impl Platform {
         tidings_console::metrics::register_process_metrics(&mut registry);
         space::register_space(&mut registry, config.data_dir.clone());
         let router = activity.router().merge(tidings_console::dlq::router(cluster.clone()));
-        let http =
-            server.serve(ServerOptions { router, registry, checks, host_names: config.host_names.clone() });
+        let host_names = config.host_names.clone();
+        let limits = Limits::default();
+        let http = server.serve(ServerOptions { router, registry, checks, host_names, limits });
         tracing::info!(address = %http.local_addr(), "http is up");
         if broker.is_some() {
             settle(&activity).await;

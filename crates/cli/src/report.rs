@@ -54,6 +54,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(error) = error.downcast_ref::<NoServer>() {
         return Some(error.hint());
     }
+    if let Some(error) = error.downcast_ref::<tidings_activity::StartError>() {
+        return error.hint();
+    }
     if let Some(error) = error.chain().find_map(of_bucket) {
         return error.hint().map(str::to_owned);
     }

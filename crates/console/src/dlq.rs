@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use tidings::failure::{
     FailureInbox, InboxError, Letter, LetterId, Pace, Queue, Selection, StatusFilter, Summary,
 };
 use tidings::{Cluster, ClusterError, Producer, ProducerOptions};
-use tidings_http::{FieldError, MediaType, Params, Problem, read_body};
+use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, read_body};
 use tokio::sync::Semaphore;
 
 /// Calls that talk to the cluster at a time; more wait.
@@ -89,7 +89,7 @@ pub fn router(cluster: Cluster) -> Router {
 
 async fn list(
     State(inboxes): State<Arc<Inboxes>>,
-    Path(topic): Path<String>,
+    PathParams(topic): PathParams<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListAnswer>, Problem> {
     let params = Params::parse(query.as_deref(), &["limit", "cursor", "status"])?;
@@ -123,7 +123,7 @@ fn limit(params: &Params, errors: &mut Vec<FieldError>) -> usize {
 /// Which keys wait, how many of their records, and behind which letter.
 async fn queues(
     State(inboxes): State<Arc<Inboxes>>,
-    Path(topic): Path<String>,
+    PathParams(topic): PathParams<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<QueuesAnswer>, Problem> {
     let params = Params::parse(query.as_deref(), &["limit"])?;
@@ -138,7 +138,7 @@ async fn queues(
 
 async fn show(
     State(inboxes): State<Arc<Inboxes>>,
-    Path((topic, id)): Path<(String, String)>,
+    PathParams((topic, id)): PathParams<(String, String)>,
 ) -> Result<Json<Letter>, Problem> {
     let id: LetterId = id.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
     Ok(Json(inboxes.call(topic, move |inbox| inbox.get(id)).await?))
@@ -146,7 +146,7 @@ async fn show(
 
 async fn redrive(
     State(inboxes): State<Arc<Inboxes>>,
-    Path(topic): Path<String>,
+    PathParams(topic): PathParams<String>,
     request: Request,
 ) -> Result<Json<Summary>, Problem> {
     let Decision { selection, dry_run, max_per_second } = decision(request).await?;
@@ -162,7 +162,7 @@ async fn redrive(
 
 async fn discard(
     State(inboxes): State<Arc<Inboxes>>,
-    Path(topic): Path<String>,
+    PathParams(topic): PathParams<String>,
     request: Request,
 ) -> Result<Json<Summary>, Problem> {
     let Decision { selection, dry_run, max_per_second } = decision(request).await?;

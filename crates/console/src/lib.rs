@@ -11,4 +11,4 @@ pub mod metrics;
 pub mod server;
 
 pub use health::HealthCheck;
-pub use server::{Server, ServerError, ServerHandle, ServerOptions};
+pub use server::{Limits, Server, ServerError, ServerHandle, ServerOptions};

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use tidings_http::Problem;
 
 const TEXT_FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -31,7 +32,7 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
         Ok(()) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], body).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot encode the metrics");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            Problem::internal("the metrics cannot be encoded").into_response()
         }
     }
 }

@@ -1,31 +1,29 @@
 //! The HTTP listener.
 //!
 //! Binding and serving are two steps, so that a taken port is found before anything else starts, and so that routes may be
-//! built from what started in between. Invariant: at most [`MAX_CONNECTIONS`] connections are open at a time; more wait in
-//! the kernel's queue, whose length is bounded too.
+//! built from what started in between. Invariants: at most [`Limits::connection_count`] connections are open at a time, and more
+//! wait in the kernel's queue, whose length is bounded too; none is held for long by a client that asks nothing. How long a
+//! request's body and the reader of an answer may take is the business of those who read and write them.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use tidings_http::{HostGuard, Problem, protect};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::health::HealthCheck;
 use crate::{health, metrics};
-
-/// The most connections open at a time.
-pub const MAX_CONNECTIONS: usize = 1024;
 
 /// The pause after an accept that failed for want of a resource (descriptors, memory): trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,6 +47,28 @@ pub enum ServerError {
     },
 }
 
+/// What connections may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most that are open at a time.
+    pub connection_count: usize,
+    /// How long the head of a request may take to arrive, counted from the connection's beginning or the end of the answer
+    /// before: so this is also for how long a connection is kept idle. Then it is closed.
+    pub head_timeout: Duration,
+    /// The same for connections that are made while more than half of `connection_count` are open, so that those who ask
+    /// nothing do not keep out those who do.
+    pub crowded_head_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Proxies keep idle connections for a minute, as a rule. Closed from here sooner, they would now and then send a
+        // request into a connection that is just being closed.
+        let (head_timeout, crowded_head_timeout) = (Duration::from_secs(75), Duration::from_secs(5));
+        Self { connection_count: 1024, head_timeout, crowded_head_timeout }
+    }
+}
+
 /// What to serve.
 #[derive(Default)]
 pub struct ServerOptions {
@@ -60,6 +80,8 @@ pub struct ServerOptions {
     pub checks: Vec<HealthCheck>,
     /// Host names besides loopback under which the server may be addressed.
     pub host_names: Vec<String>,
+    /// What connections may take.
+    pub limits: Limits,
 }
 
 /// A listener that does not serve yet: connections to it wait.
@@ -95,7 +117,7 @@ impl Server {
 
     /// Begins to answer.
     pub fn serve(self, options: ServerOptions) -> ServerHandle {
-        let ServerOptions { router, registry, checks, mut host_names } = options;
+        let ServerOptions { router, registry, checks, mut host_names, limits } = options;
         if !self.address.ip().is_unspecified() {
             host_names.push(self.address.ip().to_string());
         }
@@ -114,19 +136,7 @@ impl Server {
             .fallback(async || Problem::not_found("no such path"));
         let router = protect(router, HostGuard::new(host_names));
         let (stop, stopped) = oneshot::channel();
-        let listener =
-            LimitedListener { inner: self.listener, slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
-        let serving = tokio::spawn(async move {
-            let serving = axum::serve(listener, router).with_graceful_shutdown(async {
-                // An error means that the handle is gone, which is no reason to stop.
-                if stopped.await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            });
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the http server ended");
-            }
-        });
+        let serving = tokio::spawn(serve(self.listener, router, limits, stopped));
         ServerHandle { address: self.address, stop, serving }
     }
 }
@@ -147,48 +157,53 @@ impl ServerHandle {
     }
 }
 
-/// Accepts only while there is a free slot, and keeps small answers from waiting for each other.
-struct LimitedListener {
-    inner: TcpListener,
-    slots: Arc<Semaphore>,
-}
-
-/// A connection that holds its slot.
-struct LimitedConnection {
-    stream: TcpStream,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl Listener for LimitedListener {
-    type Io = LimitedConnection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
-        let slot = loop {
-            // The semaphore is never closed, so this never fails.
-            if let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await {
-                break slot;
-            }
+/// Serves connections until it is told to stop, and then for as long as requests are under way.
+async fn serve(listener: TcpListener, router: Router, limits: Limits, stopped: oneshot::Receiver<()>) {
+    let slots = Arc::new(Semaphore::new(limits.connection_count));
+    let (stop, stopping) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut stopped = pin!(async {
+        // An error means that the handle is gone, which is no reason to stop.
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    loop {
+        let (stream, slot) = tokio::select! {
+            accepted = accept(&listener, &slots) => accepted,
+            () = &mut stopped => break,
         };
-        loop {
-            match self.inner.accept().await {
-                Ok((stream, address)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "cannot set TCP_NODELAY");
-                    }
-                    return (LimitedConnection { stream, _slot: slot }, address);
+        let is_crowded = slots.available_permits() < limits.connection_count / 2;
+        let head_timeout = if is_crowded { limits.crowded_head_timeout } else { limits.head_timeout };
+        connections.spawn(converse(stream, slot, router.clone(), head_timeout, stopping.clone()));
+        while connections.try_join_next().is_some() {}
+    }
+    drop((listener, stop));
+    while connections.join_next().await.is_some() {}
+}
+
+/// Accepts when there is a free slot, and keeps small answers from waiting for each other.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let slot = loop {
+        // The semaphore is never closed, so this never fails.
+        if let Ok(slot) = Arc::clone(slots).acquire_owned().await {
+            break slot;
+        }
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
-                Err(error) if is_the_connections_own(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept http connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+                return (stream, slot);
+            }
+            Err(error) if is_the_connections_own(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept http connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
     }
 }
 
@@ -197,42 +212,29 @@ fn is_the_connections_own(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-impl AsyncRead for LimitedConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for LimitedConnection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+/// Answers the requests of one connection, which holds its slot until it is closed. The sender of `stopping` goes when no more
+/// requests are to be taken.
+async fn converse(
+    stream: TcpStream,
+    _slot: OwnedSemaphorePermit,
+    router: Router,
+    head_timeout: Duration,
+    mut stopping: watch::Receiver<()>,
+) {
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, "an http connection ended");
     }
 }

@@ -94,9 +94,12 @@ fn bad_bodies_get_a_precise_answer_in_bounded_memory() {
     let line = format!("{{\"tenant\":\"t\",\"action\":\"a\",\"id\":\"{}\"}}\n", "x".repeat(32 << 20));
     let answer = http.post_ndjson(ACTIVITIES, &(line + &activity("acme", "after", 1).to_string()));
     assert!(answer.status == 200 || answer.status == 413, "{}", answer.status);
-    for path in ["/nowhere", "/api/v1/activities/%ff?tenant=t", "/api/v1/dlq/no-such-topic"] {
+    for path in
+        ["/nowhere", "/api/v1/activities/%ff?tenant=t", "/api/v1/dlq/no-such-topic", "/api/v1/dlq/%ff"]
+    {
         let refused = http.get(path);
         assert!((400..500).contains(&refused.status), "{path}: {} {}", refused.status, refused.text());
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"), "{path}");
     }
     let grown = tidings.resident_bytes().saturating_sub(before);
     assert!(grown < 64 * MIB, "grew by {} MiB", grown / MIB);

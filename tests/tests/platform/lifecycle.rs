@@ -122,6 +122,20 @@ fn a_directory_of_another_version_is_refused() {
 }
 
 #[test]
+fn a_store_of_a_newer_version_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("activities.db");
+    Launch::up(directory.path()).start().terminate(SOON);
+    let store = rusqlite::Connection::open(&path).unwrap();
+    store.pragma_update(None, "user_version", 99).unwrap();
+    store.close().unwrap();
+    let ended = Launch::up(directory.path()).run(SOON);
+    refused(&ended, &[&path.to_string_lossy(), "schema version 99", "expected 1 to "]);
+    let hint = ended.stderr.lines().find(|line| line.starts_with("hint: "));
+    assert!(hint.is_some_and(|hint| hint.contains("newer version of tidings")), "{}", ended.stderr);
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");

@@ -1,5 +1,7 @@
 //! `POST /api/v1/erasures`, `GET /api/v1/erasures?tenant=` and `GET /api/v1/erasures/{id}?tenant=`.
 //!
+//! The list takes `limit` and `cursor` besides, and answers `{"items": […], "next_cursor": …}`, newest first.
+//!
 //! The body is `{"tenant", "actor", "requested_by"}`, all required. 200 with the record when everything is gone, 202 with
 //! what is gone so far if that takes longer than a few seconds: it goes on, also after a restart. 503 if the store does not
 //! take the request; nothing has happened then.
@@ -8,19 +10,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tidings_http::{FieldError, MediaType, Problem, read_body};
+use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, read_body};
 use uuid::Uuid;
 
-use super::filter::{only_tenant, path_id};
-use super::search::{ask, json};
+use super::filter::{only_tenant, path_id, tenant};
+use super::search::{ask, cursor_key, json, limit};
 use super::{Api, no_params};
-use crate::erasure::{Erasure, ErasureRequest};
-use crate::limits::{MAX_ENTITY_ID_CHARS, MAX_PAGE_ITEMS, MAX_TENANT_CHARS, SMALL_BODY_BYTES};
+use crate::cursor::{CursorError, CursorKey};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
+use crate::limits::{MAX_ENTITY_ID_CHARS, MAX_TENANT_CHARS, SMALL_BODY_BYTES};
 use crate::rules::check_text;
 use crate::timestamp::Timestamp;
 
@@ -40,6 +42,14 @@ struct Request {
 #[derive(Serialize)]
 struct List {
     items: Vec<Erasure>,
+    next_cursor: Option<String>,
+}
+
+/// One page's worth of a tenant's erasures.
+struct Listing {
+    tenant: String,
+    after: Option<ErasurePosition>,
+    limit: usize,
 }
 
 pub(super) async fn post(
@@ -69,14 +79,41 @@ pub(super) async fn post(
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Problem> {
-    let tenant = only_tenant(&uri)?;
-    let items = ask(&api, move |store| store.erasures(&tenant, MAX_PAGE_ITEMS)).await?;
-    json(&List { items })
+    let key = cursor_key(&api)?;
+    let Listing { tenant, after, limit } = parse(uri.query(), &key)?;
+    let mut items = ask(&api, {
+        let tenant = tenant.clone();
+        // One more, to know whether there is a next page.
+        move |store| store.erasures(&tenant, after.as_ref(), limit + 1)
+    })
+    .await?;
+    let has_next = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| has_next);
+    let next_cursor = last.map(|last| key.encode_erasure(&tenant, &last.position()));
+    json(&List { items, next_cursor })
+}
+
+/// The page that a query string asks for, or 400 with every parameter that is wrong.
+fn parse(query: Option<&str>, key: &CursorKey) -> Result<Listing, Problem> {
+    let params = Params::parse(query, &["tenant", "limit", "cursor"])?;
+    match (tenant(&params), limit(params.get("limit"))) {
+        (Ok(tenant), Ok(limit)) => {
+            let after = params.get("cursor").map(|cursor| key.decode_erasure(&tenant, cursor)).transpose();
+            let wrong = |error: CursorError| {
+                Problem::bad_parameters(vec![FieldError::new("cursor", error.to_string())])
+            };
+            Ok(Listing { after: after.map_err(wrong)?, tenant, limit })
+        }
+        (tenant, limit) => {
+            Err(Problem::bad_parameters([tenant.err(), limit.err()].into_iter().flatten().collect()))
+        }
+    }
 }
 
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
-    id: Result<Path<String>, PathRejection>,
+    id: PathParams<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let id = path_id(id)?;

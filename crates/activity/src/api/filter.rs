@@ -3,10 +3,8 @@
 //! Invariant: no term that leaves here holds a control character: nothing that is stored does (`rules`), and PostgreSQL would
 //! refuse a NUL as if it were at fault itself. The text to search for may: it is compared here, with metadata that may hold any.
 
-use axum::extract::Path;
-use axum::extract::rejection::PathRejection;
 use axum::http::Uri;
-use tidings_http::{FieldError, Params, Problem};
+use tidings_http::{FieldError, Params, PathParams, Problem};
 
 use crate::limits::MAX_SEARCH_CHARS;
 use crate::query::{ActionFilter, Filter};
@@ -67,7 +65,7 @@ pub(super) fn only_tenant(uri: &Uri) -> Result<String, Problem> {
 }
 
 /// Whose activities: there is no question without a tenant.
-fn tenant(params: &Params) -> Result<String, FieldError> {
+pub(super) fn tenant(params: &Params) -> Result<String, FieldError> {
     match params.get("tenant") {
         None => Err(FieldError::new("tenant", "is missing")),
         Some(tenant) => checked("tenant", tenant),
@@ -75,8 +73,7 @@ fn tenant(params: &Params) -> Result<String, FieldError> {
 }
 
 /// The id in the path of a request, or 400.
-pub(super) fn path_id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(id) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+pub(super) fn path_id(PathParams(id): PathParams<String>) -> Result<String, Problem> {
     checked("id", &id).map_err(|error| Problem::bad_request("").with_errors(vec![error]))
 }
 

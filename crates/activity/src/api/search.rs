@@ -7,12 +7,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tidings_http::{FieldError, Params, Problem};
+use tidings_http::{FieldError, Params, PathParams, Problem};
 use tokio::sync::Semaphore;
 
 use super::Api;
@@ -45,7 +44,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, uri: Uri) -> Result<Respon
 
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
-    id: Result<Path<String>, PathRejection>,
+    id: PathParams<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let id = path_id(id)?;
@@ -85,7 +84,8 @@ pub(crate) fn parse(query: Option<&str>, key: &CursorKey) -> Result<Query, Probl
     if errors.is_empty() { Ok(Query { filter, after, limit }) } else { Err(Problem::bad_parameters(errors)) }
 }
 
-fn limit(text: Option<&str>) -> Result<usize, FieldError> {
+/// How many items a page is to have.
+pub(super) fn limit(text: Option<&str>) -> Result<usize, FieldError> {
     let Some(text) = text else { return Ok(DEFAULT_PAGE_ITEMS) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let limit = text.parse().ok().filter(|limit| digits && (1..=MAX_PAGE_ITEMS).contains(limit));

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
+use crate::erasure::ErasureRequest;
 use crate::fallback::{Fallback, Keeper};
 use crate::limits::{EXPORT_PAGE_ITEMS, MAX_EXPORTS};
 use crate::live::StoredBell;
@@ -19,6 +20,7 @@ use crate::metrics::ActivityMetrics;
 use crate::retention::Retention;
 use crate::sqlite::SqliteStore;
 use crate::testing::activity;
+use crate::timestamp::Timestamp;
 
 struct Served {
     router: Router,
@@ -486,6 +488,57 @@ async fn an_export_that_fails_in_the_middle_breaks_off_and_one_that_nobody_reads
     };
     assert_eq!(read, EXPORT_PAGE_ITEMS * 3, "what came before the damage");
     assert!(matches!(ended, Some(Err(_))), "it does not just end");
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_a_problem() {
+    let served = Served::without_cluster();
+    for path in ["activities/%ff?tenant=t", "erasures/%ff?tenant=t"] {
+        let request = Request::get(format!("/api/v1/{path}")).body(Body::empty()).unwrap();
+        let (status, kind, problem) = served.send(request).await;
+        assert_eq!((status.as_u16(), kind.as_str()), (400, "application/problem+json"), "{path}: {problem}");
+    }
+}
+
+/// A tenant's list ended at the 500th, without a word.
+#[tokio::test]
+async fn all_erasures_are_listed_page_by_page() {
+    let served = Served::without_cluster();
+    let mut expected = Vec::new();
+    for number in 0..501 {
+        let request = ErasureRequest {
+            id: format!("{number:03}"),
+            tenant: "t".to_owned(),
+            actor: number.to_string(),
+            requested_by: "x".to_owned(),
+            requested_at: Timestamp::from_micros(number / 7).unwrap(),
+        };
+        served.store.begin_erasure(&request).unwrap();
+        expected.insert(0, request.id);
+    }
+    for (limit, pages) in [("", 11), ("&limit=500", 2), ("&limit=167", 3)] {
+        let (mut found, mut count, mut cursor) = (Vec::new(), 0, String::new());
+        loop {
+            let path = format!("/api/v1/erasures?tenant=t{limit}{cursor}");
+            let (status, page) = served.get(&path).await;
+            assert_eq!(status, 200, "{page}");
+            let ids = page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap());
+            found.extend(ids.map(str::to_owned));
+            count += 1;
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!((found, count), (expected.clone(), pages), "{limit}");
+        if limit.is_empty() {
+            assert_eq!(served.get(&format!("/api/v1/erasures?tenant=u{cursor}")).await.0, 400);
+        }
+    }
+    for (query, fields) in [("limit=0", &["tenant", "limit"][..]), ("tenant=t&cursor=AAAA", &["cursor"])] {
+        let (status, problem) = served.get(&format!("/api/v1/erasures?{query}")).await;
+        let errors = problem["errors"].as_array().unwrap();
+        let found: Vec<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
+        assert_eq!((status.as_u16(), &found[..]), (400, fields), "{problem}");
+    }
 }
 
 /// A control character matches nothing that is stored; PostgreSQL takes no NUL in a text, as if it were down.

@@ -14,7 +14,7 @@ use super::session::{Fault, Session};
 use super::time::Micros;
 use crate::columns;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::retention::{Cutoffs, Expired};
 use crate::timestamp::Timestamp;
 
@@ -376,10 +376,27 @@ pub async fn erasure(session: &mut Session, id: &str) -> Result<Option<Erasure>,
 }
 
 /// As `Store::erasures`.
-pub async fn erasures(session: &mut Session, tenant: &str, limit: usize) -> Result<Vec<Erasure>, Fault> {
-    let sql = format!("{ERASURES} WHERE tenant = $1 ORDER BY requested_at DESC, erasure_id DESC LIMIT $2");
+pub async fn erasures(
+    session: &mut Session,
+    tenant: &str,
+    after: Option<&ErasurePosition>,
+    limit: usize,
+) -> Result<Vec<Erasure>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    session.client.query(&sql, &[&tenant, &limit]).await?.iter().map(record).collect()
+    let order = "ORDER BY requested_at DESC, erasure_id DESC LIMIT $2";
+    let rows = match after {
+        None => {
+            let sql = format!("{ERASURES} WHERE tenant = $1 {order}");
+            session.client.query(&sql, &[&tenant, &limit]).await?
+        }
+        Some(ErasurePosition { requested_at, id }) => {
+            let sql =
+                format!("{ERASURES} WHERE tenant = $1 AND (requested_at, erasure_id) < ($3, $4) {order}");
+            let requested_at = Micros(requested_at.as_micros());
+            session.client.query(&sql, &[&tenant, &limit, &requested_at, id]).await?
+        }
+    };
+    rows.iter().map(record).collect()
 }
 
 fn record(row: &Row) -> Result<Erasure, Fault> {

@@ -336,7 +336,7 @@ fn tables_of_an_older_program_are_brought_up() {
     assert_eq!(store.store_id().unwrap(), id);
     assert_eq!(store.insert_batch(&[with("before"), with("after")]).unwrap()[1], Inserted::Stored);
     assert_eq!(store.count(Some("t")).unwrap(), 2);
-    assert_eq!(store.erasures("t", 9).unwrap(), []);
+    assert_eq!(store.erasures("t", None, 9).unwrap(), []);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::id::StoredId;
 use super::links::{self, Role};
 use crate::columns;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::retention::{Cutoffs, Expired};
 use crate::timestamp::Timestamp;
 
@@ -154,11 +154,19 @@ pub fn erasure(connection: &Connection, id: &str) -> Result<Option<Erasure>, sup
 pub fn erasures(
     connection: &Connection,
     tenant: &str,
+    after: Option<&ErasurePosition>,
     limit: usize,
 ) -> Result<Vec<Erasure>, super::read::ReadError> {
-    let sql = format!("{ERASURES} WHERE tenant = ?1 ORDER BY requested_at DESC, erasure_id DESC LIMIT ?2");
+    let sql = format!(
+        "{ERASURES} WHERE tenant = ?1 AND (requested_at, erasure_id) < (?2, ?3)
+         ORDER BY requested_at DESC, erasure_id DESC LIMIT ?4"
+    );
+    // Before all others, there is none in this microsecond.
+    let (requested_at, id) =
+        after.map_or((i64::MAX, ""), |after| (after.requested_at.as_micros(), after.id.as_str()));
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![tenant, i64::try_from(limit).unwrap_or(i64::MAX)], record)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![tenant, requested_at, id, limit], record)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -40,9 +40,18 @@ fn refuses_files_that_are_not_its_own() {
     assert!(matches!(SqliteStore::open(&path), Err(OpenError::Foreign { .. })));
     std::fs::remove_file(&path).unwrap();
     drop(SqliteStore::open(&path).unwrap());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = SqliteStore::open(&path).err().unwrap();
-    assert!(matches!(error, OpenError::OtherVersion { found: 99, expected: schema::VERSION, .. }), "{error}");
+    for (version, is_newer) in [(99, true), (0, false)] {
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let error = SqliteStore::open(&path).err().unwrap();
+        let known = schema::VERSION;
+        assert_eq!(
+            error.to_string(),
+            format!("{}: schema version {version}, expected 1 to {known}", path.display())
+        );
+        assert_eq!(error.hint().is_some_and(|hint| hint.contains("newer version")), is_newer);
+        assert!(std::fs::read(&path).unwrap() == before, "it is left as it is");
+    }
 }
 
 #[test]

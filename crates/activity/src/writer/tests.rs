@@ -6,7 +6,7 @@ use tidings_postgres_server::PostgresServer;
 use super::*;
 use crate::cloud_event::CloudEvent;
 use crate::cursor::CursorKey;
-use crate::erasure::{Erasure, ErasureRequest};
+use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::postgres::PostgresStore;
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
@@ -148,7 +148,7 @@ impl Store for Failing {
     fn erasure(&self, _: &str) -> Result<Option<Erasure>, StoreError> {
         Err(failed())
     }
-    fn erasures(&self, _: &str, _: usize) -> Result<Vec<Erasure>, StoreError> {
+    fn erasures(&self, _: &str, _: Option<&ErasurePosition>, _: usize) -> Result<Vec<Erasure>, StoreError> {
         Err(failed())
     }
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {
