@@ -11,6 +11,7 @@ mod columns;
 mod object;
 
 pub mod activity;
+mod alive;
 mod answers;
 mod api;
 mod background;

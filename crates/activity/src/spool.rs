@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
+
+use crate::alive::ensure_alive;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 9;
@@ -245,17 +246,6 @@ impl Spool {
     }
 }
 
-/// Fails if the file system of `file` has given up: between the moment in which ext4 gives its journal up and the one in which it
-/// says so a sync finds no transaction to wait for, and succeeds. To remove an attribute that is not there changes nothing, but
-/// takes a part in a transaction; where the journal is alive now, it was during the sync before.
-fn ensure_alive(file: &File) -> io::Result<()> {
-    match rustix::fs::fremovexattr(file, "user.tidings.alive") {
-        Err(error @ (Errno::ROFS | Errno::IO | Errno::UCLEAN)) => Err(error.into()),
-        // There is no such attribute, or none at all, or they are not for us.
-        _ => Ok(()),
-    }
-}
-
 /// Where the frame at `position` ends, or `None` if there is no whole frame.
 fn check_frame(file: &File, position: u64, end: u64) -> io::Result<Option<u64>> {
     let payload = read_frame(file, position, end)?.filter(|payload| split(payload).is_some());
@@ -381,7 +371,7 @@ mod tests {
         let spool = Spool::open(&path, MAX).unwrap();
         spool.append(&[b"before"]).unwrap();
         drop(spool);
-        let spool = Spool::open_on(|_| Err(Errno::ROFS.into()), &path, MAX).unwrap();
+        let spool = Spool::open_on(|_| Err(io::ErrorKind::ReadOnlyFilesystem.into()), &path, MAX).unwrap();
         let before = spool.pending_bytes();
         let refused = spool.append(&[b"lost"]).unwrap_err();
         assert!(matches!(refused, SpoolError::Io { operation: "sync", .. }), "{refused}");

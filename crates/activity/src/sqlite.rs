@@ -2,7 +2,7 @@
 //!
 //! Owns the file `activities.db` and its lock. One connection writes, on whichever thread brings a batch; readers have
 //! their own, so that a long search holds up no write (write-ahead log). Invariants: a commit is synced before it
-//! returns (`synchronous = FULL`); no two processes use one file (`activities.db.lock` is held); memory is bounded by
+//! returns (`synchronous = FULL`), and counts only if the file system is alive behind it; no two processes use one file (`activities.db.lock` is held); memory is bounded by
 //! the page caches named here, whatever the size of the file. The schema is in `schema`, statements in `write` and `read`.
 
 use std::fs::{File, TryLockError};
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::activity::Activity;
+use crate::alive::ensure_alive;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
@@ -43,7 +44,9 @@ pub struct SqliteStore {
     cursor_key: CursorKey,
     store_id: String,
     /// Held for as long as the store is open.
-    _lock: File,
+    lock: File,
+    /// [`ensure_alive`]; tests put another one there.
+    ensure_alive: fn(&File) -> io::Result<()>,
 }
 
 /// Why a SQLite store cannot be opened.
@@ -136,7 +139,8 @@ impl SqliteStore {
             readers,
             cursor_key,
             store_id,
-            _lock: lock,
+            lock,
+            ensure_alive,
         })
     }
 
@@ -155,6 +159,21 @@ impl SqliteStore {
         })
     }
 
+    /// The result of a transaction that was committed, if the file system is alive behind it.
+    fn durable<T>(
+        &self,
+        operation: &'static str,
+        committed: Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
+        let committed = committed.map_err(|source| self.failed(operation, source))?;
+        (self.ensure_alive)(&self.lock).map(|()| committed).map_err(|source| StoreError::Failed {
+            store: self.path.display().to_string(),
+            operation,
+            is_outage: true,
+            source: Box::new(source),
+        })
+    }
+
     fn failed(&self, operation: &'static str, source: rusqlite::Error) -> StoreError {
         let store = self.path.display().to_string();
         let is_outage = matches!(
@@ -168,12 +187,12 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
         let inserted = self.writer.lock().insert_batch(activities, Source::Topic);
-        inserted.map_err(|source| self.failed("insert a batch", source))
+        self.durable("insert a batch", inserted)
     }
 
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
         let inserted = self.writer.lock().insert_batch(activities, Source::Fallback);
-        inserted.map_err(|source| self.failed("insert an unpublished batch", source))
+        self.durable("insert an unpublished batch", inserted)
     }
 
     fn unpublished(&self, limit: usize) -> Result<Vec<Arrived>, StoreError> {
@@ -218,8 +237,8 @@ impl Store for SqliteStore {
     fn begin_erasure(&self, request: &ErasureRequest) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         let (connection, key) = writer.connection();
-        remove::begin_erasure(connection, key, request)
-            .map_err(|source| self.failed("begin an erasure", source))
+        let begun = remove::begin_erasure(connection, key, request);
+        self.durable("begin an erasure", begun)
     }
 
     fn continue_erasures(&self) -> Result<Expired, StoreError> {

@@ -82,6 +82,18 @@ fn syncs_every_commit() {
     assert_eq!((journal_mode.as_str(), synchronous), ("wal", 2));
 }
 
+/// A file system that gives up may answer the sync itself with success.
+#[test]
+fn a_commit_counts_only_if_the_file_system_is_alive_behind_it() {
+    let folder = folder();
+    let mut store = SqliteStore::open(&folder.path().join("activities.db")).unwrap();
+    store.ensure_alive = |_| Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    let activities = [activity(r#"{"id":"a","tenant":"t","action":"a"}"#)];
+    for inserted in [store.insert_batch(&activities), store.insert_unpublished(&activities)] {
+        assert!(matches!(inserted, Err(StoreError::Failed { is_outage: true, .. })), "{inserted:?}");
+    }
+}
+
 #[test]
 fn every_query_walks_an_index_in_the_order_of_the_answer() {
     let folder = folder();
