@@ -127,7 +127,7 @@ impl Runtime {
         let membership = Membership::new(Arc::clone(&board), cluster, options.revoke_wait, poll_limit);
         let consumer: Arc<BaseConsumer<Membership>> =
             Arc::new(config.create_with_context(membership).map_err(ClusterError::from_kafka)?);
-        let records = Arc::new(RecordQueue::new(consumer.client()));
+        let records = Arc::new(RecordQueue::new(consumer.client(), tells_ends(&options, &handler)));
         consumer.context().set_records(Some(Arc::clone(&records)));
         if !handler.commits_itself() {
             let committer = Committer::new(consumer.client(), options.commit_interval);
@@ -438,8 +438,7 @@ fn native_config(
     handler: &Handler,
 ) -> Result<ClientConfig, ClusterError> {
     let mut config = cluster.consumer_config(&options.group)?;
-    if handler.stored().is_some() || options.start_at == StartAt::Latest {
-        // Tells when an empty partition is read, and where it begins.
+    if tells_ends(options, handler) {
         config.set("enable.partition.eof", "true");
     }
     config.set("auto.offset.reset", options.start_at.setting());
@@ -451,6 +450,11 @@ fn native_config(
     }
     PollLimit::of(&config).hold_fetches(&mut config);
     Ok(config)
+}
+
+/// Whether the client tells when a partition is read that has nothing, and where it begins.
+fn tells_ends(options: &ConsumerOptions, handler: &Handler) -> bool {
+    handler.stored().is_some() || options.start_at == StartAt::Latest
 }
 
 /// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.
