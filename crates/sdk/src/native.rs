@@ -265,10 +265,14 @@ impl Drop for FromItsBeginning {
 ///
 /// `rdkafka` polls one record at a time, each of which is an event, a lock and several looks at the clock: as much work as
 /// fetching it. From a queue without events records are taken by hundreds. It must go before the consumer does.
+///
+/// Not so where the client tells of ends (`enable.partition.eof`): taken by hundreds, an end counts as a record in librdkafka
+/// (up to 2.12, its issue 4844), and after a pause, which every rebalance that keeps partitions is, the one behind it is skipped.
 pub(crate) struct RecordQueue {
     queue: *mut sys::rd_kafka_queue_t,
     /// The consumer's events.
     events: *mut sys::rd_kafka_queue_t,
+    takes_singly: bool,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread.
@@ -282,7 +286,8 @@ pub(crate) struct RawMessage<'a> {
 }
 
 impl RecordQueue {
-    pub(crate) fn new<C: ConsumerContext>(client: &Client<C>) -> Self {
+    /// `tells_ends`: whether the client does.
+    pub(crate) fn new<C: ConsumerContext>(client: &Client<C>, tells_ends: bool) -> Self {
         // SAFETY: the client is live; both handles are destroyed exactly once, in `drop`.
         let (queue, events) = unsafe {
             let queue = sys::rd_kafka_queue_new(client.native_ptr());
@@ -292,7 +297,7 @@ impl RecordQueue {
         // SAFETY: both are live. Callbacks run under the lock of `events`, and none does any more once `drop` has taken this one
         // away, before it destroys `queue`.
         unsafe { sys::rd_kafka_queue_cb_event_enable(events, Some(wake), queue.cast()) };
-        Self { queue, events }
+        Self { queue, events, takes_singly: tells_ends }
     }
 
     /// Has the records of a partition arrive here. It must not be fetched yet.
@@ -337,6 +342,9 @@ impl RecordQueue {
     }
 
     fn consume(&self, wait: Duration, messages: &mut [*mut sys::rd_kafka_message_t]) -> usize {
+        if self.takes_singly {
+            return self.consume_singly(wait, messages);
+        }
         // SAFETY: the queue is live, and librdkafka fills in at most as many pointers as there is room for.
         let count = unsafe {
             sys::rd_kafka_consume_batch_queue(
@@ -347,6 +355,18 @@ impl RecordQueue {
             )
         };
         usize::try_from(count).unwrap_or(0)
+    }
+
+    fn consume_singly(&self, wait: Duration, messages: &mut [*mut sys::rd_kafka_message_t]) -> usize {
+        for (count, message) in messages.iter_mut().enumerate() {
+            let wait = if count == 0 { wait } else { Duration::ZERO };
+            // SAFETY: the queue is live; what it gives belongs to the caller.
+            *message = unsafe { sys::rd_kafka_consume_queue(self.queue, to_millis(wait)) };
+            if message.is_null() {
+                return count;
+            }
+        }
+        messages.len()
     }
 }
 
@@ -418,6 +438,50 @@ impl RawMessage<'_> {
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
             headers: read_headers(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::Offset;
+
+    use super::*;
+    use crate::testing::Broker;
+    use crate::{Producer, ProducerOptions};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A group that had read everything and was rebalanced never saw the next record: a consumer's position was one too far.
+    #[test]
+    fn a_partition_goes_on_at_its_end_after_a_pause() {
+        let broker = Broker::start().unwrap();
+        broker.create_topic("orders", 1).unwrap();
+        let producer = Producer::new(&broker.cluster(), ProducerOptions::default()).unwrap();
+        let mut config = broker.cluster().consumer_config("billing").unwrap();
+        let consumer: BaseConsumer = config.set("enable.partition.eof", "true").create().unwrap();
+        let records = RecordQueue::new(consumer.client(), true);
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_offset("orders", 0, Offset::Beginning).unwrap();
+        records.take(consumer.client(), "orders", 0);
+        consumer.assign(&partitions).unwrap();
+        let take = |awaited: &dyn Fn(&RawMessage<'_>) -> bool| {
+            let (until, mut is_there) = (Instant::now() + LIMIT, false);
+            while !is_there {
+                assert!(Instant::now() < until, "it has not come");
+                records
+                    .poll(Duration::from_millis(100), 10, |message| is_there = is_there || awaited(message));
+            }
+        };
+        for next_offset in 0..2 {
+            take(&|message| message.is_end() && message.offset() == next_offset);
+            consumer.pause(&partitions).unwrap();
+            consumer.resume(&partitions).unwrap();
+            let sent = producer.send_batch_blocking(&[Record::new("orders").value("placed")], LIMIT);
+            assert!(sent[0].is_ok(), "{sent:?}");
+            take(&|message| message.error().is_none() && message.offset() == next_offset);
         }
     }
 }

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tidings::admin::TopicSpec;
 use tidings::consumer::{
-    BatchHandler, Consumer, ConsumerOptions, GroupProtocol, HandlerError, Outcome, Output,
+    BatchHandler, Consumer, ConsumerOptions, GroupProtocol, HandlerError, Outcome, Output, StartAt,
 };
 use tidings::failure::{Failure, StatusFilter};
 use tidings::producer::{TransactionError, TransactionalOptions, TransactionalProducer};
@@ -80,6 +82,15 @@ fn exactly_once(scene: &Scene, mut options: ConsumerOptions, id: &str, results: 
     Consumer::exactly_once(&scene.cluster, options, id, copy_to(results)).unwrap()
 }
 
+/// Waits until the group has a commit in each partition.
+#[track_caller]
+fn await_beginnings(scene: &Scene) {
+    let kafka = Kafka::new(scene.cluster.bootstrap());
+    until("its beginnings are committed", || {
+        (!kafka.committed(&scene.group, &scene.topic).contains(&-1)).then_some(())
+    });
+}
+
 #[test]
 fn what_is_written_together_is_read_together_or_not_at_all() {
     let scene = Scene::new();
@@ -143,6 +154,76 @@ fn results_letters_and_offsets_are_one() {
     assert_eq!(committed, 100);
 }
 
+/// Its transactions are the only commits of such a group: before there was one, it had begun nowhere, and the next member began at
+/// what was the end then.
+#[test]
+fn a_group_that_begins_late_goes_on_with_what_it_has_begun() {
+    for protocol in [GroupProtocol::Cooperative, GroupProtocol::Consumer] {
+        let (scene, results) = scene_with_results();
+        scene.produce(["before".to_owned()]);
+        let is_down = Arc::new(AtomicBool::new(false));
+        let start = || {
+            let options = ConsumerOptions { start_at: StartAt::Latest, protocol, ..scene.options() };
+            let (is_down, mut copy) = (Arc::clone(&is_down), copy_to(&results));
+            let handler = move |batch: &[ReceivedRecord], output: &mut Output| match is_down.load(Relaxed) {
+                true => Err(HandlerError::transient("down")),
+                false => copy(batch, output),
+            };
+            Consumer::exactly_once(&scene.cluster, options, format!("{}-1", scene.group), handler).unwrap()
+        };
+        let consumer = start();
+        await_beginnings(&scene);
+        consumer.stop(STOP_LIMIT).unwrap();
+        scene.produce(["meanwhile".to_owned()]);
+        is_down.store(true, Relaxed);
+        let consumer = start();
+        until("it is tried", || (consumer.state().retries > 0).then_some(()));
+        scene.produce(["later".to_owned()]);
+        consumer.stop(STOP_LIMIT).unwrap();
+        is_down.store(false, Relaxed);
+        let consumer = start();
+        let written = until("what came since it began is written", || {
+            Some(counts_in(&scene.cluster, &results)).filter(|counts| counts.len() > 1)
+        });
+        assert_eq!(written.into_iter().collect::<Vec<_>>(), [("later".into(), 1), ("meanwhile".into(), 1)]);
+        consumer.stop(STOP_LIMIT).unwrap();
+    }
+}
+
+/// The member has its first record, and no commit, when it goes.
+#[test]
+fn a_group_that_begins_late_keeps_the_record_with_which_it_begins() {
+    let (scene, results) = scene_with_results();
+    let (is_down, tried) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
+    let start = || {
+        let options = ConsumerOptions { start_at: StartAt::Latest, ..scene.options() };
+        let (is_down, tried, mut copy) = (Arc::clone(&is_down), Arc::clone(&tried), copy_to(&results));
+        let handler = move |batch: &[ReceivedRecord], output: &mut Output| {
+            tried.lock().unwrap().extend(batch.iter().map(text));
+            match is_down.load(Relaxed) {
+                true => Err(HandlerError::transient("down")),
+                false => copy(batch, output),
+            }
+        };
+        Consumer::exactly_once(&scene.cluster, options, format!("{}-1", scene.group), handler).unwrap()
+    };
+    let consumer = start();
+    let mut count = 0;
+    until("it has begun", || {
+        scene.produce([format!("{count}")]);
+        count += 1;
+        (!tried.lock().unwrap().is_empty()).then_some(())
+    });
+    consumer.stop(STOP_LIMIT).unwrap();
+    is_down.store(false, Relaxed);
+    let consumer = start();
+    let first = tried.lock().unwrap().first().unwrap().clone();
+    until("its first record is written", || {
+        counts_in(&scene.cluster, &results).contains_key(&first).then_some(())
+    });
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
 #[test]
 fn what_has_a_protocol_of_its_own_is_refused() {
     let (scene, results) = scene_with_results();
@@ -159,17 +240,26 @@ fn what_has_a_protocol_of_its_own_is_refused() {
 
 #[test]
 fn members_that_come_and_go_write_each_result_once() {
-    for protocol in [GroupProtocol::Eager, GroupProtocol::Cooperative, GroupProtocol::Consumer] {
+    use {GroupProtocol as Protocol, StartAt as Start};
+    for (protocol, start_at) in [
+        (Protocol::Eager, Start::Earliest),
+        (Protocol::Cooperative, Start::Latest),
+        (Protocol::Consumer, Start::Earliest),
+        (Protocol::Consumer, Start::Latest),
+    ] {
         let (scene, results) = scene_with_results();
         let member = |id: &str| {
             let mut options = scene.options();
             options.instance_id = None;
-            options.protocol = protocol;
+            (options.protocol, options.start_at) = (protocol, start_at);
             exactly_once(&scene, options, id, &results)
         };
         let owns_some = |member: &Consumer| !member.state().partitions.is_empty();
         let first = member("first");
         until("the first owns some", || owns_some(&first).then_some(()));
+        if start_at == Start::Latest {
+            await_beginnings(&scene);
+        }
         scene.produce((0..600).map(|number| number.to_string()));
         let second = member("second");
         scene.produce((600..1_200).map(|number| number.to_string()));
@@ -179,7 +269,7 @@ fn members_that_come_and_go_write_each_result_once() {
         scene.produce((1_800..2_400).map(|number| number.to_string()));
         until("all is written", || (counts_in(&scene.cluster, &results).len() == 2_400).then_some(()));
         second.stop(STOP_LIMIT).unwrap();
-        assert_eq!(repeated(&counts_in(&scene.cluster, &results), 2_400), 0, "{protocol:?}");
+        assert_eq!(repeated(&counts_in(&scene.cluster, &results), 2_400), 0, "{protocol:?} {start_at:?}");
     }
 }
 

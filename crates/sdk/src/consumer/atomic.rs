@@ -52,6 +52,13 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Where partitions begin in which the group has committed nothing.
+pub(super) struct Beginnings<'a> {
+    pub(super) offsets: &'a [(PartitionKey, i64)],
+    /// Whether all of them are still this member's, as when that was looked at.
+    pub(super) is_ours: &'a dyn Fn() -> bool,
+}
+
 /// Why a batch does not count, as far as is known.
 #[derive(Debug)]
 pub(super) enum AtomicError {
@@ -75,6 +82,13 @@ pub(super) trait AtomicHandler: Send {
         consumer: &BaseConsumer<Membership>,
         keys: &[PartitionKey],
     ) -> Result<Vec<Option<i64>>, HandlerError>;
+
+    /// Commits where partitions begin. Only for those that have the group's offsets in transactions.
+    fn begin(
+        &mut self,
+        consumer: &BaseConsumer<Membership>,
+        beginnings: &Beginnings<'_>,
+    ) -> Result<(), AtomicError>;
 
     /// Works on a batch. Answers how many of its records were rejected.
     fn handle(

@@ -3,6 +3,7 @@
 //! It never works on records itself, so the group always hears from it: workers do (`worker`), and what is fetched ahead of
 //! them is bounded by pausing partitions.
 
+mod beginnings;
 mod poll;
 mod prepare;
 mod reassign;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use regex::bytes::Regex;
 
 use super::ConsumerError;
@@ -127,7 +128,7 @@ impl Runtime {
         let membership = Membership::new(Arc::clone(&board), cluster, options.revoke_wait, poll_limit);
         let consumer: Arc<BaseConsumer<Membership>> =
             Arc::new(config.create_with_context(membership).map_err(ClusterError::from_kafka)?);
-        let records = Arc::new(RecordQueue::new(consumer.client()));
+        let records = Arc::new(RecordQueue::new(consumer.client(), tells_ends(&options, &handler)));
         consumer.context().set_records(Some(Arc::clone(&records)));
         if !handler.commits_itself() {
             let committer = Committer::new(consumer.client(), options.commit_interval);
@@ -376,20 +377,7 @@ impl Runtime {
         match self.consumer.committed_offsets(list_of(&unresumed), timeout) {
             // What former owners parked is in the topic once their commits are known, and is read before anything else.
             Ok(_) if self.workshop.key_order.as_ref().is_some_and(is_behind) => {}
-            Ok(committed) => {
-                let metadata = native::read_metadata(&committed);
-                for (element, metadata) in committed.elements().iter().zip(metadata) {
-                    if let Err(error) = element.error() {
-                        tracing::debug!(%error, "committed offset not known yet");
-                        continue;
-                    }
-                    let offset = match element.offset() {
-                        Offset::Offset(offset) => Some(offset),
-                        _ => None,
-                    };
-                    self.board.resume(&(element.topic().into(), element.partition()), offset, &metadata);
-                }
-            }
+            Ok(committed) => self.resume_from(&committed),
             Err(error) => {
                 let fault = KafkaFault::from_kafka(&error, self.cluster.bootstrap(), timeout);
                 tracing::debug!(group = %self.options.group, %fault, "committed offsets not read; asking again");
@@ -398,6 +386,24 @@ impl Runtime {
         }
         let missing_workers = self.board.lock().missing_workers();
         self.hire(missing_workers);
+    }
+
+    fn resume_from(&mut self, committed: &TopicPartitionList) {
+        let mut uncommitted = Vec::new();
+        let metadata = native::read_metadata(committed);
+        for (element, metadata) in committed.elements().iter().zip(metadata) {
+            if let Err(error) = element.error() {
+                tracing::debug!(%error, "committed offset not known yet");
+                continue;
+            }
+            let key = (element.topic().into(), element.partition());
+            match element.offset() {
+                Offset::Offset(offset) => self.board.resume(&key, Some(offset), &metadata),
+                _ if self.begins_in_transactions() => uncommitted.push(key),
+                _ => self.board.resume(&key, None, &metadata),
+            }
+        }
+        self.commit_beginnings(uncommitted);
     }
 
     /// Pauses what has run too far ahead, and resumes what has room again.
@@ -438,8 +444,7 @@ fn native_config(
     handler: &Handler,
 ) -> Result<ClientConfig, ClusterError> {
     let mut config = cluster.consumer_config(&options.group)?;
-    if handler.stored().is_some() || options.start_at == StartAt::Latest {
-        // Tells when an empty partition is read, and where it begins.
+    if tells_ends(options, handler) {
         config.set("enable.partition.eof", "true");
     }
     config.set("auto.offset.reset", options.start_at.setting());
@@ -451,6 +456,11 @@ fn native_config(
     }
     PollLimit::of(&config).hold_fetches(&mut config);
     Ok(config)
+}
+
+/// Whether the client tells when a partition is read that has nothing, and where it begins.
+fn tells_ends(options: &ConsumerOptions, handler: &Handler) -> bool {
+    handler.stored().is_some() || options.start_at == StartAt::Latest
 }
 
 /// Rounded up: `rdkafka` waits in milliseconds, and spins through what is left of one.

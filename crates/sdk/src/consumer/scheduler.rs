@@ -127,6 +127,12 @@ impl Scheduler {
         self.partitions.get(key).is_some_and(|partition| partition.is_read)
     }
 
+    /// Where a partition begins that nobody was resumed in: at the first record that has come, or at its end.
+    pub(super) fn begins_at(&self, key: &PartitionKey) -> Option<i64> {
+        let partition = self.partitions.get(key)?;
+        partition.held.first().map(|(_, record)| record.offset).or(partition.end_offset)
+    }
+
     /// Partitions that have to be sought to these offsets; each is answered once.
     pub(super) fn take_rewound(&mut self) -> Vec<(PartitionKey, i64)> {
         std::mem::take(&mut self.rewound)

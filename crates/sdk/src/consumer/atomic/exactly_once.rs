@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{AtomicError, AtomicHandler, Batch};
+use super::{AtomicError, AtomicHandler, Batch, Beginnings};
 use crate::cluster::Cluster;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::membership::{Membership, PartitionKey};
@@ -100,31 +100,30 @@ impl ExactlyOnce {
         Self { cluster, transactional_id, options, producer: None, handler, fenced_at: VecDeque::new() }
     }
 
-    fn write(
+    /// Writes records and commits offsets in one transaction, if the partitions are this member's all the time.
+    fn write<'a>(
         &mut self,
         consumer: &BaseConsumer<Membership>,
-        batch: &Batch<'_>,
-        output: &Output,
+        records: impl Iterator<Item = &'a Record>,
+        next_offsets: &[(PartitionKey, i64)],
+        is_ours: &dyn Fn() -> bool,
     ) -> Result<(), TransactionError> {
         let producer = match &mut self.producer {
             Some(producer) => producer,
             none => none.insert(open(&self.cluster, &self.transactional_id, &self.options)?),
         };
         let mut transaction = producer.begin()?;
-        for record in &output.records {
+        for record in records {
             transaction.send(record)?;
-        }
-        for (record, failure) in &output.rejected {
-            transaction.send(&(batch.letter)(record, failure))?;
         }
         // First the generation, then the question: whoever takes the partitions away after it makes the generation an old one.
         let Some(group) = membership(consumer) else {
             return Err(TransactionError::NotMember { reason: "not a member".into() });
         };
-        if !(batch.is_ours)() {
+        if !is_ours() {
             return Err(TransactionError::NotMember { reason: "the partitions were taken away".into() });
         }
-        transaction.send_offsets(list(&batch.next_offsets), group)?;
+        transaction.send_offsets(list(next_offsets), group)?;
         transaction.commit()
     }
 
@@ -193,6 +192,15 @@ impl AtomicHandler for ExactlyOnce {
         keys.iter().map(offset).collect()
     }
 
+    fn begin(
+        &mut self,
+        consumer: &BaseConsumer<Membership>,
+        beginnings: &Beginnings<'_>,
+    ) -> Result<(), AtomicError> {
+        self.write(consumer, std::iter::empty(), beginnings.offsets, beginnings.is_ours)
+            .map_err(|error| self.failed(&error))
+    }
+
     fn handle(
         &mut self,
         consumer: &BaseConsumer<Membership>,
@@ -200,8 +208,12 @@ impl AtomicHandler for ExactlyOnce {
     ) -> Result<usize, AtomicError> {
         let mut output = Output::default();
         self.handler.handle(batch.records, &mut output).map_err(AtomicError::Again)?;
-        self.write(consumer, batch, &output).map_err(|error| self.failed(&error))?;
-        Ok(output.rejected.len())
+        let letter = |(record, failure): &(ReceivedRecord, Failure)| (batch.letter)(record, failure);
+        let letters: Vec<_> = output.rejected.iter().map(letter).collect();
+        let records = output.records.iter().chain(&letters);
+        self.write(consumer, records, &batch.next_offsets, batch.is_ours)
+            .map_err(|error| self.failed(&error))?;
+        Ok(letters.len())
     }
 }
 

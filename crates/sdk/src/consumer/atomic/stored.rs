@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use rdkafka::consumer::BaseConsumer;
 use thiserror::Error;
 
-use super::{AtomicError, AtomicHandler, Batch};
+use super::{AtomicError, AtomicHandler, Batch, Beginnings};
 use crate::consumer::handler::{HandlerError, Outcome};
 use crate::consumer::membership::{Membership, PartitionKey};
 use crate::record::ReceivedRecord;
@@ -222,6 +222,10 @@ impl<S: OffsetStore, H: StoredHandler<S>> AtomicHandler for Stored<S, H> {
             offsets.push(claim.next_offset);
         }
         Ok(offsets)
+    }
+
+    fn begin(&mut self, _: &BaseConsumer<Membership>, _: &Beginnings<'_>) -> Result<(), AtomicError> {
+        unreachable!("its group commits them by itself")
     }
 
     fn handle(&mut self, _: &BaseConsumer<Membership>, batch: &Batch<'_>) -> Result<usize, AtomicError> {

@@ -1,4 +1,5 @@
-//! Going on where a store says, instead of where the group has committed.
+//! Going on where a store says, instead of where the group has committed; and what else is asked on behalf of new partitions
+//! before their records are given out (`beginnings`).
 //!
 //! **Invariant:** a partition is sought only while the client reads it. librdkafka (2.12) that still asks where a partition
 //! begins forgets a seek: half a second later it asks anew, and reads from there. So a partition waits until something of it
@@ -15,61 +16,86 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::{BUSY_WAIT, Runtime};
 use crate::consumer::handler::HandlerError;
 use crate::consumer::membership::PartitionKey;
+use crate::consumer::worker::Workshop;
 
 /// How long the client may take to read from elsewhere.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where partitions go on, as far as that is known, in their order.
+pub(super) type NextOffsets = Result<Vec<Option<i64>>, HandlerError>;
 
 /// A claim under way, on a thread of its own: the group must not wait for a database that does not answer.
 pub(super) struct Claiming {
     /// The partitions, and the assignments for which they are claimed.
     keys: Vec<(PartitionKey, Option<u64>)>,
-    answer: Receiver<Result<Vec<Option<i64>>, HandlerError>>,
+    answer: Receiver<NextOffsets>,
 }
 
 impl Runtime {
     /// Claims new partitions in the store, if there is one, and reads on from where it is. Never waits. Answers those for which
     /// the group's commit decides: all without a store, else those that it has answered for and knows nothing of.
     pub(super) fn resume_stored(&mut self, mut unresumed: Vec<PartitionKey>) -> Vec<PartitionKey> {
-        if self.workshop.handler.stored().is_none() {
+        let is_stored = self.workshop.handler.stored().is_some();
+        if !is_stored && !self.begins_in_transactions() {
             return unresumed;
         }
         if self.claiming.is_some() {
             return self.take_claimed();
         }
         {
-            let board = self.board.lock();
-            unresumed.retain(|key| board.scheduler.is_read(key));
+            let scheduler = &self.board.lock().scheduler;
+            unresumed.retain(|key| match is_stored {
+                true => scheduler.is_read(key),
+                false => scheduler.begins_at(key).is_some(),
+            });
         }
-        if !unresumed.is_empty() && Instant::now() >= self.next_claim {
-            self.begin_claim(unresumed);
+        if unresumed.is_empty() || Instant::now() < self.next_claim {
+            return Vec::new();
         }
+        if !is_stored {
+            return unresumed;
+        }
+        let keys = self.with_epochs(unresumed.clone());
+        self.begin_claim(keys, move |workshop| {
+            let handler = workshop.handler.atomic().expect("one with a store");
+            // A batch may be with the store.
+            handler.lock().claim(&workshop.consumer, &unresumed)
+        });
         Vec::new()
     }
 
-    fn begin_claim(&mut self, keys: Vec<PartitionKey>) {
+    /// Partitions with their assignments.
+    pub(super) fn with_epochs(&self, keys: Vec<PartitionKey>) -> Vec<(PartitionKey, Option<u64>)> {
+        let board = self.board.lock();
+        let with_epoch = |key| {
+            let epoch = board.scheduler.epoch_of(&key);
+            (key, epoch)
+        };
+        keys.into_iter().map(with_epoch).collect()
+    }
+
+    /// Asks on a thread where these partitions go on; their records wait for the answer.
+    pub(super) fn begin_claim(
+        &mut self,
+        keys: Vec<(PartitionKey, Option<u64>)>,
+        ask: impl FnOnce(&Workshop) -> NextOffsets + Send + 'static,
+    ) {
         let (answer_to, answer) = channel();
         let workshop = Arc::clone(&self.workshop);
-        let claimed = keys.clone();
         let claim = move || {
-            let handler = workshop.handler.stored().expect("looked at above");
-            // A batch may be with the store.
-            let answered = handler.lock().claim(&workshop.consumer, &claimed);
+            let answered = ask(&workshop);
             // Whoever has the answer may rely on it that this thread holds nothing any more.
             drop(workshop);
             let _ = answer_to.send(answered);
         };
-        let epochs: Vec<_> = {
-            let board = self.board.lock();
-            keys.iter().map(|key| board.scheduler.epoch_of(key)).collect()
-        };
         let name = format!("claims {}", self.options.group);
         match std::thread::Builder::new().name(name).spawn(claim) {
-            Ok(_) => self.claiming = Some(Claiming { keys: keys.into_iter().zip(epochs).collect(), answer }),
+            Ok(_) => self.claiming = Some(Claiming { keys, answer }),
             Err(error) => self.claim_later(&HandlerError::from_error(&error)),
         }
     }
 
-    /// Goes on in the partitions that the store has answered for, if it has. Those of which it knows nothing are answered.
+    /// Goes on in the partitions that were answered for, if they were. Those of which a store knows nothing are answered.
     fn take_claimed(&mut self) -> Vec<PartitionKey> {
         let Some(Claiming { keys, answer }) = self.claiming.take() else { return Vec::new() };
         let answered = match answer.try_recv() {
@@ -104,7 +130,8 @@ impl Runtime {
     }
 
     fn go_on_at(&mut self, key: &PartitionKey, next_offset: i64) {
-        if !self.board.lock().scheduler.is_held_from(key, next_offset) {
+        let is_stored = self.workshop.handler.stored().is_some();
+        if is_stored && !self.board.lock().scheduler.is_held_from(key, next_offset) {
             if let Err(error) = self.seek(key, next_offset) {
                 // The next claim tries again.
                 tracing::debug!(%error, topic = &*key.0, partition = key.1, "not read from the stored offset yet");
