@@ -19,6 +19,7 @@ mod delivery;
 mod group_offsets;
 mod metrics;
 mod partitioner;
+mod pieces;
 mod polled;
 mod report;
 mod transactional;

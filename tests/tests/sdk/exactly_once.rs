@@ -122,6 +122,57 @@ fn what_is_written_together_is_read_together_or_not_at_all() {
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".into(), 1), ("b".into(), 1), ("c".into(), 1)]);
 }
 
+/// A topic refuses batches that are larger than it wants, and librdkafka makes batches of a megabyte: a consumer tried the same
+/// transaction for ever.
+#[test]
+fn a_transaction_for_a_topic_of_small_batches_is_divided() {
+    let scene = Scene::new();
+    let results = format!("{}-results", scene.topic);
+    let spec = TopicSpec::new(&results, 1).config("max.message.bytes", "10000");
+    scene.admin.create_topic(&spec).unwrap();
+    let id = |name: &str| format!("{}-{name}", scene.group);
+    let mut producer =
+        TransactionalProducer::open(&scene.cluster, &id("writer"), TransactionalOptions::default()).unwrap();
+    let record = |value: String| Record::new(results.as_str()).value(value);
+    let hundred: Vec<_> = (0..100).map(|number| record(format!("{number:0900}"))).collect();
+    producer.write(&hundred).unwrap();
+    let mut with_large = hundred.clone();
+    with_large.insert(50, record("x".repeat(11_000)));
+    let refused = producer.write(&with_large).unwrap_err();
+    assert!(
+        matches!(refused, TransactionError::Refused { fault: tidings::KafkaFault::RecordTooLarge }),
+        "{refused:?}"
+    );
+    // Somebody else begins, sends and commits by himself: the second time it is divided.
+    let mut other =
+        TransactionalProducer::open(&scene.cluster, &id("other"), TransactionalOptions::default()).unwrap();
+    let mut by_hand = || {
+        let mut transaction = other.begin()?;
+        hundred.iter().try_for_each(|record| transaction.send(record))?;
+        transaction.commit()
+    };
+    until("it is divided enough", || by_hand().ok());
+    let read = until("both can be read", || {
+        let mut reader = TopicReader::open(&scene.cluster, &results, ReadFrom::Earliest, PATIENCE).unwrap();
+        let mut values = Vec::new();
+        while let Some(record) = reader.next_until_end(PATIENCE).unwrap() {
+            values.push(text(&record));
+        }
+        (values.len() >= 200).then_some(values)
+    });
+    assert!(
+        read.iter().eq((0..200).map(|number| format!("{:0900}", number % 100)).collect::<Vec<_>>().iter())
+    );
+    scene.produce((0..100).map(|number| format!("{number:0800}")));
+    let consumer = exactly_once(&scene, scene.options(), "copy", &results);
+    until("all is copied", || (consumer.state().processed == 100).then_some(()));
+    assert_eq!(consumer.state().retries, 0);
+    consumer.stop(STOP_LIMIT).unwrap();
+    let counts = counts_in(&scene.cluster, &results);
+    assert_eq!(counts.len(), 200);
+    assert!((0..100).all(|number| counts[&format!("{number:0800}")] == 1));
+}
+
 #[test]
 fn results_letters_and_offsets_are_one() {
     let (scene, results) = scene_with_results();

@@ -18,6 +18,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 
 use super::metrics::{ProducerMetrics, TopicMetrics};
+use super::pieces::{Piece, Pieces, Refused};
 use super::polled::Polled;
 use super::send_group_offsets;
 use crate::cluster::{Cluster, ClusterError, log_line};
@@ -25,6 +26,9 @@ use crate::error::KafkaFault;
 use crate::native;
 use crate::record::Record;
 use crate::security::ConnectionFaults;
+
+/// How often to look whether all that was sent has arrived.
+const ARRIVAL_CHECK: Duration = Duration::from_millis(1);
 
 /// How a [`TransactionalProducer`] behaves.
 #[derive(Debug, Clone)]
@@ -97,7 +101,9 @@ pub enum TransactionError {
         /// The cluster's words.
         reason: String,
     },
-    /// It was aborted: nothing was written. A new transaction may be begun.
+    /// It was aborted: nothing was written. A new transaction may be begun. If it is refused because a record is too large, though
+    /// each is small enough, a batch of several was: the next transactions have smaller ones, and the first of them may be refused
+    /// once more. [`TransactionalProducer::write`] sees to that by itself.
     #[error("transaction aborted: {fault}")]
     Refused {
         /// Why.
@@ -155,6 +161,7 @@ pub struct TransactionalProducer {
     transactional_id: String,
     bootstrap: String,
     options: TransactionalOptions,
+    pieces: Pieces,
     /// Why an abort failed: nothing can be done before the id is taken over anew.
     broken: Option<KafkaFault>,
 }
@@ -173,10 +180,11 @@ impl TransactionalProducer {
         config.set("compression.codec", &options.compression);
         // The records of a transaction fail with it, and not before.
         config.set("message.timeout.ms", options.transaction_timeout.as_millis().to_string());
-        let context = Context { faults: cluster.connection_faults() };
+        let pieces = Pieces::default();
+        let context = Context { faults: cluster.connection_faults(), refused: pieces.refused().clone() };
         let client = Polled::new(&config, context).map_err(ClusterError::from_kafka)?;
         let (bootstrap, transactional_id) = (cluster.bootstrap().to_string(), transactional_id.to_string());
-        let producer = Self { client, transactional_id, bootstrap, options, broken: None };
+        let producer = Self { client, transactional_id, bootstrap, options, pieces, broken: None };
         producer
             .client
             .init_transactions(producer.options.timeout)
@@ -189,15 +197,31 @@ impl TransactionalProducer {
         if let Some(fault) = self.broken.clone() {
             return Err(self.unsettled(fault));
         }
+        self.pieces.begin();
         self.client.begin_transaction().map_err(|error| self.refused(&error))?;
         Ok(Transaction { producer: self, is_open: true })
     }
 
     /// Writes all of these records or, with an error that is not [`TransactionError::Unsettled`], none.
     pub fn write(&mut self, records: &[Record]) -> Result<(), TransactionError> {
-        let mut transaction = self.begin()?;
-        records.iter().try_for_each(|record| transaction.send(record))?;
-        transaction.commit()
+        self.run(|mut transaction| {
+            records.iter().try_for_each(|record| transaction.send(record))?;
+            transaction.commit()
+        })
+    }
+
+    /// Runs a transaction, and runs it anew if a topic has refused several of its records together for their size.
+    pub(crate) fn run(
+        &mut self,
+        mut work: impl FnMut(Transaction<'_>) -> Result<(), TransactionError>,
+    ) -> Result<(), TransactionError> {
+        loop {
+            let ended = work(self.begin()?);
+            match ended {
+                Err(TransactionError::Refused { .. }) if self.pieces.learn() => {}
+                _ => return ended,
+            }
+        }
     }
 
     /// The id it writes under.
@@ -215,6 +239,8 @@ impl TransactionalProducer {
         let code = match error.rdkafka_error_code() {
             // What ended the producer for good is told by the client only.
             Some(Code::Fatal) => self.client().fatal_error().map(|(code, _)| code),
+            // After a refusal it says no more than that it takes nothing.
+            Some(Code::State) if !self.pieces.refused().is_empty() => Some(Code::MessageSizeTooLarge),
             code => code,
         };
         match code {
@@ -285,11 +311,18 @@ pub struct Transaction<'a> {
 
 impl Transaction<'_> {
     /// Adds a record. Whether the cluster takes it is told by the commit.
+    ///
+    /// Where a topic has refused a batch for its size, this waits for what is under way there before a batch could become as
+    /// large again: whoever begins the transaction anew has it divided.
     pub fn send(&mut self, record: &Record) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.producer.options.timeout;
+        if self.producer.pieces.is_full(record) {
+            self.await_arrival(deadline)?;
+        }
         let counts = Box::new(Counts {
             metrics: self.producer.options.metrics.topic(&record.topic),
             sent_at: Instant::now(),
+            piece: self.producer.pieces.add(record),
         });
         let mut native = native::to_native_record(record, counts);
         loop {
@@ -304,6 +337,19 @@ impl Transaction<'_> {
                 Err((error, _)) => return Err(self.producer.refused(&error)),
             }
         }
+    }
+
+    /// Waits until nothing is under way.
+    fn await_arrival(&mut self, deadline: Instant) -> Result<(), TransactionError> {
+        while self.producer.client.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                let timed_out = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
+                return Err(self.producer.refused(&timed_out));
+            }
+            std::thread::sleep(ARRIVAL_CHECK);
+        }
+        self.producer.pieces.arrived();
+        Ok(())
     }
 
     /// Adds offsets of a group, which count with the commit only.
@@ -383,11 +429,13 @@ impl Drop for Transaction<'_> {
 struct Counts {
     metrics: Arc<TopicMetrics>,
     sent_at: Instant,
+    piece: Arc<Piece>,
 }
 
 /// Counts, and forwards the client's log. What became of each record is told by the commit.
 struct Context {
     faults: ConnectionFaults,
+    refused: Refused,
 }
 
 impl ClientContext for Context {
@@ -409,7 +457,12 @@ impl ProducerContext for Context {
                 self.faults.forget_soon();
                 counts.metrics.acknowledged(counts.sent_at.elapsed());
             }
-            Err(_) => drop(counts.metrics.failed.inc()),
+            Err((error, _)) => {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                    self.refused.add(counts.piece);
+                }
+                counts.metrics.failed.inc();
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ impl ExactlyOnce {
     fn write<'a>(
         &mut self,
         consumer: &BaseConsumer<Membership>,
-        records: impl Iterator<Item = &'a Record>,
+        records: impl Iterator<Item = &'a Record> + Clone,
         next_offsets: &[(PartitionKey, i64)],
         is_ours: &dyn Fn() -> bool,
     ) -> Result<(), TransactionError> {
@@ -112,19 +112,18 @@ impl ExactlyOnce {
             Some(producer) => producer,
             none => none.insert(open(&self.cluster, &self.transactional_id, &self.options)?),
         };
-        let mut transaction = producer.begin()?;
-        for record in records {
-            transaction.send(record)?;
-        }
-        // First the generation, then the question: whoever takes the partitions away after it makes the generation an old one.
-        let Some(group) = membership(consumer) else {
-            return Err(TransactionError::NotMember { reason: "not a member".into() });
-        };
-        if !is_ours() {
-            return Err(TransactionError::NotMember { reason: "the partitions were taken away".into() });
-        }
-        transaction.send_offsets(list(next_offsets), group)?;
-        transaction.commit()
+        producer.run(|mut transaction| {
+            records.clone().try_for_each(|record| transaction.send(record))?;
+            // First the generation, then the question: whoever takes the partitions away after it makes the generation an old one.
+            let Some(group) = membership(consumer) else {
+                return Err(TransactionError::NotMember { reason: "not a member".into() });
+            };
+            if !is_ours() {
+                return Err(TransactionError::NotMember { reason: "the partitions were taken away".into() });
+            }
+            transaction.send_offsets(list(next_offsets), group)?;
+            transaction.commit()
+        })
     }
 
     /// What a failed transaction means for its batch.
