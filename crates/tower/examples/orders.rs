@@ -31,9 +31,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/orders/{order}/pay", post(|| async { "paid\n" }))
         .layer(ActivityLayer::new(recorder.clone(), describe));
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    // From here on an interrupt ends the service as it should end, whether it has served anybody or not.
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     println!("listening on http://{}", listener.local_addr()?);
-    let ended = async {
-        let _ = tokio::signal::ctrl_c().await;
+    let ended = async move {
+        interrupt.recv().await;
     };
     axum::serve(listener, app).with_graceful_shutdown(ended).await?;
     let left = recorder.close(Duration::from_secs(10)).await;

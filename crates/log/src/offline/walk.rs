@@ -8,7 +8,7 @@ use std::io;
 
 use crate::batch::BatchHeader;
 use crate::disk::DiskFile;
-use crate::recovery::judge::{Judge, Rest, Verdict};
+use crate::recovery::judge::{Judge, Rest, Search, Verdict};
 use crate::segment::{Located, SegmentEnd};
 
 /// What stands next in the file.
@@ -116,11 +116,14 @@ impl<'a> Walk<'a> {
     /// Passes over damage to the next valid batch, or to the end.
     fn skip(&mut self, what: String) -> io::Result<Found> {
         let (position, offset) = (self.position, self.next_offset);
-        let torn = offset >= self.bounds.recovery_point && {
-            let rest = self.judge.rest(SegmentEnd { offset, position }, self.bounds.limit)?;
-            matches!(rest, Rest::Torn { .. })
+        let rest = self.judge.rest(SegmentEnd { offset, position }, self.bounds.limit)?;
+        let torn = offset >= self.bounds.recovery_point && matches!(rest, Rest::Torn { .. });
+        let behind = match rest {
+            Rest::Torn { .. } if torn => None,
+            Rest::Torn { .. } => self.valid_behind(position)?,
+            // What is valid before that is within a record.
+            Rest::Damaged { stop } => self.valid_behind(stop - 1)?,
         };
-        let behind = if torn { None } else { self.valid_behind(position)? };
         let stop = behind.map_or(self.bounds.len, |located| located.position);
         self.position = stop;
         if let Some(located) = &behind {
@@ -132,22 +135,20 @@ impl<'a> Walk<'a> {
 
     /// The next batch that is valid and not merely the contents of a record: behind it the log goes on or ends.
     fn valid_behind(&mut self, position: u64) -> io::Result<Option<Located>> {
-        let mut from = position;
-        while let Some(found) = self.judge.valid_batch_behind(from, self.next_offset)? {
-            if let Some(header) = self.judge.header(found)?
-                && self.within_limit(&header)
-                && self.goes_on_behind(found, &header, found - position)?
-            {
-                return Ok(Some(Located { position: found, header }));
+        let mut search = Search::behind(position, self.next_offset);
+        while let Some(found) = self.judge.next_valid(&mut search)? {
+            if self.within_limit(&found.header) && self.goes_on_behind(&found)? {
+                return Ok(Some(found));
             }
-            from = found;
         }
         Ok(None)
     }
 
     /// The CRC does not cover a batch's base offset, so something else has to vouch for it: the batch behind it, or, at
     /// the end, that no more offsets are missing than the bytes between can have held.
-    fn goes_on_behind(&mut self, position: u64, header: &BatchHeader, lost_bytes: u64) -> io::Result<bool> {
+    fn goes_on_behind(&mut self, found: &Located) -> io::Result<bool> {
+        let Located { position, header } = found;
+        let lost_bytes = position - self.position;
         let missing = header.base_offset.saturating_sub(self.next_offset);
         match self.judge.header(position + header.size_bytes() as u64)? {
             Some(next) => Ok(next.magic == header.magic && next.base_offset >= header.next_offset()),

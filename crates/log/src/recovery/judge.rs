@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::batch::{BatchHeader, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC, UNCOVERED_PREFIX_LEN};
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at, write_all_at};
-use crate::segment::SegmentEnd;
+use crate::segment::{Located, SegmentEnd};
 
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -31,6 +31,58 @@ pub(crate) enum Rest {
     Torn { holds_batches: bool },
     /// Bytes that were whole once, up to `stop`.
     Damaged { stop: u64 },
+}
+
+/// What stands at the log's end and is no valid batch, as its header has it.
+struct Suspect {
+    position: u64,
+    header: BatchHeader,
+    /// Where it ends if its length is right.
+    told_end: u64,
+    /// Where it ends by its CRC: only what that does not cover is wrong.
+    whole_end: Option<u64>,
+    /// Of its bytes before `crc_end`.
+    crc: u32,
+    crc_end: u64,
+}
+
+impl Suspect {
+    /// Whether the log's next batch could have this header, which says that the batch goes on at `position`.
+    fn reaches_behind(&self, position: u64, offset: i64) -> bool {
+        let is_plausible = self.header.magic == MAGIC
+            && self.header.base_offset >= offset
+            && self.header.last_offset_delta >= 0;
+        is_plausible && self.told_end > position
+    }
+}
+
+/// A search for valid batches.
+pub(crate) struct Search {
+    /// Where it goes on.
+    position: u64,
+    /// Batches below it are not looked for.
+    offset: i64,
+    window: Vec<u8>,
+    window_position: u64,
+}
+
+impl Search {
+    /// For batches behind `position` with an offset not below `offset`.
+    pub fn behind(position: u64, offset: i64) -> Self {
+        Self { position: position + 1, offset, window: Vec::new(), window_position: 0 }
+    }
+
+    /// Bytes from the position on: as many as a header has, or more; fewer at the end of the file.
+    fn bytes(&mut self, file: &dyn DiskFile, len: u64) -> io::Result<&[u8]> {
+        let left = len.saturating_sub(self.position);
+        let known = (self.window_position + self.window.len() as u64).saturating_sub(self.position);
+        if known < left.min(HEADER_LEN as u64) {
+            self.window.resize(left.min(CHUNK_BYTES as u64) as usize, 0);
+            self.window_position = self.position;
+            read_exact_at(file, &mut self.window, self.position)?;
+        }
+        Ok(&self.window[((self.position - self.window_position) as usize).min(self.window.len())..])
+    }
 }
 
 /// Checks batches of one file.
@@ -87,59 +139,93 @@ impl<'a> Judge<'a> {
 
     /// Decides about the bytes behind the last valid batch. Where nothing valid follows they are a torn tail. Where
     /// something does, in this file or in the next, which begins at `next_base`, they are damage, unless a sector was
-    /// never written: then the crash came before the sync of these bytes. A batch within the value of a record that was
-    /// torn off vouches for nothing.
+    /// never written: then the crash came before the sync of these bytes. A batch within the value of a record vouches
+    /// for nothing.
     pub fn rest(&mut self, end: SegmentEnd, next_base: Option<i64>) -> io::Result<Rest> {
-        let torn_off = self.torn_off(end)?;
+        let mut suspect = self.suspect(end)?;
+        let mut search = Search::behind(end.position, end.offset);
         let mut holds_batches = false;
-        let mut from = end.position;
-        while let Some(stop) = self.valid_batch_behind(from, end.offset)? {
+        while let Some(found) = self.next_valid(&mut search)? {
             holds_batches = true;
-            if self.has_unwritten_sector(end, stop)? {
+            if let Some(suspect) = &mut suspect {
+                if self.is_whole(suspect, found.position)? {
+                    return Ok(Rest::Damaged { stop: found.position });
+                }
+                let told_end = suspect.whole_end.unwrap_or(suspect.told_end);
+                let is_within =
+                    suspect.whole_end.is_some() || suspect.reaches_behind(found.position, end.offset);
+                if told_end > found.position && is_within && !self.goes_on_to_the_end(suspect, &found)? {
+                    continue;
+                }
+            }
+            if self.has_unwritten_sector(end, found.position)? {
                 return Ok(Rest::Torn { holds_batches });
             }
-            let is_within = match &torn_off {
-                Some(header) => !self.is_whole(header, end.position, stop)? && !self.goes_on_behind(stop)?,
-                None => false,
-            };
-            if !is_within {
-                return Ok(Rest::Damaged { stop });
-            }
-            from = stop;
+            return Ok(Rest::Damaged { stop: found.position });
         }
         // Without a missing offset it is the rest of a write that failed and was not acknowledged.
         let goes_on = next_base.is_some_and(|base| base > end.offset);
-        if goes_on && torn_off.is_none() && !self.may_be_unwritten(end)? {
+        if goes_on && self.was_written(end, suspect)? {
             return Ok(Rest::Damaged { stop: self.len });
         }
         Ok(Rest::Torn { holds_batches })
     }
 
-    /// The header at the log's end, if it is that of a batch that the file's end has torn off: what a kill leaves of a write, and
-    /// a power cut of one that made the file longer.
-    fn torn_off(&mut self, end: SegmentEnd) -> io::Result<Option<BatchHeader>> {
-        let Some(header) = self.header(end.position)? else { return Ok(None) };
-        let begins_here = header.magic == MAGIC && header.base_offset >= end.offset;
-        let is_longer = header.batch_length >= (HEADER_LEN - LENGTH_OVERHEAD) as i32
-            && header.size_bytes() as u64 > self.len - end.position;
-        // The CRC does not cover the length: one that has come to be too large tears nothing off.
-        if begins_here && is_longer && !self.is_whole(&header, end.position, self.len)? {
-            return Ok(Some(header));
+    /// None where it was never written, at least not from its beginning on, and where there is no room for a batch.
+    fn suspect(&mut self, end: SegmentEnd) -> io::Result<Option<Suspect>> {
+        if self.has_unwritten_sector(end, end.position + 1)? {
+            return Ok(None);
         }
-        Ok(None)
+        let Some(header) = self.header(end.position)? else { return Ok(None) };
+        let position = end.position;
+        let has_length = header.batch_length >= (HEADER_LEN - LENGTH_OVERHEAD) as i32;
+        let told_end = position + if has_length { header.size_bytes() as u64 } else { 0 };
+        let is_whole =
+            has_length && told_end <= self.len && self.crc(position, header.size_bytes())? == header.crc;
+        let (whole_end, crc_end) = (is_whole.then_some(told_end), position + CRC_FROM as u64);
+        Ok(Some(Suspect { position, header, told_end, whole_end, crc: 0, crc_end }))
     }
 
-    /// Whether the batch at `position` ends at `stop`, whatever its length says.
-    fn is_whole(&mut self, header: &BatchHeader, position: u64, stop: u64) -> io::Result<bool> {
-        let size = (stop - position) as usize;
-        Ok(size >= HEADER_LEN && self.crc(position, size)? == header.crc)
+    /// Whether the suspect is whole and ends before `stop`, or at it whatever its length says. To be asked for one stop
+    /// behind the other.
+    fn is_whole(&mut self, suspect: &mut Suspect, stop: u64) -> io::Result<bool> {
+        if let Some(whole_end) = suspect.whole_end {
+            return Ok(whole_end <= stop);
+        }
+        if stop < suspect.position + HEADER_LEN as u64 {
+            return Ok(false);
+        }
+        suspect.crc = self.crc_append(suspect.crc, suspect.crc_end, stop)?;
+        suspect.crc_end = stop;
+        Ok(suspect.crc == suspect.header.crc)
     }
 
-    /// Whether the batch at `position` has one behind it, by the looks of its header.
-    fn goes_on_behind(&mut self, position: u64) -> io::Result<bool> {
-        let Some(header) = self.header(position)? else { return Ok(false) };
-        let next = self.header(position + header.size_bytes() as u64)?;
-        Ok(next.is_some_and(|next| next.magic == MAGIC && next.base_offset >= header.next_offset()))
+    /// Whether batches without a gap lead from the suspect's last offset to the file's end. Values of torn records hardly do, while
+    /// a log does whose suspect has a wrong length, and more wrong with it.
+    fn goes_on_to_the_end(&self, suspect: &Suspect, found: &Located) -> io::Result<bool> {
+        let (mut next_offset, mut position) = (suspect.header.next_offset(), found.position);
+        while let Some(header) = self.header(position)? {
+            if header.magic != MAGIC || header.base_offset != next_offset || header.batch_length < 0 {
+                return Ok(false);
+            }
+            next_offset = header.next_offset();
+            position += header.size_bytes() as u64;
+        }
+        Ok(position == self.len)
+    }
+
+    /// Whether nothing says that the last of the bytes between the log's end and the file's were never written.
+    fn was_written(&mut self, end: SegmentEnd, suspect: Option<Suspect>) -> io::Result<bool> {
+        if let Some(mut suspect) = suspect {
+            if self.is_whole(&mut suspect, self.len)? {
+                return Ok(true);
+            }
+            // The file's end has torn it off: that is what a kill leaves of a write, and a power cut of one that made the file longer.
+            if suspect.reaches_behind(self.len, end.offset) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.may_be_unwritten(end)?)
     }
 
     /// Whether the bytes between the log's end and the file's may have been written in part only.
@@ -155,8 +241,11 @@ impl<'a> Judge<'a> {
     }
 
     fn crc(&mut self, position: u64, size: usize) -> io::Result<u32> {
-        let (mut at, end) = (position + CRC_FROM as u64, position + size as u64);
-        let mut crc = 0;
+        self.crc_append(0, position + CRC_FROM as u64, position + size as u64)
+    }
+
+    fn crc_append(&mut self, mut crc: u32, from: u64, end: u64) -> io::Result<u32> {
+        let mut at = from;
         while at < end {
             let chunk = &mut self.buffer[..CHUNK_BYTES.min((end - at) as usize)];
             read_exact_at(self.file, chunk, at)?;
@@ -166,28 +255,29 @@ impl<'a> Judge<'a> {
         Ok(crc)
     }
 
-    /// The first valid batch behind `position` with an offset behind `offset`: proof that the log went on.
-    pub fn valid_batch_behind(&mut self, position: u64, offset: i64) -> io::Result<Option<u64>> {
-        let mut window = vec![0; CHUNK_BYTES];
-        let mut from = position + 1;
-        while from + HEADER_LEN as u64 <= self.len {
-            let wanted = CHUNK_BYTES.min((self.len - from) as usize);
-            read_exact_at(self.file, &mut window[..wanted], from)?;
-            for at in 0..=wanted - HEADER_LEN {
-                if window[at + 16] != MAGIC {
-                    continue;
+    /// The next valid batch. The search goes on behind its end: what a batch has within it is no batch of the log.
+    pub fn next_valid(&mut self, search: &mut Search) -> io::Result<Option<Located>> {
+        loop {
+            let bytes = search.bytes(self.file, self.len)?;
+            let Some(passed) =
+                bytes.windows(HEADER_LEN).position(|bytes| bytes[UNCOVERED_PREFIX_LEN] == MAGIC)
+            else {
+                if bytes.len() < HEADER_LEN {
+                    return Ok(None);
                 }
-                let header = BatchHeader::parse(&window[at..wanted]).expect("a header's bytes");
-                let start = from + at as u64;
-                if plausible(&header, offset, self.len - start)
-                    && self.crc(start, header.size_bytes())? == header.crc
-                {
-                    return Ok(Some(start));
-                }
+                search.position += (bytes.len() - HEADER_LEN + 1) as u64;
+                continue;
+            };
+            let header = BatchHeader::parse(&bytes[passed..]).expect("a header's bytes");
+            let position = search.position + passed as u64;
+            search.position = position + 1;
+            if plausible(&header, search.offset, self.len - position)
+                && self.crc(position, header.size_bytes())? == header.crc
+            {
+                search.position = position + header.size_bytes() as u64;
+                return Ok(Some(Located { position, header }));
             }
-            from += (wanted - HEADER_LEN + 1) as u64;
         }
-        Ok(None)
     }
 
     /// Whether one of the sectors that hold the bytes between the log's end and `stop` was never written:

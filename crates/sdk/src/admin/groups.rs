@@ -1,9 +1,10 @@
 //! Groups: who is in them and how far behind they are.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -11,6 +12,9 @@ use super::topics::block_on;
 use super::{Admin, AdminError};
 use crate::outsider::outsider;
 use crate::reader::offsets_at;
+
+/// How often groups are asked for that have no coordinator.
+const COORDINATOR_RETRY: Duration = Duration::from_millis(50);
 
 /// A group in a list.
 ///
@@ -110,7 +114,9 @@ impl Admin {
     /// ```
     pub fn list_groups(&self) -> Result<Vec<GroupSummary>, AdminError> {
         self.connect().map_err(self.not_connected("list groups"))?;
-        let groups = self.query.fetch_group_list(None, self.timeout).map_err(self.failed("list groups"))?;
+        let groups = self
+            .ask_coordinators(|| self.query.fetch_group_list(None, self.timeout))
+            .map_err(self.failed("list groups"))?;
         let mut groups: Vec<_> = groups.groups().iter().map(summarize).collect();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(groups)
@@ -120,8 +126,9 @@ impl Admin {
     pub fn describe_group(&self, group: &str) -> Result<GroupDescription, AdminError> {
         let operation = format!("describe group {group}");
         self.connect().map_err(self.not_connected(&operation))?;
-        let groups =
-            self.query.fetch_group_list(Some(group), self.timeout).map_err(self.failed(&operation))?;
+        let groups = self
+            .ask_coordinators(|| self.query.fetch_group_list(Some(group), self.timeout))
+            .map_err(self.failed(&operation))?;
         let found = groups.groups().iter().find(|found| found.name() == group);
         // Kafka answers for every name; a group it does not know is "Dead".
         let known = found.filter(|found| found.state() != "Dead");
@@ -185,7 +192,15 @@ impl Admin {
     /// ```
     pub fn delete_group(&self, group: &str) -> Result<(), AdminError> {
         let operation = format!("delete group {group}");
-        let results = block_on(self.client(&operation)?.delete_groups(&[group], &self.options()))
+        let client = self.client(&operation)?;
+        let results = self
+            .ask_coordinators(|| {
+                let results = block_on(client.delete_groups(&[group], &self.options()))?;
+                match results.first() {
+                    Some(Err((_, code))) if has_no_coordinator(*code) => Err(KafkaError::AdminOp(*code)),
+                    _ => Ok(results),
+                }
+            })
             .map_err(self.failed(&operation))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::NonEmptyGroup))) => {
@@ -212,7 +227,9 @@ impl Admin {
         }
         let config = self.cluster.reader_config(group)?;
         let consumer = outsider(&self.cluster, &config)?;
-        let committed = consumer.committed_offsets(query, self.timeout).map_err(self.failed(&operation))?;
+        let committed = self
+            .ask_coordinators(|| consumer.committed_offsets(query.clone(), self.timeout))
+            .map_err(self.failed(&operation))?;
         let mut offsets = BTreeMap::new();
         for element in committed.elements() {
             if let Offset::Offset(offset) = element.offset() {
@@ -221,6 +238,24 @@ impl Admin {
         }
         Ok(offsets)
     }
+
+    /// Asks again while nobody answers for the group: its coordinator starts, or moves to another node.
+    fn ask_coordinators<T>(&self, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let answer = ask();
+            let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+            if !code.is_some_and(has_no_coordinator) || Instant::now() > deadline {
+                return answer;
+            }
+            std::thread::sleep(COORDINATOR_RETRY);
+        }
+    }
+}
+
+fn has_no_coordinator(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable | Code::NotCoordinator)
 }
 
 fn summarize(group: &GroupInfo) -> GroupSummary {

@@ -1,19 +1,19 @@
 //! Waiting until every node of a cluster knows topics.
 //!
-//! A topic that was just made is known to the node that was asked, and a moment later to the others. Who joins a group in that
-//! moment may ask another one: librdkafka then joins without the topic and looks again minutes later, or, as the member that
-//! assigns, gives its partitions to nobody, and does not look again at all.
+//! A topic that was just made is known to the node that was asked, and a moment later to the others. Who describes it in that
+//! moment may ask another one, and be told that there is none. Who joins a group does worse: librdkafka then joins without the
+//! topic and looks again minutes later, or, as the member that assigns, gives its partitions to nobody, and does not look again
+//! at all.
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::BaseConsumer;
-
 use super::{Admin, AdminError};
-use crate::cluster::LogContext;
 use crate::outsider::{fetch_metadata, knows, outsider};
 
 /// Between two looks at a node.
 const RETRY: Duration = Duration::from_millis(20);
+/// A node that says nothing for so long is not there.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Nodes that are asked at once.
 const WAVE: usize = 16;
 
@@ -47,8 +47,15 @@ impl Admin {
         let node = cluster.query_config().and_then(|config| outsider(&cluster, &config));
         let Ok(node) = node else { return };
         for topic in topics {
-            while !is_known(&node, topic, deadline) {
-                if Instant::now() > deadline {
+            let mut heard = Instant::now();
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match fetch_metadata(&node, Some(topic), left.min(SILENCE)) {
+                    Ok(metadata) if knows(&metadata, topic) => break,
+                    Ok(_) => heard = Instant::now(),
+                    Err(_) => {}
+                }
+                if left.is_zero() || heard.elapsed() >= SILENCE {
                     tracing::debug!(address, topic, "a node does not know a topic yet, or is not there");
                     return;
                 }
@@ -56,9 +63,4 @@ impl Admin {
             }
         }
     }
-}
-
-fn is_known(node: &BaseConsumer<LogContext>, topic: &str, deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    fetch_metadata(node, Some(topic), left).is_ok_and(|metadata| knows(&metadata, topic))
 }

@@ -18,7 +18,7 @@ use crate::native::{Refusal, create_topics};
 use crate::outsider::fetch_metadata;
 use crate::reader::offsets_at;
 
-/// How often a new topic is looked for until every broker knows it.
+/// How often a new topic is looked for until it has leaders.
 const PROPAGATION_RETRY: Duration = Duration::from_millis(5);
 
 /// A topic to create.
@@ -131,7 +131,8 @@ impl Admin {
                 Err(error) => return Err(error),
             }
         }
-        missing.iter().try_for_each(|spec| self.wait_for_leaders(&spec.name))?;
+        let names: Vec<&str> = missing.iter().map(|spec| spec.name.as_str()).collect();
+        self.wait_until_usable(&names)?;
         Ok(created)
     }
 
@@ -154,7 +155,7 @@ impl Admin {
     /// ```
     pub fn create_topic(&self, spec: &TopicSpec) -> Result<(), AdminError> {
         self.create(&[spec])?.into_iter().collect::<Result<(), _>>()?;
-        self.wait_for_leaders(&spec.name)
+        self.wait_until_usable(&[&spec.name])
     }
 
     /// Creates topics with one request; the answers are in their order.
@@ -178,7 +179,7 @@ impl Admin {
         Ok(names.iter().map(by_name).collect())
     }
 
-    /// Deletes a topic and all its records.
+    /// Deletes a topic and all its records. For a moment, nodes of a cluster may still tell of it.
     pub fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
         let operation = format!("delete topic {topic}");
         let results = block_on(self.client(&operation)?.delete_topics(&[topic], &self.options()))
@@ -302,7 +303,12 @@ impl Admin {
         offsets_at(&self.query, &query, self.timeout).map_err(self.failed(&operation))
     }
 
-    /// A cluster answers a creation before every broker knows the topic: wait for the leaders.
+    /// A cluster answers a creation before every broker knows the topic.
+    fn wait_until_usable(&self, topics: &[&str]) -> Result<(), AdminError> {
+        topics.iter().try_for_each(|topic| self.wait_for_leaders(topic))?;
+        self.wait_until_known(topics)
+    }
+
     fn wait_for_leaders(&self, topic: &str) -> Result<(), AdminError> {
         let deadline = Instant::now() + self.timeout;
         loop {
