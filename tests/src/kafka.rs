@@ -7,14 +7,15 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceS
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::wait::{LONG, until};
 
-const ASK: Duration = Duration::from_secs(20);
+/// An answer that takes longer is none.
+const ASK: Duration = LONG;
 
 /// A cluster, by the address of one of its brokers.
 #[derive(Clone)]
@@ -111,11 +112,17 @@ impl Kafka {
         consumer.fetch_watermarks(topic, partition, ASK).expect("ask for the ends of a partition")
     }
 
-    /// How many partitions a topic has; asking creates it, where topics are made on first use.
+    /// How many partitions a topic has. Waits until the node that is asked knows it: another one may have
+    /// made it.
     #[track_caller]
     pub fn partition_count(&self, topic: &str) -> usize {
-        let metadata = self.reader("metadata").fetch_metadata(Some(topic), ASK).expect("ask for metadata");
-        metadata.topics()[0].partitions().len()
+        let reader = self.reader("metadata");
+        until(&format!("topic {topic} is known"), || {
+            let metadata = reader.fetch_metadata(Some(topic), ASK).expect("ask for metadata");
+            let found = &metadata.topics()[0];
+            let count = found.partitions().len();
+            (found.error().is_none() && count > 0).then_some(count)
+        })
     }
 
     /// Every record of a topic, by partition and offset; of transactions, those that are committed.
@@ -163,7 +170,12 @@ impl Kafka {
         for partition in 0..self.partition_count(topic) {
             asked.add_partition(topic, i32::try_from(partition).expect("few partitions"));
         }
-        let answer = consumer.committed_offsets(asked, LONG).expect("ask for committed offsets");
+        let answer = until("the group's coordinator answers", || {
+            match consumer.committed_offsets(asked.clone(), ASK) {
+                Err(KafkaError::MetadataFetch(code)) if is_beginning(code) => None,
+                answer => Some(answer.expect("ask for committed offsets")),
+            }
+        });
         answer
             .elements()
             .iter()
@@ -178,6 +190,12 @@ impl Kafka {
         config.set("group.id", group).set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
         config.create().expect("make a consumer")
     }
+}
+
+/// Whether a node says that it, or another one, is about to become a group's coordinator.
+fn is_beginning(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    matches!(code, CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator)
 }
 
 fn owned(message: &impl Message) -> Record {

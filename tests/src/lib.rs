@@ -25,7 +25,7 @@ pub use connection::{Connection, CoordinatorOf};
 pub use group_member::{GroupMember, Membership};
 pub use http::{Http, Response};
 pub use kafka::{Kafka, Record};
-pub use process::{Ended, Launch, Tidings, binary};
+pub use process::{Ended, Launch, Tidings, binary, kept_address};
 pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
 pub use s3::{S3Server, SECRET as S3_SECRET};
 pub use secure_kafka::{KAFKA_PASSWORD, KAFKA_USER, SecureKafka};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tidings_postgres_server::free_port;
 
 use crate::http::Http;
 use crate::kafka::Kafka;
@@ -18,7 +19,15 @@ use crate::server::signal_child;
 use crate::wait::until_within;
 
 /// How long a start may take before the test gives up.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// How long a platform waits for an acknowledgement: on a machine that does much else the fallback would now
+/// and then take what its two seconds are not enough for. What happens then is for tests that say so.
+const ACK_TIMEOUT: (&str, &str) = ("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", "30000");
+
+/// An address of this machine that nobody else is given, for a server that is to come back to it.
+pub fn kept_address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
 
 /// How `tidings` is to be started.
 pub struct Launch {
@@ -39,7 +48,7 @@ impl Launch {
 
     /// The same with its HTTP port at this address.
     pub fn up_at(http: &str, data_dir: &Path) -> Self {
-        Self::server("up", data_dir).arguments(["--http", http])
+        Self::server("up", data_dir).arguments(["--http", http]).environment(ACK_TIMEOUT.0, ACK_TIMEOUT.1)
     }
 
     /// The broker alone.
@@ -51,6 +60,7 @@ impl Launch {
     pub fn up_on(bootstrap: &str, data_dir: &Path) -> Self {
         let mut launch = Self::command("up").arguments(["--http", "127.0.0.1:0", "--bootstrap", bootstrap]);
         launch.cluster = Some(bootstrap.to_owned());
+        let launch = launch.environment(ACK_TIMEOUT.0, ACK_TIMEOUT.1);
         launch.argument("--data-dir").argument(data_dir).with_ready_file()
     }
 

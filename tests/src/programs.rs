@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::process::{Launch, Tidings};
 use crate::wait::until_within;
 
-const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
+const PROGRAM_LIMIT: Duration = Duration::from_secs(600);
 
 /// A client program by language and name.
 #[derive(Clone, Copy, Debug)]

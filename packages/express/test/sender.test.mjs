@@ -28,9 +28,9 @@ test("one that is too large, or not understood, costs no other", async () => {
 test("a platform that takes long is sent less at a time", async () => {
   const sizes = [];
   const slow = await between((batch) => (sizes.push(batch.length), batch.length > 5 ? new Promise(() => {}) : undefined));
-  const { activities, record } = recorder(slow.url, { timeoutMs: 250 });
+  const { activities, record } = recorder(slow.url, { timeoutMs: 2_000 });
   record(actions(40));
-  const left = await activities.close(10_000);
+  const left = await activities.close(120_000);
   slow.close();
   assert.deepEqual([left, slow.taken], [0, actions(40)]);
   assert.deepEqual(sizes.slice(0, 6), [40, 20, 10, 5, 6, 3]);
@@ -153,25 +153,25 @@ test("the end comes when it was asked for, whatever the platform does", async ()
   const begun = performance.now();
   assert.equal(await activities.close(200), 1);
   const took = performance.now() - begun;
-  assert.ok(took >= 190 && took < 2_000, `${took} ms`);
+  assert.ok(took >= 190 && took < 30_000, `${took} ms`);
   hung.close();
 });
 
 test("who waits for an answer has one within the deadline, and at once when there has been none for long", async () => {
   const hung = await between(() => new Promise(() => {}));
-  const { activities } = recorder(hung.url, { breakerOpenMs: 100 });
-  const send = async (draft) => {
+  const { activities } = recorder(hung.url, { breakerOpenMs: 600_000 });
+  const send = async (draft, timeoutMs = 50) => {
     const begun = performance.now();
-    const result = await activities.sendActivity({ tenant: "acme", action: "a", ...draft }, { timeoutMs: 50 });
+    const result = await activities.sendActivity({ tenant: "acme", action: "a", ...draft }, { timeoutMs });
     return { ...result, took: performance.now() - begun };
   };
   for (let index = 0; index < 5; index += 1) {
     const { success, reason, retriable, took } = await send();
     assert.deepEqual([success, reason, retriable], [false, "no answer in time", true]);
-    assert.ok(took < 1_000, `${took} ms`);
+    assert.ok(took < 10_000, `${took} ms`);
   }
-  const refused = await send({ id: "mine" });
-  assert.ok(refused.took < 10, `${refused.took} ms`);
+  const refused = await send({ id: "mine" }, 60_000);
+  assert.ok(refused.took < 10_000, `${refused.took} ms`);
   assert.deepEqual([refused.success, refused.id, refused.retriable], [false, "mine", true]);
   assert.equal((await send({ tenant: "" })).retriable, false);
   hung.close();

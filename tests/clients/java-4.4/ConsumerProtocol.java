@@ -47,6 +47,10 @@ final class ConsumerProtocol {
                 hold(seen, PARTITIONS / 2, first, second);
                 fill(topic, 0, 400);
                 Support.until("all is seen", () -> poll(seen, first, second) >= 400);
+                Support.until("every member has acknowledged its share", () -> {
+                    poll(seen, first, second);
+                    return describe(group).groupState() == GroupState.STABLE;
+                });
                 ConsumerGroupDescription described = describe(group);
                 Support.equal(described.type(), GroupType.CONSUMER);
                 Support.equal(described.groupState(), GroupState.STABLE);
@@ -60,7 +64,7 @@ final class ConsumerProtocol {
             Support.until("the rest is seen", () -> poll(seen, first) >= 500);
         }
         everythingOnce(seen, 500);
-        Support.equal(describe(group).groupState(), GroupState.EMPTY);
+        Support.until("the group is empty", () -> describe(group).groupState() == GroupState.EMPTY);
         System.out.println(assignor + ": shared evenly");
     }
 

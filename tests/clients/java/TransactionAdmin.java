@@ -66,8 +66,11 @@ final class TransactionAdmin {
             Support.equal(Support.read(consumer, 2 * COUNT).size(), 2 * COUNT);
         }
         try (var admin = Support.admin()) {
-            var described = admin.describeTransactions(List.of(id)).description(id).get();
-            Support.equal(described.state().toString(), "CompleteCommit");
+            // The last markers are written after the answer.
+            Support.until("the last transaction is complete", () -> {
+                var described = admin.describeTransactions(List.of(id)).description(id).get();
+                return described.state().toString().equals("CompleteCommit");
+            });
             var listed = admin.listTransactions().all().get();
             Support.check(listed.stream().anyMatch(one -> one.transactionalId().equals(id)), id + " is not listed");
             TopicPartition partition = new TopicPartition(topic, 0);

@@ -30,7 +30,7 @@ final class Transactions {
     }
 
     private static KafkaProducer<byte[], byte[]> transactional(String id) {
-        var producer = Support.producer(Map.of("transactional.id", id, "transaction.timeout.ms", "30000"));
+        var producer = Support.producer(Map.of("transactional.id", id, "transaction.timeout.ms", "60000"));
         producer.initTransactions();
         return producer;
     }

@@ -7,7 +7,7 @@ const partitions = 6;
 
 /** Starts a consumer that notes its records and, at every join, the partitions it holds. */
 async function start(groupId) {
-  const consumer = kafka.consumer({ groupId, sessionTimeout: 10000, heartbeatInterval: 300 });
+  const consumer = kafka.consumer({ groupId, sessionTimeout: 30000, heartbeatInterval: 300 });
   const member = { consumer, seen: [], assigned: [] };
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
     member.assigned = payload.memberAssignment[topic] ?? [];

@@ -50,9 +50,10 @@ func pause(topic string) {
 	defer consumer.Close()
 	paused := must(consumer.ConsumePartition(topic, 0, sarama.OffsetNewest))
 	defer paused.Close()
+	// Before its first fetch, which may be under way by the time that the other one is there.
+	paused.Pause()
 	other := must(consumer.ConsumePartition(topic, 1, sarama.OffsetNewest))
 	defer other.Close()
-	paused.Pause()
 	fill(topic, 2, 100, 120)
 	equal("the partition that is not paused", len(receive(other.Messages(), 10)), 10)
 	equal("what came of the paused one", len(paused.Messages()), 0)

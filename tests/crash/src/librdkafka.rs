@@ -92,7 +92,7 @@ pub fn produce(id: u32, partitions: i32, seed: u64, run: &Run, history: &History
         }
         producer.poll(POLL);
     }
-    let flushed = producer.flush(Duration::from_secs(30));
+    let flushed = producer.flush(Duration::from_secs(180));
     let mut failures = std::mem::take(&mut outcome.lock().unwrap_or_else(PoisonError::into_inner).failures);
     failures
         .extend(flushed.err().map(|error| format!("not everything was acknowledged in the end: {error}")));

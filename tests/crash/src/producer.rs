@@ -21,8 +21,9 @@ use crate::run::Run;
 /// Requests under way at most: a broker remembers five batches of a producer (KIP-98).
 const IN_FLIGHT: usize = 5;
 
-/// A producer that only settles what is old gives up after so many refusals.
-const MOST_REFUSALS: u32 = 500;
+/// A producer that only settles what is old gives up after so many refusals. A broker whose disk was full
+/// looks at its space once a second, and refuses all of them meanwhile.
+const MOST_REFUSALS: u32 = 5000;
 
 const PRODUCE_VERSION: i16 = 9;
 const OUT_OF_ORDER_SEQUENCE: i16 = 45;

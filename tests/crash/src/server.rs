@@ -69,7 +69,8 @@ impl Server {
 #[derive(Clone, Debug)]
 pub struct Address {
     text: String,
-    /// A name that only one process can bind: while a broker is dead its port looks free to everybody.
+    /// A name that only one process can bind: while a broker is dead its port looks free to everybody. Other
+    /// tests reserve theirs by such names, too.
     _reservation: Arc<UnixListener>,
 }
 
@@ -81,7 +82,7 @@ impl Address {
         for _ in 0..1_000 {
             port = if port < 30_000 { port + 1 } else { 12_000 };
             let text = format!("127.0.0.1:{port}");
-            let name = SocketAddr::from_abstract_name(format!("crash-laboratory-{port}"))?;
+            let name = SocketAddr::from_abstract_name(format!("tidings-tests-port-{port}"))?;
             if let Ok(reservation) = UnixListener::bind_addr(&name)
                 && TcpListener::bind(&text).is_ok()
             {

@@ -4,10 +4,12 @@
 //! comes. PostgreSQL refuses to run as root: where the tests do, it runs as `nobody`. Its log is printed when something
 //! expected of it does not happen.
 
-use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +22,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_dea
 use tempfile::TempDir;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// Below those that the kernel gives to whoever asks for any port.
+const PORTS: Range<u16> = 12_000..30_000;
 /// `nobody`, on Debian and most others.
 const UNPRIVILEGED: u32 = 65_534;
 const USER: &str = "tidings";
@@ -294,14 +298,21 @@ fn read(folder: &Path, name: &str) -> String {
     String::from_utf8_lossy(&std::fs::read(folder.join(name)).unwrap_or_default()).into_owned()
 }
 
-/// A port of loopback that nobody uses. None is given twice: a server that has not started yet holds none.
+/// A port of loopback that nobody uses, and that nobody else is given for as long as this process lives: a
+/// server that has not started yet, or is down for a while, holds none.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
-        let port = listener.local_addr().expect("find a free port").port();
-        if GIVEN.lock().expect("the ports given").insert(port) {
+    /// Names that only one process can bind.
+    static GIVEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let first = std::process::id() as usize % PORTS.len();
+    for port in PORTS.cycle().skip(first).take(PORTS.len()) {
+        let name = format!("tidings-tests-port-{port}");
+        let name = SocketAddr::from_abstract_name(name).expect("name a port");
+        if let Ok(reservation) = UnixListener::bind_addr(&name)
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(reservation);
             return port;
         }
     }
+    panic!("no port is free of {PORTS:?}");
 }

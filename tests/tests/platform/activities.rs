@@ -1,10 +1,10 @@
 //! From HTTP to the query: what is accepted is in the topic and in the store, once, and is found again.
 
 use serde_json::{Value, json};
-use tidings_tests::{Http, Launch, until};
+use tidings_tests::{Http, Launch, kept_address, until};
 
 use crate::site::Site;
-use crate::support::{ACTIVITIES, activity, ids, stored_ids, until_stored};
+use crate::support::{ACTIVITIES, activity, ids, stored_ids, until_ready, until_stored};
 
 #[test]
 fn an_activity_goes_from_http_through_the_topic_to_the_query() {
@@ -265,14 +265,14 @@ fn metrics_tell_what_happened() {
         assert!(series.insert(name), "Prometheus refuses a page that names a series twice: {name}");
     }
     assert_eq!(http.get("/healthz").status, 200);
-    assert_eq!(http.get("/readyz").status, 200);
+    until_ready(&http);
 }
 
 /// The first answer is forgotten with the process; the ids that follow from the key are not.
 #[test]
 fn a_key_that_is_sent_again_after_a_kill_doubles_nothing() {
     let (engine, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
+    let broker = Launch::broker(engine.path()).at(&kept_address()).start();
     let address = broker.bootstrap();
     let start = || Launch::up_on(&address, data.path()).start();
     let array = json!([{"tenant": "acme", "action": "a"}, {"tenant": "acme", "action": "b"}, {"tenant": "other", "action": "c"}]);

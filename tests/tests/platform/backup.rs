@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -17,10 +18,13 @@ use serde_json::Value;
 use tidings_tests::{Ended, Http, Kafka, LONG, Launch, S3Server, Tidings, until};
 
 use crate::disks::Volume;
-use crate::support::{ACTIVITIES, activity, stored_ids, until_stored};
+use crate::support::{ACTIVITIES, WRITER, activity, stored_ids, until_stored};
 use crate::transactions::{PARTITIONS, producer, seen};
+use crate::under_load::EndOfLoad;
 
 const KEYS: usize = 50;
+/// Of a command that reads, checks and copies what a load has left.
+const LIMIT: Duration = Duration::from_secs(300);
 
 fn launch(data_dir: &Path) -> Launch {
     let settings = [
@@ -33,7 +37,7 @@ fn launch(data_dir: &Path) -> Launch {
 }
 
 pub fn backup(arguments: &[&Path]) -> Ended {
-    backup_command(arguments).run(LONG)
+    backup_command(arguments).run(LIMIT)
 }
 
 /// With a bucket, if one is named.
@@ -229,6 +233,7 @@ fn backups_under_load_have_what_was_acknowledged_and_nothing_ahead_of_it() {
     let s3 = S3Server::shared();
     let mut backups: Vec<(PathBuf, Acknowledged)> = Vec::new();
     std::thread::scope(|scope| {
+        let _end = EndOfLoad(&load.done);
         scope.spawn(|| load.post(&tidings.http()));
         scope.spawn(|| load.bill(&kafka));
         scope.spawn(|| load.write_table(&kafka));
@@ -253,9 +258,8 @@ fn backups_under_load_have_what_was_acknowledged_and_nothing_ahead_of_it() {
             succeeds(&[path("create"), &backup, path("--data-dir"), &data_dir]);
             backups.push((backup, acknowledged));
         }
-        load.done.store(true, Relaxed);
     });
-    assert!(!data_dir.join(".snapshot").exists(), "nothing is left of the snapshots");
+    until_no_snapshot(&data_dir);
     tidings.kill_now();
     for (number, (backup, acknowledged)) in backups.iter().enumerate() {
         assert!(succeeds(&[path("verify"), backup]).contains("whole"));
@@ -428,6 +432,18 @@ fn hold_snapshot(data_dir: &Path) -> UnixStream {
     holding
 }
 
+/// Ends it, and waits for that longer than the next one would.
+fn let_go(holding: UnixStream, data_dir: &Path) {
+    drop(holding);
+    until_no_snapshot(data_dir);
+}
+
+/// The server removes what it has made for a client when it notices that the client is gone.
+#[track_caller]
+fn until_no_snapshot(data_dir: &Path) {
+    until("nothing is left of the snapshot", || (!data_dir.join(".snapshot").exists()).then_some(()));
+}
+
 /// Who says nothing, and who never ends, holds up nobody for long.
 #[test]
 fn a_silent_client_holds_up_no_backup() {
@@ -440,7 +456,7 @@ fn a_silent_client_holds_up_no_backup() {
     let holding = hold_snapshot(&data_dir);
     let second = scene.path().join("second");
     fails(&[path("create"), &second, path("--data-dir"), &data_dir], "another backup is being made");
-    drop(holding);
+    let_go(holding, &data_dir);
     succeeds(&[path("create"), &second, path("--data-dir"), &data_dir]);
     assert!(tidings.http().is_ready());
 }
@@ -465,7 +481,7 @@ fn a_server_that_was_short_of_descriptors_makes_backups() {
     prlimit(pid, Resource::Nofile, before).unwrap();
     let ended = waiting.wait(LONG);
     assert!(ended.stderr.contains("another backup is being made"), "{}", ended.stderr);
-    drop(holding);
+    let_go(holding, &data_dir);
     succeeds(&arguments);
 }
 
@@ -495,6 +511,10 @@ fn a_backup_leaves_the_broker_its_room() {
     let batch = (0..3000).map(|number| activity("acme", &format!("{number}"), number)).collect();
     tidings.http().post(ACTIVITIES, &Value::Array(batch)).expect(200);
     until_stored(&tidings.http(), "acme", 3000);
+    // Nothing of the store grows behind that.
+    until("the writer has done with them", || {
+        tidings.kafka().committed(WRITER, "activities").contains(&3000).then_some(())
+    });
     let length = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
     let store_bytes = length("activities.db") + length("activities.db-wal");
     // On its own disk it has no room for the store twice; elsewhere not even once.
@@ -504,12 +524,13 @@ fn a_backup_leaves_the_broker_its_room() {
     for target in [&beside, &elsewhere] {
         let ended = create(target);
         assert!(!ended.status.success() && ended.stderr.contains("must stay so"), "{}", ended.stderr);
+        until_no_snapshot(&data_dir);
     }
-    assert!(!data_dir.join(".snapshot").exists());
     std::fs::remove_file(volume.filler()).unwrap();
     volume.fill_up_to(MIN_FREE_BYTES + store_bytes + (64 << 10));
     let ended = create(&beside);
     assert!(!ended.status.success() && ended.stderr.contains("the backup has"), "{}", ended.stderr);
+    until_no_snapshot(&data_dir);
     assert!(create(&elsewhere).status.success());
     assert!(tidings.http().is_ready());
 }

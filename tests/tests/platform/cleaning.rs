@@ -118,7 +118,7 @@ fn a_compacted_topic_shrinks_and_kafkas_dump_tool_reads_what_is_left() {
         (count < 2 * KEYS + OTHERS).then_some(count)
     });
     assert!(records >= expected.len(), "{records}");
-    assert!(broker.terminate(Duration::from_secs(5)).status.success());
+    assert!(broker.terminate(LONG).status.success());
 
     let folder = directory.path().join("table-0");
     let printed = dump(&files(&folder, "log"), &["--print-data-log", "--deep-iteration"]);

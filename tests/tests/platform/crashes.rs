@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use serde_json::Value;
-use tidings_tests::{Http, LONG, Launch, Record, until};
+use tidings_tests::{Http, LONG, Launch, Record, kept_address, until};
 
 use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, stored_ids, until_stored};
 
@@ -135,7 +135,7 @@ fn cut_longest_segment(data_dir: &Path) {
 #[test]
 fn a_group_goes_on_where_it_committed() {
     let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::broker(directory.path()).start();
+    let tidings = Launch::broker(directory.path()).at(&kept_address()).start();
     let address = tidings.bootstrap();
     let kafka = tidings.kafka();
     kafka.create_topic("orders", 1);
@@ -208,7 +208,7 @@ impl ProducerContext for Failures {
 #[test]
 fn an_idempotent_producer_goes_on_through_kills_and_every_record_is_there_once_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    let mut broker = Launch::broker(directory.path()).start();
+    let mut broker = Launch::broker(directory.path()).at(&kept_address()).start();
     let address = broker.bootstrap();
     broker.kafka().create_topic("once", 1);
     let mut config = broker.kafka().config();

@@ -16,6 +16,8 @@ use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tidings_tests::{Kafka, LONG, Launch, Tidings, until};
 
+use crate::support::until_ready;
+
 const MIB: u64 = 1 << 20;
 
 /// A tmpfs; unmounted when dropped.
@@ -116,6 +118,8 @@ fn an_almost_full_disk_refuses_produces_only_and_resumes_by_itself() {
     let start = || Launch::up(&volume.data_dir()).start();
     let tidings = start();
     let (kafka, http) = (tidings.kafka(), tidings.http());
+    // What it says later is about the disk only.
+    until_ready(&http);
     kafka.create_topic("orders", 1);
     let (sender, deliveries) = producer(&kafka, "0");
     for index in 0..5 {
@@ -128,7 +132,8 @@ fn an_almost_full_disk_refuses_produces_only_and_resumes_by_itself() {
     until("the broker has noticed", || (http.get("/readyz").status == 503).then_some(()));
     assert!(http.get("/readyz").text().contains("log.min.free.bytes"), "{}", http.get("/readyz").text());
     assert_eq!(http.metric("tidings_broker_low_space"), Some(1.0));
-    assert!(tidings.logged().contains("nothing is deleted to make room"), "{}", tidings.logged());
+    // It is told a moment after it counts.
+    until("it is told", || tidings.logged().contains("nothing is deleted to make room").then_some(()));
     send(&sender, "orders", "refused", 100);
     let refused = deliveries.0.lock().expect("no panic in a callback").1.pop().expect("refused");
     assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::KafkaStorageError), "{refused}");

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tidings_tests::{LONG, Launch, Tidings};
+use tidings_tests::{Launch, Tidings, kept_address};
 
 /// How long it may take until the platform goes on as if nothing had happened.
-pub const PATIENCE: Duration = LONG;
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Whether what is published late may be written twice.
 pub const MAY_REPEAT: bool = false;
@@ -23,7 +23,7 @@ impl Engine {
     #[track_caller]
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("make a directory for a broker");
-        let broker = Launch::broker(folder.path()).start();
+        let broker = Launch::broker(folder.path()).at(&kept_address()).start();
         Self { bootstrap: broker.bootstrap(), broker: Some(broker), folder }
     }
 

@@ -2,14 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidings_postgres_server::PostgresServer;
-use tidings_tests::{Http, Tidings, until};
+use tidings_tests::{Http, Tidings, until, until_within};
 
 use crate::site::Site;
 use crate::support::{ACTIVITIES, activity, until_ready};
 
+/// How long storing what a test needs may take.
+const FILL_LIMIT: Duration = Duration::from_secs(600);
 /// What the platform may grow by while it exports, whatever the size of the export.
 const MAX_GROWTH_BYTES: u64 = 24 << 20;
 
@@ -24,7 +27,7 @@ fn fill(http: &Http, count: usize) {
         });
         http.post(ACTIVITIES, &Value::Array(batch.collect())).expect(200);
     }
-    until("all are stored", || {
+    until_within(FILL_LIMIT, "all are stored", || {
         let metrics = http.metric("tidings_activity_stored_total")?;
         (metrics >= count as f64).then_some(())
     });

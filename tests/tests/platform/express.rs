@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tidings_tests::{LONG, Launch, installed, until};
+use tidings_tests::{LONG, Launch, installed, kept_address, until};
 
 use crate::support::{ACTIVITIES, ExampleService, HOSTILE_HEADERS, check_recorded, until_stored};
 
@@ -101,11 +101,14 @@ fn no_client_can_keep_itself_out_of_the_record() {
 #[test]
 fn a_caller_is_told_whether_an_activity_is_durable() {
     let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let tidings = Launch::up_at(&kept_address(), directory.path()).start();
     let address = tidings.http().address().to_owned();
     let shop = Shop::open(&address);
-    let (status, answer) = shop.refund("1");
-    assert_eq!((status, &answer["via"]), (200, &json!("stream")), "{answer}");
+    // Two seconds may be too short for a machine that does much else.
+    let granted = |order: &str| {
+        until("a refund is granted", || Some(shop.refund(order)).filter(|(status, _)| *status == 200)).1
+    };
+    assert_eq!(granted("1")["via"], "stream");
     tidings.signal(Signal::STOP);
     let begun = Instant::now();
     let (status, answer) = shop.refund("2");
@@ -118,7 +121,7 @@ fn a_caller_is_told_whether_an_activity_is_durable() {
         "{answer}"
     );
     let tidings = Launch::up_at(&address, directory.path()).start();
-    assert_eq!(shop.refund("4").0, 200);
+    granted("4");
     // What was acknowledged is there although the platform was killed. Of the second nobody knows; the third never left.
     let refunds = format!("{ACTIVITIES}?tenant=acme&action=order.refunded");
     let orders = until("the refunds are stored", || {
@@ -137,7 +140,7 @@ fn a_caller_is_told_whether_an_activity_is_durable() {
 fn a_platform_that_dies_costs_no_activity() {
     const ORDERS: usize = 300;
     let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let tidings = Launch::up_at(&kept_address(), directory.path()).start();
     let address = tidings.http().address().to_owned();
     let shop = Shop::open(&address);
     let pay = |numbers: std::ops::Range<usize>| {

@@ -72,7 +72,7 @@ fn kafkas_dump_tool_reads_what_we_write() {
     fill(&broker.kafka(), "dumped");
     commit(&broker.kafka(), "dumped");
     // A clean end writes indexes and snapshots to their last entry.
-    assert!(broker.terminate(Duration::from_secs(5)).status.success());
+    assert!(broker.terminate(LONG).status.success());
 
     let folder = directory.path().join("dumped-0");
     let segments = files(&folder, "log");

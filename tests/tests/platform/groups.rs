@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use tidings_tests::{Kafka, LONG, Launch, kafka_tool, until};
+use tidings_tests::{Kafka, LONG, Launch, kafka_tool, kept_address, until, until_within};
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 6;
@@ -15,6 +15,8 @@ const CLASSIC: &str = "classic";
 const CONSUMER: &str = "consumer";
 const RECORDS_PER_PARTITION: i32 = 20;
 const KILLS: usize = 6;
+/// Longer than the longest session, and what comes after it.
+const SETTLE_LIMIT: Duration = Duration::from_secs(180);
 
 fn member(kafka: &Kafka, group: &str, protocol: &str) -> BaseConsumer {
     let mut config = kafka.config();
@@ -42,7 +44,7 @@ fn assigned(member: &BaseConsumer) -> BTreeSet<i32> {
 #[track_caller]
 fn settle(members: &[BaseConsumer]) {
     let share = usize::try_from(PARTITIONS).unwrap() / members.len();
-    until("every member has its share", || {
+    until_within(SETTLE_LIMIT, "every member has its share", || {
         for member in members {
             if let Some(Ok(record)) = member.poll(Duration::from_millis(20)) {
                 // It may have lost the partition meanwhile.
@@ -99,7 +101,7 @@ fn a_group_changes_its_protocol_member_by_member() {
 #[test]
 fn a_kill_in_the_middle_of_a_rebalance_leaves_no_group_stuck() {
     let directory = tempfile::tempdir().unwrap();
-    let first = Launch::broker(directory.path()).start();
+    let first = Launch::broker(directory.path()).at(&kept_address()).start();
     let address = first.bootstrap();
     let kafka = first.kafka();
     fill(&kafka);

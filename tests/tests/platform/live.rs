@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -131,9 +131,10 @@ fn the_tail_goes_on_across_a_kill_and_ends_with_the_platform(store: &str) {
         b"",
     );
     refused.expect(400);
-    // Readers hold up no shutdown, and see its end.
+    // Readers hold up no shutdown, and see its end: nothing was given up for what had not finished.
     let ended = tidings.terminate(LONG);
-    assert!(ended.status.success() && ended.took < Duration::from_secs(4), "{:?}", ended.took);
+    assert!(ended.status.success(), "{:?}\n{}", ended.status, ended.stderr);
+    assert!(!ended.stderr.contains("before everything had finished"), "{}", ended.stderr);
     while tail.block().is_some() {}
 }
 

@@ -2,11 +2,11 @@
 //! its own, and one on another broker.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use tidings_postgres_server::free_port;
 use tidings_tests::{Http, Launch, until};
 
 use crate::deploy::{deploy, deploy_path, deploy_yaml};
@@ -21,15 +21,14 @@ struct Prometheus {
 impl Prometheus {
     fn watch(scene: &Path, targets: &[&str]) -> Self {
         let config = serde_json::json!({
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "500ms"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [deploy_path("prometheus/alerts.yml")],
             "scrape_configs": [{"job_name": "tidings", "static_configs": [{"targets": targets}]}],
         });
         // JSON is YAML.
         let file = scene.join("prometheus.yml");
         std::fs::write(&file, config.to_string()).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", scene.join("prometheus").display()))
@@ -142,7 +141,8 @@ fn alerts_and_dashboard_find_what_they_look_at() {
         "tidings_produce_breaker_state",
         "tidings_activity_store_breaker_state",
     ] {
-        assert_eq!(prometheus.ask(&format!("count by (instance) ({metric})")).len(), 2, "{metric}");
+        let by_instance = format!("count by (instance) ({metric})");
+        until(&by_instance, || (prometheus.ask(&by_instance).len() == 2).then_some(()));
     }
     for metric in ["kafka_consumer_lag", "tidings_consumer_lag_seconds"] {
         let of_guest = format!("{metric}{{instance=\"{}\"}}", guest_http.address());
@@ -171,8 +171,9 @@ fn check_dashboard(prometheus: &Prometheus) {
             assert!(!expression.contains('$'), "{expression}");
             let of_any_process = expression.matches("process_").count();
             assert_eq!(expression.matches("{job=\"tidings\",").count(), of_any_process, "{expression}");
-            let series = prometheus.ask(&expression);
-            assert!(!series.is_empty(), "{}: {expression} finds nothing", panel["title"]);
+            let found = format!("{} finds something with {expression}", panel["title"]);
+            let series =
+                until(&found, || Some(prometheus.ask(&expression)).filter(|found| !found.is_empty()));
             for label in labels_named(target["legendFormat"].as_str().unwrap_or_default(), "{{") {
                 assert!(
                     series.iter().all(|one| one["metric"].get(label).is_some()),

@@ -2,13 +2,13 @@
 //! store; and without the server the topic takes everything.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tidings_postgres_server::{PASSWORD, PostgresServer};
-use tidings_tests::{LONG, Launch, until};
+use tidings_tests::{LONG, Launch, kept_address, until};
 
+use crate::engine::PATIENCE;
 use crate::live::Tail;
 use crate::support::{ACTIVITIES, activity, stored_ids, until_ready, until_stored};
 use crate::under_load::{UnderLoad, services, until_all_published, until_streaming};
@@ -34,7 +34,7 @@ fn activities_are_found_after_a_restart() {
     assert_eq!(page["items"].as_array().unwrap().len(), 1);
     let cursor = platform.http().get(&format!("{ACTIVITIES}?tenant=acme&limit=3")).expect(200);
     let cursor = cursor["next_cursor"].as_str().unwrap().to_owned();
-    let ended = platform.terminate(Duration::from_secs(10));
+    let ended = platform.terminate(LONG);
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert!(!ended.stderr.contains(PASSWORD));
     assert!(!directory.path().join("activities.db").exists());
@@ -53,7 +53,10 @@ fn two_instances_share_one_store() {
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let broker = Launch::broker(engine.path()).start();
     let instance = |data: &Path| {
-        Launch::up_on(&broker.bootstrap(), data).environment("TIDINGS_ACTIVITY_STORE", &url).start()
+        Launch::up_on(&broker.bootstrap(), data)
+            .environment("TIDINGS_ACTIVITY_STORE", &url)
+            .environment("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", "2000")
+            .start()
     };
     let (first, second) = (instance(one.path()), instance(two.path()));
     until_ready(&second.http());
@@ -79,7 +82,15 @@ fn two_instances_share_one_store() {
     });
     // A third one with a store of its own is refused.
     let three = tempfile::tempdir().unwrap();
-    let ended = Launch::up_on(&broker.bootstrap(), three.path()).run(Duration::from_secs(30));
+    let ended = until("it has ended", || {
+        let mut third = Launch::up_on(&broker.bootstrap(), three.path()).spawn();
+        // Where the cluster takes seconds to answer it goes on, and looks later.
+        let has_looked = until("it has looked for others, or goes on", || {
+            let goes_on = third.logged().contains("cannot look for other instances yet");
+            (goes_on || !third.is_running()).then_some(!goes_on)
+        });
+        has_looked.then(|| third.wait(LONG))
+    });
     assert!(!ended.status.success());
     assert!(ended.stderr.contains("PostgreSQL serves several"), "{}", ended.stderr);
 }
@@ -93,9 +104,11 @@ fn without_the_server_the_topic_takes_everything() {
     let http = platform.http();
     let answer = http.post(ACTIVITIES, &batch("early")).expect(200);
     assert_eq!(answer["results"][0]["via"], "stream");
-    let ready = http.get("/readyz");
+    let ready = until("its readiness names the store", || {
+        let ready = http.get("/readyz");
+        ready.text().contains("postgres at 127.0.0.1").then_some(ready)
+    });
     assert_eq!(ready.status, 503);
-    assert!(ready.text().contains("postgres at 127.0.0.1"), "{}", ready.text());
     http.get(&format!("{ACTIVITIES}?tenant=acme")).expect(503);
     server.restart();
     until_ready(&http);
@@ -108,9 +121,10 @@ fn without_the_server_the_topic_takes_everything() {
 fn kills_of_each_lose_nothing_and_double_nothing() {
     let (server, engine, data) =
         (PostgresServer::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (url, mut broker) = (server.database(), Launch::broker(engine.path()).start());
+    let start = |address: &str| Launch::broker(engine.path()).at(address).start();
+    let (url, mut broker) = (server.database(), start(&kept_address()));
     let address = broker.bootstrap();
-    let platform = UnderLoad::start(LONG, || {
+    let platform = UnderLoad::start(PATIENCE, || {
         services(&address, data.path()).environment("TIDINGS_ACTIVITY_STORE", &url)
     });
     until_streaming(&platform.http());
@@ -128,7 +142,7 @@ fn kills_of_each_lose_nothing_and_double_nothing() {
             server.kill();
             server.restart();
             platform.until_more("fallback", 50);
-            broker = Launch::broker(engine.path()).at(&address).start();
+            broker = start(&address);
             platform.until_more("stream", 100);
             platform.restart();
         }

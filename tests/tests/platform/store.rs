@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tidings_tests::{Launch, Tidings, until};
+use tidings_tests::{LONG, Launch, Tidings, kept_address, until};
 
 use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, stored_ids, until_stored};
 
@@ -26,6 +26,12 @@ fn while_the_store_is_down_nothing_is_lost_and_nothing_spins() {
     let http = tidings.http();
     http.post(ACTIVITIES, &batch("before")).expect(200);
     until_stored(&http, "acme", 200);
+    let committed = || -> i64 {
+        let offsets = tidings.kafka().committed(WRITER, "activities");
+        offsets.iter().filter(|offset| **offset > 0).sum()
+    };
+    // What is stored is committed within a second or so.
+    until("it is committed", || (committed() == 200).then_some(()));
 
     let down = StoreDown::begin(directory.path());
     http.post(ACTIVITIES, &batch("during")).expect(200);
@@ -33,11 +39,14 @@ fn while_the_store_is_down_nothing_is_lost_and_nothing_spins() {
     let (ticks, since) = (processor_ticks(&tidings), Instant::now());
     until("two seconds have passed", || (since.elapsed() > Duration::from_secs(2)).then_some(()));
     let used = processor_ticks(&tidings) - ticks;
-    assert!(used < 50, "used {used} ticks of 10 ms in 2 s of waiting");
+    // They may have become more.
+    let waited = since.elapsed();
+    assert!(
+        u128::from(used) < waited.as_millis() / 40,
+        "used {used} ticks of 10 ms in {waited:?} of waiting"
+    );
     assert_eq!(stored_ids(&http, "acme").len(), 200);
-    let committed: i64 =
-        tidings.kafka().committed(WRITER, "activities").iter().filter(|offset| **offset > 0).sum();
-    assert_eq!(committed, 200, "an offset is committed that is not stored");
+    assert_eq!(committed(), 200, "an offset is committed that is not stored");
 
     down.end();
     let stored = until_stored(&http, "acme", 400);
@@ -51,7 +60,7 @@ fn a_stop_while_the_store_is_down_loses_nothing_either() {
     let tidings = Launch::up(directory.path()).start();
     let down = StoreDown::begin(directory.path());
     tidings.http().post(ACTIVITIES, &batch("during")).expect(200);
-    let ended = tidings.terminate(Duration::from_secs(5));
+    let ended = tidings.terminate(LONG);
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     down.end();
     let again = Launch::up(directory.path()).start();
@@ -62,7 +71,7 @@ fn a_stop_while_the_store_is_down_loses_nothing_either() {
 fn a_second_platform_on_the_same_store_is_told_so() {
     let directory = tempfile::tempdir().unwrap();
     let first = Launch::up(directory.path()).start();
-    let ended = Launch::up_on(&first.bootstrap(), directory.path()).run(Duration::from_secs(15));
+    let ended = Launch::up_on(&first.bootstrap(), directory.path()).run(LONG);
     assert!(!ended.status.success());
     assert!(ended.stderr.contains("a data directory of its own"), "{}", ended.stderr);
 }
@@ -70,7 +79,7 @@ fn a_second_platform_on_the_same_store_is_told_so() {
 #[test]
 fn the_services_run_on_a_cluster_that_is_not_theirs() {
     let (engine, services) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let broker = Launch::broker(engine.path()).start();
+    let broker = Launch::broker(engine.path()).at(&kept_address()).start();
     let platform = Launch::up_on(&broker.bootstrap(), services.path()).start();
     assert!(platform.ready()["kafka"].is_null());
     platform.http().post(ACTIVITIES, &batch("remote")).expect(200);

@@ -9,10 +9,13 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tidings_tests::{Http, Response, until};
+use tidings_tests::{Http, LONG, Response, until, until_within};
 
 /// The group that stores activities.
 pub const WRITER: &str = "activity-writer";
+/// How long it may take until the writer runs, or has stored what there is: a cluster may have to come back
+/// first.
+const WRITER_PATIENCE: Duration = Duration::from_secs(180);
 /// The way in, and the list.
 pub const ACTIVITIES: &str = "/api/v1/activities";
 
@@ -54,13 +57,13 @@ pub fn stored_ids(http: &Http, tenant: &str) -> BTreeMap<String, usize> {
 /// Waits until cluster and store have been reached.
 #[track_caller]
 pub fn until_ready(http: &Http) {
-    until("it is ready", || http.is_ready().then_some(()));
+    until_within(WRITER_PATIENCE, "it is ready", || http.is_ready().then_some(()));
 }
 
 /// Waits until a tenant has `count` different activities in the store.
 #[track_caller]
 pub fn until_stored(http: &Http, tenant: &str, count: usize) -> BTreeMap<String, usize> {
-    until(&format!("{count} activities of {tenant} are stored"), || {
+    until_within(WRITER_PATIENCE, &format!("{count} activities of {tenant} are stored"), || {
         let stored = stored_ids(http, tenant);
         (stored.len() >= count).then_some(stored)
     })
@@ -151,7 +154,8 @@ impl StoreDown {
     pub fn begin(data_dir: &Path) -> Self {
         let connection =
             Connection::open(find(data_dir, "activities.db").expect("the store has a file")).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        // Others write without a pause.
+        connection.busy_timeout(LONG).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Self(connection)
     }

@@ -13,13 +13,23 @@ use tidings_tests::{Kafka, LONG, Launch, kafka_tool, until};
 
 pub const PARTITIONS: i32 = 3;
 
-/// How long a producer tries before it takes the broker for gone.
+/// How long a producer tries before it takes the broker for gone, where that is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A transactional producer, initialised.
 pub fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer, KafkaError> {
+    producer_with(kafka, transactional_id, LONG)
+}
+
+/// The same, which gives a record up when it is not acknowledged for so long.
+fn producer_with(
+    kafka: &Kafka,
+    transactional_id: &str,
+    patience: Duration,
+) -> Result<BaseProducer, KafkaError> {
     let mut config = kafka.config();
-    config.set("transactional.id", transactional_id).set("linger.ms", "0").set("message.timeout.ms", "10000");
+    config.set("transactional.id", transactional_id).set("linger.ms", "0");
+    config.set("message.timeout.ms", patience.as_millis().to_string());
     let producer: BaseProducer = config.create()?;
     producer.init_transactions(LONG)?;
     Ok(producer)
@@ -27,13 +37,24 @@ pub fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer, K
 
 /// Writes a record to every partition of the topic, in a transaction of its own.
 fn transact(producer: &BaseProducer, topic: &str, tag: &str, commit: bool) -> Result<(), KafkaError> {
+    transact_within(LONG, producer, topic, tag, commit)
+}
+
+/// The same, where each step may take so long.
+fn transact_within(
+    patience: Duration,
+    producer: &BaseProducer,
+    topic: &str,
+    tag: &str,
+    commit: bool,
+) -> Result<(), KafkaError> {
     producer.begin_transaction()?;
     for partition in 0..PARTITIONS {
         let record = BaseRecord::<(), str>::to(topic).payload(tag).partition(partition);
         producer.send(record).map_err(|(error, _)| error)?;
     }
-    producer.flush(PATIENCE)?;
-    if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) }
+    producer.flush(patience)?;
+    if commit { producer.commit_transaction(patience) } else { producer.abort_transaction(patience) }
 }
 
 /// Every value of the topic as a consumer of this isolation level sees it, with the partitions it is seen in.
@@ -164,11 +185,11 @@ type Told = BTreeMap<String, Option<bool>>;
 /// Runs transactions until the broker is gone.
 fn load(kafka: &Kafka, round: usize) -> Told {
     let mut told = Told::new();
-    let Ok(producer) = producer(kafka, "payer") else { return told };
+    let Ok(producer) = producer_with(kafka, "payer", PATIENCE) else { return told };
     for number in 0.. {
         let (tag, commit) = (format!("r{round}t{number}"), number % 3 != 1);
         told.insert(tag.clone(), None);
-        if transact(&producer, "payments", &tag, commit).is_err() {
+        if transact_within(PATIENCE, &producer, "payments", &tag, commit).is_err() {
             break;
         }
         told.insert(tag, Some(commit));
@@ -245,7 +266,7 @@ fn kafkas_tools_read_what_transactions_write() {
         transact(&payer, "payments", &format!("t{number}"), number % 2 == 0).unwrap();
     }
     drop(payer);
-    assert!(broker.terminate(Duration::from_secs(5)).status.success());
+    assert!(broker.terminate(LONG).status.success());
     let dump = |topic: &str, extension: &str, flags: &[&str]| {
         let folder = directory.path().join(topic);
         let file = folder.join(format!("{:020}.{extension}", 0)).to_string_lossy().into_owned();

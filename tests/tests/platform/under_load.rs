@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidings_tests::{Http, Kafka, Launch, Tidings, until, until_within};
+use tidings_tests::{Http, Kafka, LONG, Launch, Tidings, until, until_within};
 
 use crate::engine::PATIENCE;
 use crate::support::{ACTIVITIES, activity, until_ready, until_stored};
@@ -43,7 +43,7 @@ impl Accepted {
 }
 
 /// Ends the load, also when the test fails: its threads would keep it from saying so.
-struct EndOfLoad<'a>(&'a AtomicBool);
+pub struct EndOfLoad<'a>(pub &'a AtomicBool);
 
 impl Drop for EndOfLoad<'_> {
     fn drop(&mut self) {
@@ -127,7 +127,7 @@ impl<'l> UnderLoad<'l> {
     pub fn compare(&self, kafka: &Kafka) -> Vec<String> {
         let accepted = self.accepted.lock().unwrap();
         let ids = accepted.ids();
-        let on_topic = ids_on_topic(kafka, "acme");
+        let on_topic = ids_once_published(kafka, "acme", ids.iter().copied());
         until_ready(&self.http());
         // Also what nobody was told of: only then has the writer come to the topic's end.
         let stored = until_stored(&self.http(), "acme", on_topic.len());
@@ -162,6 +162,21 @@ pub fn ids_on_topic(kafka: &Kafka, tenant: &str) -> BTreeMap<String, usize> {
         }
     }
     counts
+}
+
+/// The same, once these ids are there: what was kept last may be counted, and published, a moment later. It
+/// is the caller's to say what is missing where they do not come.
+pub fn ids_once_published<'i>(
+    kafka: &Kafka,
+    tenant: &str,
+    ids: impl Iterator<Item = &'i String> + Clone,
+) -> BTreeMap<String, usize> {
+    let end = Instant::now() + PATIENCE;
+    until_within(PATIENCE + LONG, "the topic is read", || {
+        let found = ids_on_topic(kafka, tenant);
+        let is_whole = ids.clone().all(|id| found.contains_key(id));
+        (is_whole || Instant::now() > end).then_some(found)
+    })
 }
 
 /// The services on a cluster that the test stops and starts, with short times.

@@ -130,7 +130,7 @@ async fn what_was_acknowledged_survives_power_cuts() {
         }
         disk = disk.crash(Loss::Random(round as u64));
         drop(client);
-        tokio::time::timeout(Duration::from_secs(10), broker.handle.crash()).await.expect("the broker ends");
+        tokio::time::timeout(Duration::from_secs(60), broker.handle.crash()).await.expect("the broker ends");
     }
 }
 

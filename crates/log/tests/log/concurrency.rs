@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_log::testing::SimDisk;
-use tidings_log::{CommitTicket, DataDir, DataDirOptions, FetchWaiter, LogConfig, UpTo};
+use tidings_log::{CommitHere, CommitTicket, DataDir, DataDirOptions, FetchWaiter, LogConfig, UpTo};
 
-use crate::support::{append, batch, create, log, open, open_on, options, partition, tags};
+use crate::support::{
+    append, batch, create, log, open, open_on, options, partition, tags, until_committer_sleeps,
+};
 
 const THREADS: usize = 4;
 const APPENDS: usize = 100;
@@ -68,10 +70,13 @@ async fn a_request_over_many_partitions_waits_for_its_newest_ticket() {
 #[tokio::test]
 async fn a_request_over_many_partitions_costs_one_sync() {
     let disk = SimDisk::new();
-    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new("/data"), DataDirOptions::default());
+    // So that one can tell when the committer sleeps.
+    let options_of_dir = DataDirOptions { commit_here: CommitHere::Always, ..DataDirOptions::default() };
+    let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new("/data"), options_of_dir);
     let logs: Vec<_> = (0..50).map(|index| create(&data_dir, index, LogConfig::default())).collect();
     let (mut syncs, rounds) = (Vec::new(), 20);
     for _ in 0..rounds {
+        until_committer_sleeps(&logs[0]);
         let before = disk.syncs_count();
         let tickets = logs
             .iter()
@@ -91,7 +96,7 @@ async fn fetches_are_woken_by_commits_and_by_deletion() {
     let (data_dir, _) = open(folder.path());
     let orders = create(&data_dir, 0, LogConfig::default());
     let idle = create(&data_dir, 1, LogConfig::default());
-    let deadline = Duration::from_secs(10);
+    let deadline = Duration::from_secs(60);
     for round in 1..50 {
         let waiter = FetchWaiter::new();
         orders.add_fetch_waiter(waiter.clone());

@@ -11,7 +11,7 @@ use tidings_log::{
     UpTo,
 };
 
-use crate::support::{append, batch, create, log, open_on, options, tags};
+use crate::support::{append, batch, create, log, open_on, options, put_off, tags, until_committer_sleeps};
 
 const ROOT: &str = "/data";
 const EIO: i32 = 5;
@@ -22,20 +22,8 @@ fn start() -> (SimDisk, Arc<DataDir>, Vec<Arc<PartitionLog>>) {
     let options = DataDirOptions { commit_here: CommitHere::Always, ..DataDirOptions::default() };
     let (data_dir, _) = open_on(Arc::new(disk.clone()), Path::new(ROOT), options);
     let logs: Vec<_> = (0..3).map(|index| create(&data_dir, index, LogConfig::default())).collect();
-    // Who has its answer at once has led, and then the committer sleeps.
-    loop {
-        let mut ticket = put_off(&logs[2], "x");
-        ticket.commit_here();
-        if ticket.outcome().is_some() {
-            return (disk, data_dir, logs);
-        }
-        ticket.wait_blocking().expect("commit");
-    }
-}
-
-/// An append whose commit begins when somebody says so.
-fn put_off(log: &Arc<PartitionLog>, tag: &str) -> CommitTicket {
-    log.append_with_more(batch(tag, 1, 10), options()).expect("append").commit
+    until_committer_sleeps(&logs[2]);
+    (disk, data_dir, logs)
 }
 
 /// A thread that leads: its sync is held.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidings_log::batch::{BatchBuilder, Batches};
 use tidings_log::{
-    AppendOptions, Appended, DataDir, DataDirOptions, Disk, LogConfig, Origin, PartitionLog, RealDisk,
-    RecoveryReport, UpTo,
+    AppendOptions, Appended, CommitTicket, DataDir, DataDirOptions, Disk, LogConfig, Origin, PartitionLog,
+    RealDisk, RecoveryReport, UpTo,
 };
 use tidings_model::{TopicId, TopicPartition};
 
@@ -37,6 +37,27 @@ pub fn log(data_dir: &DataDir, index: i32) -> Arc<PartitionLog> {
 
 pub fn options() -> AppendOptions {
     AppendOptions { origin: Origin::Client, leader_epoch: 0, now_ms: NOW_MS }
+}
+
+/// An append whose commit begins when somebody says so.
+pub fn put_off(log: &Arc<PartitionLog>, tag: &str) -> CommitTicket {
+    log.append_with_more(batch(tag, 1, 10), options()).expect("append").commit
+}
+
+/// Returns when the committer sleeps: with `CommitHere::Always`, who has its answer at once has led. Once it
+/// may have been a committer that had not gone to sleep yet, but not so often in a row.
+pub fn until_committer_sleeps(log: &Arc<PartitionLog>) {
+    let mut in_a_row = 0;
+    while in_a_row < 3 {
+        let mut ticket = put_off(log, "x");
+        ticket.commit_here();
+        if ticket.outcome().is_some() {
+            in_a_row += 1;
+        } else {
+            in_a_row = 0;
+            ticket.wait_blocking().expect("commit");
+        }
+    }
 }
 
 /// A batch of `count` records whose values begin with `tag`.

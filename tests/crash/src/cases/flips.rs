@@ -460,7 +460,7 @@ fn prepare(cleanly: bool) -> Result<Prepared> {
         }
     }
     if cleanly {
-        let ended = broker.terminate(Duration::from_secs(20));
+        let ended = broker.terminate(Duration::from_secs(60));
         ensure!(ended.status.success(), "the broker did not end cleanly: {}", ended.stderr);
     } else {
         broker.kill_now();

@@ -158,7 +158,7 @@ fn prepare(cleanly: bool, seed: u64) -> Result<Prepared> {
     let found = ledger.check(&committed);
     ensure!(found.is_clean(), "without any flip: {found}");
     if cleanly {
-        let ended = broker.terminate(Duration::from_secs(20));
+        let ended = broker.terminate(Duration::from_secs(60));
         ensure!(ended.status.success(), "the broker did not end cleanly: {}", ended.stderr);
     } else {
         broker.kill_now();
