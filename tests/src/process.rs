@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use crate::http::Http;
 use crate::kafka::Kafka;
 use crate::server::signal_child;
-use crate::wait::until_within;
+use crate::wait::{LONG, until_within};
 
 /// How long a start may take before the test gives up.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = LONG;
 
 /// How `tidings` is to be started.
 pub struct Launch {

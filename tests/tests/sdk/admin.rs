@@ -1,9 +1,14 @@
 //! Topics and groups as tools show them.
 
-use tidings::admin::{AdminError, TopicSpec};
-use tidings_tests::until;
+use std::time::Duration;
 
-use crate::support::{Remembering, Scene};
+use tidings::admin::{AdminError, TopicSpec};
+use tidings_tests::{until, until_within};
+
+use crate::support::{Remembering, STOP_LIMIT, Scene};
+
+/// Shorter than a session, after which a group gives up a member whether it has left or not.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn topics_are_created_described_and_deleted() {
@@ -60,12 +65,15 @@ fn groups_show_members_offsets_and_lag() {
     let described = scene.admin.describe_group(&scene.group).unwrap();
     assert_eq!((described.state.as_str(), described.members.len()), ("Stable", 1));
     assert!(matches!(scene.admin.delete_group(&scene.group), Err(AdminError::GroupNotEmpty { .. })));
-    consumer.stop(std::time::Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
     scene.produce((0..10).map(|index| index.to_string()));
     assert_eq!(lag(), (90, 10));
-    let listed = scene.admin.list_groups().unwrap();
-    let group = listed.iter().find(|group| group.name == scene.group).unwrap();
-    assert_eq!((group.state.as_str(), group.members), ("Empty", 0), "a dynamic member leaves");
+    // It asks to leave, and does not wait for long until that is answered.
+    until_within(LEAVE_LIMIT, "a dynamic member has left", || {
+        let listed = scene.admin.list_groups().unwrap();
+        let group = listed.iter().find(|group| group.name == scene.group).unwrap();
+        ((group.state.as_str(), group.members) == ("Empty", 0)).then_some(())
+    });
     scene.admin.delete_group(&scene.group).unwrap();
     let described = scene.admin.describe_group(&scene.group);
     assert!(matches!(described, Err(AdminError::UnknownGroup { .. })), "{described:?}");
