@@ -298,7 +298,7 @@ fn read_error(topic: &str, fault: KafkaFault) -> ReadError {
 }
 
 /// Waits until all transactions that have written to a topic by now have ended in each of its partitions: a cluster answers a
-/// commit before it says there that the records count. `false` where that took too long.
+/// commit before it says there that the records count. `false` where that takes longer than `timeout`, which each question has for itself.
 pub(crate) fn settle(cluster: &Cluster, topic: &str, timeout: Duration) -> Result<bool, ReadError> {
     let deadline = Instant::now() + timeout;
     let client = |isolation_level: &str| {
@@ -306,7 +306,8 @@ pub(crate) fn settle(cluster: &Cluster, topic: &str, timeout: Duration) -> Resul
         outsider(cluster, config.set("isolation.level", isolation_level))
     };
     let ends = |client: &BaseConsumer<LogContext>| {
-        let partitions = partitions_of(client, topic, left(deadline))?;
+        let deadline = Instant::now() + timeout;
+        let partitions = partitions_of(client, topic, timeout)?;
         bounds_of(client, topic, &partitions, deadline)
     };
     let fault = |client: &BaseConsumer<LogContext>, error: &KafkaError| {

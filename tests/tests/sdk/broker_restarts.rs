@@ -77,7 +77,9 @@ fn a_stop_that_is_waited_for_commits_although_the_broker_takes_its_time() {
     };
     let consumer = Consumer::for_each(&cluster, producer.clone(), options, handler).unwrap();
     let records = vec![Record::new("orders").value("placed"); COUNT];
-    producer.send_batch_blocking(&records, PATIENCE).into_iter().for_each(|sent| drop(sent.unwrap()));
+    for sent in producer.send_batch_blocking(&records, PATIENCE) {
+        sent.unwrap();
+    }
     until("all is done", || (count.load(Ordering::SeqCst) == COUNT).then_some(()));
     broker.signal(Signal::STOP);
     let stopping = std::thread::spawn(move || consumer.stop(STOP_LIMIT));
