@@ -140,7 +140,7 @@ pub enum ConsumerError {
 /// let options = ConsumerOptions::new("billing", ["orders"]);
 /// let consumer = Consumer::for_each(&cluster, producer, options, |_: &ReceivedRecord| Outcome::Done)?;
 /// match consumer.stop(Duration::from_secs(30)) {
-///     Ok(()) => println!("all is done, and committed if the cluster has answered"),
+///     Ok(()) => println!("all is committed"),
 ///     Err(StopError::TimedOut { .. }) => println!("the handler takes its time; what it does comes again"),
 ///     Err(StopError::Failed { reason, .. }) => println!("it had stopped before: {reason}"),
 /// }
@@ -456,17 +456,14 @@ impl Consumer {
         self.monitor.request_stop();
     }
 
-    /// Finishes what is with the handler, commits, leaves the group and ends the thread; waits for at most `timeout`, for the
-    /// commit half of what is left of it, and ten seconds at most. If the cluster does not answer that, a warning is logged, and what
-    /// was not committed comes again.
+    /// Finishes what is with the handler, commits, leaves the group and ends the thread; waits for at most `timeout`.
     ///
     /// What waits for a retry is not finished: it will be delivered again. A static member does not leave, so
     /// that its partitions are still its own when it comes back.
     pub fn stop(mut self, timeout: Duration) -> Result<(), StopError> {
         let group = Arc::clone(self.monitor.group());
-        let deadline = Instant::now() + timeout;
-        self.monitor.request_stop_until(deadline);
-        if !self.monitor.wait_for_end(deadline) {
+        self.request_stop();
+        if !self.monitor.wait_for_end(Instant::now() + timeout) {
             return Err(StopError::TimedOut { group: group.to_string(), waited: timeout });
         }
         if let Some(thread) = self.thread.take() {

@@ -4,19 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
 use tidings::testing::{Broker, BrokerOptions};
-use tidings::{Cluster, Producer, ProducerOptions, Record};
-use tidings_tests::{LONG, Launch, until};
+use tidings::{Producer, ProducerOptions, Record};
+use tidings_tests::until;
 
 use crate::broker_kills::work_through;
-use crate::support::{PATIENCE, STOP_LIMIT, patient_producer};
+use crate::support::STOP_LIMIT;
 
 /// Longer than a consumer waits before it asks who owns what, and than it waits for the answer.
 const OUTAGE: Duration = Duration::from_secs(20);
-/// Longer than the last commit has if nobody waits for the end.
-const PAUSE: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_broker_that_is_killed_and_restarted_costs_no_record_and_no_order() {
@@ -55,37 +52,4 @@ fn a_coordinator_that_is_away_while_it_is_asked_who_owns_what_may_come_back() {
         (sent[0].is_ok() && count.load(Ordering::SeqCst) > 0).then_some(())
     });
     consumer.stop(STOP_LIMIT).unwrap();
-}
-
-/// The last commit was given up after a second and a half, however long the caller would have waited.
-#[test]
-fn a_stop_that_is_waited_for_commits_although_the_broker_takes_its_time() {
-    const COUNT: usize = 10;
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Launch::broker(directory.path()).start();
-    broker.kafka().create_topic("orders", 1);
-    let cluster = Cluster::new(broker.bootstrap());
-    let producer = Producer::new(&cluster, patient_producer()).unwrap();
-    let mut options = ConsumerOptions::new("billing", ["orders"]);
-    // Nothing is committed before the end.
-    options.commit_interval = LONG;
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
-    let handler = move |_: &tidings::ReceivedRecord| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        Outcome::Done
-    };
-    let consumer = Consumer::for_each(&cluster, producer.clone(), options, handler).unwrap();
-    let records = vec![Record::new("orders").value("placed"); COUNT];
-    for sent in producer.send_batch_blocking(&records, PATIENCE) {
-        sent.unwrap();
-    }
-    until("all is done", || (count.load(Ordering::SeqCst) == COUNT).then_some(()));
-    broker.signal(Signal::STOP);
-    let stopping = std::thread::spawn(move || consumer.stop(STOP_LIMIT));
-    let away_since = Instant::now();
-    until("the broker has been away", || (away_since.elapsed() > PAUSE).then_some(()));
-    broker.signal(Signal::CONT);
-    stopping.join().unwrap().unwrap();
-    assert_eq!(broker.kafka().committed("billing", "orders"), [COUNT as i64]);
 }

@@ -53,9 +53,8 @@ const TICK: Duration = Duration::from_millis(5);
 /// How long to wait for room without polling, before partitions are paused: a client that resumes fetches again only after up
 /// to a second, in which fast handlers would run dry. Slow ones have enough until then.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
-/// How long the last commit may take if nobody waits for the end, and at most if somebody does.
+/// How long the last commit may take.
 const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(1_500);
-const FINAL_COMMIT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a question for the group's commits may take.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for what former owners parked, twice.
@@ -202,9 +201,7 @@ impl Runtime {
             delay.stop();
         }
         if end.as_ref().map_or_else(|fatal| fatal.is_member, |()| true) {
-            // The group is left in the time that remains.
-            let wait = monitor.patience().unwrap_or_default() / 2;
-            let deadline = Instant::now() + wait.clamp(FINAL_COMMIT_WAIT, FINAL_COMMIT_WAIT_MAX);
+            let deadline = Instant::now() + FINAL_COMMIT_WAIT;
             if !self.membership().commit_all(self.consumer.client(), deadline) {
                 tracing::warn!(group = %monitor.group(), "last offsets not committed; their records will come again");
             }

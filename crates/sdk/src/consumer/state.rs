@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -162,8 +162,6 @@ struct Shared {
     group: Arc<str>,
     state: Mutex<ConsumerState>,
     stop_requested: AtomicBool,
-    /// When somebody who waits for the end stops waiting.
-    awaited_until: Mutex<Option<Instant>>,
     ended: Mutex<bool>,
     end: Condvar,
 }
@@ -185,7 +183,6 @@ impl ConsumerMonitor {
             group: group.into(),
             state: Mutex::new(state),
             stop_requested: AtomicBool::new(false),
-            awaited_until: Mutex::new(None),
             ended: Mutex::new(false),
             end: Condvar::new(),
         };
@@ -208,17 +205,6 @@ impl ConsumerMonitor {
 
     pub(super) fn request_stop(&self) {
         self.shared.stop_requested.store(true, Ordering::Release);
-    }
-
-    pub(super) fn request_stop_until(&self, deadline: Instant) {
-        *self.shared.awaited_until.lock() = Some(deadline);
-        self.request_stop();
-    }
-
-    /// How long somebody waits for the end from now on; none if nobody does.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        let until = *self.shared.awaited_until.lock();
-        until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     pub(super) fn is_stop_requested(&self) -> bool {
