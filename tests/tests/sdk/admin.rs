@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use tidings::admin::{AdminError, TopicSpec};
 use tidings_tests::{until, until_within};
 
-use crate::support::{Remembering, STOP_LIMIT, Scene};
+use crate::support::{PATIENCE, Remembering, STOP_LIMIT, Scene};
 
 /// Shorter than a session, after which a group gives up a member whether it has left or not.
 const LEAVE_LIMIT: Duration = Duration::from_secs(30);
@@ -77,4 +81,32 @@ fn groups_show_members_offsets_and_lag() {
     scene.admin.delete_group(&scene.group).unwrap();
     let described = scene.admin.describe_group(&scene.group);
     assert!(matches!(described, Err(AdminError::UnknownGroup { .. })), "{described:?}");
+}
+
+/// A cluster keeps them back from whoever asks for committed ones only: the group seemed to have no lag.
+#[test]
+fn offsets_that_an_open_transaction_is_to_change_are_told() {
+    let scene = Scene::new();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", scene.cluster.bootstrap()).set("group.id", &scene.group);
+    let consumer: BaseConsumer = config.create().unwrap();
+    let at = |offset: i64| {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&scene.topic, 0, Offset::Offset(offset)).unwrap();
+        offsets
+    };
+    until("the offset is committed", || consumer.commit(&at(3), CommitMode::Sync).ok());
+    config.remove("group.id");
+    let writer: BaseProducer = config.set("transactional.id", format!("{}-0", scene.group)).create().unwrap();
+    writer.init_transactions(PATIENCE).unwrap();
+    writer.begin_transaction().unwrap();
+    let group = consumer.group_metadata().unwrap();
+    writer.send_offsets_to_transaction(&at(5), &group, PATIENCE).unwrap();
+    let told = || -> Vec<i64> {
+        let offsets = scene.admin.group_offsets(&scene.group).unwrap();
+        offsets.into_iter().map(|offset| offset.committed_offset).collect()
+    };
+    assert_eq!(told(), [3]);
+    writer.commit_transaction(PATIENCE).unwrap();
+    until("what was committed is told", || (told() == [5]).then_some(()));
 }
