@@ -25,6 +25,10 @@ use crate::wait::until_within;
 const START_LIMIT: Duration = Duration::from_secs(180);
 const NODES: usize = 3;
 const JVM: JvmOptions = &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
+/// Where nodes are killed: it is soon noticed that one is missing.
+const NOTICES_SOON: &str = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n";
+/// Where all nodes live: a busy machine may keep one silent for a while, and nothing is to move because of that.
+const IS_PATIENT: &str = "broker.session.timeout.ms=60000\ncontroller.quorum.fetch.timeout.ms=30000\n";
 
 /// A running cluster.
 pub struct ApacheCluster {
@@ -47,14 +51,19 @@ impl ApacheCluster {
     /// With what the nodes have logged, if they do not start.
     #[track_caller]
     pub fn start(jars: &Path) -> Self {
+        Self::start_with(jars, NOTICES_SOON)
+    }
+
+    #[track_caller]
+    fn start_with(jars: &Path, attention: &str) -> Self {
         let scratch = tempfile::tempdir().expect("make a directory for Apache Kafka");
         // For clients, and for controllers.
         let ports: Vec<_> = (0..NODES).map(|_| (free_port(), free_port())).collect();
         let node = |index: usize| {
             let directory = scratch.path().join(format!("node-{}", index + 1));
             std::fs::create_dir(&directory).expect("make a directory for a node");
-            std::fs::write(directory.join("server.properties"), settings(&directory, index, &ports))
-                .expect("write a node's settings");
+            let settings = settings(&directory, index, &ports) + attention;
+            std::fs::write(directory.join("server.properties"), settings).expect("write a node's settings");
             Node { process: None, address: format!("127.0.0.1:{}", ports[index].0), directory }
         };
         let nodes: Vec<_> = (0..NODES).map(node).collect();
@@ -185,7 +194,7 @@ pub fn shared_apache_cluster() -> String {
     if shared.is_none() {
         // SAFETY: the function lives as long as the program, and takes care not to unwind.
         unsafe { libc::atexit(end_shared) };
-        *shared = Some(ApacheCluster::start(&jars()));
+        *shared = Some(ApacheCluster::start_with(&jars(), IS_PATIENT));
     }
     shared.as_ref().map(ApacheCluster::bootstrap).unwrap_or_default()
 }
@@ -202,7 +211,7 @@ pub fn jars() -> PathBuf {
     std::env::var_os("XTASK_KAFKA_LIBS").map_or_else(|| installed("java/jars"), PathBuf::from)
 }
 
-/// Kafka's defaults but for what makes it small, and quick to notice that a node is missing.
+/// Kafka's defaults but for what makes it small.
 fn settings(directory: &Path, index: usize, ports: &[(u16, u16)]) -> String {
     let (kafka, controller) = ports[index];
     let voter =
@@ -225,8 +234,6 @@ fn settings(directory: &Path, index: usize, ports: &[(u16, u16)]) -> String {
          transaction.state.log.min.isr=2\n\
          transaction.state.log.num.partitions=3\n\
          group.initial.rebalance.delay.ms=0\n\
-         broker.session.timeout.ms=3000\n\
-         broker.heartbeat.interval.ms=500\n\
          num.network.threads=2\n\
          num.io.threads=2\n\
          log.cleaner.enable=false\n",

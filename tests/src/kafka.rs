@@ -165,22 +165,34 @@ impl Kafka {
     /// What a group has committed, by partition; -1 where it has not.
     #[track_caller]
     pub fn committed(&self, group: &str, topic: &str) -> Vec<i64> {
-        let consumer = self.reader(group);
         let mut asked = TopicPartitionList::new();
         for partition in 0..self.partition_count(topic) {
             asked.add_partition(topic, i32::try_from(partition).expect("few partitions"));
         }
-        let answer = until("the group's coordinator answers", || {
-            match consumer.committed_offsets(asked.clone(), ASK) {
-                Err(KafkaError::MetadataFetch(code)) if is_beginning(code) => None,
-                answer => Some(answer.expect("ask for committed offsets")),
-            }
-        });
+        let answer = self.committed_in(group, &asked);
         answer
             .elements()
             .iter()
             .map(|element| element.offset().to_raw().filter(|offset| *offset >= 0).unwrap_or(-1))
             .collect()
+    }
+
+    /// What a group has committed in these partitions, with its metadata.
+    #[track_caller]
+    pub fn committed_in(&self, group: &str, asked: &TopicPartitionList) -> TopicPartitionList {
+        let consumer = self.reader(group);
+        until("the group's commits are known", || {
+            let answer = match consumer.committed_offsets(asked.clone(), ASK) {
+                Err(error) if error.rdkafka_error_code().is_some_and(is_answered_later) => return None,
+                answer => answer.expect("ask for committed offsets"),
+            };
+            let is_unknown = {
+                let elements = answer.elements();
+                let mut errors = elements.iter().filter_map(|element| element.error().err());
+                errors.any(|error| error.rdkafka_error_code().is_some_and(is_answered_later))
+            };
+            (!is_unknown).then_some(answer)
+        })
     }
 
     /// A consumer that joins nothing and commits nothing by itself.
@@ -192,10 +204,16 @@ impl Kafka {
     }
 }
 
-/// Whether a node says that it, or another one, is about to become a group's coordinator.
-fn is_beginning(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
-    matches!(code, CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator)
+/// Whether a group's coordinator is still to be found, or reads what it has to know, or a transaction has yet to end.
+fn is_answered_later(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::UnstableOffsetCommit
+    )
 }
 
 fn owned(message: &impl Message) -> Record {

@@ -29,4 +29,5 @@ pub use process::{Ended, Launch, Tidings, binary, kept_address};
 pub use programs::{Application, Program, cluster_under_test, installed, kafka_tool};
 pub use s3::{S3Server, SECRET as S3_SECRET};
 pub use secure_kafka::{KAFKA_PASSWORD, KAFKA_USER, SecureKafka};
+pub use server::signal_child;
 pub use wait::{LONG, until, until_within};

@@ -16,10 +16,10 @@ use tidings_postgres_server::free_port;
 use crate::http::Http;
 use crate::kafka::Kafka;
 use crate::server::signal_child;
-use crate::wait::until_within;
+use crate::wait::{LONG, until_within};
 
 /// How long a start may take before the test gives up.
-const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = LONG;
 /// How long a platform waits for an acknowledgement: on a machine that does much else the fallback would now
 /// and then take what its two seconds are not enough for. What happens then is for tests that say so.
 const ACK_TIMEOUT: (&str, &str) = ("TIDINGS_ACTIVITY_ACK_TIMEOUT_MS", "30000");

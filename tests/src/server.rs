@@ -55,7 +55,7 @@ impl Drop for Server {
 
 /// Sends a signal. A process that is to stop may go on for a moment, and answer somebody: waits until it does no more.
 #[track_caller]
-pub(crate) fn signal_child(child: &Child, signal: Signal) {
+pub fn signal_child(child: &Child, signal: Signal) {
     let pid = Pid::from_child(child);
     kill_process(pid, signal).expect("send a signal");
     if signal == Signal::STOP {

@@ -40,7 +40,7 @@ fn a_streams_application_computes_exactly_once_across_kills() {
     cluster.kill_and_restart();
     placed += topics.place_orders(&cluster.kafka(), placed);
     topics.wait_for_counts(&cluster.kafka(), placed);
-    application.end(LONG);
+    application.end(PATIENCE);
 
     // Without its directory it rebuilds its tables from their changelogs.
     let empty = tempfile::tempdir().expect("make a directory for state");
@@ -48,7 +48,7 @@ fn a_streams_application_computes_exactly_once_across_kills() {
     placed += topics.place_orders(&cluster.kafka(), placed);
     topics.wait_for_counts(&cluster.kafka(), placed);
     topics.wait_for_hours(&cluster.kafka(), placed);
-    application.end(LONG);
+    application.end(PATIENCE);
     topics.verify(&cluster.kafka(), placed);
 }
 

@@ -10,13 +10,19 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tidings::consumer::{Consumer, ConsumerOptions, Outcome};
 use tidings::testing::{Broker, BrokerOptions, TestingError};
 use tidings::{Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
-use tidings_tests::{Kafka, installed, until};
+use tidings_tests::{Kafka, LONG, installed, until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = LONG;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// A producer that does not give a record up before its sender does.
+fn producer(broker: &Broker) -> Producer {
+    let options = ProducerOptions { delivery_timeout: PATIENCE, ..ProducerOptions::default() };
+    Producer::new(&broker.cluster(), options).unwrap()
+}
+
 fn send(broker: &Broker, topic: &str, count: usize) {
-    let producer = Producer::new(&broker.cluster(), ProducerOptions::default()).unwrap();
+    let producer = producer(broker);
     let records: Vec<_> = (0..count).map(|number| Record::new(topic).value(number.to_string())).collect();
     for sent in producer.send_batch_blocking(&records, PATIENCE) {
         sent.unwrap();
@@ -75,7 +81,7 @@ fn a_broker_answers_in_milliseconds_and_leaves_nothing_behind() {
 async fn it_starts_and_ends_within_a_runtime() {
     let broker = Broker::with(BrokerOptions { durable: true, ..BrokerOptions::default() }).unwrap();
     let topic = broker.new_topic("orders", 1).unwrap();
-    let producer = Producer::new(&broker.cluster(), ProducerOptions::default()).unwrap();
+    let producer = producer(&broker);
     producer.send(&Record::new(topic.as_str()).value("placed"), PATIENCE).await.unwrap();
     let waited = tokio::task::spawn_blocking(move || broker.wait_for_records(&topic, 1, PATIENCE));
     assert_eq!(waited.await.unwrap().unwrap().len(), 1);

@@ -2,10 +2,10 @@
 //!
 //! Runs the steps in order and counts what they checked; a step that is not `cargo test` counts as one check.
 //! A step that later ones build on ends the run when it fails, the others don't. Whatever happens, the last
-//! line is `N passed, N failed`. Nothing is skipped in silence: tests marked `#[ignore]` run as well.
+//! line is `N passed, N failed`, and what failed is shown once more before it. Nothing is skipped in silence: tests marked `#[ignore]` run as well.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -182,6 +182,8 @@ fn tests(gate: &Gate<'_>) -> Result<Tally> {
         Ok(all)
     })?;
     let ignored = cargo_test(gate, "", &["--workspace", "--tests", "--", "--ignored"])?;
+    all.show_failures();
+    ignored.show_failures();
     let mut tally = all.tally;
     tally.add(ignored.tally);
     let left_out = all.ignored.saturating_sub(ignored.tally.passed + ignored.tally.failed);
@@ -206,12 +208,22 @@ fn test_programs(repository: &Path) -> Result<BTreeSet<String>> {
 struct TestResults {
     tally: Tally,
     ignored: u64,
+    /// What they said of the tests that failed.
+    failures: Vec<String>,
 }
 
 impl TestResults {
     fn add(&mut self, other: Self) {
         self.tally.add(other.tally);
         self.ignored += other.ignored;
+        self.failures.extend(other.failures);
+    }
+
+    /// Shows what failed once more: in the long output of all programs it is hard to find.
+    fn show_failures(&self) {
+        if !self.failures.is_empty() {
+            println!("\nfailed, as said above:\n{}", self.failures.join("\n"));
+        }
     }
 }
 
@@ -224,18 +236,29 @@ fn cargo_test(gate: &Gate<'_>, prefix: &str, arguments: &[&str]) -> Result<TestR
     command.env("XTASK_KAFKA_LIBS", clients.join("java/jars"));
     let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
     let output = child.stdout.take().expect("the output is piped");
-    let mut results = TestResults::default();
-    for line in BufReader::new(output).lines() {
-        let line = line.context("read the output of cargo test")?;
-        println!("{prefix}{line}");
-        if let Some(of_program) = test_result(&line) {
-            results.add(of_program);
-        }
-    }
+    let mut results = read_results(BufReader::new(output).lines(), prefix)?;
     let status = child.wait().context("wait for cargo test")?;
     if !status.success() && results.tally.failed == 0 {
         // Something other than a test failed: compilation, or a test program that crashed.
         results.tally.failed = 1;
+    }
+    Ok(results)
+}
+
+fn read_results(lines: impl Iterator<Item = io::Result<String>>, prefix: &str) -> Result<TestResults> {
+    let mut results = TestResults::default();
+    let mut is_of_failures = false;
+    for line in lines {
+        let line = line.context("read the output of cargo test")?;
+        println!("{prefix}{line}");
+        is_of_failures |= line == "failures:";
+        if let Some(of_program) = test_result(&line) {
+            results.add(of_program);
+            is_of_failures = false;
+        }
+        if is_of_failures {
+            results.failures.push(line);
+        }
     }
     Ok(results)
 }
@@ -285,9 +308,23 @@ mod tests {
     #[test]
     fn results_of_test_programs_are_added_up() {
         let line = "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.5s";
-        let expected = TestResults { tally: Tally { passed: 12, failed: 2 }, ignored: 1 };
+        let expected =
+            TestResults { tally: Tally { passed: 12, failed: 2 }, ignored: 1, failures: Vec::new() };
         assert_eq!(test_result(line), Some(expected));
         assert_eq!(test_result("test log::tests::recovers ... ok"), None);
+    }
+
+    #[test]
+    fn what_programs_say_of_failures_is_kept() {
+        let output = "running 2 tests\ntest a ... FAILED\ntest b ... ok\n\nfailures:\n\n---- a stdout ----\n2 is not 3\n\n\
+                      failures:\n    a\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\n\nrunning 0 tests\n";
+        let results = read_results(output.lines().map(|line| Ok(line.to_owned())), "").unwrap();
+        assert_eq!(results.tally, Tally { passed: 1, failed: 1 });
+        let kept = results.failures.join("\n");
+        assert!(
+            kept.contains("2 is not 3") && !kept.contains("test b") && !kept.contains("running"),
+            "{kept}"
+        );
     }
 
     #[test]

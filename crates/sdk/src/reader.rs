@@ -24,6 +24,9 @@ const READER_GROUP: &str = "tidings-reader";
 /// How long the cluster may hold an empty fetch. A reader that jumps waits for the fetch before it.
 const FETCH_WAIT_MAX_MS: &str = "50";
 
+/// How often to look whether transactions have ended.
+const SETTLE_RETRY: Duration = Duration::from_millis(20);
+
 /// How often a partition is asked that has no leader yet.
 const LEADER_RETRY: Duration = Duration::from_millis(10);
 
@@ -291,6 +294,39 @@ fn read_error(topic: &str, fault: KafkaFault) -> ReadError {
     match fault {
         KafkaFault::UnknownTopic => ReadError::UnknownTopic { topic: topic.into() },
         fault => ReadError::Kafka { topic: topic.into(), fault },
+    }
+}
+
+/// Waits until all transactions that have written to a topic by now have ended in each of its partitions: a cluster answers a
+/// commit before it says there that the records count. `false` where that takes longer than `timeout`, which each question has for itself.
+pub(crate) fn settle(cluster: &Cluster, topic: &str, timeout: Duration) -> Result<bool, ReadError> {
+    let deadline = Instant::now() + timeout;
+    let client = |isolation_level: &str| {
+        let mut config = cluster.reader_config(READER_GROUP)?;
+        outsider(cluster, config.set("isolation.level", isolation_level))
+    };
+    let ends = |client: &BaseConsumer<LogContext>| {
+        let deadline = Instant::now() + timeout;
+        let partitions = partitions_of(client, topic, timeout)?;
+        bounds_of(client, topic, &partitions, deadline)
+    };
+    let fault = |client: &BaseConsumer<LogContext>, error: &KafkaError| {
+        read_error(topic, fault_of(client, error, cluster.bootstrap(), timeout))
+    };
+    let (all, committed) = (client("read_uncommitted")?, client("read_committed")?);
+    let written = ends(&all).map_err(|error| fault(&all, &error))?;
+    loop {
+        let settled = ends(&committed).map_err(|error| fault(&committed, &error))?;
+        let is_settled = |(partition, written): (&i32, &Bounds)| {
+            settled.get(partition).is_some_and(|settled| settled.end_offset >= written.end_offset)
+        };
+        if written.iter().all(is_settled) {
+            return Ok(true);
+        }
+        if left(deadline).is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(SETTLE_RETRY);
     }
 }
 

@@ -24,11 +24,11 @@ async function committed(groupId) {
   return Object.fromEntries(group.topics.flatMap((topic) => topic.partitions).map((found) => [found.partitionIndex, found.committedOffset]));
 }
 
-/** Waits until both hold so many partitions, and until no fetch for others is on its way: this client takes what it brings. */
-async function bothHold(first, second, count) {
-  await until(`both hold ${count}`, () => first.holds().length === count && second.holds().length === count);
-  const fetches = [first, second].map((member) => member.fetches);
-  await until('both have fetched anew', () => first.fetches > fetches[0] + 1 && second.fetches > fetches[1] + 1);
+/** Waits until each of them holds so many partitions, and until no fetch from before is on its way: this client takes what it brings. */
+async function hold(count, ...members) {
+  await until(`each holds ${count}`, () => members.every((member) => member.holds().length === count));
+  const fetches = members.map((member) => member.fetches);
+  await until('each has fetched anew', () => members.every((member, index) => member.fetches > fetches[index] + 1));
 }
 
 async function share(assignor) {
@@ -38,14 +38,14 @@ async function share(assignor) {
   const first = await join(groupId, topic, options);
   await until('the first holds all', () => first.holds().length === PARTITIONS);
   const second = await join(groupId, topic, options);
-  await bothHold(first, second, PARTITIONS / 2);
+  await hold(PARTITIONS / 2, first, second);
   assert.deepEqual([...first.holds(), ...second.holds()].toSorted(), [0, 1, 2, 3]);
   await fill(topic, PARTITIONS, 0, 400);
   await until('all is seen', () => first.seen.length + second.seen.length >= 400);
   assert.equal(first.seen.length, 200);
   await until('it is committed', async () => Object.values(await committed(groupId)).filter((offset) => offset === 100n).length === PARTITIONS);
   await leave(second);
-  await until('the first holds all again', () => first.holds().length === PARTITIONS);
+  await hold(PARTITIONS, first);
   await fill(topic, PARTITIONS, 400, 500);
   await until('the rest is seen', () => first.seen.length + second.seen.length >= 500);
   assert.deepEqual(sorted(values([...first.seen, ...second.seen])), numbers(0, 500));
@@ -59,7 +59,7 @@ async function takeOver() {
   await createTopic(topic, PARTITIONS);
   const stays = await join(groupId, topic, { groupInstanceId: 'a' });
   const goes = await join(groupId, topic, { groupInstanceId: 'b' });
-  await bothHold(stays, goes, PARTITIONS / 2);
+  await hold(PARTITIONS / 2, stays, goes);
   const [held, generation, joined] = [goes.holds(), stays.client.generationId, stays.joined];
   const comes = await join(groupId, topic, { groupInstanceId: 'b' });
   await until('the new instance holds something', () => comes.holds().length > 0);

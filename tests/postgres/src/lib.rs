@@ -310,7 +310,7 @@ pub fn free_port() -> u16 {
         if let Ok(reservation) = UnixListener::bind_addr(&name)
             && TcpListener::bind(("127.0.0.1", port)).is_ok()
         {
-            GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(reservation);
+            GIVEN.lock().expect("the ports given").push(reservation);
             return port;
         }
     }

@@ -1,9 +1,18 @@
 //! Topics and groups as tools show them.
 
-use tidings::admin::{AdminError, TopicSpec};
-use tidings_tests::until;
+use std::time::Duration;
 
-use crate::support::{Remembering, Scene};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use tidings::admin::{AdminError, TopicSpec};
+use tidings_tests::{until, until_within};
+
+use crate::support::{PATIENCE, Remembering, STOP_LIMIT, Scene};
+
+/// Shorter than a session, after which a group gives up a member whether it has left or not.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn topics_are_created_described_and_deleted() {
@@ -60,13 +69,44 @@ fn groups_show_members_offsets_and_lag() {
     let described = scene.admin.describe_group(&scene.group).unwrap();
     assert_eq!((described.state.as_str(), described.members.len()), ("Stable", 1));
     assert!(matches!(scene.admin.delete_group(&scene.group), Err(AdminError::GroupNotEmpty { .. })));
-    consumer.stop(std::time::Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
     scene.produce((0..10).map(|index| index.to_string()));
     assert_eq!(lag(), (90, 10));
-    let listed = scene.admin.list_groups().unwrap();
-    let group = listed.iter().find(|group| group.name == scene.group).unwrap();
-    assert_eq!((group.state.as_str(), group.members), ("Empty", 0), "a dynamic member leaves");
+    // It asks to leave, and does not wait for long until that is answered.
+    until_within(LEAVE_LIMIT, "a dynamic member has left", || {
+        let listed = scene.admin.list_groups().unwrap();
+        let group = listed.iter().find(|group| group.name == scene.group).unwrap();
+        ((group.state.as_str(), group.members) == ("Empty", 0)).then_some(())
+    });
     scene.admin.delete_group(&scene.group).unwrap();
     let described = scene.admin.describe_group(&scene.group);
     assert!(matches!(described, Err(AdminError::UnknownGroup { .. })), "{described:?}");
+}
+
+/// A cluster keeps them back from whoever asks for committed ones only: the group seemed to have no lag.
+#[test]
+fn offsets_that_an_open_transaction_is_to_change_are_told() {
+    let scene = Scene::new();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", scene.cluster.bootstrap()).set("group.id", &scene.group);
+    let consumer: BaseConsumer = config.create().unwrap();
+    let at = |offset: i64| {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&scene.topic, 0, Offset::Offset(offset)).unwrap();
+        offsets
+    };
+    until("the offset is committed", || consumer.commit(&at(3), CommitMode::Sync).ok());
+    config.remove("group.id");
+    let writer: BaseProducer = config.set("transactional.id", format!("{}-0", scene.group)).create().unwrap();
+    writer.init_transactions(PATIENCE).unwrap();
+    writer.begin_transaction().unwrap();
+    let group = consumer.group_metadata().unwrap();
+    writer.send_offsets_to_transaction(&at(5), &group, PATIENCE).unwrap();
+    let told = || -> Vec<i64> {
+        let offsets = scene.admin.group_offsets(&scene.group).unwrap();
+        offsets.into_iter().map(|offset| offset.committed_offset).collect()
+    };
+    assert_eq!(told(), [3]);
+    writer.commit_transaction(PATIENCE).unwrap();
+    until("what was committed is told", || (told() == [5]).then_some(()));
 }

@@ -10,6 +10,7 @@ use tidings::{Producer, ProducerOptions, Record};
 use tidings_tests::until;
 
 use crate::broker_kills::work_through;
+use crate::support::STOP_LIMIT;
 
 /// Longer than a consumer waits before it asks who owns what, and than it waits for the answer.
 const OUTAGE: Duration = Duration::from_secs(20);
@@ -50,5 +51,5 @@ fn a_coordinator_that_is_away_while_it_is_asked_who_owns_what_may_come_back() {
             producer.send_batch_blocking(&[Record::new("orders").value("placed")], Duration::from_secs(5));
         (sent[0].is_ok() && count.load(Ordering::SeqCst) > 0).then_some(())
     });
-    consumer.stop(Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
 }

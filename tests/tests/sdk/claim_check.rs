@@ -1,7 +1,6 @@
 //! Large values beside the cluster, in a directory and in a bucket: the handler sees them, letters do not, and they go with the records.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tidings::ReceivedRecord;
 use tidings::Record;
@@ -10,7 +9,7 @@ use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
 use tidings::failure::{Failure, Selection, StatusFilter};
 use tidings_tests::{LONG, Launch, S3Server, until};
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::{PATIENCE, STOP_LIMIT, Scene};
 
 fn large(number: u8) -> Vec<u8> {
     vec![number; 100_000]
@@ -61,7 +60,7 @@ fn a_handler_sees_large_values_and_missing_ones_become_letters() {
     seen.dedup();
     let expect: Vec<_> = (0..20).map(|number| (number, 100_000)).chain([(20, 3)]).collect();
     assert_eq!(seen, expect);
-    consumer.stop(Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
 }
 
 #[test]
@@ -147,7 +146,9 @@ fn the_payload_of_a_released_letter_is_kept_until_its_group_has_handled_it() {
     until("one is parked", || {
         (consumer.state().rejected == 1 && consumer.state().processed == 2).then_some(())
     });
-    consumer.stop(Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
+    // The ends of the transaction that wrote it come to its topics one by one.
+    until("its letter can be read", || (scene.inbox().parked_count().unwrap() == 1).then_some(()));
     assert_eq!(scene.inbox().redrive(&Selection::All, "ann", false).unwrap().done, 1);
     let collected = claims.collect(&scene.cluster, &scene.topic, PATIENCE).unwrap();
     assert_eq!(collected, Collected { deleted: 0, kept: 2 });
@@ -159,7 +160,7 @@ fn the_payload_of_a_released_letter_is_kept_until_its_group_has_handled_it() {
     });
     let collected = claims.collect(&scene.cluster, &scene.topic, PATIENCE).unwrap();
     assert_eq!(collected, Collected { deleted: 1, kept: 1 });
-    consumer.stop(Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn a_handler_sees_values_of_a_bucket_until_they_are_collected() {
     };
     let consumer = Consumer::for_each(&scene.cluster, scene.producer.clone(), options, handler).unwrap();
     until("all are worked on", || (consumer.state().processed == 5).then_some(()));
-    consumer.stop(Duration::from_secs(5)).unwrap();
+    consumer.stop(STOP_LIMIT).unwrap();
     let mut seen = seen.lock().unwrap().clone();
     seen.sort();
     assert!(seen == (0..5).map(large).collect::<Vec<_>>());

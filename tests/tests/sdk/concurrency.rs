@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer as _;
 use tidings::admin::TopicSpec;
 use tidings::consumer::{
     Consumer, ConsumerOptions, GroupProtocol, HandlerError, Ordering, Outcome, Phase, SharedBatchHandler,
@@ -18,9 +17,7 @@ use tidings::failure::{Failure, StatusFilter};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
 use tidings_tests::{Kafka, LONG, until};
 
-use crate::support::{PATIENCE, Scene, process_of};
-
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+use crate::support::{PATIENCE, STOP_LIMIT, Scene, process_of};
 
 /// Values in the order they were done, by key, and how many were worked on at the same time.
 #[derive(Default)]
@@ -89,6 +86,7 @@ fn keys_run_side_by_side_each_in_order() {
     });
     until("all are done", || (log.count() == 2_000).then_some(()));
     until("the lag is seen to be zero", || (consumer.state().lag() == Some(0)).then_some(()));
+    scene.until_committed(2_000);
     consumer.stop(STOP_LIMIT).unwrap();
     for (key, values) in &*log.by_key.lock().unwrap() {
         assert!(values.is_sorted(), "{key} out of order");
@@ -179,8 +177,9 @@ fn batches_run_side_by_side_and_a_failed_one_comes_again() {
 
 #[test]
 fn a_handler_that_is_slower_than_the_group_allows_keeps_its_place() {
-    // Shorter than a session: the clients that ask beside the member must not take it for theirs.
-    const LIMIT: Duration = Duration::from_millis(500);
+    // Shorter than a session: the clients that ask beside the member must not take it for theirs. Long enough for a member that
+    // a busy machine keeps waiting.
+    const LIMIT: Duration = Duration::from_secs(3);
     let mut scene = Scene::new();
     scene.cluster = scene.cluster.set("max.poll.interval.ms", LIMIT.as_millis().to_string());
     scene.produce_numbers(&scene.topic, 0..40, 4);
@@ -251,6 +250,7 @@ fn topics_that_match_a_pattern_join_and_failure_topics_do_not() {
     scene.produce_numbers(&second, 0..10, 2);
     until("the second topic is done", || (log.count() >= 20).then_some(()));
     until("both letters are written", || (consumer.state().rejected == 2).then_some(()));
+    until("all are told", || (consumer.state().processed >= 20).then_some(()));
     assert_eq!((log.count(), consumer.state().processed), (20, 20), "letters are not worked on");
     consumer.stop(STOP_LIMIT).unwrap();
 }
@@ -265,6 +265,8 @@ fn members_of_every_protocol_come_and_go_and_lose_nothing() {
             let mut options = options(&scene);
             options.instance_id = None;
             options.protocol = protocol;
+            // Longer than a busy machine needs for a record.
+            options.revoke_wait = Duration::from_secs(10);
             for_each(&scene, options, move |record| {
                 seen.done(record);
                 Outcome::Done
@@ -278,6 +280,7 @@ fn members_of_every_protocol_come_and_go_and_lose_nothing() {
         until("both own some", || (owns(&first) > 0 && owns(&second) > 0).then_some(()));
         scene.produce_numbers(&scene.topic, 2_000..4_000, 16);
         until("all are done", || (distinct(&log) == 4_000).then_some(()));
+        scene.until_committed(4_000);
         second.stop(STOP_LIMIT).unwrap();
         scene.produce_numbers(&scene.topic, 4_000..4_500, 16);
         until("the first does the rest", || (distinct(&log) == 4_500).then_some(()));
@@ -304,7 +307,7 @@ pub fn ledger(path: &Path) -> Vec<usize> {
 }
 
 /// What a record takes, so that a member is killed before it is through.
-const WORK: Duration = Duration::from_millis(2);
+pub const WORK: Duration = Duration::from_millis(2);
 
 /// The member that is killed: runs in a process of its own until then. Not a test by itself: nothing happens where nobody
 /// gives it arguments.
@@ -322,6 +325,7 @@ fn member_process() {
         .max_concurrency(32);
     options.instance_id = Some(argument("INSTANCE")).filter(|instance| !instance.is_empty());
     let stuck: usize = argument("STUCK").parse().unwrap();
+    let work = Duration::from_millis(argument("WORK_MS").parse().unwrap());
     let ledger = OpenOptions::new().append(true).create(true).open(argument("LEDGER")).unwrap();
     let handler = move |record: &ReceivedRecord| {
         let (_, value) = key_and_value(record);
@@ -330,7 +334,7 @@ fn member_process() {
                 std::thread::park();
             }
         }
-        std::thread::sleep(WORK);
+        std::thread::sleep(work);
         (&ledger).write_all(format!("{value}\n").as_bytes()).unwrap();
         Outcome::Done
     };
@@ -342,21 +346,23 @@ fn member_process() {
 
 /// A static member in a process of its own; `stuck` is the value whose handler never returns.
 fn start_member(scene: &Scene, topic: &str, ledger: &Path, stuck: usize) -> Child {
-    start_named_member(scene, topic, ledger, stuck, "only")
+    start_named_member(scene, topic, ledger, stuck, "only", WORK)
 }
 
-/// The same with a name that outlives it, or without one.
+/// The same with a name that outlives it, or without one, and with what a record takes.
 pub fn start_named_member(
     scene: &Scene,
     topic: &str,
     ledger: &Path,
     stuck: usize,
     instance_id: &str,
+    work: Duration,
 ) -> Child {
     let mut command = process_of("concurrency::member_process");
     command.env("XTASK_MEMBER_BOOTSTRAP", scene.cluster.bootstrap()).env("XTASK_MEMBER_GROUP", &scene.group);
     command.env("XTASK_MEMBER_TOPIC", topic).env("XTASK_MEMBER_LEDGER", ledger);
     command.env("XTASK_MEMBER_STUCK", stuck.to_string()).env("XTASK_MEMBER_INSTANCE", instance_id);
+    command.env("XTASK_MEMBER_WORK_MS", work.as_millis().to_string());
     command.spawn().unwrap()
 }
 
@@ -367,11 +373,9 @@ pub fn kill(mut member: Child) {
 
 /// The committed offset and metadata of the only partition.
 pub fn committed(scene: &Scene, topic: &str) -> (i64, String) {
-    let consumer: rdkafka::consumer::BaseConsumer =
-        Kafka::new(scene.cluster.bootstrap()).config().set("group.id", &scene.group).create().unwrap();
     let mut asked = rdkafka::TopicPartitionList::new();
     asked.add_partition(topic, 0);
-    let answer = consumer.committed_offsets(asked, LONG).unwrap();
+    let answer = Kafka::new(scene.cluster.bootstrap()).committed_in(&scene.group, &asked);
     let element = &answer.elements()[0];
     (element.offset().to_raw().unwrap_or(-1), element.metadata().to_string())
 }

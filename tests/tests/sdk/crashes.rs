@@ -1,7 +1,6 @@
 //! Handlers that panic: the consumer ends, tells, and loses nothing; or the record counts as rejected.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tidings::ReceivedRecord;
 use tidings::consumer::{
@@ -10,9 +9,8 @@ use tidings::consumer::{
 use tidings::failure::{Selection, StatusFilter};
 use tidings_tests::until;
 
-use crate::support::Scene;
+use crate::support::{STOP_LIMIT, Scene};
 
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 const COUNT: usize = 64;
 const KEYS: usize = 16;
 /// The value whose handler panics.
@@ -86,7 +84,11 @@ fn a_record_that_makes_its_handler_panic_becomes_a_letter_where_that_is_asked_fo
     assert_eq!(consumer.state().phase, Phase::Running);
     consumer.stop(STOP_LIMIT).unwrap();
     let inbox = scene.inbox();
-    let letters = inbox.list(StatusFilter::Parked, None, 10).unwrap().items;
+    // The ends of a transaction come to its topics one by one.
+    let letters = until("its letters can be read", || {
+        let letters = inbox.list(StatusFilter::Parked, None, 10).unwrap().items;
+        (letters.len() == waiting).then_some(letters)
+    });
     let errors: Vec<_> = letters.into_iter().filter_map(|letter| Some(letter.context?.error)).collect();
     let told = "the handler panicked: no order is called 3";
     assert_eq!(errors.iter().filter(|error| *error == told).count(), 1, "{errors:?}");

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidings::Record;
@@ -11,9 +10,7 @@ use tidings::event::{Codec, CodecError, Event, EventType, Events, Unreadable};
 use tidings::failure::StatusFilter;
 use tidings_tests::until;
 
-use crate::support::Scene;
-
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+use crate::support::{STOP_LIMIT, Scene};
 
 #[derive(Serialize, Deserialize)]
 struct OrderPlaced {

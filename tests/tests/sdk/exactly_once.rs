@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tidings::admin::TopicSpec;
 use tidings::consumer::{
     BatchHandler, Consumer, ConsumerOptions, GroupProtocol, HandlerError, Outcome, Output, StartAt,
@@ -19,18 +19,20 @@ use tidings::reader::{ReadFrom, TopicReader};
 use tidings::stores::{PostgresStore, SqliteStore};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
 use tidings_postgres_server::PostgresServer;
-use tidings_tests::{Kafka, LONG, until, until_within};
+use tidings_tests::{Kafka, LONG, signal_child, until, until_within};
 
 use crate::concurrency::kill;
-use crate::support::{PATIENCE, Scene, process_of};
+use crate::support::{PATIENCE, STOP_LIMIT, Scene, process_of};
 
-const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Records of a run with kills.
 const COUNT: usize = 4_000;
 /// The member that is alone in its group.
 const ONLY: &str = "only";
-/// What a batch of rows costs, so that a process is still at work when it is killed.
-const WORK: Duration = Duration::from_millis(10);
+/// What a batch costs, and how many records it has, so that a process is still at work when it is killed or stopped.
+const WORK: Duration = Duration::from_millis(20);
+const SMALL_BATCH: usize = 10;
+/// For processes that are left to their work.
+const BATCH: usize = 50;
 
 fn text(record: &ReceivedRecord) -> String {
     String::from_utf8(record.value.clone().unwrap()).unwrap()
@@ -68,6 +70,24 @@ fn repeated(counts: &BTreeMap<String, u32>, count: usize) -> usize {
     counts.values().filter(|times| **times > 1).count()
 }
 
+/// Options of a producer that a busy machine does not make give up.
+fn patient() -> TransactionalOptions {
+    TransactionalOptions {
+        timeout: PATIENCE,
+        transaction_timeout: PATIENCE,
+        ..TransactionalOptions::default()
+    }
+}
+
+/// What stands in a topic once so many values do: Kafka says that a transaction is committed before its ends are in all of its
+/// partitions.
+#[track_caller]
+fn until_counted(cluster: &Cluster, topic: &str, count: usize) -> BTreeMap<String, u32> {
+    until("what was committed can be read", || {
+        Some(counts_in(cluster, topic)).filter(|counts| counts.len() >= count)
+    })
+}
+
 /// A scene with a topic for results.
 fn scene_with_results() -> (Scene, String) {
     let scene = Scene::new();
@@ -95,7 +115,7 @@ fn await_beginnings(scene: &Scene) {
 fn what_is_written_together_is_read_together_or_not_at_all() {
     let scene = Scene::new();
     let id = format!("{}-writer", scene.group);
-    let open = || TransactionalProducer::open(&scene.cluster, &id, TransactionalOptions::default()).unwrap();
+    let open = || TransactionalProducer::open(&scene.cluster, &id, patient()).unwrap();
     let record = |value: &str| Record::new(scene.topic.as_str()).value(value);
     let mut first = open();
     first.write(&[record("a"), record("b")]).unwrap();
@@ -115,10 +135,7 @@ fn what_is_written_together_is_read_together_or_not_at_all() {
     let fenced = open_when_fenced.commit().unwrap_err();
     assert!(matches!(fenced, TransactionError::Fenced { .. }) && fenced.is_final(), "{fenced:?}");
     second.write(&[record("c")]).unwrap();
-    // Kafka says so before the ends of the transaction are in all partitions.
-    let counts = until("what was committed can be read", || {
-        Some(counts_in(&scene.cluster, &scene.topic)).filter(|counts| counts.contains_key("c"))
-    });
+    let counts = until_counted(&scene.cluster, &scene.topic, 3);
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".into(), 1), ("b".into(), 1), ("c".into(), 1)]);
 }
 
@@ -131,8 +148,7 @@ fn a_transaction_for_a_topic_of_small_batches_is_divided() {
     let spec = TopicSpec::new(&results, 1).config("max.message.bytes", "10000");
     scene.admin.create_topic(&spec).unwrap();
     let id = |name: &str| format!("{}-{name}", scene.group);
-    let mut producer =
-        TransactionalProducer::open(&scene.cluster, &id("writer"), TransactionalOptions::default()).unwrap();
+    let mut producer = TransactionalProducer::open(&scene.cluster, &id("writer"), patient()).unwrap();
     let record = |value: String| Record::new(results.as_str()).value(value);
     let hundred: Vec<_> = (0..100).map(|number| record(format!("{number:0900}"))).collect();
     producer.write(&hundred).unwrap();
@@ -144,8 +160,7 @@ fn a_transaction_for_a_topic_of_small_batches_is_divided() {
         "{refused:?}"
     );
     // Somebody else begins, sends and commits by himself: the second time it is divided.
-    let mut other =
-        TransactionalProducer::open(&scene.cluster, &id("other"), TransactionalOptions::default()).unwrap();
+    let mut other = TransactionalProducer::open(&scene.cluster, &id("other"), patient()).unwrap();
     let mut by_hand = || {
         let mut transaction = other.begin()?;
         hundred.iter().try_for_each(|record| transaction.send(record))?;
@@ -168,7 +183,7 @@ fn a_transaction_for_a_topic_of_small_batches_is_divided() {
     until("all is copied", || (consumer.state().processed == 100).then_some(()));
     assert_eq!(consumer.state().retries, 0);
     consumer.stop(STOP_LIMIT).unwrap();
-    let counts = counts_in(&scene.cluster, &results);
+    let counts = until_counted(&scene.cluster, &results, 200);
     assert_eq!(counts.len(), 200);
     assert!((0..100).all(|number| counts[&format!("{number:0800}")] == 1));
 }
@@ -198,8 +213,10 @@ fn results_letters_and_offsets_are_one() {
     let state = consumer.state();
     assert_eq!((state.rejected, state.retries), (10, 2));
     consumer.stop(STOP_LIMIT).unwrap();
-    assert_eq!(repeated(&counts_in(&scene.cluster, &results), 90), 0);
-    assert_eq!(scene.inbox().list(StatusFilter::Parked, None, 500).unwrap().items.len(), 10);
+    assert_eq!(repeated(&until_counted(&scene.cluster, &results, 90), 90), 0);
+    let letters = || scene.inbox().list(StatusFilter::Parked, None, 500).unwrap().items.len();
+    until("its letters can be read", || (letters() >= 10).then_some(()));
+    assert_eq!(letters(), 10);
     let committed: i64 =
         Kafka::new(scene.cluster.bootstrap()).committed(&scene.group, &scene.topic).iter().sum();
     assert_eq!(committed, 100);
@@ -332,6 +349,7 @@ struct Separately {
 
 impl BatchHandler for Separately {
     fn handle(&mut self, batch: &[ReceivedRecord]) -> Result<Vec<Outcome>, HandlerError> {
+        std::thread::sleep(WORK);
         let result = |record: &ReceivedRecord| Record::new(self.results.as_str()).value(text(record));
         let records: Vec<_> = batch.iter().map(result).collect();
         self.producer.write(&records).map_err(|error| HandlerError::from_error(&error))?;
@@ -396,12 +414,11 @@ fn working_process() {
     let mut options = ConsumerOptions::new(&group, [argument("TOPIC")]);
     // Of several, each has to be gone for the group before another one goes on.
     options.instance_id = (member == ONLY).then(|| member.clone());
-    options.max_batch_records = 50;
+    options.max_batch_records = argument("BATCH").parse().unwrap();
     // The controls show what a commit that comes too late means; what is one does not depend on it.
     options.commit_interval = Duration::from_secs(3600);
     let id = format!("{group}-{member}");
     let consumer = match mode.as_str() {
-        "transactions" if member == ONLY => Consumer::exactly_once(&cluster, options, id, copy_to(&target)),
         "transactions" => {
             let mut copy = copy_to(&target);
             let slowly = move |batch: &[ReceivedRecord], output: &mut Output| {
@@ -413,8 +430,7 @@ fn working_process() {
         "transactions and offsets" => {
             // As long as `exactly_once` takes.
             let transaction_timeout = Duration::from_secs(10);
-            let options_of_results =
-                TransactionalOptions { transaction_timeout, ..TransactionalOptions::default() };
+            let options_of_results = TransactionalOptions { transaction_timeout, ..patient() };
             let producer_of_results = TransactionalProducer::open(&cluster, &id, options_of_results).unwrap();
             let handler = Separately { producer: producer_of_results, results: target };
             Consumer::start(&cluster, producer, options, handler)
@@ -438,10 +454,10 @@ fn working_process() {
     }
 }
 
-fn start_process(scene: &Scene, mode: &str, target: &str, member: &str) -> Child {
+fn start_process(scene: &Scene, mode: &str, target: &str, member: &str, batch: usize) -> Child {
     let mut command = process_of("exactly_once::working_process");
     command.env("XTASK_ONCE_MODE", mode).env("XTASK_ONCE_TARGET", target);
-    command.env("XTASK_ONCE_MEMBER", member);
+    command.env("XTASK_ONCE_MEMBER", member).env("XTASK_ONCE_BATCH", batch.to_string());
     command.env("XTASK_ONCE_BOOTSTRAP", scene.cluster.bootstrap());
     command.env("XTASK_ONCE_GROUP", &scene.group).env("XTASK_ONCE_TOPIC", &scene.topic);
     command.spawn().unwrap()
@@ -458,13 +474,13 @@ fn with_kills(
 ) {
     scene.produce((0..COUNT).map(|number| number.to_string()));
     for round in 1..=3 {
-        let process = start_process(scene, mode, target, ONLY);
+        let process = start_process(scene, mode, target, ONLY, SMALL_BATCH);
         let wanted = round * COUNT / 5;
-        until(&format!("{mode}: {wanted} are done"), || (done() >= wanted).then_some(()));
+        until_within(2 * LONG, &format!("{mode}: {wanted} are done"), || (done() >= wanted).then_some(()));
         kill(process);
         assert!(!all(), "{mode}: the kill came too late to show anything");
     }
-    let process = start_process(scene, mode, target, ONLY);
+    let process = start_process(scene, mode, target, ONLY, BATCH);
     until_within(2 * LONG, &format!("{mode}: all are done"), || all().then_some(()));
     kill(process);
 }
@@ -513,19 +529,17 @@ fn with_a_zombie(mode: &str, is_over: impl Fn(&BTreeMap<String, u32>) -> bool) -
     let (scene, results) = scene_with_results();
     let kafka = Kafka::new(scene.cluster.bootstrap());
     let produce = |values: std::ops::Range<usize>| scene.produce(values.map(|number| number.to_string()));
-    let signal = |process: &Child, signal| kill_process(Pid::from_child(process), signal).unwrap();
-    let (sleeper, other) = ("sleeper", "other");
     produce(0..1_000);
-    let sleeper = start_process(&scene, mode, &results, sleeper);
+    let sleeper = start_process(&scene, mode, &results, "sleeper", SMALL_BATCH);
     until("it has done some", || (written(&kafka, &results) > 100).then_some(()));
-    signal(&sleeper, Signal::STOP);
+    signal_child(&sleeper, Signal::STOP);
     assert!(counts_in(&scene.cluster, &results).len() < 1_000, "it was stopped too late to show anything");
     produce(1_000..2_000);
-    let other = start_process(&scene, mode, &results, other);
+    let other = start_process(&scene, mode, &results, "other", BATCH);
     until("the other one has done everything", || {
         (counts_in(&scene.cluster, &results).len() == 2_000).then_some(())
     });
-    signal(&sleeper, Signal::CONT);
+    signal_child(&sleeper, Signal::CONT);
     until("the sleeper is a member again", || {
         let group = scene.admin.describe_group(&scene.group).unwrap();
         (group.members.len() == 2 && group.state == "Stable").then_some(())

@@ -12,9 +12,7 @@ use tidings::reader::{ReadFrom, TopicReader};
 use tidings::{Cluster, Producer, ProducerOptions, Record, now_ms};
 use tidings_tests::{Kafka, until};
 
-use crate::support::{PATIENCE, Remembering, Scene, process_of};
-
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+use crate::support::{PATIENCE, Remembering, STOP_LIMIT, Scene, process_of};
 
 /// A group that rejects every tenth of a hundred records; answers when all are done.
 fn ten_letters(scene: &Scene) -> (Remembering, Consumer) {
@@ -125,8 +123,9 @@ fn a_redrive_at_a_pace_stops_when_its_time_is_over_and_says_that_there_is_more()
     consumer.stop(STOP_LIMIT).unwrap();
     let (inbox, begun) = (scene.inbox(), Instant::now());
     let pace = Pace::per_second(NonZeroU32::new(5).unwrap());
-    let summary =
-        inbox.redrive_slowly(&Selection::All, "ann", pace.at_most(Duration::from_millis(1))).unwrap();
+    // Less than five of them take, and more than a thread has to wait until it begins.
+    let at_most = Duration::from_millis(500);
+    let summary = inbox.redrive_slowly(&Selection::All, "ann", pace.at_most(at_most)).unwrap();
     assert_eq!((summary.done, summary.more, inbox.parked_count().unwrap()), (5, true, 5));
     assert!(begun.elapsed() >= Duration::from_secs(1), "five of them take a second");
     let fast = Pace::per_second(NonZeroU32::new(1_000).unwrap());
@@ -229,6 +228,15 @@ fn redriven(scene: &Scene) -> BTreeMap<String, u32> {
     counts
 }
 
+/// The same once all are redriven: a transaction counts before its ends have come to all of its topics.
+#[track_caller]
+fn until_redriven(scene: &Scene, count: usize) -> BTreeMap<String, u32> {
+    until("all are redriven, and none is parked", || {
+        let seen = redriven(scene);
+        (seen.len() == count && scene.inbox().parked_count().unwrap() == 0).then_some(seen)
+    })
+}
+
 /// The process that is killed while it redrives. Not a test by itself: nothing happens where nobody gives it arguments.
 #[test]
 #[ignore = "a process that another test starts and kills"]
@@ -248,6 +256,13 @@ fn redrive_process() {
 
 #[test]
 fn a_redrive_that_is_killed_has_redriven_each_letter_once_or_not_at_all() {
+    // On a busy machine a kill may come when all is done.
+    let is_shown = (0..3).any(|_| redrives_once_though_it_is_killed());
+    assert!(is_shown, "no kill came before the end: this showed nothing");
+}
+
+/// Whether a kill came before the end.
+fn redrives_once_though_it_is_killed() -> bool {
     const COUNT: usize = 3_000;
     let scene = Scene::new();
     letters_of_a_stopped_group(&scene, COUNT);
@@ -276,12 +291,11 @@ fn a_redrive_that_is_killed_has_redriven_each_letter_once_or_not_at_all() {
         interrupted_count += usize::from(parked > 0);
         println!("round {round}: {} of {COUNT} redriven, {parked} parked", seen.len());
     }
-    assert!(interrupted_count > 0, "no kill came before the end: this showed nothing");
     let summary = scene.inbox().redrive(&Selection::All, "ann", false).unwrap();
-    let seen = redriven(&scene);
-    assert_eq!((seen.len(), scene.inbox().parked_count().unwrap()), (COUNT, 0));
+    let seen = until_redriven(&scene, COUNT);
     assert!(seen.values().all(|times| *times == 1), "a letter was redriven twice");
     println!("{} were left for the last redrive", summary.done);
+    interrupted_count > 0
 }
 
 #[test]
@@ -303,7 +317,6 @@ fn processes_that_redrive_at_the_same_time_redrive_each_letter_once() {
             });
         }
     });
-    let seen = redriven(&scene);
-    assert_eq!((seen.len(), scene.inbox().parked_count().unwrap()), (COUNT, 0));
+    let seen = until_redriven(&scene, COUNT);
     assert!(seen.values().all(|times| *times == 1), "a letter was redriven twice");
 }

@@ -15,11 +15,10 @@ use tidings::failure::{
     Failure, FailureInbox, Letter, ResolutionKind, Selection, Standing, StatusFilter, Summary,
 };
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record};
-use tidings_tests::until;
+use tidings_tests::{LONG, until, until_within};
 
-use crate::support::{Member, PATIENCE, Scene, process_of};
+use crate::support::{Member, PATIENCE, STOP_LIMIT, Scene, process_of};
 
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 const KEYS: usize = 16;
 
 /// What was done, in the order in which it was: topic and value.
@@ -51,6 +50,15 @@ fn inbox(scene: &Scene, topic: &str) -> FailureInbox {
 fn parked(inbox: &FailureInbox) -> Vec<Letter> {
     // Before the consumer has started there is no inbox.
     inbox.list(StatusFilter::Parked, None, 500).map(|page| page.items).unwrap_or_default()
+}
+
+/// So many parked letters, once it can be read who waits for whom: the ends of a transaction come to its topics one by one.
+#[track_caller]
+fn until_parked(inbox: &FailureInbox, count: usize) -> Vec<Letter> {
+    until("they are parked, and wait in line", || {
+        let letters = parked(inbox);
+        (letters.len() == count && letters.iter().all(|letter| letter.line.is_some())).then_some(letters)
+    })
 }
 
 fn standing(letter: &Letter) -> Option<Standing> {
@@ -111,7 +119,7 @@ fn in_every_topic_only_the_key_of_a_bad_record_waits_and_comes_back_in_order() {
     group.until_done(topics.len() * 90);
     for topic in &topics {
         let inbox = inbox(&scene, topic);
-        let letters = until("they are parked", || Some(parked(&inbox)).filter(|letters| letters.len() == 6));
+        let letters = until_parked(&inbox, 6);
         let first = letters.iter().find(|letter| standing(letter) == Some(Standing::Failed)).unwrap();
         assert_eq!((value_of_letter(first), first.line.unwrap().behind), (3, None));
         for letter in letters.iter().filter(|letter| letter.id != first.id) {
@@ -141,7 +149,11 @@ fn in_every_topic_only_the_key_of_a_bad_record_waits_and_comes_back_in_order() {
     for topic in &topics {
         let inbox = inbox(&scene, topic);
         until("nothing is parked any more", || (inbox.parked_count().unwrap() == 0).then_some(()));
-        for letter in inbox.list(StatusFilter::Resolved, None, 500).unwrap().items {
+        let resolved = until("nobody waits in line any more", || {
+            let letters = inbox.list(StatusFilter::Resolved, None, 500).unwrap().items;
+            letters.iter().all(|letter| letter.line.is_none()).then_some(letters)
+        });
+        for letter in resolved {
             let resolution = letter.resolution.as_ref().unwrap();
             assert_eq!((resolution.kind, letter.line), (ResolutionKind::Redriven, None));
             assert_eq!(
@@ -161,8 +173,10 @@ fn without_the_mode_the_same_breaks_the_order_and_the_check_sees_it() {
     scene.produce_numbers(&scene.topic, 0..96, KEYS);
     let group = Group::start(&scene, std::slice::from_ref(&scene.topic), false);
     group.until_done(95);
+    let inbox = inbox(&scene, &scene.topic);
+    until("the other one is parked", || (parked(&inbox).len() == 1).then_some(()));
     group.is_bad.store(false, Atomic::SeqCst);
-    assert_eq!(inbox(&scene, &scene.topic).redrive(&Selection::All, "ann", false).unwrap().done, 1);
+    assert_eq!(inbox.redrive(&Selection::All, "ann", false).unwrap().done, 1);
     group.until_done(96);
     let (broken, repeated) = check(&group.done());
     assert_eq!((broken, repeated), (vec![format!("{}: 3 after 83", scene.topic)], 0));
@@ -177,14 +191,17 @@ fn letters_are_discarded_in_the_middle_and_what_fails_again_keeps_its_place() {
     let group = Group::start(&scene, std::slice::from_ref(&scene.topic), true);
     let inbox = inbox(&scene, &scene.topic);
     // 7 of the first key (99 as well) and 103 alone.
-    let letters = until("they are parked", || Some(parked(&inbox)).filter(|letters| letters.len() == 8));
+    let letters = until_parked(&inbox, 8);
+    group.until_done(112 - 8);
     let named = |value: usize| letters.iter().find(|letter| value_of_letter(letter) == value).unwrap().id;
     assert_eq!(inbox.discard(&Selection::Ids(vec![named(51), named(103)]), "ann", false).unwrap().done, 2);
     // Still bad: it comes back to its place with a new letter.
     let first = Selection::Ids(vec![named(3)]);
     assert_eq!(inbox.redrive(&first, "ann", false).unwrap().done, 1);
-    let again = until("it has failed again", || {
-        parked(&inbox).into_iter().find(|letter| value_of_letter(letter) == 3 && letter.id != named(3))
+    let again = until("it has failed again, and has its place", || {
+        let mut new =
+            parked(&inbox).into_iter().filter(|letter| letter.id != named(3) && letter.line.is_some());
+        new.find(|letter| value_of_letter(letter) == 3)
     });
     let context = again.context.clone().unwrap();
     assert_eq!((context.attempts, context.redrives, context.standing), (2, 1, Some(Standing::Failed)));
@@ -205,7 +222,7 @@ fn letters_are_discarded_in_the_middle_and_what_fails_again_keeps_its_place() {
 
     // Everything discarded at once: nothing of it is done.
     scene.produce_numbers(&scene.topic, 200..264, KEYS);
-    let letters = until("they are parked", || Some(parked(&inbox)).filter(|letters| letters.len() == 4));
+    let letters = until_parked(&inbox, 4);
     assert_eq!(inbox.discard(&Selection::All, "ann", false).unwrap().done, letters.len() as u64);
     scene.produce_numbers(&scene.topic, 264..280, KEYS);
     group.until_done(112 - 3 + 60 + 16);
@@ -313,7 +330,7 @@ fn members_killed_while_they_park_and_let_go_lose_nothing_and_keep_the_order() {
     }
     // While they let go.
     let member = members.start("only");
-    until("everything is done or parked", || {
+    until_within(2 * LONG, "everything is done or parked", || {
         (members.distinct() as u64 + count() == COUNT as u64).then_some(())
     });
     drop(member);
@@ -327,7 +344,7 @@ fn members_killed_while_they_park_and_let_go_lose_nothing_and_keep_the_order() {
         drop(member);
     }
     let member = members.start("only");
-    until("everything is done", || (members.distinct() == COUNT).then_some(()));
+    until_within(2 * LONG, "everything is done", || (members.distinct() == COUNT).then_some(()));
     until("nothing is parked any more", || (count() == 0).then_some(()));
     drop(member);
     let (broken, repeated) = check(&members.done());

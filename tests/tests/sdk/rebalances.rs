@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tidings::ReceivedRecord;
 use tidings::consumer::{Consumer, ConsumerOptions, Ordering, Outcome};
-use tidings_tests::until;
+use tidings_tests::{LONG, signal_child, until, until_within};
 
-use crate::concurrency::{kill, ledger, start_named_member};
-use crate::support::Scene;
+use crate::concurrency::{WORK, kill, ledger, start_named_member};
+use crate::support::{STOP_LIMIT, Scene};
 
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 const KEYS: usize = 20;
 
 /// Values in the order they were done.
@@ -31,7 +30,9 @@ fn distinct(done: &[usize]) -> usize {
 fn member(scene: &Scene, options: ConsumerOptions, done: &Done, may_go_on: &Arc<AtomicBool>) -> Consumer {
     let (done, may_go_on) = (Arc::clone(done), Arc::clone(may_go_on));
     let handler = move |record: &ReceivedRecord| {
-        until("the handler may go on", || may_go_on.load(Atomic::SeqCst).then_some(()));
+        // The test waits for others meanwhile.
+        let limit = LONG * 5;
+        until_within(limit, "the handler may go on", || may_go_on.load(Atomic::SeqCst).then_some(()));
         done.lock().unwrap().push(value(record));
         Outcome::Done
     };
@@ -88,7 +89,8 @@ fn a_static_member_that_restarts_moves_nothing() {
     let (before_first, before_second) = (owned(&first), owned(&second));
     scene.produce_numbers(&scene.topic, 0..300, KEYS);
     until("all are done", || (distinct(&done.lock().unwrap()) == 300).then_some(()));
-    until("and committed", || (second.state().lag() == Some(0)).then_some(()));
+    until("and told", || (second.state().lag() == Some(0)).then_some(()));
+    scene.until_committed(300);
     second.stop(STOP_LIMIT).unwrap();
     scene.produce_numbers(&scene.topic, 300..600, KEYS);
     let second = start("second");
@@ -110,17 +112,17 @@ fn a_member_stopped_past_its_session_loses_nothing_and_keeps_the_order_of_keys()
     let scene = Scene::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger");
-    let start = || start_named_member(&scene, &scene.topic, &path, usize::MAX, "");
-    let sleeper = start();
-    let signal = |signal| kill_process(Pid::from_child(&sleeper), signal).unwrap();
+    let start = |work| start_named_member(&scene, &scene.topic, &path, usize::MAX, "", work);
+    // Slow enough to be at work when it is stopped.
+    let sleeper = start(10 * WORK);
     scene.produce_numbers(&scene.topic, 0..BEFORE, KEYS);
     until("some are done", || (ledger(&path).len() > 100).then_some(()));
-    signal(Signal::STOP);
+    signal_child(&sleeper, Signal::STOP);
     assert!(ledger(&path).len() < BEFORE, "it was stopped too late to show anything");
     scene.produce_numbers(&scene.topic, BEFORE..ASLEEP, KEYS);
-    let other = start();
+    let other = start(WORK);
     until("the other one has done everything", || (distinct(&ledger(&path)) == ASLEEP).then_some(()));
-    signal(Signal::CONT);
+    signal_child(&sleeper, Signal::CONT);
     until("the sleeper is a member again", || {
         let group = scene.admin.describe_group(&scene.group).unwrap();
         (group.members.len() == 2 && group.state == "Stable").then_some(())

@@ -10,30 +10,33 @@ use tidings::breaker::{BreakerOptions, BreakerState};
 use tidings::{
     Cluster, Delivered, Producer, ProducerOptions, Record, ResilientOptions, ResilientProducer, SendError,
 };
-use tidings_tests::{Launch, Tidings, until};
+use tidings_postgres_server::free_port;
+use tidings_tests::{LONG, Launch, Tidings, until};
 
 use crate::support::PATIENCE;
 
 /// How long a send may take in these tests.
 const TIMEOUT: Duration = Duration::from_millis(300);
-/// What a busy machine may add to it.
+/// What a busy machine may add to it, most times.
 const SLACK: Duration = Duration::from_millis(500);
-/// How long a breaker stays open in these tests.
-const OPEN_FOR: Duration = Duration::from_millis(700);
-
-fn options() -> ResilientOptions {
-    let breaker = BreakerOptions { open_for: OPEN_FOR, ..BreakerOptions::default() };
-    ResilientOptions { timeout: TIMEOUT, breaker, ..ResilientOptions::default() }
-}
+/// How long a breaker stays open in these tests: longer than a thread has to wait for a processor.
+const OPEN_FOR: Duration = Duration::from_secs(3);
 
 fn resilient(bootstrap: &str) -> ResilientProducer {
-    ResilientProducer::new(&Cluster::new(bootstrap), options()).unwrap()
+    resilient_within(bootstrap, TIMEOUT)
 }
 
-/// A broker of this test's own, with a topic.
+fn resilient_within(bootstrap: &str, timeout: Duration) -> ResilientProducer {
+    let breaker = BreakerOptions { open_for: OPEN_FOR, ..BreakerOptions::default() };
+    let producer = ProducerOptions { delivery_timeout: timeout, ..ProducerOptions::default() };
+    let options = ResilientOptions { timeout, breaker, producer };
+    ResilientProducer::new(&Cluster::new(bootstrap), options).unwrap()
+}
+
+/// A broker of this test's own, with a topic. Nobody takes its port while it is away.
 fn broker() -> (Tidings, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let broker = Launch::broker(directory.path()).start();
+    let broker = Launch::broker(directory.path()).at(&format!("127.0.0.1:{}", free_port())).start();
     broker.kafka().create_topic("orders", 1);
     (broker, directory)
 }
@@ -53,38 +56,51 @@ fn send_until_acknowledged(producer: &ResilientProducer, value: &str) {
     assert_eq!(producer.breaker_state(), BreakerState::Closed);
 }
 
-/// Five sends fail by their deadline and open the breaker, whatever the cluster does.
+/// Answers come by the deadline: all of them, with what a busy machine adds to some, and most without.
 #[track_caller]
-fn opens_after_five(producer: &ResilientProducer) {
+fn are_in_time(mut took: Vec<Duration>) {
+    took.sort();
+    assert!(took[took.len() / 2] <= TIMEOUT + SLACK, "{took:?}");
+    assert!(took[took.len() - 1] <= TIMEOUT + PATIENCE, "{took:?}");
+}
+
+/// Five sends fail by their deadline and open the breaker, whatever the cluster does. Answers the values that are refused then.
+#[track_caller]
+fn opens_after_five(producer: &ResilientProducer) -> Vec<String> {
+    let mut all_took = Vec::new();
     for number in 1..=5 {
         let (result, took) = send(producer, &format!("lost-{number}"));
         let error = result.unwrap_err();
         assert!(error.is_outage() && !matches!(error, SendError::BreakerOpen { .. }), "{number}: {error:?}");
-        assert!(took <= TIMEOUT + SLACK, "send {number} took {took:?}");
+        all_took.push(took);
         let expected = if number < 5 { BreakerState::Closed } else { BreakerState::Open };
         assert_eq!(producer.breaker_state(), expected, "after {number}");
     }
-    is_fast(producer);
+    are_in_time(all_took);
+    is_fast(producer)
 }
 
-/// While open, answers take well under 10 ms; the median is told apart from the hiccups of a busy machine.
+/// While open, answers take well under 10 ms; the median is told apart from the hiccups of a busy machine. Answers what was
+/// refused.
 #[track_caller]
-fn is_fast(producer: &ResilientProducer) {
-    let mut took = Vec::new();
-    for _ in 0..200 {
-        let (result, elapsed) = send(producer, "refused");
-        match result.unwrap_err() {
-            SendError::BreakerOpen { retry_after, .. } => assert!(retry_after <= OPEN_FOR),
-            // Its time was over in the middle: this one was the probe.
-            _ => break,
+fn is_fast(producer: &ResilientProducer) -> Vec<String> {
+    let (mut took, mut refused) = (Vec::new(), Vec::new());
+    for number in 0..200 {
+        let value = format!("refused-{number}");
+        let (result, elapsed) = send(producer, &value);
+        // Where its time was over in the middle, this one is the probe.
+        if let Err(SendError::BreakerOpen { retry_after, .. }) = result {
+            assert!(retry_after <= OPEN_FOR);
+            took.push(elapsed);
+            refused.push(value);
         }
-        took.push(elapsed);
     }
     took.sort();
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
     println!("{} answers while open: median {median:?}, worst {worst:?}", took.len());
     assert!(median < Duration::from_millis(1), "median {median:?}");
     assert!(took[took.len() * 95 / 100] < Duration::from_millis(10), "{took:?}");
+    refused
 }
 
 #[test]
@@ -105,14 +121,14 @@ fn a_stopped_broker_opens_the_breaker_and_one_that_goes_on_closes_it() {
     let producer = resilient(&broker.bootstrap());
     send_until_acknowledged(&producer, "before");
     broker.signal(Signal::STOP);
-    opens_after_five(&producer);
+    let refused = opens_after_five(&producer);
     broker.signal(Signal::CONT);
     send_until_acknowledged(&producer, "after");
     let values: Vec<String> =
         broker.kafka().read_all("orders").iter().map(tidings_tests::Record::value_text).collect();
     assert_eq!(values.first().map(String::as_str), Some("before"));
     assert!(values.contains(&"after".to_owned()), "{values:?}");
-    assert!(!values.contains(&"refused".to_owned()), "a refused record was written: {values:?}");
+    assert!(!values.iter().any(|value| refused.contains(value)), "a refused record was written: {values:?}");
 }
 
 #[test]
@@ -138,26 +154,28 @@ fn a_broker_that_answers_after_the_deadline_opens_it_too() {
         until("some time has passed", || (since.elapsed() >= time).then_some(()));
     };
     let done = AtomicBool::new(false);
-    let longest = std::thread::scope(|scope| {
-        // It gets on with its work for a moment after each long pause: everything is answered, and late.
+    let begun = Instant::now();
+    let all_took = std::thread::scope(|scope| {
+        // It gets on with its work for a moment after each long pause: everything is answered, and late. Not for ever, should the
+        // test fail.
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while !done.load(Ordering::Relaxed) && begun.elapsed() < 2 * LONG {
                 broker.signal(Signal::STOP);
                 pass(TIMEOUT * 10);
                 broker.signal(Signal::CONT);
                 pass(Duration::from_millis(20));
             }
         });
-        let mut longest = Duration::ZERO;
+        let mut all_took = Vec::new();
         until("the breaker opens", || {
-            longest = longest.max(send(&producer, "slow").1);
+            all_took.push(send(&producer, "slow").1);
             (producer.breaker_state() == BreakerState::Open).then_some(())
         });
         is_fast(&producer);
         done.store(true, Ordering::Relaxed);
-        longest
+        all_took
     });
-    assert!(longest <= TIMEOUT + SLACK, "{longest:?}");
+    are_in_time(all_took);
     send_until_acknowledged(&producer, "after");
 }
 
@@ -180,7 +198,7 @@ fn one_probe_goes_through_and_the_others_are_refused() {
 #[test]
 fn records_that_are_refused_for_what_they_are_do_not_trip_it() {
     let (broker, _directory) = broker();
-    let producer = resilient(&broker.bootstrap());
+    let producer = resilient_within(&broker.bootstrap(), PATIENCE);
     send_until_acknowledged(&producer, "before");
     for _ in 0..10 {
         let error = send(&producer, &"x".repeat(3_000_000)).0.unwrap_err();

@@ -12,11 +12,12 @@ use tidings::consumer::{
 };
 use tidings::failure::Failure;
 use tidings::{ReceivedRecord, Record};
-use tidings_tests::until;
+use tidings_tests::{LONG, until, until_within};
 
-use crate::support::Scene;
+use crate::support::{STOP_LIMIT, Scene};
 
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a handler waits for the test, which waits for others meanwhile.
+const HOLD_LIMIT: Duration = LONG.saturating_mul(5);
 
 /// Values that a handler was given, in that order.
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -60,7 +61,7 @@ fn a_retry_that_is_due_does_not_wait_for_a_handler_that_hangs() {
             return Outcome::retry_after(Duration::from_millis(300), Failure::new("not yet"));
         }
         if value == "hangs" {
-            until("it may go on", || gate.load(Atomic::SeqCst).then_some(()));
+            until_within(HOLD_LIMIT, "it may go on", || gate.load(Atomic::SeqCst).then_some(()));
         }
         Outcome::Done
     });
@@ -88,7 +89,7 @@ fn a_consumer_whose_handler_panics_says_so_although_another_one_hangs() {
     let gate = Arc::clone(&may_go_on);
     let consumer = start(&scene, options, &seen, move |value| {
         assert!(value != "panics", "as it should");
-        until("it may go on", || gate.load(Atomic::SeqCst).then_some(()));
+        until_within(HOLD_LIMIT, "it may go on", || gate.load(Atomic::SeqCst).then_some(()));
         Outcome::Done
     });
     send(&scene, "a", "hangs");
@@ -178,7 +179,7 @@ impl OffsetStore for Blocked {
 
     fn claim(&mut self, _: &str, _: &str, _: i32) -> Result<Claim, io::Error> {
         self.asked.fetch_add(1, Atomic::SeqCst);
-        until("the store answers", || self.may_go_on.load(Atomic::SeqCst).then_some(()));
+        until_within(HOLD_LIMIT, "the store answers", || self.may_go_on.load(Atomic::SeqCst).then_some(()));
         Ok(Claim { epoch: 1, next_offset: None })
     }
 

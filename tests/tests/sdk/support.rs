@@ -7,16 +7,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tidings::admin::{Admin, TopicSpec};
 use tidings::consumer::{BatchHandler, Consumer, ConsumerOptions, HandlerError, Outcome};
 use tidings::failure::{Failure, FailureInbox};
 use tidings::{Cluster, Producer, ProducerOptions, ReceivedRecord, Record, now_ms};
-use tidings_tests::Tidings;
+use tidings_tests::{Kafka, LONG, Tidings, signal_child, until};
 
 /// How long a call may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = LONG;
+
+/// How long a consumer may take to stop. A member that leaves while its group changes has its LeaveGroup behind the JoinGroup that
+/// waits for the others, and librdkafka gives up on it after five seconds: once for the group, and once for that of its delays.
+pub const STOP_LIMIT: Duration = LONG;
+
+/// A producer that does not give a record up before its sender does.
+pub fn patient_producer() -> ProducerOptions {
+    ProducerOptions { delivery_timeout: PATIENCE, ..ProducerOptions::default() }
+}
 
 /// The command that runs an ignored test of this program in a process of its own.
 pub fn process_of(test: &str) -> Command {
@@ -35,9 +44,10 @@ impl Member {
         Self(command.spawn().unwrap())
     }
 
+    /// Sends a signal; one that stops it has stopped it on return.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        signal_child(&self.0, signal);
     }
 }
 
@@ -69,7 +79,7 @@ impl Scene {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let topic = format!("orders-{}-{}-{number}", now_ms(), std::process::id());
         admin.create_topic(&TopicSpec::new(&topic, 3)).unwrap();
-        let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+        let producer = Producer::new(&cluster, patient_producer()).unwrap();
         Self { cluster, admin, producer, group: format!("{topic}-group"), topic, _broker: broker }
     }
 
@@ -97,6 +107,17 @@ impl Scene {
         for sent in self.producer.send_batch_blocking(records, PATIENCE) {
             sent.unwrap();
         }
+    }
+
+    /// Waits until the group has committed so many records of the topic: a stop has nothing left to commit then, for which it
+    /// has little time.
+    #[track_caller]
+    pub fn until_committed(&self, count: i64) {
+        let kafka = Kafka::new(self.cluster.bootstrap());
+        until(&format!("{count} records are committed"), || {
+            let committed = kafka.committed(&self.group, &self.topic);
+            (committed.iter().filter(|offset| **offset > 0).sum::<i64>() == count).then_some(())
+        });
     }
 
     /// A static member with a small batch, so that there are several.

@@ -13,19 +13,18 @@ use bytes::{BufMut, Bytes};
 use tidings::admin::AdminError;
 use tidings::consumer::{Consumer, ConsumerOptions, GroupProtocol};
 use tidings::{Record, now_ms};
-use tidings_tests::{Connection, CoordinatorOf, GroupMember, Membership, until};
+use tidings_tests::{Connection, CoordinatorOf, GroupMember, LONG, Membership, until, until_within};
 use tidings_wire::messages::join_group_response::JoinGroupResponseMember;
 use tidings_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 
-use crate::support::{Remembering, Scene};
+use crate::support::{Remembering, STOP_LIMIT, Scene};
 
 const NONE: i16 = 0;
+/// `COORDINATOR_LOAD_IN_PROGRESS` and `COORDINATOR_NOT_AVAILABLE`.
+const NOT_READY: [i16; 2] = [14, 15];
 const REBALANCE_IN_PROGRESS: i16 = 27;
 const SESSION_MS: i32 = 30_000;
 const HEARTBEAT: Duration = Duration::from_millis(50);
-/// A member that leaves while its group changes has its LeaveGroup behind the JoinGroup that waits for the others, and librdkafka
-/// gives up on it after five seconds. A static one that was stopped before lets them wait.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A topic and the number of its partitions.
 type Topic = (String, i32);
@@ -72,7 +71,9 @@ impl Leader {
     }
 
     fn join(&mut self) {
-        let joined = self.member.join().unwrap();
+        let joined = until("the coordinator has read what it has to know", || {
+            Some(self.member.join().unwrap()).filter(|joined| !NOT_READY.contains(&joined.error_code))
+        });
         assert_eq!((joined.error_code, &joined.leader), (NONE, &joined.member_id), "the first one assigns");
         let error_code = self.member.sync(self.assign(&joined.members)).unwrap();
         assert!([NONE, REBALANCE_IN_PROGRESS].contains(&error_code), "sync: {error_code}");
@@ -153,7 +154,8 @@ fn make_topics<const N: usize>(scene: &Scene, options: &ConsumerOptions, names: 
     options.instance_id = None;
     let maker = scene.consume(options, &Remembering::default());
     until("it has joined", || (!maker.state().partitions.is_empty()).then_some(()));
-    let described = names.map(|name| scene.admin.describe_topic(name).unwrap());
+    // The nodes of a cluster hear of them one after the other, and any of them may be asked.
+    let described = names.map(|name| until("a topic is known", || scene.admin.describe_topic(name).ok()));
     maker.stop(STOP_LIMIT).unwrap();
     described.into_iter().map(|topic| (topic.name, topic.partitions.len() as i32)).collect()
 }
@@ -188,7 +190,8 @@ fn what_is_left_to_nobody_is_assigned_anew(
         Record::new(scene.topic.as_str()).value("first"),
     ]);
     // A partition that moves without a word may have two owners for a moment.
-    until("both are done", || (handler.counts().0 == 2).then_some(()));
+    // Who has asked for it in vain waits longer before the next time.
+    until_within(3 * LONG, "both are done", || (handler.counts().0 == 2).then_some(()));
     leader.stop();
     consumers.into_iter().for_each(|consumer| consumer.stop(STOP_LIMIT).unwrap());
 }
@@ -231,7 +234,7 @@ fn so_is_a_delay_topic() {
     let members_count = || scene.admin.describe_group(&group).map_or(0, |group| group.members.len());
     until("the group has a second member", || (members_count() == 2).then_some(()));
     leader.hear();
-    until("it is done when it is due", || (handler.counts() == (1, 1)).then_some(()));
+    until_within(3 * LONG, "it is done when it is due", || (handler.counts() == (1, 1)).then_some(()));
     leader.stop();
     consumer.stop(STOP_LIMIT).unwrap();
 }

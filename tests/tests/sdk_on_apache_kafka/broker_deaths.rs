@@ -1,6 +1,7 @@
 //! Brokers of a cluster die, one after the other, while the others go on.
 
 use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -14,8 +15,12 @@ use crate::broker_kills::work_through;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Six virtual machines at once are too many for a small machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn brokers_that_die_one_after_the_other_cost_no_record_and_no_order() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut cluster = ApacheCluster::start(&jars());
     let (bootstrap, nodes_count) = (cluster.bootstrap(), cluster.nodes_count());
     work_through(&bootstrap, nodes_count, |node, until_work_goes_on| {
@@ -28,6 +33,7 @@ fn brokers_that_die_one_after_the_other_cost_no_record_and_no_order() {
 /// The node that coordinates a group dies while the group's offsets are on their way to it.
 #[test]
 fn a_coordinator_that_dies_with_a_transaction_under_way_keeps_nobody_waiting() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut cluster = ApacheCluster::start(&jars());
     let bootstrap = cluster.bootstrap();
     let nodes: Vec<&str> = bootstrap.split(',').collect();
@@ -59,7 +65,8 @@ fn a_coordinator_that_dies_with_a_transaction_under_way_keeps_nobody_waiting() {
     };
     let options = ConsumerOptions::new("copying", ["orders"]);
     let copying = Consumer::exactly_once(&sdk, options, &transactional_id, handler).unwrap();
-    let producer = Producer::new(&sdk, ProducerOptions::default()).unwrap();
+    let options = ProducerOptions { delivery_timeout: PATIENCE, ..ProducerOptions::default() };
+    let producer = Producer::new(&sdk, options).unwrap();
     let order = |value: &str| {
         let sent = producer.send_batch_blocking(&[Record::new("orders").value(value)], PATIENCE);
         assert!(sent.iter().all(Result::is_ok), "{sent:?}");
@@ -75,7 +82,7 @@ fn a_coordinator_that_dies_with_a_transaction_under_way_keeps_nobody_waiting() {
     };
     // With it the client has found the group's coordinator.
     order("first");
-    until("the first is copied", || (copies() == Some(6)).then_some(()));
+    until_within(PATIENCE, "the first is copied", || (copies() == Some(6)).then_some(()));
     order("second");
     seconds.recv().unwrap();
     drop(seconds);

@@ -15,10 +15,10 @@ use tidings::{
 };
 use tidings_tests::{Authority, KAFKA_PASSWORD, KAFKA_USER, Launch, SecureKafka, jars, until_within};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, patient_producer};
 
 /// How long refused callers say they would wait. Calm nodes refuse within two seconds, busy ones take a while longer.
-const TIMEOUT: Duration = Duration::from_secs(12);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// So many mistakes are made at once, by six clients each.
 const AT_ONCE: usize = 5;
@@ -50,20 +50,25 @@ fn login(node: &SecureKafka, mechanism: Mechanism) -> Security {
 fn works(cluster: &Cluster, topic: &str) {
     let admin = Admin::new(cluster, PATIENCE).unwrap();
     admin.create_topic(&TopicSpec::new(topic, 1).replication(1)).unwrap();
-    let producer = Producer::new(cluster, ProducerOptions::default()).unwrap();
+    let producer = Producer::new(cluster, patient_producer()).unwrap();
     producer.send_batch_blocking(&[record(topic, "plain")], PATIENCE).pop().unwrap().unwrap();
-    let options = ResilientOptions { timeout: PATIENCE, ..ResilientOptions::default() };
+    let options =
+        ResilientOptions { timeout: PATIENCE, producer: patient_producer(), ..ResilientOptions::default() };
     let resilient = ResilientProducer::new(cluster, options).unwrap();
     block_on(resilient.send(&record(topic, "resilient"))).unwrap();
-    let options = TransactionalOptions::default();
+    let options = TransactionalOptions { timeout: PATIENCE, ..TransactionalOptions::default() };
     let mut transactional = TransactionalProducer::open(cluster, topic, options).unwrap();
     transactional.write(&[record(topic, "transactional")]).unwrap();
 
-    let mut reader = TopicReader::open(cluster, topic, ReadFrom::Earliest, PATIENCE).unwrap();
-    let mut values = Vec::new();
-    while let Some(record) = reader.next_until_end(PATIENCE).unwrap() {
-        values.push(String::from_utf8(record.value.unwrap_or_default()).unwrap());
-    }
+    // Kafka says that a transaction is committed before its end is in the partition.
+    let values = until_within(PATIENCE, "all can be read", || {
+        let mut reader = TopicReader::open(cluster, topic, ReadFrom::Earliest, PATIENCE).unwrap();
+        let mut values = Vec::new();
+        while let Some(record) = reader.next_until_end(PATIENCE).unwrap() {
+            values.push(String::from_utf8(record.value.unwrap_or_default()).unwrap());
+        }
+        (values.len() >= 3).then_some(values)
+    });
     assert_eq!(values, ["plain", "resilient", "transactional"]);
 
     let group = format!("{topic}-group");
@@ -71,7 +76,7 @@ fn works(cluster: &Cluster, topic: &str) {
     options.backoff.initial = Duration::from_millis(20);
     let reject = |_: &ReceivedRecord| Outcome::Reject(Failure::new("no"));
     let consumer = Consumer::for_each(cluster, producer.clone(), options, reject).unwrap();
-    let inbox = FailureInbox::new(cluster, producer, topic);
+    let inbox = FailureInbox::new(cluster, producer, topic).timeout(PATIENCE);
     until_within(PATIENCE, "the letters are there", || {
         let page = inbox.list(StatusFilter::Parked, None, 10).ok()?;
         (page.items.len() == 3).then_some(())
@@ -167,6 +172,11 @@ fn mistakes(node: &SecureKafka) -> Vec<Mistake> {
     ]
 }
 
+/// A producer whose client gives a record up when the caller's time is over.
+fn producer_options() -> ProducerOptions {
+    ProducerOptions { delivery_timeout: TIMEOUT, ..ProducerOptions::default() }
+}
+
 /// What every kind of client says of a cluster that refuses it, and after how long; all at once.
 fn faults(cluster: &Cluster) -> Vec<(&'static str, KafkaFault, Duration)> {
     type Try = fn(&Cluster) -> KafkaFault;
@@ -206,14 +216,15 @@ fn of_reader(cluster: &Cluster) -> KafkaFault {
 }
 
 fn of_producer(cluster: &Cluster) -> KafkaFault {
-    let producer = Producer::new(cluster, ProducerOptions::default()).unwrap();
+    let producer = Producer::new(cluster, producer_options()).unwrap();
     let error = producer.send_batch_blocking(&[record("never", "x")], TIMEOUT).pop().unwrap().unwrap_err();
     assert!(error.is_outage() && error.may_be_written() && !error.is_transient(), "{error:?}");
     refusal(error)
 }
 
 fn of_resilient_producer(cluster: &Cluster) -> KafkaFault {
-    let options = ResilientOptions { timeout: TIMEOUT, ..ResilientOptions::default() };
+    let options =
+        ResilientOptions { timeout: TIMEOUT, producer: producer_options(), ..ResilientOptions::default() };
     let producer = ResilientProducer::new(cluster, options).unwrap();
     refusal(block_on(producer.send(&record("never", "x"))).unwrap_err())
 }
@@ -257,11 +268,14 @@ fn the_platform_works(node: &SecureKafka) {
         Launch::up_on(&node.sasl_ssl(), data.path()).argument("--config").argument(&config).start();
     let http = platform.http();
     until_within(PATIENCE, "the platform is ready", || (http.get("/readyz").status == 200).then_some(()));
-    http.post("/api/v1/activities", &json!({"id": "1", "tenant": "acme", "action": "invoice.paid"}))
-        .expect(200);
+    let activity = json!({"id": "1", "tenant": "acme", "action": "invoice.paid"});
+    // The first connection of the platform's producer may take longer than a caller waits.
+    let is_taken = || http.post("/api/v1/activities", &activity).status == 200;
+    until_within(PATIENCE, "an activity is taken", || is_taken().then_some(()));
     let list = || http.get("/api/v1/activities?tenant=acme").json()["items"].as_array().cloned();
     until_within(PATIENCE, "the activity is stored", || list().filter(|items| items.len() == 1));
-    http.get("/api/v1/dlq/activities").expect(200);
+    let has_inbox = || http.get("/api/v1/dlq/activities").status == 200;
+    until_within(PATIENCE, "the letters are listed", || has_inbox().then_some(()));
     assert!(!platform.logged().contains(KAFKA_PASSWORD), "{}", platform.logged());
 
     let topics = Launch::command("topic").arguments(["list", "--bootstrap", &node.sasl_ssl()]);

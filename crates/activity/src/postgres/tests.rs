@@ -386,7 +386,13 @@ fn a_server_that_is_killed_costs_errors_and_nothing_else() {
     server.kill();
     // Nobody asks it anything, and it is known.
     wait_for(|| store.fault().is_some());
-    let error = store.insert_batch(&[with(1)]).unwrap_err();
+    // Its children notice one after the other, and one that lives writes.
+    let mut failed = None;
+    wait_for(|| {
+        failed = store.insert_batch(&[with(1)]).err();
+        failed.is_some()
+    });
+    let error = failed.unwrap();
     let shown = format!("{error} {error:?} {:?}", store.fault());
     assert!(shown.contains("127.0.0.1") && !shown.contains(PASSWORD), "{shown}");
     server.restart();
@@ -594,7 +600,7 @@ fn an_erasure_ends_when_no_partition_that_goes_has_anything_of_the_actor() {
     assert_eq!((store.count(None).unwrap(), detached(&server, &url).as_str()), (0, "0"));
 }
 
-fn wait_for(condition: impl Fn() -> bool) {
+fn wait_for(mut condition: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "gave up");

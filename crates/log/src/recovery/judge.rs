@@ -151,10 +151,14 @@ impl<'a> Judge<'a> {
                 if self.is_whole(suspect, found.position)? {
                     return Ok(Rest::Damaged { stop: found.position });
                 }
-                let told_end = suspect.whole_end.unwrap_or(suspect.told_end);
-                let is_within =
-                    suspect.whole_end.is_some() || suspect.reaches_behind(found.position, end.offset);
-                if told_end > found.position && is_within && !self.goes_on_to_the_end(suspect, &found)? {
+                let is_within = match suspect.whole_end {
+                    Some(whole_end) => whole_end > found.position,
+                    None => {
+                        suspect.reaches_behind(found.position, end.offset)
+                            && !self.goes_on_to_the_end(suspect, &found)?
+                    }
+                };
+                if is_within {
                     continue;
                 }
             }

@@ -225,7 +225,9 @@ impl Admin {
         if query.count() == 0 {
             return Ok(BTreeMap::new());
         }
-        let config = self.cluster.reader_config(group)?;
+        let mut config = self.cluster.reader_config(group)?;
+        // Else a cluster keeps an offset back for as long as a transaction that is open is to change it.
+        config.set("isolation.level", "read_uncommitted");
         let consumer = outsider(&self.cluster, &config)?;
         let committed = self
             .ask_coordinators(|| consumer.committed_offsets(query.clone(), self.timeout))

@@ -371,7 +371,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Waits for the acknowledgement of every record, and commits. On return readers of committed records see them all.
+    /// Waits for the acknowledgement of every record, and commits. On return nothing can undo it any more; a cluster shows the records to
+    /// readers of committed ones at once or, partition by partition, in a moment.
     pub fn commit(mut self) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.producer.options.transaction_timeout;
         loop {

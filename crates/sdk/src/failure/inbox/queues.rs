@@ -9,7 +9,7 @@ use super::{FailureInbox, InboxError};
 use crate::cluster::Cluster;
 use crate::failure::letter::Line;
 use crate::failure::{FailureContext, FailureTopics, Letter, LetterId, Parked, ParkedBook, Standing};
-use crate::reader::{ReadError, ReadFrom, TopicReader};
+use crate::reader::{ReadError, ReadFrom, TopicReader, settle};
 
 /// A key whose records wait for each other.
 ///
@@ -62,11 +62,13 @@ pub(super) struct Queues<'a> {
     books: MutexGuard<'a, HashMap<String, Book>>,
     /// Those that this call has read to their end.
     fresh: HashSet<String>,
+    /// Those in which all transactions had ended when they were read.
+    settled: HashSet<String>,
 }
 
 impl<'a> Queues<'a> {
     pub(super) fn new(inbox: &'a FailureInbox) -> Self {
-        Self { inbox, books: inbox.parked.lock(), fresh: HashSet::new() }
+        Self { inbox, books: inbox.parked.lock(), fresh: HashSet::new(), settled: HashSet::new() }
     }
 
     /// Says where a letter stands in its queue.
@@ -93,6 +95,29 @@ impl<'a> Queues<'a> {
         }
         let parked = self.book(&self.topic_of(context))?.get(place(context));
         Ok(parked.filter(|parked| parked.letter == letter))
+    }
+
+    /// The same, to decide about the letter. One that waits no more looks like one whose record is still on its way: the transaction
+    /// that has written both ends in one topic before it does in the other.
+    pub(super) fn surely_parked(
+        &mut self,
+        context: &FailureContext,
+        letter: LetterId,
+    ) -> Result<Option<Parked>, InboxError> {
+        let topic = self.topic_of(context);
+        let parked = self.parked(context, letter)?;
+        if parked.is_some() || context.standing.is_none() || self.settled.contains(&topic) {
+            return Ok(parked);
+        }
+        let timeout = self.inbox.timeout;
+        match settle(&self.inbox.cluster, &topic, timeout) {
+            Ok(true) | Err(ReadError::UnknownTopic { .. }) => {}
+            Ok(false) => return Err(InboxError::TimedOut { topic, waited: timeout }),
+            Err(error) => return Err(error.into()),
+        }
+        self.fresh.remove(&topic);
+        self.settled.insert(topic);
+        self.parked(context, letter)
     }
 
     /// The queues of all groups, of an inbox that exists. Groups are known by the names of their topics.
@@ -144,13 +169,19 @@ impl<'a> Queues<'a> {
     }
 }
 
-/// The queues in a `parked` topic, empty where there is none; `None` if it was not read to its end in time.
+/// The queues in a `parked` topic, once all transactions have ended there; empty where there is none, `None` if it was not read to
+/// its end in time.
 pub(crate) fn read_parked(
     cluster: &Cluster,
     topic: &str,
     timeout: Duration,
 ) -> Result<Option<ParkedBook>, ReadError> {
-    Ok(read_on(cluster, topic, None, timeout)?.map(|book| book.parked))
+    match settle(cluster, topic, timeout) {
+        Ok(true) => Ok(read_on(cluster, topic, None, timeout)?.map(|book| book.parked)),
+        Ok(false) => Ok(None),
+        Err(ReadError::UnknownTopic { .. }) => Ok(Some(ParkedBook::default())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads the queues in a `parked` topic to its end, on from what is known of them. `None` where that took too long.
@@ -183,4 +214,59 @@ fn read_on(
 /// Where the record of a letter stands in its source topic.
 pub(super) fn place(context: &FailureContext) -> (i32, i64) {
     (context.partition, context.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::parked_record;
+    use crate::producer::{TransactionalOptions, TransactionalProducer};
+    use crate::testing::Broker;
+    use crate::{Producer, ProducerOptions};
+
+    fn context(standing: Standing) -> FailureContext {
+        FailureContext {
+            error: "no".into(),
+            causes: Vec::new(),
+            topic: "orders".into(),
+            partition: 0,
+            offset: 5,
+            timestamp_ms: None,
+            group: "billing".into(),
+            attempts: 1,
+            redrives: 0,
+            first_failure_ms: 0,
+            last_failure_ms: 0,
+            standing: Some(standing),
+        }
+    }
+
+    /// It was taken for one that waits no more, and discarded with nothing that would let its key go on.
+    #[test]
+    fn a_letter_whose_record_is_on_its_way_is_not_decided_about() {
+        let broker = Broker::start().unwrap();
+        let topics = FailureTopics::of("orders");
+        let parked_topic = topics.parked("billing");
+        broker.create_topic(&parked_topic, 1).unwrap();
+        let cluster = broker.cluster();
+        let producer = Producer::new(&cluster, ProducerOptions::default()).unwrap();
+        let inbox = FailureInbox::new(&cluster, producer, "orders").timeout(Duration::from_secs(2));
+        let letter = LetterId { partition: 0, offset: 3 };
+        let context = context(Standing::Failed);
+        let options = TransactionalOptions::default();
+        let mut writer = TransactionalProducer::open(&cluster, "billing-0", options).unwrap();
+        let mut transaction = writer.begin().unwrap();
+        let parked = Parked { letter, standing: Standing::Failed };
+        transaction.send(&parked_record(&parked_topic, place(&context), b"ada", parked)).unwrap();
+        let ask = || Queues::new(&inbox).surely_parked(&context, letter);
+        // As soon as the topic has its record.
+        let until = Instant::now() + Duration::from_secs(60);
+        while !matches!(ask(), Err(InboxError::TimedOut { .. })) {
+            assert!(Instant::now() < until, "nobody waits for the transaction");
+        }
+        transaction.commit().unwrap();
+        assert_eq!(ask().unwrap().map(|parked| parked.letter), Some(letter));
+        let other = LetterId { offset: 4, ..letter };
+        assert!(Queues::new(&inbox).surely_parked(&context, other).unwrap().is_none());
+    }
 }

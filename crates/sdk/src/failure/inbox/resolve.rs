@@ -165,7 +165,7 @@ impl Work<'_> {
             return Ok(Step::Skip(format!("already {} by {}", resolution.kind.name(), resolution.by)));
         }
         let parked = match &letter.context {
-            Some(context) => self.queues.parked(context, letter.id)?,
+            Some(context) => self.queues.surely_parked(context, letter.id)?,
             None => None,
         };
         if let (Some(context), Some(parked)) = (&letter.context, parked) {
