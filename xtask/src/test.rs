@@ -2,7 +2,8 @@
 //!
 //! Runs the steps in order and counts what they checked; a step that is not `cargo test` counts as one check.
 //! A step that later ones build on ends the run when it fails, the others don't. Whatever happens, the last
-//! line is `N passed, N failed`, and what failed is shown once more before it. Nothing is skipped in silence: tests marked `#[ignore]` run as well.
+//! line is `N passed, N failed`, and what failed is shown once more before it. Nothing is skipped in silence: tests
+//! marked `#[ignore]` run as well.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader};

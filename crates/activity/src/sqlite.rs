@@ -2,8 +2,9 @@
 //!
 //! Owns the file `activities.db` and its lock. One connection writes, on whichever thread brings a batch; readers have
 //! their own, so that a long search holds up no write (write-ahead log). Invariants: a commit is synced before it
-//! returns (`synchronous = FULL`), and counts only if the file system is alive behind it; no two processes use one file (`activities.db.lock` is held); memory is bounded by
-//! the page caches named here, whatever the size of the file. The schema is in `schema`, statements in `write` and `read`.
+//! returns (`synchronous = FULL`), and counts only if the file system is alive behind it; no two processes use one file
+//! (`activities.db.lock` is held); memory is bounded by the page caches named here, whatever the size of the file. The
+//! schema is in `schema`, statements in `write` and `read`.
 
 use std::fs::{File, TryLockError};
 use std::io;

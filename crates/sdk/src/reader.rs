@@ -298,29 +298,30 @@ fn read_error(topic: &str, fault: KafkaFault) -> ReadError {
 }
 
 /// Waits until all transactions that have written to a topic by now have ended in each of its partitions: a cluster answers a
-/// commit before it says there that the records count. `false` where that takes longer than `timeout`, which each question has for itself.
+/// commit before it says there that the records count. `false` where that takes longer than `timeout`, which each question has for
+/// itself. Nobody has written to a topic that does not exist.
 pub(crate) fn settle(cluster: &Cluster, topic: &str, timeout: Duration) -> Result<bool, ReadError> {
     let deadline = Instant::now() + timeout;
     let client = |isolation_level: &str| {
         let mut config = cluster.reader_config(READER_GROUP)?;
         outsider(cluster, config.set("isolation.level", isolation_level))
     };
-    let ends = |client: &BaseConsumer<LogContext>| {
-        let deadline = Instant::now() + timeout;
-        let partitions = partitions_of(client, topic, timeout)?;
-        bounds_of(client, topic, &partitions, deadline)
-    };
     let fault = |client: &BaseConsumer<LogContext>, error: &KafkaError| {
         read_error(topic, fault_of(client, error, cluster.bootstrap(), timeout))
     };
     let (all, committed) = (client("read_uncommitted")?, client("read_committed")?);
-    let written = ends(&all).map_err(|error| fault(&all, &error))?;
+    let partitions = match partitions_of(&all, topic, timeout).map_err(|error| fault(&all, &error)) {
+        Err(ReadError::UnknownTopic { .. }) => return Ok(true),
+        partitions => partitions?,
+    };
+    let ends = |client: &BaseConsumer<LogContext>| {
+        let ends = offsets_of(client, topic, &partitions, Offset::End, Instant::now() + timeout);
+        ends.map_err(|error| fault(client, &error))
+    };
+    let written = ends(&all)?;
     loop {
-        let settled = ends(&committed).map_err(|error| fault(&committed, &error))?;
-        let is_settled = |(partition, written): (&i32, &Bounds)| {
-            settled.get(partition).is_some_and(|settled| settled.end_offset >= written.end_offset)
-        };
-        if written.iter().all(is_settled) {
+        let settled = ends(&committed)?;
+        if written.iter().all(|(partition, end)| settled.get(partition) >= Some(end)) {
             return Ok(true);
         }
         if left(deadline).is_zero() {
@@ -352,20 +353,29 @@ pub(crate) fn bounds_of(
     partitions: &[i32],
     deadline: Instant,
 ) -> Result<HashMap<i32, Bounds>, KafkaError> {
-    let ask = |at: Offset| -> Result<HashMap<i32, i64>, KafkaError> {
-        let mut query = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            query.add_partition_offset(topic, *partition, at)?;
-        }
-        offsets_at(consumer, &query, left(deadline))
-            .map(|offsets| offsets.into_iter().map(|((_, partition), offset)| (partition, offset)).collect())
-    };
+    let ask = |at: Offset| offsets_of(consumer, topic, partitions, at, deadline);
     let (starts, ends) = (ask(Offset::Beginning)?, ask(Offset::End)?);
     let bounds = |(partition, end_offset): (i32, i64)| {
         let start_offset = starts.get(&partition).copied().unwrap_or(0);
         (partition, Bounds { start_offset, end_offset: end_offset.max(start_offset) })
     };
     Ok(ends.into_iter().map(bounds).collect())
+}
+
+/// `Offset::Beginning` or `Offset::End` of partitions of one topic.
+fn offsets_of(
+    consumer: &BaseConsumer<LogContext>,
+    topic: &str,
+    partitions: &[i32],
+    at: Offset,
+    deadline: Instant,
+) -> Result<HashMap<i32, i64>, KafkaError> {
+    let mut query = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        query.add_partition_offset(topic, *partition, at)?;
+    }
+    offsets_at(consumer, &query, left(deadline))
+        .map(|offsets| offsets.into_iter().map(|((_, partition), offset)| (partition, offset)).collect())
 }
 
 /// Resolves `Offset::Beginning` and `Offset::End` of many partitions with one request per broker.

@@ -10,8 +10,7 @@ use tidings::breaker::{BreakerOptions, BreakerState};
 use tidings::{
     Cluster, Delivered, Producer, ProducerOptions, Record, ResilientOptions, ResilientProducer, SendError,
 };
-use tidings_postgres_server::free_port;
-use tidings_tests::{LONG, Launch, Tidings, until};
+use tidings_tests::{LONG, Launch, Tidings, kept_address, until};
 
 use crate::support::PATIENCE;
 
@@ -36,7 +35,7 @@ fn resilient_within(bootstrap: &str, timeout: Duration) -> ResilientProducer {
 /// A broker of this test's own, with a topic. Nobody takes its port while it is away.
 fn broker() -> (Tidings, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let broker = Launch::broker(directory.path()).at(&format!("127.0.0.1:{}", free_port())).start();
+    let broker = Launch::broker(directory.path()).at(&kept_address()).start();
     broker.kafka().create_topic("orders", 1);
     (broker, directory)
 }

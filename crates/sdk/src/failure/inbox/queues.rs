@@ -110,10 +110,8 @@ impl<'a> Queues<'a> {
             return Ok(parked);
         }
         let timeout = self.inbox.timeout;
-        match settle(&self.inbox.cluster, &topic, timeout) {
-            Ok(true) | Err(ReadError::UnknownTopic { .. }) => {}
-            Ok(false) => return Err(InboxError::TimedOut { topic, waited: timeout }),
-            Err(error) => return Err(error.into()),
+        if !settle(&self.inbox.cluster, &topic, timeout)? {
+            return Err(InboxError::TimedOut { topic, waited: timeout });
         }
         self.fresh.remove(&topic);
         self.settled.insert(topic);
@@ -176,12 +174,10 @@ pub(crate) fn read_parked(
     topic: &str,
     timeout: Duration,
 ) -> Result<Option<ParkedBook>, ReadError> {
-    match settle(cluster, topic, timeout) {
-        Ok(true) => Ok(read_on(cluster, topic, None, timeout)?.map(|book| book.parked)),
-        Ok(false) => Ok(None),
-        Err(ReadError::UnknownTopic { .. }) => Ok(Some(ParkedBook::default())),
-        Err(error) => Err(error),
+    if !settle(cluster, topic, timeout)? {
+        return Ok(None);
     }
+    Ok(read_on(cluster, topic, None, timeout)?.map(|book| book.parked))
 }
 
 /// Reads the queues in a `parked` topic to its end, on from what is known of them. `None` where that took too long.
