@@ -128,6 +128,8 @@ pub static PACED_ACTIVITY_P99: Figure =
     cost("paced_activity_p99", "single activities at 1,000/s, p99", "ms", &[Value(10.0)]);
 pub static TRICKLE_CPU: Figure =
     cost("trickle_cpu", "3,000 activities a minute: CPU of the platform", "% of a core", &[Value(3.0)]);
+pub static TRICKLE_CPU_AWAKE: Figure =
+    cost("trickle_cpu_awake", "the same on cores that are kept awake", "% of a core", &[Value(3.0)]);
 pub static TRICKLE_PEAK: Figure =
     cost("trickle_peak", "3,000 activities a minute: peak memory", "MB", &[Value(48.0)]);
 pub static STORED_QUERY_P50: Figure =

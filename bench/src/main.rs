@@ -3,6 +3,7 @@
 //! Prints one table with the goal beside each figure and writes the same as JSON and as a chart. It never fails because a
 //! goal is missed: it fails when something does not work, or when a record is lost.
 
+mod awake;
 mod figures;
 mod http_client;
 mod kafka_client;

@@ -30,4 +30,5 @@ pub use programs::{Application, Program, cluster_under_test, installed, kafka_to
 pub use s3::{S3Server, SECRET as S3_SECRET};
 pub use secure_kafka::{KAFKA_PASSWORD, KAFKA_USER, SecureKafka};
 pub use server::signal_child;
+pub use tidings_postgres_server::ReservedPort;
 pub use wait::{LONG, until, until_within};

@@ -5,9 +5,10 @@
 //! counts its delay too.
 
 use super::{Measured, Scenario};
+use crate::awake::Awake;
 use crate::figures::{
     PACED_ACTIVITY_P50, PACED_ACTIVITY_P99, SINGLE_ACTIVITIES, SINGLE_ACTIVITY_CPU, SINGLE_ACTIVITY_P99,
-    TRICKLE_CPU, TRICKLE_PEAK,
+    TRICKLE_CPU, TRICKLE_CPU_AWAKE, TRICKLE_PEAK,
 };
 use crate::http_client::HttpClient;
 use crate::lab::{Contestant, Lab};
@@ -80,6 +81,16 @@ fn paced(lab: &Lab, platform: &Platform) -> Result<Measured> {
 }
 
 fn trickle(lab: &Lab, platform: &Platform) -> Result<Measured> {
+    let alone = trickle_cpu(lab, platform)?;
+    let awake = Awake::start()?;
+    let cpu_awake = trickle_cpu(lab, platform)?;
+    drop(awake);
+    let peak = platform.process().peak_resident_mb()?;
+    Ok(vec![(&TRICKLE_CPU, alone), (&TRICKLE_CPU_AWAKE, cpu_awake), (&TRICKLE_PEAK, peak)])
+}
+
+/// In percent of a core.
+fn trickle_cpu(lab: &Lab, platform: &Platform) -> Result<f64> {
     let interval = Duration::from_secs(60) / TRICKLE_PER_MINUTE as u32;
     let count = lab.sizes.paced_seconds * TRICKLE_PER_MINUTE / 60;
     lab.settle();
@@ -87,10 +98,7 @@ fn trickle(lab: &Lab, platform: &Platform) -> Result<Measured> {
     let start = Instant::now();
     post_each(&platform.http, 1, count, Some(interval))?;
     let usage = platform.process().usage()? - before;
-    Ok(vec![
-        (&TRICKLE_CPU, usage.cpu_seconds / start.elapsed().as_secs_f64() * 100.0),
-        (&TRICKLE_PEAK, platform.process().peak_resident_mb()?),
-    ])
+    Ok(usage.cpu_seconds / start.elapsed().as_secs_f64() * 100.0)
 }
 
 /// Posts `each` activities on every connection, all together one per `interval` if there is one; the latencies in

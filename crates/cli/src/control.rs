@@ -10,6 +10,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tidings_log::SnapshotFile;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -34,7 +35,7 @@ const MAX_REQUEST_BYTES: u64 = 4096;
 
 /// How long a request may take to arrive.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a request waits for the snapshot of another one to go.
+/// How long a request waits while another one has a snapshot.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait after the system refused a connection for want of descriptors or memory.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
@@ -121,7 +122,12 @@ impl Control {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
             .context("keep others from the control socket")?;
         let data_dir = data_dir.to_owned();
-        let served = Arc::new(Served { data_dir, take, snapshot: Mutex::default() });
+        let served = Arc::new(Served {
+            data_dir,
+            take,
+            snapshot: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+        });
         Ok(Self { path, serving: tokio::spawn(accept(listener, served)) })
     }
 }
@@ -139,6 +145,8 @@ struct Served {
     take: Arc<TakeSnapshot>,
     /// Held by the connection whose snapshot there is.
     snapshot: Mutex<()>,
+    /// Whether that connection is at its end and only removes the snapshot, which takes as long as the disk takes.
+    is_ending: AtomicBool,
 }
 
 /// Accepts until the server ends, whatever fails: clients may have taken all descriptors for a moment, and who is connected
@@ -184,7 +192,7 @@ impl Served {
     }
 
     async fn hold_snapshot(&self, stream: &mut BufReader<UnixStream>) -> anyhow::Result<()> {
-        let Ok(_one_at_a_time) = timeout(BUSY_PATIENCE, self.snapshot.lock()).await else {
+        let Some(_one_at_a_time) = self.wait_for_turn().await else {
             return refuse(stream, anyhow::anyhow!("another backup is being made")).await;
         };
         match self.take_snapshot().await {
@@ -196,11 +204,30 @@ impl Served {
             }
             Err(error) => drop(refuse(stream, error).await),
         }
-        remove_snapshot(&self.data_dir).context("remove a snapshot")
+        self.is_ending.store(true, Ordering::Relaxed);
+        let removed = self.remove_snapshot().await;
+        self.is_ending.store(false, Ordering::Relaxed);
+        removed.context("remove a snapshot")
+    }
+
+    /// `None` if somebody reads a snapshot for longer than anybody waits.
+    async fn wait_for_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        loop {
+            match timeout(BUSY_PATIENCE, self.snapshot.lock()).await {
+                Ok(turn) => return Some(turn),
+                Err(_) if self.is_ending.load(Ordering::Relaxed) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    async fn remove_snapshot(&self) -> anyhow::Result<()> {
+        let data_dir = self.data_dir.clone();
+        Ok(tokio::task::spawn_blocking(move || remove_snapshot(&data_dir)).await??)
     }
 
     async fn take_snapshot(&self) -> anyhow::Result<Answer> {
-        remove_snapshot(&self.data_dir).context("remove an old snapshot")?;
+        self.remove_snapshot().await.context("remove an old snapshot")?;
         let folder = self.data_dir.join(SNAPSHOTS).join(Uuid::now_v7().to_string());
         std::fs::create_dir_all(&folder).context("make a folder for the snapshot")?;
         let folder = folder.canonicalize().context("name the snapshot's folder")?;

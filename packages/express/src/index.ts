@@ -44,7 +44,8 @@ export interface ActivityRecorder extends RequestHandler {
 }
 
 const READS = new Set(["GET", "HEAD", "OPTIONS"]);
-const SEND_TIMEOUT_MS = 2_000;
+/** A second longer than the platform waits for its broker before its fallback takes an activity. */
+const SEND_TIMEOUT_MS = 3_000;
 
 /** Throws an error that names the option which is missing, misspelt or not what it should be. */
 export function recordActivities(options: RecordOptions): ActivityRecorder {

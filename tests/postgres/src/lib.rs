@@ -4,12 +4,11 @@
 //! comes. PostgreSQL refuses to run as root: where the tests do, it runs as `nobody`. Its log is printed when something
 //! expected of it does not happen.
 
+mod port;
+
 use std::fs::{File, Permissions};
-use std::net::{TcpListener, TcpStream};
-use std::ops::Range;
-use std::os::linux::net::SocketAddrExt;
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,9 +20,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
 use tempfile::TempDir;
 
+pub use port::{ReservedPort, free_port};
+
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Below those that the kernel gives to whoever asks for any port.
-const PORTS: Range<u16> = 12_000..30_000;
 /// `nobody`, on Debian and most others.
 const UNPRIVILEGED: u32 = 65_534;
 const USER: &str = "tidings";
@@ -296,23 +295,4 @@ fn program(name: &str) -> PathBuf {
 
 fn read(folder: &Path, name: &str) -> String {
     String::from_utf8_lossy(&std::fs::read(folder.join(name)).unwrap_or_default()).into_owned()
-}
-
-/// A port of loopback that nobody uses, and that nobody else is given for as long as this process lives: a
-/// server that has not started yet, or is down for a while, holds none.
-pub fn free_port() -> u16 {
-    /// Names that only one process can bind.
-    static GIVEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
-    let first = std::process::id() as usize % PORTS.len();
-    for port in PORTS.cycle().skip(first).take(PORTS.len()) {
-        let name = format!("tidings-tests-port-{port}");
-        let name = SocketAddr::from_abstract_name(name).expect("name a port");
-        if let Ok(reservation) = UnixListener::bind_addr(&name)
-            && TcpListener::bind(("127.0.0.1", port)).is_ok()
-        {
-            GIVEN.lock().expect("the ports given").push(reservation);
-            return port;
-        }
-    }
-    panic!("no port is free of {PORTS:?}");
 }

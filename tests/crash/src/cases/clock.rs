@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tidings_broker::{Broker, BrokerHandle, BrokerOptions, BrokerSettings, Clock, Sleep, SystemClock};
 use tidings_log::testing::Random;
-use tidings_tests::{GroupMember, Membership};
+use tidings_tests::{GroupMember, Membership, ReservedPort};
 use tidings_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 use tokio::runtime::Runtime;
 
@@ -24,7 +24,6 @@ use super::{Case, Tally};
 use crate::client::NONE;
 use crate::producer::Behaviour;
 use crate::run::until;
-use crate::server::Address;
 
 const HOUR_MS: i64 = 3_600_000;
 /// How long a member may be silent: far longer than a busy machine makes it wait, far shorter than an hour.
@@ -74,8 +73,8 @@ impl Clock for JumpingClock {
 fn round(seed: u64, steady: Steady, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir()?;
-    let reserved = Address::reserve()?;
-    let address = reserved.text();
+    let reserved = ReservedPort::new();
+    let address = &reserved.address();
     let runtime = Runtime::new().context("start a runtime")?;
     let clock = Arc::new(JumpingClock { clock: SystemClock::new(), set_by_ms: AtomicI64::new(0), steady });
     let start = || start(&runtime, folder.path(), address, clock.clone());

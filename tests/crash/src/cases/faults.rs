@@ -57,7 +57,7 @@ impl Scene {
     fn new(seed: u64) -> Result<Self> {
         let random = Random::new(seed);
         let volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
-        let server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
+        let server = Server::new(&volume.data_dir()).set("log.segment.bytes", 1 << 20);
         let load = Load::new(Behaviour { value_bytes: 2000, ..Behaviour::idempotent(PARTITIONS) }, seed);
         Ok(Self { volume, server, supervisor: Supervisor::new(), load, random })
     }

@@ -442,7 +442,7 @@ fn produce(client: &mut Client, partition: i32, batch: Bytes) -> std::io::Result
 /// A data directory of several segments, indexes, snapshots, committed offsets.
 fn prepare(cleanly: bool) -> Result<Prepared> {
     let folder = tempfile::tempdir()?;
-    let server = Server::new(folder.path())?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(folder.path()).set("log.segment.bytes", 1 << 20);
     let broker = server.start();
     let mut client = Client::connect(server.address())?;
     client.create_topic(TOPIC, PARTITIONS)?;

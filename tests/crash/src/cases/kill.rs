@@ -84,7 +84,7 @@ fn with_librdkafka<T>(seed: u64, address: &str, history: &History, body: impl Fn
 fn one_life(seed: u64, kills: u64, at: At, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let directory = tempfile::tempdir()?;
-    let server = Server::new(directory.path())?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(directory.path()).set("log.segment.bytes", 1 << 20);
     let mut load = Load::new(Behaviour { value_bytes: 2000, ..Behaviour::idempotent(PARTITIONS) }, seed);
     let history = load.history.clone();
     let address = server.address();
@@ -153,7 +153,7 @@ fn until_dead(mut broker: Tidings) {
 fn control_without_ids(seed: u64, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let directory = tempfile::tempdir()?;
-    let server = Server::new(directory.path())?;
+    let server = Server::new(directory.path());
     let careless = Behaviour { idempotent: false, in_flight: 1, ..Behaviour::idempotent(PARTITIONS) };
     let mut load = Load::new(careless, random.next_u64());
     let last = load.during(server.address(), |run, history| {
@@ -177,7 +177,7 @@ fn control_without_ids(seed: u64, tally: &mut Tally) -> Result<()> {
 fn control_with_a_cut_log(seed: u64, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let directory = tempfile::tempdir()?;
-    let server = Server::new(directory.path())?;
+    let server = Server::new(directory.path());
     let mut load = Load::new(Behaviour::idempotent(PARTITIONS), random.next_u64());
     load.during(server.address(), |_, history| {
         let broker = server.start();

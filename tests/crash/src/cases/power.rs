@@ -116,7 +116,7 @@ impl Scene {
         let mut random = Random::new(seed);
         let options = MOUNT_OPTIONS[random.below(MOUNT_OPTIONS.len())];
         let volume = Volume::create(VOLUME_MEGABYTES, options)?;
-        let mut server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
+        let mut server = Server::new(&volume.data_dir()).set("log.segment.bytes", 1 << 20);
         if syncs == Syncs::None {
             server = server.without_syncs();
         }

@@ -94,7 +94,7 @@ struct Scene<'a> {
 
 fn round(seed: u64, syncs: Syncs, harm: Harm, tally: &mut Tally) -> Result<()> {
     let mut volume = Volume::create(VOLUME_MEGABYTES, "data=ordered")?;
-    let server = Server::new(&volume.data_dir())?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(&volume.data_dir()).set("log.segment.bytes", 1 << 20);
     let server = server.set("log.min.free.bytes", harm.min_free_bytes);
     let mut load = Load::new(Behaviour { value_bytes: 3000, ..Behaviour::idempotent(PARTITIONS) }, seed);
     let supervisor = Supervisor::new();

@@ -75,7 +75,7 @@ fn tails(plan: &Plan, torn: Torn) -> Result<Tally> {
 impl Prepared {
     fn new(torn: Torn) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let server = Server::new(folder.path())?;
+        let server = Server::new(folder.path());
         let broker = server.start();
         let mut client = Client::connect(server.address())?;
         client.create_topic(TOPIC, 1)?;

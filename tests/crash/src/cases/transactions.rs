@@ -217,8 +217,8 @@ fn create_topics(address: &str) -> Result<()> {
     Ok(())
 }
 
-fn server(data_dir: &Path) -> Result<Server> {
-    Ok(Server::new(data_dir)?.set("log.segment.bytes", 1 << 20))
+fn server(data_dir: &Path) -> Server {
+    Server::new(data_dir).set("log.segment.bytes", 1 << 20)
 }
 
 fn lives(plan: &Plan, at: At) -> Result<Tally> {
@@ -228,7 +228,7 @@ fn lives(plan: &Plan, at: At) -> Result<Tally> {
 fn one_life(seed: u64, kills: u64, at: At, tally: &mut Tally) -> Result<()> {
     let mut random = Random::new(seed);
     let directory = tempfile::tempdir()?;
-    let server = server(directory.path())?;
+    let server = server(directory.path());
     let address = server.address();
     let mut load = Load::new(Offsets::InTransaction, seed);
     let first = server.start();
@@ -263,7 +263,7 @@ fn one_life(seed: u64, kills: u64, at: At, tally: &mut Tally) -> Result<()> {
 /// One kill, with clients that leave a protection out.
 fn control_life(seed: u64, offsets: Offsets, eyes: Eyes, tally: &mut Tally) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let server = server(directory.path())?;
+    let server = server(directory.path());
     let mut load = Load::new(offsets, seed);
     // Before the load, which would have them made with as many partitions as the broker likes.
     let broker = server.start();
@@ -320,7 +320,7 @@ impl Scene {
         let mut random = Random::new(seed);
         let options = MOUNT_OPTIONS[random.below(MOUNT_OPTIONS.len())];
         let volume = Volume::create(VOLUME_MEGABYTES, options)?;
-        let mut server = server(&volume.data_dir())?;
+        let mut server = server(&volume.data_dir());
         if syncs == Syncs::None {
             server = server.without_syncs();
         }

@@ -146,7 +146,7 @@ fn ask_committed(address: &str, committed: &Contents, eyes: Eyes) -> Result<u64,
 fn prepare(cleanly: bool, seed: u64) -> Result<Prepared> {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir()?;
-    let server = Server::new(folder.path())?.set("log.segment.bytes", 1 << 20);
+    let server = Server::new(folder.path()).set("log.segment.bytes", 1 << 20);
     let broker = server.start();
     let mut client = Client::connect(server.address())?;
     client.create_topic(TOPIC, PARTITIONS)?;
