@@ -257,3 +257,27 @@ fn remove_snapshot(data_dir: &Path) -> std::io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_reads_a_snapshot_is_waited_for_shortly_and_its_removal_to_the_end() {
+        let served = |is_ending| Served {
+            data_dir: PathBuf::new(),
+            take: Arc::new(|_: &Path| unreachable!()),
+            snapshot: Mutex::default(),
+            is_ending: AtomicBool::new(is_ending),
+        };
+        let (read, removed) = (served(false), served(true));
+        let (_reading, removing) = (read.snapshot.lock().await, removed.snapshot.lock().await);
+        let longer = async {
+            assert!(timeout(2 * BUSY_PATIENCE, removed.wait_for_turn()).await.is_err());
+            drop(removing);
+            assert!(removed.wait_for_turn().await.is_some());
+        };
+        let (refused, ()) = tokio::join!(read.wait_for_turn(), longer);
+        assert!(refused.is_none());
+    }
+}
