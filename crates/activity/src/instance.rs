@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-const FILE: &str = "activities.instance";
+/// The file's name. A copy of the folder is another instance, unless its group is in the copy as well.
+pub const INSTANCE_FILE: &str = "activities.instance";
 
 /// A running instance.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub enum InstanceError {
 impl Instance {
     /// The instance of `folder`, which is made if absent.
     pub fn open(folder: &Path) -> Result<Self, InstanceError> {
-        let path = folder.join(FILE);
+        let path = folder.join(INSTANCE_FILE);
         let io = |operation| {
             let path = path.clone();
             move |source| InstanceError::Io { path, operation, source }
@@ -92,7 +93,7 @@ mod tests {
         let id = first.id().to_owned();
         drop(first);
         assert_eq!(Instance::open(folder.path()).unwrap().id(), id);
-        std::fs::write(folder.path().join(FILE), "torn").unwrap();
+        std::fs::write(folder.path().join(INSTANCE_FILE), "torn").unwrap();
         assert_ne!(Instance::open(folder.path()).unwrap().id(), id);
     }
 }

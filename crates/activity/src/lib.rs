@@ -49,6 +49,7 @@ pub mod timestamp;
 pub mod writer;
 
 pub use activity::{Activity, Context, Draft, Entity, Metadata};
+pub use instance::INSTANCE_FILE;
 pub use metrics::ActivityMetrics;
 pub use only_instance::OnlyInstanceError;
 pub use retention::Retention;

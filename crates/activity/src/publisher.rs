@@ -145,6 +145,8 @@ struct Run {
     counted_at: Option<Instant>,
     /// Whether it has been told that the store does not answer.
     has_told: bool,
+    /// Whether there was something to publish since it was told that nothing is left.
+    behind: bool,
 }
 
 impl Publisher {
@@ -157,6 +159,7 @@ impl Publisher {
             failing: false,
             counted_at: None,
             has_told: false,
+            behind: false,
         };
         std::thread::Builder::new()
             .name("activity publisher".to_owned())
@@ -178,8 +181,13 @@ impl Run {
     fn run(&mut self) {
         while !self.publisher.wake.is_stopping() {
             match self.step() {
-                Step::Progress => {}
-                Step::Idle => self.publisher.wake.wait(self.publisher.look_interval),
+                Step::Progress => self.behind = true,
+                Step::Idle => {
+                    if std::mem::take(&mut self.behind) {
+                        tracing::info!("what the fallback has kept is on the topic");
+                    }
+                    self.publisher.wake.wait(self.publisher.look_interval);
+                }
                 Step::Blocked => self.publisher.wake.pause(RETRY),
             }
         }

@@ -4,10 +4,12 @@
 //! `id` (by its bytes; a store may have all UUIDs after all other ids), both descending; a [`Position`] is a place in that order, so that a page that starts after it
 //! neither repeats nor skips what was there, whatever arrives meanwhile.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
 use siphasher::sip::SipHasher24;
 
 use crate::activity::{Activity, Context, Entity};
@@ -227,20 +229,33 @@ impl Needle {
         if !json.contains('\\') && !self.is_in(json) {
             return false;
         }
-        serde_json::from_str::<serde_json::Value>(json).is_ok_and(|value| self.is_in_value(&value, keys))
+        serde_json::from_str(json).is_ok_and(|value| self.is_in_value(value, keys))
     }
 
-    fn is_in_value(&self, value: &serde_json::Value, keys: bool) -> bool {
-        match value {
-            serde_json::Value::Null => false,
-            serde_json::Value::Bool(value) => self.is_in(if *value { "true" } else { "false" }),
-            serde_json::Value::Number(number) => self.is_in(&number.to_string()),
-            serde_json::Value::String(text) => self.is_in(text),
-            serde_json::Value::Array(values) => values.iter().any(|value| self.is_in_value(value, keys)),
-            serde_json::Value::Object(map) => {
-                map.iter().any(|(key, value)| (keys && self.is_in(key)) || self.is_in_value(value, keys))
+    /// Numbers are searched as they are written: `49.90` and `1e400` as well.
+    fn is_in_value(&self, value: &RawValue, keys: bool) -> bool {
+        let mut values = vec![value];
+        while let Some(value) = values.pop() {
+            let json = value.get();
+            let is_found = match json.as_bytes().first() {
+                Some(b'{') => {
+                    let members =
+                        serde_json::from_str::<BTreeMap<String, &RawValue>>(json).unwrap_or_default();
+                    values.extend(members.values());
+                    keys && members.keys().any(|key| self.is_in(key))
+                }
+                Some(b'[') => {
+                    values.extend(serde_json::from_str::<Vec<&RawValue>>(json).unwrap_or_default());
+                    false
+                }
+                Some(b'"') => serde_json::from_str::<String>(json).is_ok_and(|text| self.is_in(&text)),
+                _ => json != "null" && self.is_in(json),
+            };
+            if is_found {
+                return true;
             }
         }
+        false
     }
 
     fn is_in_activity(&self, activity: &Activity<'_>) -> bool {
@@ -277,6 +292,25 @@ mod tests {
         check("straße", "HAUPTSTRASSE", false);
         check("ß", "Straße", true);
         check("é", "e", false);
+    }
+
+    #[test]
+    fn json_is_searched_as_it_is_written_without_its_punctuation() {
+        let json = r#"{"amount":49.90,"big":123456789012345678901234567890,"e":[1E5,-0.0],"gone":null,
+            "yes":true,"nested":[{"k\u00e9y":"caf\u00e9 \"x\""}]}"#;
+        let check = |needle: &str, keys: bool, expected: bool| {
+            assert_eq!(Needle::new(needle).is_in_json(json, keys), expected, "{needle}, keys {keys}");
+        };
+        for needle in ["49.90", "9012345678901234567890", "1e5", "-0.0", "TRUE", "CAFÉ", "\"x"] {
+            check(needle, false, true);
+        }
+        for needle in ["null", "{", ",", "u00e9", "e\":", "kéy", "amount"] {
+            check(needle, false, false);
+        }
+        for needle in ["kéy", "amount", "GONE"] {
+            check(needle, true, true);
+        }
+        assert!(!Needle::new("x").is_in_json("x", true));
     }
 
     #[test]

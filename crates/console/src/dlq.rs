@@ -18,7 +18,7 @@ use tidings::failure::{
     FailureInbox, InboxError, Letter, LetterId, Pace, Queue, Selection, StatusFilter, Summary,
 };
 use tidings::{Cluster, ClusterError, Producer, ProducerOptions};
-use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, read_body};
+use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, parse_object, read_body};
 use tokio::sync::Semaphore;
 
 /// Calls that talk to the cluster at a time; more wait.
@@ -186,13 +186,7 @@ async fn decision(request: Request) -> Result<Decision, Problem> {
     let (parts, body) = request.into_parts();
     MediaType::one_of(&[MediaType::Json], &parts.headers)?;
     let body = read_body(&parts.headers, body, MAX_BODY_BYTES).await?;
-    let SelectionBody { ids, all, dry_run, max_per_second } =
-        serde_json::from_slice(&body).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => {
-                Problem::unprocessable(vec![FieldError::new("", error.to_string())])
-            }
-            _ => Problem::bad_request(format!("the body is not JSON: {error}")),
-        })?;
+    let SelectionBody { ids, all, dry_run, max_per_second } = parse_object(&body)?;
     let selection = match (ids, all) {
         (Some(ids), false) => Selection::Ids(parse_ids(&ids)?),
         (None, true) => Selection::All,

@@ -143,6 +143,16 @@ enum State {
     HalfOpen { probing: bool },
 }
 
+impl State {
+    fn shown(self) -> BreakerState {
+        match self {
+            Self::Closed { .. } => BreakerState::Closed,
+            Self::HalfOpen { .. } => BreakerState::HalfOpen,
+            Self::Open { .. } => BreakerState::Open,
+        }
+    }
+}
+
 /// Leave for one call; dropping it says nothing about what is guarded.
 ///
 /// ```
@@ -202,11 +212,7 @@ impl Breaker {
 
     /// The state as of the last call: an open breaker stays open until somebody calls after its time.
     pub fn state(&self) -> BreakerState {
-        match self.inner.lock().state {
-            State::Closed { .. } => BreakerState::Closed,
-            State::HalfOpen { .. } => BreakerState::HalfOpen,
-            State::Open { .. } => BreakerState::Open,
-        }
+        self.inner.lock().state.shown()
     }
 
     /// Whether a call at this moment would be told to stay away.
@@ -218,10 +224,11 @@ impl Breaker {
         }
     }
 
-    fn end(&self, epoch: u64, outcome: CallOutcome, now: Instant) {
+    /// Answers the new state, if there is one.
+    fn end(&self, epoch: u64, outcome: CallOutcome, now: Instant) -> Option<BreakerState> {
         let mut inner = self.inner.lock();
         if inner.epoch != epoch {
-            return;
+            return None;
         }
         match (&mut inner.state, outcome) {
             (State::Closed { failures }, CallOutcome::Success) => *failures = 0,
@@ -243,6 +250,7 @@ impl Breaker {
             (State::Closed { .. }, CallOutcome::Answered | CallOutcome::Unknown)
             | (State::Open { .. }, _) => {}
         }
+        (inner.epoch != epoch).then(|| inner.state.shown())
     }
 
     fn open(&self, inner: &mut Inner, now: Instant) {
@@ -262,10 +270,10 @@ impl Breaker {
 }
 
 impl Permit<'_> {
-    /// Tells how the call ended.
-    pub fn end(mut self, outcome: CallOutcome, now: Instant) {
+    /// Tells how the call ended. Answers the new state of the breaker, if that changed it.
+    pub fn end(mut self, outcome: CallOutcome, now: Instant) -> Option<BreakerState> {
         self.ended = true;
-        self.breaker.end(self.epoch, outcome, now);
+        self.breaker.end(self.epoch, outcome, now)
     }
 }
 
@@ -325,7 +333,7 @@ mod tests {
         let probe = breaker.admit(later).unwrap();
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert_eq!(breaker.admit(later).unwrap_err(), Duration::ZERO);
-        probe.end(Failure, later);
+        assert_eq!(probe.end(Failure, later), Some(BreakerState::Open));
         assert_eq!(breaker.admit(later).unwrap_err(), OPEN_FOR);
         let later = later + OPEN_FOR;
         call(&breaker, Success, later);
@@ -378,15 +386,15 @@ mod tests {
         let breaker = Breaker::new(BreakerOptions::default());
         let mut crowd: Vec<_> = (0..20).map(|_| breaker.admit(begun).unwrap()).collect();
         let late = crowd.split_off(5);
-        crowd.into_iter().for_each(|permit| permit.end(Failure, begun));
+        assert_eq!(crowd.into_iter().filter_map(|permit| permit.end(Failure, begun)).count(), 1);
         let mut late = late.into_iter();
         // Neither a late success closes it nor do late failures keep it open for longer.
-        late.next().unwrap().end(Success, begun);
+        assert_eq!(late.next().unwrap().end(Success, begun), None);
         assert_eq!(breaker.state(), BreakerState::Open);
         let probe = breaker.admit(begun + OPEN_FOR).unwrap();
-        late.for_each(|permit| permit.end(Failure, begun + OPEN_FOR));
+        assert_eq!(late.filter_map(|permit| permit.end(Failure, begun + OPEN_FOR)).count(), 0);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        probe.end(Success, begun + OPEN_FOR);
+        assert_eq!(probe.end(Success, begun + OPEN_FOR), Some(BreakerState::Closed));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 }

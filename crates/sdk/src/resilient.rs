@@ -154,7 +154,7 @@ impl ResilientProducer {
             Err(results) => return results,
         };
         let results = producer.send_batch(records, timeout.min(self.inner.timeout)).await;
-        permit.end(outcome(&results), Instant::now());
+        self.end(permit, outcome(&results));
         results
     }
 
@@ -181,7 +181,7 @@ impl ResilientProducer {
             Err(results) => return results,
         };
         let results = producer.send_batch_blocking(records, self.inner.timeout);
-        permit.end(outcome(&results), Instant::now());
+        self.end(permit, outcome(&results));
         results
     }
 
@@ -231,7 +231,7 @@ impl ResilientProducer {
             Err(fault) if fault.is_transient() => CallOutcome::Failure,
             Err(_) => CallOutcome::Unknown,
         };
-        permit.end(outcome, Instant::now());
+        self.end(permit, outcome);
     }
 
     /// Makes batches of at most so many bytes, as [`ProducerOptions::max_batch_bytes`] does, where that is learned only after the
@@ -313,6 +313,20 @@ impl ResilientProducer {
             })
         })?;
         Ok((permit, producer))
+    }
+
+    /// Tells the operator of an outage, and of its end.
+    fn end(&self, permit: Permit<'_>, outcome: CallOutcome) {
+        let bootstrap = self.inner.cluster.bootstrap();
+        match permit.end(outcome, Instant::now()) {
+            Some(BreakerState::Open) => {
+                let fault = self.last_fault().map(|fault| fault.to_string());
+                let error = fault.unwrap_or_else(|| "no acknowledgement in time".to_owned());
+                tracing::warn!(bootstrap, error, "the cluster takes nothing and is left alone for a while");
+            }
+            Some(BreakerState::Closed) => tracing::info!(bootstrap, "the cluster answers again"),
+            Some(BreakerState::HalfOpen) | None => {}
+        }
     }
 }
 

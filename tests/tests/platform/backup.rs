@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
-use tidings_tests::{Ended, Http, Kafka, LONG, Launch, S3Server, Tidings, until};
+use tidings_tests::{Ended, Http, Kafka, LONG, Launch, S3Server, Tidings, until, until_within};
 
 use crate::disks::Volume;
 use crate::support::{ACTIVITIES, WRITER, activity, stored_ids, until_stored};
@@ -395,6 +395,13 @@ fn a_restore_fills_directories_that_exist() {
         assert_eq!(until_stored(&tidings.http(), "acme", 500).len(), 500);
     }
     fails(&[path("restore"), &whole, path("--data-dir"), &link], "is not empty");
+
+    // It is the instance of before: as another one its writer would wait 45 s for the place that it had itself.
+    let tidings = Launch::up(&new).start();
+    let http = tidings.http();
+    http.post(ACTIVITIES, &activity("acme", "after", 500)).expect(200);
+    let is_stored = || (stored_ids(&http, "acme").len() == 501).then_some(());
+    until_within(Duration::from_secs(30), "what comes after a restore is stored", is_stored);
 }
 
 /// A server on half a data directory would take it for a whole one that has lost something.

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, read_body};
+use tidings_http::{FieldError, MediaType, Params, PathParams, Problem, parse_object, read_body};
 use uuid::Uuid;
 
 use super::filter::{only_tenant, path_id, tenant};
@@ -132,9 +132,7 @@ async fn record(api: &Api, tenant: &str, id: String) -> Result<Erasure, Problem>
 }
 
 fn read(body: &[u8]) -> Result<ErasureRequest, Problem> {
-    let Request { tenant, actor, requested_by } = serde_json::from_slice(body).map_err(|error| {
-        Problem::bad_request(format!("the body is not a request for an erasure: {error}"))
-    })?;
+    let Request { tenant, actor, requested_by } = parse_object(body)?;
     let texts = [
         ("tenant", &tenant, MAX_TENANT_CHARS),
         ("actor", &actor, MAX_ENTITY_ID_CHARS),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, bail};
-use tidings_activity::ActivityCopier;
+use tidings_activity::{ActivityCopier, INSTANCE_FILE};
 use tidings_broker::BrokerHandle;
 use tidings_log::{Disk, RealDisk, SnapshotFile};
 
@@ -38,7 +38,11 @@ pub fn of_platform(
             None => 0,
         };
         require_room(&data_dir, min_free_bytes)?;
-        Ok(Snapshot { files: take(folder, broker.as_ref(), &activity)?, min_free_bytes })
+        let mut files = take(folder, broker.as_ref(), &activity)?;
+        if broker.is_some() {
+            files.push(copy_instance(&data_dir, folder)?);
+        }
+        Ok(Snapshot { files, min_free_bytes })
     })
 }
 
@@ -78,6 +82,13 @@ fn take(
     }
     files.extend(spooled.map(|bytes| SnapshotFile { path: SPOOL_FILE.into(), bytes }));
     Ok(files)
+}
+
+/// The writer's group in the copied logs has this instance as a member: without its name what is restored would wait until that
+/// member's session is over. With a cluster, where the original goes on, what is restored is another instance.
+fn copy_instance(data_dir: &Path, folder: &Path) -> anyhow::Result<SnapshotFile> {
+    let bytes = std::fs::copy(data_dir.join(INSTANCE_FILE), folder.join(INSTANCE_FILE));
+    Ok(SnapshotFile { path: INSTANCE_FILE.into(), bytes: bytes.context("copy the name of the instance")? })
 }
 
 /// Store and spool are copied. Without room for that above what the broker keeps free, it would refuse produces meanwhile.

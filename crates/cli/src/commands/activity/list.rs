@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::args::ListArgs;
 use crate::http_client::{HttpClient, with_query};
@@ -9,7 +10,8 @@ use crate::output::{print, print_json, print_table, table};
 
 #[derive(Deserialize, Serialize)]
 struct Page {
-    items: Vec<Value>,
+    /// As they are stored: a number keeps all its digits.
+    items: Vec<Box<RawValue>>,
     next_cursor: Option<String>,
 }
 
@@ -34,7 +36,9 @@ pub async fn run(args: ListArgs) -> anyhow::Result<()> {
     if args.http.json {
         return print_json(&page);
     }
-    print_activities(&page.items)?;
+    let items: Result<Vec<Value>, _> =
+        page.items.iter().map(|item| serde_json::from_str(item.get())).collect();
+    print_activities(&items?)?;
     if let Some(cursor) = &page.next_cursor {
         print(&format!("more: --cursor {cursor}\n"))?;
     }

@@ -9,7 +9,9 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::args::SendArgs;
@@ -27,7 +29,7 @@ pub async fn run(args: SendArgs) -> anyhow::Result<()> {
     if let Some(file) = &args.file {
         return send_file(&mut client, file, args.http.json).await;
     }
-    let body = serde_json::to_vec(&activity(&args)?)?;
+    let body = serde_json::to_vec(&Draft::of(&args)?)?;
     let answer: Value = client.post(PATH, "application/json", body.into()).await?.into_json()?;
     if args.http.json {
         return print_json(&answer);
@@ -36,33 +38,40 @@ pub async fn run(args: SendArgs) -> anyhow::Result<()> {
     print(&format!("accepted {}\n", result["id"].as_str().unwrap_or("?")))
 }
 
-/// The activity that the arguments describe; what is wrong with it, the platform says best.
-fn activity(args: &SendArgs) -> anyhow::Result<Value> {
-    let mut activity = Map::new();
-    let fields = [
-        ("id", &args.id),
-        ("tenant", &args.tenant),
-        ("action", &args.action),
-        ("occurred_at", &args.occurred_at),
-    ];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            activity.insert(name.to_owned(), json!(value));
-        }
+/// What the arguments describe; what is wrong with it, the platform says best.
+#[derive(Serialize)]
+struct Draft<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurred_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<Value>,
+    /// Its text goes out as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
+}
+
+impl<'a> Draft<'a> {
+    fn of(args: &'a SendArgs) -> anyhow::Result<Self> {
+        let metadata = args.metadata.as_deref().map(serde_json::from_str);
+        let targets = args.target.iter().map(|target| entity("--target", target));
+        Ok(Self {
+            id: args.id.as_deref(),
+            tenant: args.tenant.as_deref(),
+            action: args.action.as_deref(),
+            occurred_at: args.occurred_at.as_deref(),
+            actor: args.actor.as_deref().map(|actor| entity("--actor", actor)).transpose()?,
+            targets: targets.collect::<Result<_, _>>()?,
+            metadata: metadata.transpose().context("--metadata is not JSON")?,
+        })
     }
-    if let Some(actor) = &args.actor {
-        activity.insert("actor".to_owned(), entity("--actor", actor)?);
-    }
-    if !args.target.is_empty() {
-        let targets: Result<Vec<Value>, _> =
-            args.target.iter().map(|target| entity("--target", target)).collect();
-        activity.insert("targets".to_owned(), Value::Array(targets?));
-    }
-    if let Some(metadata) = &args.metadata {
-        let metadata: Value = serde_json::from_str(metadata).context("--metadata is not JSON")?;
-        activity.insert("metadata".to_owned(), metadata);
-    }
-    Ok(Value::Object(activity))
 }
 
 fn entity(flag: &str, text: &str) -> anyhow::Result<Value> {
