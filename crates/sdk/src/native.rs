@@ -3,6 +3,7 @@
 //! **Invariant:** all `unsafe` of this crate is in this file and in `native/`. Headers are read here because `rdkafka`
 //! panics on a header name that is not UTF-8, which any producer may send.
 
+mod groups;
 mod topics;
 
 use std::ffi::{CStr, CString, c_int};
@@ -21,7 +22,11 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
 
 use crate::record::{Headers, ReceivedRecord, Record};
+pub(crate) use groups::{KnownGroup, describe_groups};
 pub(crate) use topics::{Refusal, create_topics};
+
+/// How much longer than the client is waited, which answers by itself when its time is over.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// Copies a message out of librdkafka's memory.
 pub(crate) fn to_received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
@@ -144,6 +149,38 @@ pub(crate) fn cached_high_watermark<C: ConsumerContext>(
 
 fn to_millis(timeout: Duration) -> c_int {
     c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+}
+
+fn c_string(text: &str) -> KafkaResult<CString> {
+    CString::new(text).map_err(|_| KafkaError::AdminOpCreation(format!("{text:?} has a zero byte in it")))
+}
+
+/// Sends a request of an administrator and waits for its answer, which the sender has come out of the queue.
+fn ask_cluster<C: ClientContext>(
+    client: &Client<C>,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout: Duration,
+    send: impl FnOnce(*mut sys::rd_kafka_t, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+) -> KafkaResult<Event> {
+    let answers = EventQueue::new(client);
+    // SAFETY: the client is live; the options are destroyed below, exactly once.
+    let options = unsafe { sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
+    // SAFETY: the options are live. A limit is refused where it is out of range or the operation has none; the client's own then
+    // holds.
+    unsafe {
+        let limit = to_millis(timeout);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, limit, ptr::null_mut(), 0);
+        sys::rd_kafka_AdminOptions_set_operation_timeout(options, limit, ptr::null_mut(), 0);
+    }
+    send(client.native_ptr(), options, answers.0);
+    // SAFETY: created above, destroyed only here; librdkafka has copied what it keeps of them.
+    unsafe { sys::rd_kafka_AdminOptions_destroy(options) };
+    let answer =
+        answers.poll(timeout + SLACK).ok_or(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut))?;
+    match answer.error() {
+        RDKafkaErrorCode::NoError => Ok(answer),
+        code => Err(KafkaError::AdminOp(code)),
+    }
 }
 
 /// A queue for answers.

@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidings::admin::{AdminError, TopicSpec};
+use tidings::consumer::GroupProtocol;
 use tidings_tests::{until, until_within};
 
 use crate::support::{PATIENCE, Remembering, STOP_LIMIT, Scene};
@@ -49,13 +50,23 @@ fn topics_are_created_described_and_deleted() {
 
 #[test]
 fn groups_show_members_offsets_and_lag() {
+    check_group(GroupProtocol::Eager);
+}
+
+/// The older calls of Kafka say that such a group is dead.
+#[test]
+fn groups_of_the_consumer_protocol_show_them_as_well() {
+    check_group(GroupProtocol::Consumer);
+}
+
+fn check_group(protocol: GroupProtocol) {
     let scene = Scene::new();
     scene.produce((0..90).map(|index| index.to_string()));
     let described = scene.admin.describe_group(&scene.group);
     assert!(matches!(described, Err(AdminError::UnknownGroup { .. })), "{described:?}");
     let handler = Remembering::default();
     let mut options = scene.options();
-    options.instance_id = None;
+    (options.instance_id, options.protocol) = (None, protocol);
     let consumer = scene.consume(options, &handler);
     let lag = || {
         let offsets = scene.admin.group_offsets(&scene.group).unwrap();
@@ -66,17 +77,24 @@ fn groups_show_members_offsets_and_lag() {
         )
     };
     until("all is committed", || (lag() == (90, 0)).then_some(()));
-    let described = scene.admin.describe_group(&scene.group).unwrap();
-    assert_eq!((described.state.as_str(), described.members.len()), ("Stable", 1));
+    let shown = || {
+        let described = scene.admin.describe_group(&scene.group).unwrap();
+        let listed = scene.admin.list_groups().unwrap();
+        let group = listed.into_iter().find(|group| group.name == scene.group).unwrap();
+        [(described.state, described.members.len()), (group.state, group.members)]
+    };
+    until("the member has what it is to have", || {
+        let stable = || ("Stable".to_owned(), 1);
+        (shown() == [stable(), stable()]).then_some(())
+    });
     assert!(matches!(scene.admin.delete_group(&scene.group), Err(AdminError::GroupNotEmpty { .. })));
     consumer.stop(STOP_LIMIT).unwrap();
     scene.produce((0..10).map(|index| index.to_string()));
     assert_eq!(lag(), (90, 10));
     // It asks to leave, and does not wait for long until that is answered.
     until_within(LEAVE_LIMIT, "a dynamic member has left", || {
-        let listed = scene.admin.list_groups().unwrap();
-        let group = listed.iter().find(|group| group.name == scene.group).unwrap();
-        ((group.state.as_str(), group.members) == ("Empty", 0)).then_some(())
+        let empty = || ("Empty".to_owned(), 0);
+        (shown() == [empty(), empty()]).then_some(())
     });
     scene.admin.delete_group(&scene.group).unwrap();
     let described = scene.admin.describe_group(&scene.group);

@@ -126,13 +126,13 @@ impl TransactionCoordinator {
         current: &Transaction,
         response: R,
     ) -> Outcome<R> {
-        // As in Kafka: one epoch to fence, and one because the transaction ends. The last one that exists is for this.
-        let fenced = current.producer_epoch.saturating_add(1);
+        // As in Kafka: one epoch, by which the producer knows that its own abort has been done already. The last one that exists
+        // is for this.
         let next = Transaction {
             state: TransactionState::PrepareAbort,
             previous_producer_id: current.producer_id,
-            producer_epoch: fenced.saturating_add(1),
-            last_producer_epoch: fenced,
+            producer_epoch: current.producer_epoch.saturating_add(1),
+            last_producer_epoch: -1,
             last_update_ms: now_ms,
             client_version: TRANSACTION_VERSION_2,
             ..current.clone()

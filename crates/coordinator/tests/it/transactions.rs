@@ -283,7 +283,7 @@ fn nonsense_is_refused() {
 }
 
 #[test]
-fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
+fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_goes_on_once_it_has_aborted_it() {
     let mut world = World::new();
     let producer = world.init();
     world.add(producer, "a", 2);
@@ -300,9 +300,13 @@ fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
     let took_ms = world.now_ms - begun_ms;
     assert!((60_000..=70_000).contains(&took_ms), "aborted after {took_ms} ms");
     assert_eq!(world.state(), TransactionState::PrepareAbort);
-    assert_eq!(world.end_as(producer, true, true).error, ErrorCode::ProducerFenced);
+    assert_eq!(world.end_as(producer, true, true).error, ErrorCode::InvalidTxnState);
     world.complete();
     assert_eq!(world.add(producer, "a", 2), ErrorCode::ProducerFenced);
+    assert_eq!(world.end_as(producer, true, true).error, ErrorCode::InvalidTxnState);
+    let ended = world.end_as(producer, false, true);
+    assert_eq!((ended.error, ended.producer_epoch), (ErrorCode::None, producer.1 + 1));
+    assert_eq!(world.add((producer.0, producer.1 + 1), "a", 2), ErrorCode::None);
 }
 
 #[test]

@@ -10,8 +10,12 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::block_on;
 use super::{Admin, AdminError};
+use crate::native::{KnownGroup, describe_groups};
 use crate::outsider::outsider;
 use crate::reader::offsets_at;
+
+/// The state that the older call gives to a name that it does not know, and to each group of the consumer protocol (KIP-848).
+const DEAD: &str = "Dead";
 
 /// How often groups are asked for that have no coordinator.
 const COORDINATOR_RETRY: Duration = Duration::from_millis(50);
@@ -118,6 +122,7 @@ impl Admin {
             .ask_coordinators(|| self.query.fetch_group_list(None, self.timeout))
             .map_err(self.failed("list groups"))?;
         let mut groups: Vec<_> = groups.groups().iter().map(summarize).collect();
+        self.summarize_anew(&mut groups).map_err(self.failed("list groups"))?;
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(groups)
     }
@@ -130,19 +135,52 @@ impl Admin {
             .ask_coordinators(|| self.query.fetch_group_list(Some(group), self.timeout))
             .map_err(self.failed(&operation))?;
         let found = groups.groups().iter().find(|found| found.name() == group);
-        // Kafka answers for every name; a group it does not know is "Dead".
-        let known = found.filter(|found| found.state() != "Dead");
+        let classic = found.filter(|found| found.state() != DEAD).map(|found| KnownGroup {
+            name: found.name().to_owned(),
+            state: found.state().to_owned(),
+            assignor: found.protocol().to_owned(),
+            members: members(found),
+        });
+        let known = match classic {
+            Some(known) => Some(known),
+            None => self.describe_groups(&[group]).map_err(self.failed(&operation))?.pop(),
+        };
         let offsets = self.group_offsets(group)?;
-        if known.is_none() && offsets.is_empty() {
-            return Err(AdminError::UnknownGroup { group: group.into() });
+        match known {
+            Some(KnownGroup { name, state, assignor: protocol, members }) => {
+                Ok(GroupDescription { name, state, protocol, members, offsets })
+            }
+            None if offsets.is_empty() => Err(AdminError::UnknownGroup { group: group.into() }),
+            None => Ok(GroupDescription {
+                name: group.to_owned(),
+                state: "Empty".to_owned(),
+                protocol: String::new(),
+                members: Vec::new(),
+                offsets,
+            }),
         }
-        Ok(GroupDescription {
-            name: group.to_string(),
-            state: known.map_or("Empty", GroupInfo::state).to_string(),
-            protocol: known.map_or("", GroupInfo::protocol).to_string(),
-            members: known.map_or_else(Vec::new, members),
-            offsets,
-        })
+    }
+
+    /// What the older call calls dead, and is not.
+    fn summarize_anew(&self, groups: &mut [GroupSummary]) -> Result<(), KafkaError> {
+        let dead: Vec<_> =
+            groups.iter().filter(|group| group.state == DEAD).map(|group| group.name.as_str()).collect();
+        let known = self.describe_groups(&dead)?;
+        for group in groups {
+            if let Some(known) = known.iter().find(|known| known.name == group.name) {
+                group.state.clone_from(&known.state);
+                group.protocol_type = "consumer".to_owned();
+                group.members = known.members.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn describe_groups(&self, groups: &[&str]) -> Result<Vec<KnownGroup>, KafkaError> {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask_coordinators(|| describe_groups(self.query.client(), groups, self.timeout))
     }
 
     /// Committed offsets, end offsets and lag of a group; empty if it has committed nothing.
@@ -246,7 +284,11 @@ impl Admin {
         let deadline = Instant::now() + self.timeout;
         loop {
             let answer = ask();
-            let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+            let code = answer.as_ref().err().and_then(|error| match error {
+                // The crate gives none of these.
+                KafkaError::AdminOp(code) => Some(*code),
+                error => error.rdkafka_error_code(),
+            });
             if !code.is_some_and(has_no_coordinator) || Instant::now() > deadline {
                 return answer;
             }

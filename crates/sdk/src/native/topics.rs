@@ -1,8 +1,7 @@
 //! The creation of topics, with the cluster's reason where it refuses one: `rdkafka` passes on the code alone, and what is
 //! wrong stands only in the words beside it.
 
-use std::ffi::{CStr, CString, c_char};
-use std::ptr;
+use std::ffi::{CStr, c_char};
 use std::slice;
 use std::time::Duration;
 
@@ -10,14 +9,11 @@ use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use super::{Event, EventQueue, to_millis};
+use super::{Event, ask_cluster, c_string};
 use crate::admin::TopicSpec;
 
 /// As long as librdkafka's reasons are.
 const REASON_BYTES: usize = 512;
-
-/// How much longer than the client is waited, which answers by itself when its time is over.
-const SLACK: Duration = Duration::from_secs(1);
 
 /// Why a topic was not created.
 #[derive(Debug, Clone)]
@@ -36,31 +32,13 @@ pub(crate) fn create_topics<C: ClientContext>(
     let topics: Vec<NewTopic> = specs.iter().map(|spec| NewTopic::of(spec)).collect::<KafkaResult<_>>()?;
     let mut pointers: Vec<_> = topics.iter().map(|topic| topic.0).collect();
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS;
-    let answers = EventQueue::new(client);
-    // SAFETY: the client is live; the options are destroyed below, exactly once.
-    let options = unsafe { sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
-    // SAFETY: client, options, queue and topics are live; librdkafka copies the topics and what it keeps of the options.
-    unsafe {
-        // Refused where they are out of range, and the client's own limits hold.
-        let limit = to_millis(timeout);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, limit, ptr::null_mut(), 0);
-        sys::rd_kafka_AdminOptions_set_operation_timeout(options, limit, ptr::null_mut(), 0);
-        let queue = answers.0;
-        sys::rd_kafka_CreateTopics(
-            client.native_ptr(),
-            pointers.as_mut_ptr(),
-            pointers.len(),
-            options,
-            queue,
-        );
-        sys::rd_kafka_AdminOptions_destroy(options);
-    }
-    let answer =
-        answers.poll(timeout + SLACK).ok_or(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut))?;
-    match answer.error() {
-        RDKafkaErrorCode::NoError => Ok(answer.created_topics()),
-        code => Err(KafkaError::AdminOp(code)),
-    }
+    let answer = ask_cluster(client, operation, timeout, |client, options, queue| {
+        // SAFETY: all are live; librdkafka copies the topics and what it keeps of the options.
+        unsafe {
+            sys::rd_kafka_CreateTopics(client, pointers.as_mut_ptr(), pointers.len(), options, queue);
+        }
+    })?;
+    Ok(answer.created_topics())
 }
 
 /// A topic as librdkafka takes it.
@@ -143,8 +121,4 @@ impl Event {
         };
         results.iter().map(answer).collect()
     }
-}
-
-fn c_string(text: &str) -> KafkaResult<CString> {
-    CString::new(text).map_err(|_| KafkaError::AdminOpCreation(format!("{text:?} has a zero byte in it")))
 }
