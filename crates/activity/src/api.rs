@@ -94,8 +94,13 @@ pub(crate) fn router(
 
 async fn method_not_allowed() -> Response {
     let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
-    Problem::new(status, "method-not-allowed", "Method not allowed", "see the API's description")
-        .into_response()
+    Problem::new(
+        status,
+        "method-not-allowed",
+        "Method not allowed",
+        "the header `Allow` names the methods of this path",
+    )
+    .into_response()
 }
 
 /// A POST takes no parameters: one that is ignored would be a filter, a tenant or a flag that does nothing.

@@ -97,7 +97,7 @@ impl Fields {
             [b'.', fraction @ ..] => {
                 let (digits, rest) =
                     fraction.split_at(fraction.iter().take_while(|byte| byte.is_ascii_digit()).count());
-                if !(1..=9).contains(&digits.len()) {
+                if digits.is_empty() {
                     return None;
                 }
                 (number(&digits[..digits.len().min(6)]) * 10_i64.pow(6 - digits.len().min(6) as u32), rest)

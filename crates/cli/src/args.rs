@@ -19,7 +19,7 @@ pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
 
 use clap::{Parser, Subcommand};
 
-/// An event streaming platform in one program: a Kafka-compatible broker, an activity stream, a failure inbox, a console.
+/// An event streaming platform in one program: a Kafka-compatible broker, an activity stream, a failure inbox, an HTTP API.
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, max_term_width = 110, after_help = TOP_EXAMPLES)]
 pub struct Args {

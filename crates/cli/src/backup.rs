@@ -20,7 +20,7 @@ mod verify;
 
 pub use create::{NoServer, create};
 pub use manifest::Manifest;
-pub use place::open;
+pub use place::{Place, open};
 pub use restore::{require_restored, restore};
 pub use verify::verify;
 

@@ -38,6 +38,19 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Text of strangers as it may be shown: what would move the cursor or forge a line is escaped.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
 /// `1234567` as `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -54,6 +67,11 @@ pub fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_strangers_moves_nothing() {
+        assert_eq!(visible("caf\u{e9}\u{1b}[2J\nstatus\t\u{9b}"), "caf\u{e9}\\u{1b}[2J\\nstatus\\t\\u{9b}");
+    }
 
     #[test]
     fn groups_digits() {

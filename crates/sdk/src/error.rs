@@ -268,11 +268,18 @@ impl KafkaFault {
             Code::PollExceeded => Self::PolledTooLate,
             other => Self::Kafka {
                 name: format!("{other:?}"),
-                reason: other.to_string(),
+                reason: meaning(other),
                 transient: is_transient_code(other),
             },
         }
     }
+}
+
+/// librdkafka's words about a code, without the code.
+fn meaning(code: Code) -> String {
+    let words = code.to_string();
+    let inner = words.strip_prefix(&format!("{code:?} (")).and_then(|words| words.strip_suffix(')'));
+    inner.map_or_else(|| words.clone(), str::to_owned)
 }
 
 /// The codes which Kafka's own clients retry, as far as they are not faults of their own above.

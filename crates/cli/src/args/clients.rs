@@ -248,7 +248,7 @@ pub struct SelectionArgs {
     pub cluster: ClusterArgs,
     /// Topic the records came from
     pub topic: String,
-    /// Ids as `dlq list` shows them: PARTITION-OFFSET
+    /// Ids as `dlq list` shows them: PARTITION-OFFSET; or --all
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub ids: Vec<String>,
     /// All that are pending

@@ -1,11 +1,12 @@
 //! `tidings dlq`: the failure inbox of a topic, on any cluster.
 
+use anyhow::ensure;
 use tidings::failure::{FailureInbox, Letter, Line, Pace, Page, Queue, Selection, StatusFilter, Summary};
 use tidings::{Producer, ProducerOptions};
 
 use super::cluster::reach;
 use crate::args::{ClusterArgs, DlqCommand, SelectionArgs};
-use crate::output::{print, print_json, print_table, table};
+use crate::output::{print, print_json, print_table, table, visible};
 
 /// Characters of an error shown in a list.
 const ERROR_CHARS: usize = 80;
@@ -36,12 +37,12 @@ pub fn run(command: DlqCommand) -> anyhow::Result<()> {
                 }
                 None => inbox.redrive(&selection, &by(), args.dry_run)?,
             };
-            print_summary("redriven", &summary, args.cluster.json)
+            finish("redriven", &selection, &summary, args.cluster.json)
         }
         DlqCommand::Discard(args) => {
             let selection = selection(&args)?;
             let summary = inbox(&args.cluster, &args.topic)?.discard(&selection, &by(), args.dry_run)?;
-            print_summary("discarded", &summary, args.cluster.json)
+            finish("discarded", &selection, &summary, args.cluster.json)
         }
     }
 }
@@ -86,10 +87,13 @@ pub fn print_letters(letters: &[Letter]) -> anyhow::Result<()> {
         rows.add_row([
             letter.id.to_string(),
             status(letter),
-            from.unwrap_or_else(|| letter.source.to_string()),
-            context.map_or_else(|| "-".to_owned(), |context| context.group.clone()),
+            from.map_or_else(|| letter.source.to_string(), |from| visible(&from)),
+            context.map_or_else(|| "-".to_owned(), |context| visible(&context.group)),
             time(letter.parked_at_ms),
-            context.map_or_else(|| "written by another tool".to_owned(), |context| shorten(&context.error)),
+            context.map_or_else(
+                || "written by another tool".to_owned(),
+                |context| visible(&shorten(&context.error)),
+            ),
         ]);
     }
     print_table(&rows)
@@ -100,7 +104,7 @@ fn print_queues(queues: &[Queue]) -> anyhow::Result<()> {
     for queue in queues {
         rows.add_row([
             lossy(&queue.key),
-            queue.group.clone(),
+            visible(&queue.group),
             queue.partition.to_string(),
             queue.first.to_string(),
             queue.standing.name().to_owned(),
@@ -114,20 +118,28 @@ fn print_letter(letter: &Letter) -> anyhow::Result<()> {
     let mut text = format!("letter    {} of {}\nstatus    {}\n", letter.id, letter.source, status(letter));
     text.push_str(&format!("parked    {}\n", time(letter.parked_at_ms)));
     if let Some(resolution) = &letter.resolution {
-        text.push_str(&format!("resolved  {} by {}\n", time(Some(resolution.at_ms)), resolution.by));
+        text.push_str(&format!(
+            "resolved  {} by {}\n",
+            time(Some(resolution.at_ms)),
+            visible(&resolution.by)
+        ));
     }
     if let Some(context) = &letter.context {
-        text.push_str(&format!("error     {}\n", context.error));
+        text.push_str(&format!("error     {}\n", visible(&context.error)));
         for cause in &context.causes {
-            text.push_str(&format!("because   {cause}\n"));
+            text.push_str(&format!("because   {}\n", visible(cause)));
         }
         text.push_str(&format!(
             "from      {}-{} offset {}\n",
-            context.topic, context.partition, context.offset
+            visible(&context.topic),
+            context.partition,
+            context.offset
         ));
         text.push_str(&format!(
             "group     {}, attempts {}, redrives {}\n",
-            context.group, context.attempts, context.redrives
+            visible(&context.group),
+            context.attempts,
+            context.redrives
         ));
         text.push_str(&format!("failed    first {}\n", time(Some(context.first_failure_ms))));
     }
@@ -138,8 +150,16 @@ fn print_letter(letter: &Letter) -> anyhow::Result<()> {
         text.push_str(&format!("header    {} = {}\n", lossy(name), value.map_or("null".into(), lossy)));
     }
     text.push_str(&format!("key       {}\n", letter.key.as_deref().map_or("null".into(), lossy)));
-    text.push_str(&format!("value     {}\n", letter.value.as_deref().map_or("null".into(), lossy)));
+    text.push_str(&format!("value     {}\n", letter.value.as_deref().map_or("null".into(), lines)));
     print(&text)
+}
+
+/// Prints what was done. That nothing was done of what was named is an error, for scripts.
+fn finish(verb: &str, selection: &Selection, summary: &Summary, json: bool) -> anyhow::Result<()> {
+    print_summary(verb, summary, json)?;
+    let is_in_vain = summary.done == 0 && summary.skipped > 0 && matches!(selection, Selection::Ids(_));
+    ensure!(!is_in_vain, "nothing was {verb}");
+    Ok(())
 }
 
 fn print_summary(verb: &str, summary: &Summary, json: bool) -> anyhow::Result<()> {
@@ -172,7 +192,13 @@ fn time(at_ms: Option<i64>) -> String {
 }
 
 fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    visible(&String::from_utf8_lossy(bytes))
+}
+
+/// A value keeps its lines, of which none begins where a field does.
+fn lines(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().map(visible).collect::<Vec<_>>().join("\n          ")
 }
 
 fn shorten(text: &str) -> String {

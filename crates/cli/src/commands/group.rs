@@ -5,7 +5,7 @@ use tidings::admin::{GroupDescription, GroupSummary};
 
 use super::cluster::admin;
 use crate::args::GroupCommand;
-use crate::output::{print, print_json, print_table, table};
+use crate::output::{print, print_json, print_table, table, visible};
 
 /// Runs the command.
 pub fn run(command: GroupCommand) -> anyhow::Result<()> {
@@ -31,16 +31,16 @@ pub fn run(command: GroupCommand) -> anyhow::Result<()> {
 fn print_list(groups: &[GroupSummary]) -> anyhow::Result<()> {
     let mut rows = table(["GROUP", "STATE", "MEMBERS", "PROTOCOL"]);
     for group in groups {
-        rows.add_row([&group.name, &group.state, &group.members.to_string(), &group.protocol_type]);
+        rows.add_row([&visible(&group.name), &group.state, &group.members.to_string(), &group.protocol_type]);
     }
     print_table(&rows)
 }
 
 fn print_description(group: &GroupDescription) -> anyhow::Result<()> {
-    print(&format!("group {}  {}  {}\n\n", group.name, group.state, group.protocol))?;
+    print(&format!("group {}  {}  {}\n\n", visible(&group.name), group.state, group.protocol))?;
     let mut rows = table(["MEMBER", "CLIENT", "HOST"]);
     for member in &group.members {
-        rows.add_row([&member.member_id, &member.client_id, &member.host]);
+        rows.add_row([&member.member_id, &member.client_id, &member.host].map(|text| visible(text)));
     }
     print_table(&rows)?;
     print("\n")?;

@@ -1,7 +1,7 @@
 //! `tidings topic`: list, create, delete and describe topics.
 
-use serde_json::json;
-use tidings::admin::{TopicDescription, TopicSpec};
+use serde_json::{Value, json};
+use tidings::admin::{TopicDescription, TopicPartitionInfo, TopicSpec};
 
 use super::cluster::admin;
 use crate::args::TopicCommand;
@@ -13,7 +13,7 @@ pub fn run(command: TopicCommand) -> anyhow::Result<()> {
         TopicCommand::List { cluster, internal } => {
             let mut topics = admin(&cluster)?.list_topics()?;
             topics.retain(|topic| internal || !topic.name.starts_with("__"));
-            if cluster.json { print_json(&topics) } else { print_list(&topics) }
+            if cluster.json { print_json(&listed(&topics)) } else { print_list(&topics) }
         }
         TopicCommand::Create { cluster, topic, partitions, replication_factor, config } => {
             let mut spec = TopicSpec::new(&topic, partitions).replication(replication_factor);
@@ -38,6 +38,25 @@ pub fn run(command: TopicCommand) -> anyhow::Result<()> {
     }
 }
 
+/// What a list knows of topics: offsets and settings are asked for topic by topic, by `describe`.
+fn listed(topics: &[TopicDescription]) -> Value {
+    let partition = |partition: &TopicPartitionInfo| {
+        json!({
+            "partition": partition.partition,
+            "leader": partition.leader,
+            "replicas": partition.replicas,
+            "in_sync": partition.in_sync,
+        })
+    };
+    topics
+        .iter()
+        .map(|topic| {
+            let partitions: Vec<_> = topic.partitions.iter().map(partition).collect();
+            json!({ "name": topic.name, "partitions": partitions })
+        })
+        .collect()
+}
+
 fn print_list(topics: &[TopicDescription]) -> anyhow::Result<()> {
     let mut rows = table(["TOPIC", "PARTITIONS", "REPLICAS"]);
     for topic in topics {
@@ -52,16 +71,17 @@ fn print_description(topic: &TopicDescription) -> anyhow::Result<()> {
     for (key, value) in &topic.config {
         print(&format!("  {key} = {value}\n"))?;
     }
-    let mut rows = table(["PARTITION", "LEADER", "START", "END", "RECORDS"]);
+    let mut rows = table(["PARTITION", "LEADER", "START", "END", "OFFSETS"]);
     let offset = |offset: Option<i64>| offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
     for partition in &topic.partitions {
-        let records = partition.end_offset.zip(partition.start_offset).map(|(end, start)| end - start);
+        // Not records: transactions and cleaning leave offsets without one.
+        let offsets = partition.end_offset.zip(partition.start_offset).map(|(end, start)| end - start);
         rows.add_row([
             partition.partition.to_string(),
             partition.leader.to_string(),
             offset(partition.start_offset),
             offset(partition.end_offset),
-            offset(records),
+            offset(offsets),
         ]);
     }
     print_table(&rows)

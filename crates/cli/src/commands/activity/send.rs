@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -92,7 +92,12 @@ async fn send_file(client: &mut HttpClient, file: &Path, json: bool) -> anyhow::
     let source: Box<dyn Read + Send> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
-        Box::new(std::fs::File::open(file).with_context(|| format!("open {name}"))?)
+        let opened = std::fs::File::open(file).with_context(|| format!("open {name}"))?;
+        ensure!(
+            !opened.metadata()?.is_dir(),
+            "{name} is a directory: expected a file with an activity in each line"
+        );
+        Box::new(opened)
     };
     send_lines(client, source, json).await
 }
