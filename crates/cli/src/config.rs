@@ -137,7 +137,7 @@ impl StoreSetting {
         if self.0 == "sqlite" {
             return Ok(None);
         }
-        if !self.0.contains("://") {
+        if !["postgres://", "postgresql://"].iter().any(|scheme| self.0.starts_with(scheme)) {
             bail!("activity.store: expected sqlite or postgres://USER:PASSWORD@HOST:PORT/DATABASE");
         }
         self.0.parse().map(Some).context("activity.store")
@@ -270,8 +270,13 @@ impl Config {
 
     fn from_settings(settings: Settings, mut broker: Vec<BrokerSetting>) -> anyhow::Result<Config> {
         let activity = settings.activity;
-        for (key, count) in [("partitions", activity.partitions), ("dlq_partitions", activity.dlq_partitions)]
-        {
+        let counts = [
+            ("partitions", i64::from(activity.partitions)),
+            ("dlq_partitions", i64::from(activity.dlq_partitions)),
+            ("ack_timeout_ms", i64::try_from(activity.ack_timeout_ms).unwrap_or(i64::MAX)),
+            ("breaker_failures", i64::from(activity.breaker_failures)),
+        ];
+        for (key, count) in counts {
             if count < 1 {
                 bail!("activity.{key}: expected at least 1, found {count}");
             }
@@ -281,9 +286,6 @@ impl Config {
             bail!("data_dir: expected a directory, found the file {}", settings.data_dir.display());
         }
         activity.store.postgres()?;
-        if activity.ack_timeout_ms < 1 || activity.breaker_failures < 1 {
-            bail!("activity.ack_timeout_ms and activity.breaker_failures: expected at least 1, found 0");
-        }
         if let Some(value) = settings.durability {
             let key = "durability".to_owned();
             broker.retain(|setting| setting.key != key);

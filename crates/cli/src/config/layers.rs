@@ -4,9 +4,11 @@
 //! environment variables cannot hold; every layer hands them on under one spelling, `num.partitions` within `broker`.
 //! Invariant: an error quotes no setting that may hold a password.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use figment::error::Actual;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
@@ -135,6 +137,9 @@ pub fn one_line(error: &figment::Error) -> anyhow::Error {
         }
         // figment's own words quote it.
         _ if is_secret(&keys) => "expected a string; what was found is not shown".to_owned(),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("expected {}, found {}", in_words(expected), found_in_words(found))
+        }
         other => other.to_string().replace('\n', " "),
     };
     let path = match &error.metadata {
@@ -143,6 +148,34 @@ pub fn one_line(error: &figment::Error) -> anyhow::Error {
         None => keys.join("."),
     };
     anyhow!("{path}: {what}")
+}
+
+/// Serde names Rust's types.
+fn in_words(expected: &str) -> String {
+    let number = |from: &dyn Display, to: &dyn Display| format!("a whole number from {from} to {to}");
+    match expected {
+        "i32" => number(&i32::MIN, &i32::MAX),
+        "i64" => number(&i64::MIN, &i64::MAX),
+        "u32" => number(&0, &u32::MAX),
+        "u64" => number(&0, &u64::MAX),
+        "a map" => "a table".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        table if table.starts_with("struct ") => "a table".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn found_in_words(found: &Actual) -> String {
+    match found {
+        Actual::Signed(number) => number.to_string(),
+        Actual::Unsigned(number) => number.to_string(),
+        Actual::Bool(is_true) => is_true.to_string(),
+        Actual::Str(text) => format!("{text:?}"),
+        Actual::Map => "a table".to_owned(),
+        Actual::Seq => "a list".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Whether a setting is a password, or a store's address that may hold one.
@@ -158,11 +191,14 @@ fn parse(text: &str) -> Value {
     }
 }
 
-/// `a=1,b=2` as a table.
+/// `a=1,b=2` as a table; anything else as the text that it is, which is no table.
 fn pairs(text: &str) -> Value {
     let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
-    let pairs = pairs.map(|pair| pair.rsplit_once('=').unwrap_or((pair, "")));
-    Value::from(pairs.map(|(key, value)| (key.trim().to_owned(), parse(value.trim()))).collect::<Dict>())
+    let pairs = pairs.map(|pair| {
+        let (key, value) = pair.rsplit_once('=')?;
+        Some((key.trim().to_owned(), parse(value.trim())))
+    });
+    pairs.collect::<Option<Dict>>().map_or_else(|| Value::from(text), Value::from)
 }
 
 fn insert_nested(values: &mut Dict, table: &str, key: String, value: Value) {

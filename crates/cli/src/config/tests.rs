@@ -88,7 +88,7 @@ fn bad_settings_name_their_place() {
     check(
         "",
         &[("TIDINGS_ACTIVITY_PARTITIONS", "many")],
-        "TIDINGS_ACTIVITY_PARTITIONS: invalid type: found string \"many\", expected i32",
+        "TIDINGS_ACTIVITY_PARTITIONS: expected a whole number from -2147483648 to 2147483647, found \"many\"",
     );
     check("a = 1\nkafka = ", &[], "FILE, line 2: is not TOML");
     check("broker = 1", &[], "FILE: broker: expected a table, found signed int `1`");
@@ -98,6 +98,13 @@ fn bad_settings_name_their_place() {
         "FILE: broker.num.partitions: expected a value, found sequence",
     );
     check("[activity]\npartitions = 0", &[], "activity.partitions: expected at least 1, found 0");
+    check("[activity]\nack_timeout_ms = 0", &[], "activity.ack_timeout_ms: expected at least 1, found 0");
+    check(
+        "[activity]\nretention_days = -1",
+        &[],
+        "FILE: activity.retention_days: expected a whole number from 0 to 4294967295, found -1",
+    );
+    check("activity = 3", &[], "FILE: activity: expected a table, found 3");
     check(
         "kafka = \"9092\"",
         &[],
@@ -187,7 +194,7 @@ fn a_store_is_named_and_its_password_never_shown() {
         assert_eq!(error, format!("activity.store: {expected}"));
     };
     check("s3cret", "expected sqlite or postgres://USER:PASSWORD@HOST:PORT/DATABASE");
-    check("mysql://ann:s3cret@db/audit", "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+    check("mysql://ann:s3cret@db/audit", "expected sqlite or postgres://USER:PASSWORD@HOST:PORT/DATABASE");
     check(
         "postgres://ann:s3cret@db",
         "names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
@@ -237,5 +244,7 @@ fn tenants_have_times_of_their_own() {
     let expected = [("acme".to_owned(), 7), ("A=B Inc".to_owned(), 0)].into();
     assert_eq!(activity.retention_days_per_tenant, expected);
     let environment = [("TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT", "acme")];
-    assert!(load(file, &environment, UpArgs::default()).is_err());
+    let error = load(file, &environment, UpArgs::default()).unwrap_err();
+    let expected = "TIDINGS_ACTIVITY_RETENTION_DAYS_PER_TENANT: expected a table, found \"acme\"";
+    assert_eq!(error.to_string(), expected);
 }
