@@ -96,7 +96,7 @@ fn topics_are_created_described_and_deleted() {
     assert_eq!(
         platform.kafka(&["topic", "describe", "orders"]),
         "topic orders\n  retention.ms = 60000\n\
-         PARTITION  LEADER  START  END  RECORDS\n\
+         PARTITION  LEADER  START  END  OFFSETS\n\
          0          1       0      0    0\n\
          1          1       0      0    0\n"
     );
