@@ -167,6 +167,7 @@ mod tests {
     fn every_default_passes_its_own_check() {
         for definition in BROKER_DEFINITIONS.iter().filter(|definition| !definition.default.is_empty()) {
             assert_eq!(definition.check(definition.default), Ok(definition.default.to_owned()));
+            assert_eq!(definition.kind.described(definition.default), definition.default);
         }
     }
 

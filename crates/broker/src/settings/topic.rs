@@ -191,6 +191,7 @@ mod tests {
     fn every_default_passes_its_own_check() {
         for definition in TOPIC_DEFINITIONS {
             assert_eq!(definition.check(definition.default), Ok(definition.default.to_owned()));
+            assert_eq!(definition.kind.described(definition.default), definition.default);
         }
     }
 
