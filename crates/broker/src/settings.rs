@@ -68,7 +68,7 @@ pub(crate) const BROKER_DEFINITIONS: &[Definition] = &[
     broker("log.message.timestamp.type", Kind::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime"),
     broker("log.min.free.bytes", Kind::long(-1), "-1"),
     broker("log.preallocate", Kind::Boolean, "false"),
-    broker("log.retention.bytes", Kind::long(-1), "-1"),
+    broker("log.retention.bytes", Kind::long(i64::MIN), "-1"),
     broker("log.retention.check.interval.ms", Kind::long(1), "300000"),
     broker("log.retention.hours", Kind::int(-1), "168"),
     broker("log.retention.minutes", Kind::int(-1), ""),
@@ -126,6 +126,7 @@ impl BrokerSettings {
             settings.explicit.insert(definition.name, definition.check(value)?);
         }
         group::check_timeouts(&TopicOverrides::new(), &settings)?;
+        topic::check_compaction_lags(&TopicOverrides::new(), &settings)?;
         Ok(settings)
     }
 
@@ -166,6 +167,7 @@ mod tests {
     fn every_default_passes_its_own_check() {
         for definition in BROKER_DEFINITIONS.iter().filter(|definition| !definition.default.is_empty()) {
             assert_eq!(definition.check(definition.default), Ok(definition.default.to_owned()));
+            assert_eq!(definition.kind.described(definition.default), definition.default);
         }
     }
 
@@ -188,6 +190,14 @@ mod tests {
         assert_eq!(
             error("default.replication.factor", "3"),
             "setting default.replication.factor: expected a whole number from 1 to 1, found \"3\""
+        );
+        assert_eq!(
+            error("log.retention.bytes", "much"),
+            "setting log.retention.bytes: expected a whole number, found \"much\""
+        );
+        assert_eq!(
+            error("log.cleaner.max.compaction.lag.ms", "0"),
+            "setting log.cleaner.max.compaction.lag.ms: expected a whole number of at least 1, found \"0\""
         );
         assert_eq!(error("num.partitionz", "4"), "unknown setting num.partitionz: found \"4\"");
         assert_eq!(

@@ -26,7 +26,7 @@ pub(crate) mod records;
 
 use crate::metadata_log::{MetadataLog, WriteError};
 use crate::settings::BrokerSettings;
-use crate::settings::topic::{TOPIC_DEFINITIONS, TopicOverrides};
+use crate::settings::topic::{TOPIC_DEFINITIONS, TopicOverrides, check_compaction_lags};
 use error::TopicError;
 use image::{Image, Topic};
 use plan::{
@@ -405,6 +405,7 @@ impl Inner {
         let topic = self.image.read().by_name(name).cloned().ok_or(TopicError::UnknownName)?;
         let current = if replace { TopicOverrides::new() } else { topic.overrides.clone() };
         let overrides = plan_configs(TOPIC_DEFINITIONS, &current, changes, &self.settings)?;
+        check_compaction_lags(&overrides, &self.settings).map_err(TopicError::Config)?;
         if validate_only || overrides == topic.overrides {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! DescribeConfigs, versions 0 to 4: the configs of topics, groups and the broker, where they come from, and their defaults.
 //!
 //! Version 1 has sources and synonyms (KIP-226), 3 the type (KIP-569); documentation is not kept. Broker configs are
-//! read-only: they are set at start. Other resources (loggers, client metrics) are refused.
+//! read-only: they are set at start. Other resources (loggers, client metrics) are refused. Values are kept as they were
+//! sent and told in one form; the broker's settings among the synonyms as they were written, as in Kafka.
 
 use tidings_model::ErrorCode;
 use tidings_wire::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
@@ -98,7 +99,7 @@ impl Overridable<'_> {
             let source = if source == ConfigSource::Topic { self.own } else { source };
             DescribeConfigsResourceResult {
                 name: definition.name.to_owned(),
-                value: Some(value.into_owned()),
+                value: Some(definition.kind.described(&value)),
                 is_default: cx.version == DEFAULT_FLAG && source == ConfigSource::Default,
                 config_source: source.code(),
                 synonyms: if with_synonyms { self.synonyms(definition, settings) } else { Vec::new() },
@@ -111,7 +112,8 @@ impl Overridable<'_> {
     }
 
     fn synonyms(&self, definition: &Definition, settings: &BrokerSettings) -> Vec<DescribeConfigsSynonym> {
-        let own = self.overrides.get(definition.name).map(|value| synonym(definition.name, value, self.own));
+        let own = self.overrides.get(definition.name);
+        let own = own.map(|value| synonym(definition.name, &definition.kind.described(value), self.own));
         let first = definition.synonyms.first();
         let of_broker = first.map(|(first, _)| settings_from(first, definition.synonyms, settings));
         own.into_iter().chain(of_broker.unwrap_or_default()).collect()
@@ -134,7 +136,7 @@ fn broker(cx: &Cx<'_>, name: &str, with_synonyms: bool) -> Described {
         DescribeConfigsResourceResult {
             name: definition.name.to_owned(),
             // A setting without a default is null until it is set.
-            value: (!value.is_empty()).then(|| value.to_owned()),
+            value: (!value.is_empty()).then(|| definition.kind.described(value)),
             read_only: true,
             is_default: cx.version == DEFAULT_FLAG && source == ConfigSource::Default,
             config_source: source.code(),

@@ -4,6 +4,7 @@
 //! system (KIP-827), 5 whether the directory takes new logs (KIP-1066): it does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use tidings_log::StorageState;
 use tidings_model::ErrorCode;
@@ -20,7 +21,7 @@ const UNKNOWN_BYTES: i64 = -1;
 
 pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let data_dir = &cx.shared.data_dir;
-    let log_dir = data_dir.path().display().to_string();
+    let log_dir = absolute(data_dir.path());
     let result = match data_dir.storage_state() {
         StorageState::Failed { .. } => DescribeLogDirsResult {
             error_code: ErrorCode::KafkaStorageError.code(),
@@ -40,6 +41,11 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeLogDirsRequest) -> Desc
         }
     };
     DescribeLogDirsResponse { results: vec![result], ..DescribeLogDirsResponse::default() }
+}
+
+/// The whole path: the clients do not know where the broker was started.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// What is asked for and is there; everything for null.
@@ -79,4 +85,19 @@ fn describe(topic: &Topic, partitions: impl Iterator<Item = i32>) -> DescribeLog
 
 fn i64_of(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_directory_is_told_in_full() {
+        let check =
+            |path: &str, expected: &Path| assert_eq!(absolute(Path::new(path)), expected.to_str().unwrap());
+        let here = std::env::current_dir().unwrap();
+        check("t/data", &here.join("t/data"));
+        check("./t/data", &here.join("t/data"));
+        check("/t/data", Path::new("/t/data"));
+    }
 }

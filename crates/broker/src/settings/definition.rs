@@ -73,6 +73,29 @@ impl Kind {
         }
     }
 
+    /// A value as Kafka describes it, however it was written: `0.1` for `1e-1`, `compact,delete` for `compact, delete`. A
+    /// text that is no such value stays as it is.
+    pub(crate) fn described(self, value: &str) -> String {
+        let written = match self {
+            Kind::Boolean => Some(value.to_ascii_lowercase()),
+            Kind::Int { .. } | Kind::Long { .. } => {
+                value.parse::<i64>().ok().map(|number| number.to_string())
+            }
+            Kind::Double { .. } => value.parse().ok().map(as_java_writes),
+            Kind::OneOf(_) => None,
+            Kind::ListOf(_) | Kind::AnyOf(_) => {
+                let mut items: Vec<&str> = Vec::new();
+                for item in value.split(',').map(str::trim) {
+                    if !items.contains(&item) {
+                        items.push(item);
+                    }
+                }
+                Some(items.join(","))
+            }
+        };
+        written.unwrap_or_else(|| value.to_owned())
+    }
+
     fn accepts(self, value: &str) -> bool {
         match self {
             Kind::Boolean => value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
@@ -95,6 +118,9 @@ impl Kind {
                 format!("a whole number from {min} to {max}")
             }
         };
+        if self == Kind::long(i64::MIN) {
+            return "a whole number".to_owned();
+        }
         match self {
             Kind::Boolean => "true or false".to_owned(),
             Kind::Int { min, max } => range(min.to_string(), max.to_string(), max == i32::MAX),
@@ -105,6 +131,18 @@ impl Kind {
                 format!("a list, separated by commas, of {}", allowed.join(", "))
             }
         }
+    }
+}
+
+/// A number as Java's `Double.toString` writes it: clients compare texts.
+fn as_java_writes(number: f64) -> String {
+    if number == 0.0 || (1e-3..1e7).contains(&number.abs()) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
     }
 }
 
@@ -138,4 +176,31 @@ impl Definition {
 /// The definition called `name`.
 pub(crate) fn find(definitions: &'static [Definition], name: &str) -> Option<&'static Definition> {
     definitions.iter().find(|definition| definition.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(kind: Kind, pairs: &[(&str, &str)]) {
+        for (value, expected) in pairs {
+            assert_eq!(kind.described(value), *expected, "{value:?} of {kind:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_described_in_one_form() {
+        check(Kind::Boolean, &[("TRUE", "true"), ("False", "false")]);
+        check(Kind::int(0), &[("+5", "5"), ("007", "7"), ("", "")]);
+        check(
+            Kind::long(i64::MIN),
+            &[("-5", "-5"), ("+0", "0"), ("9223372036854775807", "9223372036854775807")],
+        );
+        let ratio = Kind::Double { min: 0.0, max: 1.0 };
+        check(ratio, &[("1e-1", "0.1"), ("1", "1.0"), ("0", "0.0"), (".50", "0.5"), ("0.001", "0.001")]);
+        check(ratio, &[("0.0005", "5.0E-4"), ("0.000123", "1.23E-4"), ("1e-20", "1.0E-20")]);
+        check(Kind::OneOf(&["gzip", "lz4"]), &[("gzip", "gzip")]);
+        let list = Kind::AnyOf(&["delete", "compact"]);
+        check(list, &[("compact, delete", "compact,delete"), ("compact,compact", "compact"), ("", "")]);
+    }
 }

@@ -24,6 +24,8 @@ const fn topic(
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 const MAX_LONG: &str = "9223372036854775807";
+const MAX_COMPACTION_LAG_MS: &str = "max.compaction.lag.ms";
+const MIN_COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
 
 /// Every topic config the broker knows, by name.
 pub(crate) const TOPIC_DEFINITIONS: &[Definition] = &[
@@ -39,7 +41,7 @@ pub(crate) const TOPIC_DEFINITIONS: &[Definition] = &[
     topic("flush.messages", Kind::long(1), MAX_LONG, &[("log.flush.interval.messages", 1)]),
     topic("flush.ms", Kind::long(0), MAX_LONG, &[("log.flush.interval.ms", 1)]),
     topic("index.interval.bytes", Kind::int(0), "4096", &[("log.index.interval.bytes", 1)]),
-    topic("max.compaction.lag.ms", Kind::long(1), MAX_LONG, &[("log.cleaner.max.compaction.lag.ms", 1)]),
+    topic(MAX_COMPACTION_LAG_MS, Kind::long(1), MAX_LONG, &[("log.cleaner.max.compaction.lag.ms", 1)]),
     topic("max.message.bytes", Kind::int(0), "1048588", &[("message.max.bytes", 1)]),
     topic(
         "message.timestamp.after.max.ms",
@@ -65,10 +67,10 @@ pub(crate) const TOPIC_DEFINITIONS: &[Definition] = &[
         "0.5",
         &[("log.cleaner.min.cleanable.ratio", 1)],
     ),
-    topic("min.compaction.lag.ms", Kind::long(0), "0", &[("log.cleaner.min.compaction.lag.ms", 1)]),
+    topic(MIN_COMPACTION_LAG_MS, Kind::long(0), "0", &[("log.cleaner.min.compaction.lag.ms", 1)]),
     topic("min.insync.replicas", Kind::int(1), "1", &[("min.insync.replicas", 1)]),
     topic("preallocate", Kind::Boolean, "false", &[("log.preallocate", 1)]),
-    topic("retention.bytes", Kind::long(-1), "-1", &[("log.retention.bytes", 1)]),
+    topic("retention.bytes", Kind::long(i64::MIN), "-1", &[("log.retention.bytes", 1)]),
     topic(
         "retention.ms",
         Kind::long(-1),
@@ -114,6 +116,23 @@ pub(crate) fn check_topic_config(key: &str, value: &str) -> Result<String, Setti
         Some(definition) => definition.check(value),
         None => Err(SettingError::Unknown { key: key.to_owned(), found: value.to_owned() }),
     }
+}
+
+/// Checks that a topic with these configs need not compact a record before it may.
+pub(crate) fn check_compaction_lags(
+    overrides: &TopicOverrides,
+    settings: &BrokerSettings,
+) -> Result<(), SettingError> {
+    let configs = EffectiveConfigs { overrides, settings };
+    let (min_ms, max_ms) = (configs.long(MIN_COMPACTION_LAG_MS), configs.long(MAX_COMPACTION_LAG_MS));
+    if min_ms <= max_ms {
+        return Ok(());
+    }
+    Err(SettingError::Invalid {
+        key: MIN_COMPACTION_LAG_MS.to_owned(),
+        expected: format!("a number of at most {MAX_COMPACTION_LAG_MS} = {max_ms}"),
+        found: min_ms.to_string(),
+    })
 }
 
 /// The value in force of a topic config, and where it comes from.
@@ -172,7 +191,37 @@ mod tests {
     fn every_default_passes_its_own_check() {
         for definition in TOPIC_DEFINITIONS {
             assert_eq!(definition.check(definition.default), Ok(definition.default.to_owned()));
+            assert_eq!(definition.kind.described(definition.default), definition.default);
         }
+    }
+
+    #[test]
+    fn what_may_be_compacted_must_not_be_due_before() {
+        let check = |pairs: &[(&str, &str)], settings: &[(&str, &str)]| {
+            let overrides =
+                pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let settings =
+                BrokerSettings::parse(settings.iter().copied()).map_err(|error| error.to_string())?;
+            check_compaction_lags(&overrides, &settings).map_err(|error| error.to_string())
+        };
+        let refused = "setting min.compaction.lag.ms: expected a number of at most max.compaction.lag.ms = 50, found \"100\"";
+        let (min, max) = ((MIN_COMPACTION_LAG_MS, "100"), (MAX_COMPACTION_LAG_MS, "50"));
+        assert_eq!(check(&[min, max], &[]), Err(refused.to_owned()));
+        assert_eq!(check(&[min], &[]), Ok(()));
+        assert_eq!(check(&[min, (MAX_COMPACTION_LAG_MS, "100")], &[]), Ok(()));
+        // The broker's own defaults count as well, and are bound themselves.
+        let (broker_min, broker_max) =
+            (("log.cleaner.min.compaction.lag.ms", "100"), ("log.cleaner.max.compaction.lag.ms", "50"));
+        assert_eq!(check(&[min], &[broker_max]), Err(refused.to_owned()));
+        assert_eq!(check(&[], &[broker_min, broker_max]), Err(refused.to_owned()));
+    }
+
+    #[test]
+    fn retention_bytes_may_be_any_number() {
+        for text in ["-5", "-9223372036854775808", "0", MAX_LONG] {
+            assert_eq!(check_topic_config("retention.bytes", text), Ok(text.to_owned()));
+        }
+        assert!(check_topic_config("retention.bytes", "-9223372036854775809").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The topic that keeps transactions.
 pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
-/// The log that keeps topics and producer id blocks; not a topic that clients see.
+/// The log that keeps topics and producer id blocks; not a topic that clients see, nor may they make one of that name.
 pub(crate) const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// Whether clients may not write to it.
@@ -37,9 +37,6 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
             "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
         ));
     }
-    if name == METADATA_TOPIC {
-        return Err(format!("Topic name is invalid: '{name}' is reserved"));
-    }
     Ok(())
 }
 
@@ -58,10 +55,10 @@ mod tests {
 
     #[test]
     fn names_are_judged_as_kafka_does() {
-        for name in ["a", "orders", "a.b_c-D9", "...", &"x".repeat(249), OFFSETS_TOPIC] {
+        for name in ["a", "orders", "a.b_c-D9", "...", &"x".repeat(249), OFFSETS_TOPIC, METADATA_TOPIC] {
             check(name, true);
         }
-        for name in ["", ".", "..", "a b", "ü", "a/b", "a\0", &"x".repeat(250), METADATA_TOPIC] {
+        for name in ["", ".", "..", "a b", "ü", "a/b", "a\0", &"x".repeat(250)] {
             check(name, false);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::settings::BrokerSettings;
 use crate::settings::definition::{Definition, find};
-use crate::settings::topic::{TopicOverrides, check_topic_config};
+use crate::settings::topic::{TopicOverrides, check_compaction_lags, check_topic_config};
 use crate::settings::{SettingError, topic};
 use crate::topics::error::TopicError;
 use crate::topics::image::Image;
@@ -58,6 +58,9 @@ pub(crate) fn plan_topic(
     node_id: i32,
 ) -> Result<PlannedTopic, TopicError> {
     names::check_name(&new.name).map_err(TopicError::InvalidName)?;
+    if new.name == names::METADATA_TOPIC {
+        return Err(TopicError::Request(format!("Creation of internal topic {} is prohibited.", new.name)));
+    }
     if image.by_name(&new.name).is_some() {
         return Err(TopicError::Exists { name: new.name.clone() });
     }
@@ -65,6 +68,7 @@ pub(crate) fn plan_topic(
         return Err(TopicError::Collides { name: new.name.clone(), existing: existing.to_owned() });
     }
     let overrides = check_configs(&new.configs)?;
+    check_compaction_lags(&overrides, settings).map_err(TopicError::Config)?;
     let partition_count = plan_partitions(new, settings, node_id)?;
     Ok(PlannedTopic { name: new.name.clone(), partition_count, overrides })
 }
@@ -170,28 +174,27 @@ pub(crate) fn plan_configs(
 ) -> Result<TopicOverrides, TopicError> {
     let mut overrides = current.clone();
     for (key, change) in changes {
-        if *change == ConfigChange::Delete {
+        let (ConfigChange::Set(found) | ConfigChange::Append(found) | ConfigChange::Subtract(found)) = change
+        else {
             // What there is not can be taken away.
             overrides.remove(key);
             continue;
-        }
+        };
         let definition = find(definitions, key).ok_or_else(|| {
-            TopicError::Config(SettingError::Unknown { key: key.clone(), found: format!("{change:?}") })
+            TopicError::Config(SettingError::Unknown { key: key.clone(), found: found.clone() })
         })?;
-        let value = match change {
-            ConfigChange::Delete => continue,
-            ConfigChange::Set(value) => value.clone(),
-            ConfigChange::Append(items) | ConfigChange::Subtract(items) => {
-                if definition.kind.code() != LIST_CODE {
-                    return Err(TopicError::Config(SettingError::Invalid {
-                        key: key.clone(),
-                        expected: "a config whose type is a list, to append to or subtract from".to_owned(),
-                        found: items.clone(),
-                    }));
-                }
-                let (value, _) = topic::effective(definition, &overrides, settings);
-                merge_list(&value, items, matches!(change, ConfigChange::Append(_)))
+        let value = if matches!(change, ConfigChange::Set(_)) {
+            found.clone()
+        } else {
+            if definition.kind.code() != LIST_CODE {
+                return Err(TopicError::Config(SettingError::Invalid {
+                    key: key.clone(),
+                    expected: "a config whose type is a list, to append to or subtract from".to_owned(),
+                    found: found.clone(),
+                }));
             }
+            let (value, _) = topic::effective(definition, &overrides, settings);
+            merge_list(&value, found, matches!(change, ConfigChange::Append(_)))
         };
         overrides.insert(key.clone(), definition.check(&value).map_err(TopicError::Config)?);
     }
@@ -202,8 +205,9 @@ const LIST_CODE: i8 = 7;
 
 fn merge_list(current: &str, items: &str, append: bool) -> String {
     let items: Vec<&str> = items.split(',').map(str::trim).collect();
-    let mut merged: Vec<&str> =
-        current.split(',').map(str::trim).filter(|item| append || !items.contains(item)).collect();
+    // An empty text is a list of nothing, not of one item without a name.
+    let current = current.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let mut merged: Vec<&str> = current.filter(|item| append || !items.contains(item)).collect();
     if append {
         for item in items {
             if !merged.contains(&item) {
@@ -239,6 +243,7 @@ mod tests {
     #[test]
     fn wrong_requests_get_kafkas_codes() {
         assert_eq!(plan(|new| new.name = "a b".into()), Err(17));
+        assert_eq!(plan(|new| new.name = names::METADATA_TOPIC.into()), Err(42));
         assert_eq!(plan(|new| new.partition_count = 0), Err(37));
         assert_eq!(plan(|new| new.partition_count = -2), Err(37));
         assert_eq!(plan(|new| new.partition_count = 10_001), Err(44));
@@ -250,6 +255,12 @@ mod tests {
         assert_eq!(plan(|new| new.configs = vec![("retention.ms".into(), Some("x".into()))]), Err(40));
         assert_eq!(plan(|new| new.configs = vec![("nonsense".into(), Some("1".into()))]), Err(40));
         assert_eq!(plan(|new| new.configs = vec![("retention.ms".into(), None)]), Err(40));
+        let lags = |min: &str, max: &str| {
+            let pair = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+            let configs = vec![pair("min.compaction.lag.ms", min), pair("max.compaction.lag.ms", max)];
+            plan(|new| new.configs = configs).map(|planned| planned.overrides.len())
+        };
+        assert_eq!((lags("100", "50"), lags("50", "50")), (Err(40), Ok(2)));
     }
 
     #[test]
@@ -266,5 +277,25 @@ mod tests {
         );
         assert!(plan("cleanup.policy", ConfigChange::Set("shred".into())).is_err());
         assert!(plan("retention.ms", ConfigChange::Append("1".into())).is_err());
+        for change in [ConfigChange::Set, ConfigChange::Append, ConfigChange::Subtract] {
+            let refused = plan("foo", change("bar".into())).unwrap_err().to_string();
+            assert_eq!(refused, "unknown setting foo: found \"bar\"");
+        }
+    }
+
+    /// Appending to a list of nothing was refused.
+    #[test]
+    fn lists_can_be_emptied_and_filled_again() {
+        let settings = BrokerSettings::default();
+        let check = |current: &str, change, expected: &str| {
+            let current = TopicOverrides::from([("cleanup.policy".into(), current.into())]);
+            let changes = [("cleanup.policy".to_owned(), change)];
+            let planned = plan_configs(TOPIC_DEFINITIONS, &current, &changes, &settings).unwrap();
+            assert_eq!(planned["cleanup.policy"], expected);
+        };
+        check("delete,compact", ConfigChange::Subtract("delete, compact".into()), "");
+        check("", ConfigChange::Append("compact".into()), "compact");
+        check("", ConfigChange::Subtract("compact".into()), "");
+        check("compact", ConfigChange::Append("compact,delete".into()), "compact,delete");
     }
 }

@@ -82,6 +82,7 @@ async fn each_new_topic_has_its_own_verdict() {
         vec![
             topic("good.one"),
             topic("bad name"),
+            topic("__cluster_metadata"),
             CreatableTopic { num_partitions: 0, ..topic("no-partitions") },
             CreatableTopic { replication_factor: 3, ..topic("three-replicas") },
             CreatableTopic { configs: vec![config("retention.ms", Some("soon"))], ..topic("bad-config") },
@@ -95,6 +96,7 @@ async fn each_new_topic_has_its_own_verdict() {
     let expected = [
         ("good.one", 0),
         ("bad name", 17),
+        ("__cluster_metadata", 42),
         ("no-partitions", 37),
         ("three-replicas", 38),
         ("bad-config", 40),
@@ -265,6 +267,57 @@ async fn configs_change_take_effect_and_survive() {
     assert_eq!(synonyms, [("max.message.bytes", 1), ("message.max.bytes", 5)]);
     assert_eq!(client.call(1, &alter(2, "max.message.bytes", None, 1)).await.responses[0].error_code, 0);
     assert_eq!(client.produce("orders", 0, batch(&[&"x".repeat(200)])).await.error_code, 0);
+}
+
+/// Clients compare what they read with what they would write: the same value has the same text, however it was sent.
+#[tokio::test]
+async fn configs_are_described_in_one_form_and_must_fit_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    let config = |name: &str, value: &str| CreatableTopicConfig {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        ..CreatableTopicConfig::default()
+    };
+    let expected = [
+        ("cleanup.policy", "compact, delete,compact", "compact,delete"),
+        ("min.cleanable.dirty.ratio", "1e-1", "0.1"),
+        ("min.compaction.lag.ms", "+100", "100"),
+        ("preallocate", "TRUE", "true"),
+        ("retention.bytes", "-5", "-5"),
+    ];
+    let configs = expected.map(|(name, sent, _)| config(name, sent)).to_vec();
+    assert_eq!(codes(&mut client, vec![CreatableTopic { configs, ..topic("orders") }]).await[0].1, 0);
+    let resource = DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: "orders".to_owned(),
+        configuration_keys: Some(expected.map(|(name, ..)| name.to_owned()).to_vec()),
+        ..DescribeConfigsResource::default()
+    };
+    let request = DescribeConfigsRequest {
+        resources: vec![resource],
+        include_synonyms: true,
+        ..DescribeConfigsRequest::default()
+    };
+    let described = client.call(4, &request).await.results.remove(0).configs;
+    for (config, (name, _, value)) in described.iter().zip(expected) {
+        assert_eq!((config.name.as_str(), config.value.as_deref()), (name, Some(value)));
+        assert_eq!(config.synonyms[0].value.as_deref(), Some(value), "{name}");
+    }
+    let change = AlterableConfig {
+        name: "max.compaction.lag.ms".to_owned(),
+        value: Some("50".to_owned()),
+        ..AlterableConfig::default()
+    };
+    let resource = AlterConfigsResource {
+        resource_type: 2,
+        resource_name: "orders".to_owned(),
+        configs: vec![change],
+        ..AlterConfigsResource::default()
+    };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    assert_eq!(client.call(1, &request).await.responses[0].error_code, 40);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 //! Each of them joins by itself: its JoinGroup is answered with its member epoch as the generation, nobody leads, and
 //! SyncGroup tells what the coordinator assigned. A heartbeat that is answered with REBALANCE_IN_PROGRESS is how it
 //! hears of a new epoch. Invariant: the answers are those of the classic protocol; the group changes as if the member
-//! had sent a ConsumerGroupHeartbeat.
+//! had sent a ConsumerGroupHeartbeat. LeaveGroup alone is about members of either protocol: administrators remove members
+//! by it.
 
 use std::sync::Arc;
 
@@ -144,7 +145,7 @@ impl GroupCoordinator {
         let group = self.consumer_group(&request.group_id)?;
         let instance_id = request.group_instance_id.as_deref();
         let (member, classic) =
-            classic_member(group, &request.member_id, instance_id, Some(request.generation_id))?;
+            classic_member(group, &request.member_id, instance_id, request.generation_id)?;
         let has_type = |found: &String| *found == CONSUMER_PROTOCOL_TYPE;
         let has_name = |found: &String| first_protocol(member) == Some(found);
         if !request.protocol_type.as_ref().is_none_or(has_type)
@@ -169,7 +170,7 @@ impl GroupCoordinator {
         let instance_id = request.group_instance_id.as_deref();
         let checked = self.consumer_group(&request.group_id).and_then(|group| {
             let (member, classic) =
-                classic_member(group, &request.member_id, instance_id, Some(request.generation_id))?;
+                classic_member(group, &request.member_id, instance_id, request.generation_id)?;
             let must_rejoin = member.epoch < group.epoch
                 || member.state == MemberState::UnrevokedPartitions
                 || (member.state == MemberState::UnreleasedPartitions && !group.waits_for_partitions(member));
@@ -199,7 +200,7 @@ impl GroupCoordinator {
         cx.shard.timers.schedule_if_absent(&group.id, Timer::Rejoin(member.id.clone()), now_ms, delay_ms);
     }
 
-    /// Classic members leave a consumer group.
+    /// Members of either protocol leave a consumer group, or an administrator removes them.
     pub(crate) fn leave_consumer_group(
         &mut self,
         now_ms: i64,
@@ -244,7 +245,7 @@ fn leaving_member(group: &ConsumerGroup, leaving: &LeavingMember) -> Result<Arc<
     let by_instance = instance_id.filter(|_| leaving.member_id.is_empty());
     let owner = by_instance.and_then(|instance_id| group.static_members.get(instance_id));
     let member_id = owner.map_or(leaving.member_id.as_str(), |owner| &**owner);
-    classic_member(group, member_id, instance_id, None).map(|(member, _)| member.id.clone())
+    member_of(group, member_id, instance_id).map(|member| member.id.clone())
 }
 
 fn first_protocol(member: &Member) -> Option<&str> {
@@ -288,8 +289,24 @@ fn classic_member<'a>(
     group: &'a ConsumerGroup,
     member_id: &str,
     instance_id: Option<&str>,
-    generation_id: Option<i32>,
+    generation_id: i32,
 ) -> Result<(&'a Member, &'a ClassicMember), ConsumerGroupError> {
+    let member = member_of(group, member_id, instance_id)?;
+    let unknown = || ConsumerGroupError::UnknownMemberId { member_id: member_id.to_owned() };
+    let classic = member.classic.as_ref().ok_or_else(unknown)?;
+    if generation_id != member.epoch {
+        let (found, expected) = (generation_id, member.epoch);
+        return Err(ConsumerGroupError::IllegalGeneration { found, expected });
+    }
+    Ok((member, classic))
+}
+
+/// The member of this id, whatever it speaks, if the instance is its own.
+fn member_of<'a>(
+    group: &'a ConsumerGroup,
+    member_id: &str,
+    instance_id: Option<&str>,
+) -> Result<&'a Member, ConsumerGroupError> {
     let unknown = || ConsumerGroupError::UnknownMemberId { member_id: member_id.to_owned() };
     if let Some(instance_id) = instance_id {
         let owner = group.static_members.get(instance_id).ok_or_else(unknown)?;
@@ -298,12 +315,5 @@ fn classic_member<'a>(
             return Err(ConsumerGroupError::FencedInstanceId { instance_id, owner_id });
         }
     }
-    let member = group.members.get(member_id).ok_or_else(unknown)?;
-    let classic = member.classic.as_ref().ok_or_else(unknown)?;
-    match generation_id {
-        Some(found) if found != member.epoch => {
-            Err(ConsumerGroupError::IllegalGeneration { found, expected: member.epoch })
-        }
-        _ => Ok((member, classic)),
-    }
+    group.members.get(member_id).ok_or_else(unknown)
 }

@@ -42,7 +42,7 @@ pub struct ListTransactionsFilter {
     pub states: Vec<TransactionState>,
     /// These producers; all where empty.
     pub producer_ids: Vec<i64>,
-    /// Going on for longer than this; negative for all.
+    /// Begun longer ago than this; negative for all. As in Kafka, those that are over count as well, and ids without one.
     pub longer_than_ms: i64,
     /// Ids of this form; all without.
     pub id_pattern: Option<TransactionalIdPattern>,
@@ -82,8 +82,7 @@ impl TransactionCoordinator {
             (filter.states.is_empty() || filter.states.contains(&transaction.state))
                 && (filter.producer_ids.is_empty() || filter.producer_ids.contains(&transaction.producer_id))
                 && (filter.longer_than_ms < 0
-                    || (!transaction.state.is_idle()
-                        && now_ms.saturating_sub(transaction.start_ms) > filter.longer_than_ms))
+                    || now_ms.saturating_sub(transaction.start_ms) > filter.longer_than_ms)
         };
         let has_wanted_id =
             |id: &str| filter.id_pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(id.as_bytes()));

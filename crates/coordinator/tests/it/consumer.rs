@@ -2,7 +2,7 @@
 
 use tidings_coordinator::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, ConsumerGroupSettings, Effects,
-    GroupSettings, GroupState, NotAConsumerGroup,
+    GroupSettings, GroupState, LeaveGroupRequest, LeavingMember, NotAConsumerGroup,
 };
 use tidings_model::{ErrorCode, TopicId};
 
@@ -57,6 +57,18 @@ impl World {
         let response = self.beat(request);
         assert_eq!((response.error, &response.message), (ErrorCode::None, &None));
         response
+    }
+
+    /// Sends a LeaveGroup about members, each with its id and instance; gives what became of each.
+    fn remove(&mut self, members: &[(&str, Option<&str>)]) -> Vec<ErrorCode> {
+        let leaving = |(member_id, instance_id): &(&str, Option<&str>)| LeavingMember {
+            member_id: (*member_id).into(),
+            group_instance_id: instance_id.map(str::to_owned),
+        };
+        let request =
+            LeaveGroupRequest { group_id: GROUP.into(), members: members.iter().map(leaving).collect() };
+        let outcome = self.coordinator.leave_group(self.now_ms, request);
+        self.settle(outcome).members.into_iter().map(|member| member.error).collect()
     }
 
     pub fn consumer_state(&self) -> GroupState {
@@ -170,6 +182,42 @@ fn a_static_member_keeps_its_partitions_while_it_is_away() {
     world.come(ConsumerGroupHeartbeatRequest { member_epoch: -2, ..fixed("b") });
     world.pass(SESSION_MS);
     assert!(world.coordinator.describe_consumer_group(GROUP).unwrap().members.is_empty());
+}
+
+/// An administrator's removal of members was answered with UNKNOWN_MEMBER_ID, and they stayed.
+#[test]
+fn an_administrator_removes_members() {
+    let mut world = World::new();
+    world.topics.set("orders", 4);
+    let fixed = |member_id: &str, instance_id: &str| ConsumerGroupHeartbeatRequest {
+        instance_id: Some(instance_id.into()),
+        ..joining(member_id)
+    };
+    for request in [joining("a"), joining("b"), fixed("c", "one"), fixed("d", "two")] {
+        world.come(request);
+    }
+    let removed = [
+        ("a", None, ErrorCode::None),
+        ("a", None, ErrorCode::None),
+        ("stranger", None, ErrorCode::UnknownMemberId),
+        ("", None, ErrorCode::UnknownMemberId),
+        ("", Some("one"), ErrorCode::None),
+        ("", Some("three"), ErrorCode::UnknownMemberId),
+        ("c", Some("two"), ErrorCode::FencedInstanceId),
+        ("b", Some("two"), ErrorCode::FencedInstanceId),
+    ];
+    assert_eq!(world.remove(&removed.map(|(id, instance, _)| (id, instance))), removed.map(|left| left.2));
+    let remaining = |world: &World| -> Vec<String> {
+        let group = world.coordinator.describe_consumer_group(GROUP).unwrap();
+        group.members.into_iter().map(|member| member.member_id).collect()
+    };
+    assert_eq!(remaining(&world), ["b", "d"]);
+    assert_eq!(world.beat(beating("a", 1)).error, ErrorCode::UnknownMemberId);
+    world.restart();
+    assert_eq!(world.remove(&[("b", None), ("d", Some("two"))]), [ErrorCode::None; 2]);
+    assert_eq!(world.consumer_state(), GroupState::Empty);
+    world.restart();
+    assert_eq!((remaining(&world), world.consumer_state()), (vec![], GroupState::Empty));
 }
 
 #[test]

@@ -139,13 +139,15 @@ fn a_classic_member_that_does_not_join_again_is_out() {
 }
 
 #[test]
-fn classic_members_leave_a_consumer_group() {
+fn members_of_either_protocol_leave_a_consumer_group() {
     let mut world = World::new();
     let old = classic_group(&mut world);
     world.come(joining("new"));
-    assert_eq!(world.leave("new"), ErrorCode::UnknownMemberId, "it speaks another protocol");
     assert_eq!(world.leave(&old), ErrorCode::None);
     assert_eq!(partitions(&world.come(beating("new", 2))), Some(vec![0, 1, 2, 3]));
+    assert_eq!(world.leave("new"), ErrorCode::None);
+    assert_eq!(world.consumer_state(), GroupState::Empty);
+    assert_eq!(world.beat(beating("new", 3)).error, ErrorCode::UnknownMemberId);
 }
 
 #[test]

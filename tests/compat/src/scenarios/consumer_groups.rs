@@ -171,6 +171,9 @@ fn describe(run: &mut Run<'_>) {
     run.ask("none", json!({"groupIds": []}));
     run.ask_other("as a classic one", "DescribeGroups", json!({"groups": [group]}));
     run.ask_other("it is not empty", "DeleteGroups", json!({"groupsNames": [group]}));
+    let removal = json!({"groupId": group, "members": [{"memberId": "member-1"}, {"memberId": "member-2"}]});
+    run.ask_other("an administrator removes its member", "LeaveGroup", removal);
+    run.ask("nobody is left", json!({"groupIds": [group]}));
 }
 
 fn delete_records(run: &mut Run<'_>) {

@@ -74,6 +74,7 @@ fn wrong_creations(run: &mut Run<'_>) {
         run.ask(&format!("the name {name:.20}"), creation(json!([topic(name)]), true));
     }
     run.ask("the name of an internal topic", creation(json!([topic("__consumer_offsets")]), true));
+    run.ask("the name of the metadata's log", creation(json!([topic("__cluster_metadata")]), true));
     run.settle(&good, 1);
     let dotted = run.name("a.b");
     run.ask("a name with a dot", creation(json!([topic(&dotted)]), false));
@@ -106,6 +107,7 @@ fn wrong_configs(run: &mut Run<'_>) {
         ("retention.ms", "text"),
         ("retention.ms", "-2"),
         ("retention.ms", ""),
+        ("retention.bytes", "-5"),
         ("cleanup.policy", "compact,delete"),
         ("cleanup.policy", "shred"),
         ("cleanup.policy", ""),
@@ -139,6 +141,9 @@ fn wrong_configs(run: &mut Run<'_>) {
     let twice = json!({"name": name, "numPartitions": 1, "replicationFactor": 1,
         "configs": [{"name": "retention.ms", "value": "1"}, {"name": "retention.ms", "value": "2"}]});
     run.ask("a config twice", creation(json!([twice]), true));
+    let lags = json!({"name": name, "numPartitions": 1, "replicationFactor": 1,
+        "configs": [{"name": "min.compaction.lag.ms", "value": "100"}, {"name": "max.compaction.lag.ms", "value": "50"}]});
+    run.ask("configs that do not fit together", creation(json!([lags]), true));
 }
 
 fn growth(name: &str, count: i32, assignments: Value) -> Value {

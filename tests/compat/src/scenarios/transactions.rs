@@ -233,6 +233,9 @@ fn list_open(run: &mut Run<'_>) {
         run.ask_for_one(what, "ListTransactions", version, body, "transactionStates", &id);
     };
     ask(run, "before it begins", json!({}));
+    if version >= 1 {
+        ask(run, "of those that last long, before it begins", json!({"durationFilter": 1_000_000}));
+    }
     run.ask_version("a partition joins", "AddPartitionsToTxn", 3, producer.add(&topic));
     ask(run, "of all", json!({}));
     ask(run, "of those that are open", json!({"stateFilters": ["Ongoing", "Nowhere"]}));
