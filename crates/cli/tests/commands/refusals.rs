@@ -105,7 +105,7 @@ fn bad_settings_say_where_they_are() {
         "tidings.toml: activity.partition: no such setting; there are topic, store, retention_days, retention_days_per_tenant, partitions, dlq_partitions, ack_timeout_ms, \
          breaker_failures, breaker_open_ms, spool_max_bytes",
     );
-    check("kafka = [1]", &[], "tidings.toml: kafka: invalid type: found sequence, expected a string");
+    check("kafka = [1]", &[], "tidings.toml: kafka: expected a string, found a list");
     check("", &["--config", "other.toml"], "no configuration file at other.toml");
     check(
         "",
