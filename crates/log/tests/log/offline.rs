@@ -546,3 +546,54 @@ fn transaction_indexes_are_held_against_the_snapshot() {
         assert!(look(&hurt, Access::ReadOnly).1.side_faults.is_empty());
     }
 }
+
+/// A start that refuses names the place that a check finds first, and the cut that its hint names is one that can be made.
+fn assert_start_and_check_agree(disk: &SimDisk, what: &str) -> bool {
+    let (dir, check) = look(disk, Access::ReadOnly);
+    let Some(damage) = check.damages.first() else {
+        drop(dir);
+        recover(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        return false;
+    };
+    let remedy = Remedy::TruncateAt(damage.first_offset);
+    dir.plan_repair(&check, remedy).unwrap_or_else(|error| panic!("{what}: {error}"));
+    drop(dir);
+    let Err(error) = recover(disk) else { return false };
+    let hint = error.hint();
+    let RecoverError::Damaged { position, offset, ref file, .. } = error else { panic!("{what}: {error}") };
+    assert_eq!((offset, position), (damage.first_offset, damage.position), "{what}: {error}, {damage:?}");
+    assert_eq!(*file, damage.file, "{what}");
+    assert!(hint.contains(&format!("--truncate-at {}`", damage.first_offset)), "{what}: {hint}");
+    true
+}
+
+/// It named the recovery point, or the end of the segment, at which a repair refuses to cut.
+#[test]
+fn the_hint_of_a_start_names_the_offset_where_the_damage_begins() {
+    // Torn at any byte below the recovery point, of a log of one segment and of the last one of many.
+    for segment_bytes in [1 << 20, 3000] {
+        let written = write(24, segment_bytes, true);
+        let last = written.batches.last().expect("a batch").segment;
+        let len = bytes_of(&written.disk, &segment_path(last, "log")).len();
+        for len in 0..len {
+            let disk = written.disk.crash(Loss::Nothing);
+            disk.corrupt(&segment_path(last, "log"), |data| data.truncate(len)).expect("corrupt");
+            assert!(assert_start_and_check_agree(&disk, &format!("segment {last}, {len} bytes")));
+        }
+    }
+    // Any byte of closed segments, where the snapshot is missing and a start reads them.
+    let written = write(24, 3000, true);
+    let snapshot = written.disk.files(&Path::new(ROOT).join("orders-0"));
+    let snapshot = snapshot.iter().find(|path| path.extension().is_some_and(|end| end == "snapshot"));
+    written.disk.remove_file(snapshot.expect("a snapshot")).expect("remove");
+    let mut refused = 0;
+    for hurt in &written.batches[..written.batches.len() / 2] {
+        for at in hurt.position..hurt.position + 61 {
+            let disk = written.disk.crash(Loss::Nothing);
+            disk.corrupt(&segment_path(hurt.segment, "log"), |data| data[at as usize] ^= 0x80)
+                .expect("corrupt");
+            refused += usize::from(assert_start_and_check_agree(&disk, &format!("{hurt:?}, byte {at}")));
+        }
+    }
+    assert!(refused > 50, "{refused} starts refused");
+}
