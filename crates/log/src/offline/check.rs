@@ -14,7 +14,7 @@ use super::side_files::{IndexReaders, check_folder, check_txn_indexes};
 use super::walk::{Bounds, DamagedBytes, Found, Walk};
 use super::{OfflineDataDir, SideFault};
 use crate::disk::OpenMode;
-use crate::segment::{Segment, SegmentEnd, parse_file_name};
+use crate::segment::{Segment, SegmentEnd, file_name, parse_file_name};
 
 /// What a check has found in one partition.
 #[derive(Debug, Clone)]
@@ -172,10 +172,15 @@ impl Checker<'_> {
             self.check.log_end_offset = end.max(next_base);
         }
         let end = self.check.log_end_offset;
-        let Some(last) = files.last().filter(|_| end < self.check.recovery_point) else { return Ok(()) };
-        let what = format!("the log ends before its recovery point, offset {}", self.check.recovery_point);
-        self.damage(last, nothing_at(last.len, end, what), self.check.recovery_point);
-        self.check.log_end_offset = self.check.recovery_point;
+        if end < self.check.recovery_point {
+            // Without a segment a start makes an empty one, and is refused by what that lacks.
+            let none = SegmentFile { base_offset: end, len: 0 };
+            let last = files.last().unwrap_or(&none);
+            let what =
+                format!("the log ends before its recovery point, offset {}", self.check.recovery_point);
+            self.damage(last, nothing_at(last.len, end, what), self.check.recovery_point);
+            self.check.log_end_offset = self.check.recovery_point;
+        }
         Ok(())
     }
 
@@ -255,6 +260,11 @@ impl Checker<'_> {
             damage.valid_bytes_behind = valid_bytes - damage.valid_bytes_behind;
         }
         let recovery_point = self.check.recovery_point;
+        if segments.is_empty() && self.check.is_whole() {
+            let what = "is missing; the next start makes it, empty";
+            let name = file_name(self.check.log_start_offset, "log");
+            self.check.side_faults.push(SideFault::new(self.folder.join(name), what));
+        }
         let needs_snapshot = (recovery_point > self.check.log_start_offset).then_some(recovery_point);
         let mut faults = check_folder(&*self.dir.disk, &self.folder, names, needs_snapshot)?;
         let is_there = |base_offset: i64| segments.iter().any(|file| file.base_offset == base_offset);

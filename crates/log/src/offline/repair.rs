@@ -196,17 +196,20 @@ impl OfflineDataDir {
             let kept = self.free_name(&folder, base_offset, 0).map_err(failed)?;
             steps.push(RepairStep::SetAside { file, bytes, kept });
         }
-        if let Some((base_offset, len)) = files.last().copied() {
-            let (position, end_offset) = self.end_below(&folder, base_offset, len, offset).map_err(failed)?;
-            if end_offset < check.recovery_point {
-                // Before anything else: a log that ends before its recovery point is refused.
-                steps.insert(0, RepairStep::MoveRecoveryPoint { to: end_offset });
-            }
-            if position < len {
-                let file = folder.join(file_name(base_offset, "log"));
-                let kept = self.free_name(&folder, base_offset, position).map_err(failed)?;
-                steps.push(RepairStep::Cut { file, position, bytes: len - position, kept });
-            }
+        // Without a segment the next start makes one at the log's start.
+        let (base_offset, len) = files.last().copied().unwrap_or((log_start_offset, 0));
+        let (position, end_offset) = match files.last() {
+            Some(_) => self.end_below(&folder, base_offset, len, offset).map_err(failed)?,
+            None => (0, log_start_offset),
+        };
+        if end_offset < check.recovery_point {
+            // Before anything else: a log that ends before its recovery point is refused.
+            steps.insert(0, RepairStep::MoveRecoveryPoint { to: end_offset });
+        }
+        if position < len {
+            let file = folder.join(file_name(base_offset, "log"));
+            let kept = self.free_name(&folder, base_offset, position).map_err(failed)?;
+            steps.push(RepairStep::Cut { file, position, bytes: len - position, kept });
         }
         Ok(steps)
     }
@@ -361,7 +364,11 @@ impl OfflineDataDir {
                 self.keep(path, piece.position, piece.bytes, kept)?;
             }
         }
-        let source = disk.open(path, OpenMode::Read)?;
+        let source = match disk.open(path, OpenMode::Read) {
+            // The log's only segment is what was lost; an empty one is damaged in the same way.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(path, OpenMode::CreateNew)?,
+            opened => opened?,
+        };
         let len = source.len()?;
         // A start removes what an interrupted repair leaves under this name.
         let temporary = path.with_extension("tmp");

@@ -597,3 +597,39 @@ fn the_hint_of_a_start_names_the_offset_where_the_damage_begins() {
     }
     assert!(refused > 50, "{refused} starts refused");
 }
+
+/// A check judged nothing where there was no segment, and called such a log whole. It is one that ends before its recovery point, like an
+/// empty segment, and is mended like one.
+#[test]
+fn a_log_without_its_only_segment_is_as_damaged_as_an_empty_one() {
+    let written = write(9, 1 << 20, true);
+    let records = written.values.len() as i64;
+    let path = segment_path(0, "log");
+    for empty in [true, false] {
+        for remedy in [Remedy::DropDamaged, Remedy::TruncateAt(0)] {
+            let disk = written.disk.crash(Loss::Nothing);
+            match empty {
+                true => disk.corrupt(&path, Vec::clear).expect("corrupt"),
+                false => disk.remove_file(&path).expect("remove"),
+            }
+            assert!(assert_start_and_check_agree(&disk.crash(Loss::Nothing), "no segment"));
+            let (dir, check) = look(&disk, Access::ReadOnly);
+            let [damage] = &check.damages[..] else { panic!("{check:?}") };
+            assert_eq!((damage.first_offset, damage.next_offset, damage.bytes), (0, records, 0));
+            assert_eq!((&damage.file, check.log_end_offset), (&path, records));
+            drop(dir);
+            repair(&disk, remedy);
+            assert!(look(&disk, Access::ReadOnly).1.is_whole());
+            let data_dir = recover(&disk).expect("start");
+            let orders = log(&data_dir, 0);
+            let next = if remedy == Remedy::DropDamaged { records } else { 0 };
+            assert_eq!(append_durably(&orders, batch("next", 1, 10)), next);
+            assert_eq!(values(&orders).into_keys().collect::<Vec<_>>(), [next]);
+        }
+    }
+    // Where nothing says that there was a record, none is missed, but a check says what it has not found.
+    written.disk.remove_file(&path).expect("remove");
+    written.disk.remove_file(&Path::new(ROOT).join("recovery-point-offset-checkpoint")).expect("remove");
+    let (_, check) = look(&written.disk, Access::ReadOnly);
+    assert!(check.is_whole() && check.side_faults.iter().any(|fault| fault.file == path), "{check:?}");
+}
