@@ -48,6 +48,12 @@ impl PartitionCheck {
     pub fn is_whole(&self) -> bool {
         self.damages.is_empty()
     }
+
+    /// Where damage begins that is in the log, and not before its first segment: a cut must not be behind it.
+    pub fn first_damaged_offset(&self) -> Option<i64> {
+        let within = self.damages.iter().find(|damage| !damage.is_before_log());
+        within.map(|damage| damage.first_offset)
+    }
 }
 
 /// A place in a log where batches are missing that should be there.
@@ -71,6 +77,13 @@ pub struct Damage {
     pub valid_bytes_behind: u64,
     /// Expected and found.
     pub what: String,
+}
+
+impl Damage {
+    /// Whether segments are missing at the log's beginning. A start goes on without them.
+    pub fn is_before_log(&self) -> bool {
+        self.first_offset < self.segment_base_offset
+    }
 }
 
 /// Bytes at a log's end that are no whole batch.
@@ -109,7 +122,7 @@ impl OfflineDataDir {
     ) -> io::Result<PartitionCheck> {
         let folder = self.folder(topic_partition);
         let (segments, names) = self.list(&folder)?;
-        let log_start = self.log_start_offsets.get(topic_partition).copied();
+        let log_start = self.recorded_start(topic_partition);
         let first_offset = segments.first().map_or(log_start.unwrap_or(0), |file| file.base_offset);
         let recovery_point = self.recovery_points.get(topic_partition).copied().unwrap_or(first_offset);
         let check = PartitionCheck {
@@ -128,6 +141,7 @@ impl OfflineDataDir {
         let holes_end = self.holes_end(topic_partition);
         let mut checker =
             Checker { dir: self, folder: folder.into(), check, holes_end, valid_bytes: 0, progress };
+        checker.beginning(&segments)?;
         checker.segments(&segments)?;
         checker.finish(&segments, &names)
     }
@@ -151,6 +165,20 @@ impl OfflineDataDir {
 }
 
 impl Checker<'_> {
+    /// Notes what is missing before the first segment. Segments that go leave a record of the log's new start before.
+    fn beginning(&mut self, files: &[SegmentFile]) -> io::Result<()> {
+        let Some(first) = files.first().filter(|file| file.base_offset > 0) else { return Ok(()) };
+        let topic_partition = &self.check.topic_partition;
+        let is_missing = |start: &i64| *start < first.base_offset;
+        let Some(_) = self.dir.recorded_start(topic_partition).filter(is_missing) else { return Ok(()) };
+        let Some(start) = self.dir.recorded_start_now(topic_partition)?.filter(is_missing) else {
+            return Ok(());
+        };
+        let what = format!("the log begins at offset {start} by its record: no segment from there on");
+        self.damage(first, nothing_at(0, start, what), first.base_offset);
+        Ok(())
+    }
+
     fn segments(&mut self, files: &[SegmentFile]) -> io::Result<()> {
         for (index, file) in files.iter().enumerate() {
             let next_base = files.get(index + 1).map(|next| next.base_offset);

@@ -107,6 +107,11 @@ pub enum RepairStep {
         /// The recovery point afterwards.
         to: i64,
     },
+    /// Where the log begins is written down: the segments below are lost.
+    RaiseLogStart {
+        /// The first readable offset afterwards.
+        to: i64,
+    },
     /// A whole segment leaves the log under another name.
     SetAside {
         /// The segment's log file.
@@ -159,21 +164,23 @@ impl OfflineDataDir {
         if check.is_whole() {
             return Err(RepairError::Whole { topic_partition });
         }
-        let steps = match remedy {
+        let before_log = check.damages.iter().filter(|damage| damage.is_before_log());
+        let mut steps: Vec<_> =
+            before_log.map(|damage| RepairStep::RaiseLogStart { to: damage.next_offset }).collect();
+        steps.extend(match remedy {
             Remedy::TruncateAt(offset) => self.plan_cut(check, offset)?,
             Remedy::DropDamaged => self.plan_bridges(check)?,
-        };
+        });
         Ok(RepairPlan { topic_partition, steps })
     }
 
     fn plan_cut(&self, check: &PartitionCheck, offset: i64) -> Result<Vec<RepairStep>, RepairError> {
         let topic_partition = check.topic_partition.clone();
-        let first_damaged = check.damages[0].first_offset;
-        if offset > first_damaged {
+        if let Some(first_damaged) = check.first_damaged_offset().filter(|first| offset > *first) {
             return Err(RepairError::CutBehindDamage { topic_partition, offset, first_damaged });
         }
         let PartitionCheck { log_start_offset, log_end_offset, .. } = *check;
-        if offset < log_start_offset {
+        if !(log_start_offset..=log_end_offset).contains(&offset) {
             return Err(RepairError::OutOfRange {
                 topic_partition,
                 offset,
@@ -250,7 +257,7 @@ impl OfflineDataDir {
             // not before it, where damage at the end of a segment would count as a torn tail until the bridge stands.
             steps.push(RepairStep::MoveRecoveryPoint { to: damage.next_offset });
         }
-        for damage in &check.damages {
+        for damage in check.damages.iter().filter(|damage| !damage.is_before_log()) {
             let piece = self.piece(check, &folder, damage)?;
             match steps.last_mut() {
                 Some(RepairStep::Bridge { file, pieces }) if *file == damage.file => pieces.push(piece),
@@ -301,6 +308,7 @@ impl OfflineDataDir {
         for step in &plan.steps {
             let path = match step {
                 RepairStep::MoveRecoveryPoint { .. } => self.root.join(checkpoint::RECOVERY_POINTS),
+                RepairStep::RaiseLogStart { .. } => self.root.join(checkpoint::LOG_START_OFFSETS),
                 RepairStep::SetAside { file, .. } | RepairStep::Cut { file, .. } => file.clone(),
                 RepairStep::Bridge { file, .. } => file.clone(),
             };
@@ -328,6 +336,12 @@ impl OfflineDataDir {
                 self.recovery_points.insert(topic_partition.clone(), *to);
                 let points = self.recovery_points.clone();
                 checkpoint::write(disk, &self.root.join(checkpoint::RECOVERY_POINTS), points.into_iter())
+            }
+            RepairStep::RaiseLogStart { to } => {
+                let starts = self.log_start_offsets.get_or_insert_default();
+                starts.insert(topic_partition.clone(), *to);
+                let starts = starts.clone();
+                checkpoint::write(disk, &self.root.join(checkpoint::LOG_START_OFFSETS), starts.into_iter())
             }
             RepairStep::SetAside { file, kept, .. } => {
                 self.remove_indexes(file)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tidings_model::TopicPartition;
 
 use super::judge::{Judge, Rest, Verdict};
-use super::{Cut, RecoverError};
+use super::{Cut, LateStart, RecoverError};
 use crate::batch::{BatchHeader, EndTxnMarker, MAX_MARKER_BYTES};
 use crate::cleaner::remove_if_there;
 use crate::config::LogConfig;
@@ -32,6 +32,7 @@ pub(super) struct PartitionOutcome {
     pub log: PartitionLog,
     pub checked_bytes: u64,
     pub cuts: Vec<Cut>,
+    pub late_start: Option<LateStart>,
     pub rebuilt: Vec<PathBuf>,
     pub changed: bool,
     /// Whether a checkpoint file has an offset behind the log's end.
@@ -59,6 +60,7 @@ struct Recovery<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Checkpoints {
     pub recovery_point: Option<i64>,
+    /// None where the file is damaged.
     pub log_start_offset: Option<i64>,
     /// Of logs that were compacted; their offsets have holes within segments.
     pub first_dirty_offset: Option<i64>,
@@ -95,11 +97,17 @@ pub(super) fn recover_partition(
         changed: false,
     };
     let io_error = |source| RecoverError::Io { path: dir.to_path_buf(), source };
+    let recorded = log_start;
     let log_start = log_start.unwrap_or(0).max(0);
     recovery.finish_swaps()?;
     let mut files = recovery.list(recovery_point.unwrap_or(0)).map_err(io_error)?;
     recovery.remove_below(&mut files, log_start).map_err(io_error)?;
     let first_offset = files.first().map_or(log_start, |file| file.base_offset);
+    let late_start = recorded.filter(|recorded| *recorded < first_offset).map(|recorded| LateStart {
+        topic_partition: topic_partition.clone(),
+        recorded,
+        offset: first_offset,
+    });
     let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     recovery.load_state(first_offset, recovery_point).map_err(io_error)?;
     recovery.check_txn_indexes(&files, first_offset).map_err(io_error)?;
@@ -133,6 +141,7 @@ pub(super) fn recover_partition(
         log: PartitionLog::new(storage.clone(), recovered, LogConfig::default()),
         checked_bytes: recovery.checked_bytes,
         cuts: recovery.cuts,
+        late_start,
         rebuilt: recovery.rebuilt,
         changed: recovery.changed,
         stale_checkpoints: first_dirty_offset != checkpoints.first_dirty_offset,

@@ -633,3 +633,58 @@ fn a_log_without_its_only_segment_is_as_damaged_as_an_empty_one() {
     let (_, check) = look(&written.disk, Access::ReadOnly);
     assert!(check.is_whole() && check.side_faults.iter().any(|fault| fault.file == path), "{check:?}");
 }
+
+/// A log whose first segment is gone, but for its indexes, was whole for a check, and a start said nothing.
+#[test]
+fn a_missing_first_segment_is_damage_and_a_start_goes_on_without_it() {
+    let written = write(60, 3000, true);
+    let second = written.batches.iter().find(|batch| batch.segment > 0).expect("a second segment").segment;
+    let disk = &written.disk;
+    disk.remove_file(&segment_path(0, "log")).expect("remove");
+    let (dir, check) = look(disk, Access::ReadOnly);
+    let [damage] = &check.damages[..] else { panic!("{check:?}") };
+    assert_eq!((damage.first_offset, damage.next_offset, damage.bytes), (0, second, 0));
+    assert!(damage.is_before_log());
+    let orphans: Vec<_> = check.side_faults.iter().map(|fault| fault.file.clone()).collect();
+    assert_eq!(orphans, [segment_path(0, "index"), segment_path(0, "timeindex")]);
+    let error = dir.plan_repair(&check, Remedy::TruncateAt(0)).expect_err("there is nothing to cut");
+    assert!(matches!(error, RepairError::OutOfRange { .. }), "{error}");
+    drop(dir);
+    let started = disk.crash(Loss::Nothing);
+    let (data_dir, report) = open_on(Arc::new(started), Path::new(ROOT), DataDirOptions::default());
+    let [late] = &report.late_starts[..] else { panic!("{:?}", report.late_starts) };
+    assert_eq!((late.recorded, late.offset), (0, second));
+    assert_eq!(log(&data_dir, 0).log_start_offset(), second);
+    for remedy in [Remedy::DropDamaged, Remedy::TruncateAt(second + 10)] {
+        let disk = disk.crash(Loss::Nothing);
+        let steps = repair(&disk, remedy);
+        assert!(matches!(steps[0], RepairStep::RaiseLogStart { to } if to == second), "{steps:?}");
+        assert!(look(&disk, Access::ReadOnly).1.is_whole());
+        let (data_dir, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert!(report.late_starts.is_empty());
+        let mut expected = written.values.clone();
+        let log_end_offset = log(&data_dir, 0).log_end_offset();
+        expected.retain(|offset, _| (second..log_end_offset).contains(offset));
+        assert_eq!(values(&log(&data_dir, 0)), expected);
+        assert_eq!(remedy == Remedy::DropDamaged, log_end_offset == written.values.len() as i64);
+    }
+}
+
+/// Indexes of a segment that is gone for a reason are told, and nothing more.
+#[test]
+fn indexes_without_a_log_below_its_start_are_no_damage() {
+    let written = write(60, 3000, true);
+    let second = written.batches.iter().find(|batch| batch.segment > 0).expect("a second segment").segment;
+    let disk = &written.disk;
+    disk.remove_file(&segment_path(0, "log")).expect("remove");
+    for text in [format!("0\n1\norders 0 {second}\n"), "damaged".to_owned()] {
+        let path = Path::new(ROOT).join("log-start-offset-checkpoint");
+        drop(disk.open(&path, OpenMode::Truncate).expect("create"));
+        disk.corrupt(&path, |bytes| *bytes = text.clone().into_bytes()).expect("it is there");
+        let (_, check) = look(disk, Access::ReadOnly);
+        assert!(check.is_whole() && check.side_faults.len() == 2, "{check:?}");
+        let disk = disk.crash(Loss::Nothing);
+        let (_, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert!(report.late_starts.is_empty());
+    }
+}

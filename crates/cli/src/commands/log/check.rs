@@ -70,7 +70,9 @@ fn findings(dir: &OfflineDataDir, checks: &[PartitionCheck]) -> String {
     }
     let faults = || dir.faults().iter().chain(checks.iter().flat_map(|check| &check.side_faults));
     if faults().next().is_some() {
-        text.push_str("\nMade again from the logs by the next start, or when they are needed:\n");
+        text.push_str(
+            "\nBeside the logs; what is needed is made again from them by the next start, or later:\n",
+        );
     }
     for fault in faults() {
         text.push_str(&format!("  {}: {}\n", fault.file.display(), fault.what));
@@ -94,10 +96,17 @@ fn damage_text(check: &PartitionCheck, damage: &Damage) -> String {
 
 fn choice(dir: &OfflineDataDir, check: &PartitionCheck, damage: &Damage) -> String {
     let repair = repair_command(dir, &check.topic_partition);
+    if damage.is_before_log() {
+        return format!(
+            "restore the folder from a copy; or `{repair} --drop-damaged` writes down that the log begins at offset {}, as it \
+             does where retention removed what was before on a full disk",
+            damage.next_offset
+        );
+    }
     format!(
         "restore the folder from a copy; or `{repair} --drop-damaged` keeps what is valid behind it; or \
          `{repair} --truncate-at {}` ends the log there",
-        check.damages.first().map_or(damage.first_offset, |first| first.first_offset)
+        check.first_damaged_offset().unwrap_or(damage.first_offset)
     )
 }
 
