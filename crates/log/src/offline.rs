@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidings_model::TopicPartition;
+use tidings_model::{TopicId, TopicPartition};
 
 pub use check::{Damage, PartitionCheck, TornTail};
 pub use dump::{SegmentItem, read_segment};
@@ -23,7 +23,7 @@ pub use repair::{Piece, Remedy, RepairError, RepairPlan, RepairStep};
 pub use side_files::SideFault;
 
 use crate::checkpoint;
-use crate::data_dir::{META, OpenError, check_version, take_lock};
+use crate::data_dir::{META, OpenError, check_version, partition_metadata_id, take_lock};
 use crate::disk::{Disk, DiskLock, read_file};
 
 /// Whether others may have the directory open meanwhile.
@@ -97,6 +97,11 @@ impl OfflineDataDir {
         let mut found: Vec<TopicPartition> = folders.filter_map(|entry| entry.name.parse().ok()).collect();
         found.sort();
         Ok(found)
+    }
+
+    /// The id of the topic that a partition's folder belongs to; zero where that is not told.
+    pub fn topic_id(&self, topic_partition: &TopicPartition) -> io::Result<TopicId> {
+        partition_metadata_id(&*self.disk, &self.folder(topic_partition))
     }
 
     /// Where a log begins by what is written down; none where that is damaged.
