@@ -13,8 +13,8 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tidings_log::{
-    CloseError, DataDir, DataDirOptions, Disk, Durability, OpenError, RealDisk, RecoverError, RecoveryReport,
-    SnapshotError, SnapshotFile, StorageState,
+    CloseError, DataDir, DataDirOptions, Disk, Durability, LateStart, OpenError, RealDisk, RecoverError,
+    RecoveryReport, SnapshotError, SnapshotFile, StorageState,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -280,6 +280,13 @@ fn report(recovery: &RecoveryReport) {
         let (file, kept) = (cut.file.display(), cut.kept.as_ref().map(|path| path.display().to_string()));
         let (position, bytes) = (cut.position, cut.bytes);
         tracing::warn!(partition = %cut.topic_partition, %file, position, bytes, ?kept, "cut a torn tail");
+    }
+    for LateStart { topic_partition, recorded, offset } in &recovery.late_starts {
+        tracing::warn!(
+            partition = %topic_partition, recorded, offset,
+            "segments are missing at the beginning of the log, by the record of where it begins; restore its folder from a \
+             backup, unless retention has removed them on a full disk"
+        );
     }
     if !recovery.clean && recovery.logs_count > 0 {
         let (logs, bytes) = (recovery.logs_count, recovery.checked_bytes);

@@ -37,5 +37,6 @@ pub use clock::{Clock, ManualClock, Sleep, SystemClock};
 pub use replay::ReplayLogError;
 pub use settings::{BrokerSettings, SettingError};
 pub use tidings_log::{Disk, RealDisk, UnsyncedDisk};
+pub use topics::offline::{BadFolder, bad_folders};
 pub use topics::open::OpenTopicsError;
 pub use topics::records::MetadataError;

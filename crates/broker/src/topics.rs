@@ -20,6 +20,7 @@ pub(crate) mod error;
 pub(crate) mod image;
 pub(crate) mod log_config;
 pub(crate) mod names;
+pub(crate) mod offline;
 pub(crate) mod open;
 pub(crate) mod plan;
 pub(crate) mod records;

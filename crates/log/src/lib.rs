@@ -41,6 +41,6 @@ pub use partition_log::{
     TimestampedOffset, UpTo,
 };
 pub use producers::{ActiveProducer, OpenTransaction, SequenceError};
-pub use recovery::{Cut, RecoverError, RecoveryReport};
+pub use recovery::{Cut, LateStart, RecoverError, RecoveryReport};
 pub use segment::AbortedTransaction;
 pub use space::LowSpace;

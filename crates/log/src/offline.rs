@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidings_model::TopicPartition;
+use tidings_model::{TopicId, TopicPartition};
 
 pub use check::{Damage, PartitionCheck, TornTail};
 pub use dump::{SegmentItem, read_segment};
@@ -23,7 +23,7 @@ pub use repair::{Piece, Remedy, RepairError, RepairPlan, RepairStep};
 pub use side_files::SideFault;
 
 use crate::checkpoint;
-use crate::data_dir::{META, OpenError, check_version, take_lock};
+use crate::data_dir::{META, OpenError, check_version, partition_metadata_id, take_lock};
 use crate::disk::{Disk, DiskLock, read_file};
 
 /// Whether others may have the directory open meanwhile.
@@ -41,7 +41,8 @@ pub struct OfflineDataDir {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     recovery_points: HashMap<TopicPartition, i64>,
-    log_start_offsets: HashMap<TopicPartition, i64>,
+    /// Of logs that begin above 0; none where the file is damaged.
+    log_start_offsets: Option<HashMap<TopicPartition, i64>>,
     /// Where the cleaner goes on in the logs that it has cleaned; none where the file is damaged.
     cleaner_offsets: Option<HashMap<TopicPartition, i64>>,
     faults: Vec<SideFault>,
@@ -73,7 +74,7 @@ impl OfflineDataDir {
             Ok(read)
         };
         let recovery_points = offsets(checkpoint::RECOVERY_POINTS)?.unwrap_or_default();
-        let log_start_offsets = offsets(checkpoint::LOG_START_OFFSETS)?.unwrap_or_default();
+        let log_start_offsets = offsets(checkpoint::LOG_START_OFFSETS)?;
         let cleaner_offsets = offsets(checkpoint::CLEANER_OFFSETS)?;
         offsets(checkpoint::HIGH_WATERMARKS)?;
         Ok(Self { disk, root, recovery_points, log_start_offsets, cleaner_offsets, faults, lock })
@@ -96,6 +97,23 @@ impl OfflineDataDir {
         let mut found: Vec<TopicPartition> = folders.filter_map(|entry| entry.name.parse().ok()).collect();
         found.sort();
         Ok(found)
+    }
+
+    /// The id of the topic that a partition's folder belongs to; zero where that is not told.
+    pub fn topic_id(&self, topic_partition: &TopicPartition) -> io::Result<TopicId> {
+        partition_metadata_id(&*self.disk, &self.folder(topic_partition))
+    }
+
+    /// Where a log begins by what is written down; none where that is damaged.
+    fn recorded_start(&self, topic_partition: &TopicPartition) -> Option<i64> {
+        let recorded = self.log_start_offsets.as_ref()?;
+        Some(recorded.get(topic_partition).copied().unwrap_or(0))
+    }
+
+    /// The same by what is written down now: a broker that runs meanwhile does so before it removes a segment.
+    fn recorded_start_now(&self, topic_partition: &TopicPartition) -> io::Result<Option<i64>> {
+        let recorded = checkpoint::read(&*self.disk, &self.root.join(checkpoint::LOG_START_OFFSETS))?;
+        Ok(recorded.map(|starts| starts.get(topic_partition).copied().unwrap_or(0)))
     }
 
     /// Where holes end that compaction may have left in a log's offsets.

@@ -91,6 +91,18 @@ pub struct Cut {
     pub kept: Option<PathBuf>,
 }
 
+/// A log whose first segments are gone without a record of it. Nobody knows whether its start was raised: on a disk without a free
+/// byte segments may go before that is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateStart {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// Where the log begins by its record.
+    pub recorded: i64,
+    /// Where it begins now.
+    pub offset: i64,
+}
+
 /// What a recovery did.
 #[derive(Debug, Default)]
 pub struct RecoveryReport {
@@ -102,6 +114,8 @@ pub struct RecoveryReport {
     pub checked_bytes: u64,
     /// Torn tails.
     pub cuts: Vec<Cut>,
+    /// Logs that begin later than they should.
+    pub late_starts: Vec<LateStart>,
     /// Files that were rebuilt because they were missing or damaged.
     pub rebuilt: Vec<PathBuf>,
     /// How long it took.
@@ -139,7 +153,7 @@ pub(crate) fn recover_logs(
         report.rebuilt.push(storage.root.join(checkpoint::CLEANER_OFFSETS));
         report.stale_checkpoints = true;
     }
-    let (points, starts) = (points.unwrap_or_default(), starts.unwrap_or_default());
+    let points = points.unwrap_or_default();
     let mut found = Vec::new();
     for entry in disk.read_dir(&storage.root).map_err(io_error(storage.root.clone()))? {
         let path = storage.root.join(&entry.name);
@@ -151,12 +165,15 @@ pub(crate) fn recover_logs(
             found.push(topic_partition);
         }
     }
-    let mut named = points.keys().chain(starts.keys()).chain(cleaned.iter().flat_map(HashMap::keys));
+    let mut named = points
+        .keys()
+        .chain(starts.iter().flat_map(HashMap::keys))
+        .chain(cleaned.iter().flat_map(HashMap::keys));
     report.stale_checkpoints |= named.any(|topic_partition| !found.contains(topic_partition));
     let outcomes = in_parallel(&found, |topic_partition: &TopicPartition| {
         let checkpoints = Checkpoints {
             recovery_point: points.get(topic_partition).copied(),
-            log_start_offset: starts.get(topic_partition).copied(),
+            log_start_offset: starts.as_ref().map(|starts| starts.get(topic_partition).copied().unwrap_or(0)),
             // Where the file says nothing, any log may have been compacted.
             first_dirty_offset: match &cleaned {
                 Some(cleaned) => cleaned.get(topic_partition).copied(),
@@ -167,8 +184,11 @@ pub(crate) fn recover_logs(
         recover_partition(storage, topic_partition, checkpoints)
     })?;
     let mut logs = HashMap::with_capacity(found.len());
-    for PartitionOutcome { log, checked_bytes, cuts, rebuilt, changed, stale_checkpoints } in outcomes {
+    for outcome in outcomes {
+        let PartitionOutcome { log, checked_bytes, cuts, late_start, rebuilt, changed, stale_checkpoints } =
+            outcome;
         report.checked_bytes += checked_bytes;
+        report.late_starts.extend(late_start);
         report.cuts.extend(cuts);
         report.rebuilt.extend(rebuilt);
         report.changed |= changed;

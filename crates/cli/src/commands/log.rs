@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
+use tidings_broker::OpenTopicsError;
 use tidings_log::offline::{Access, OfflineDataDir, PartitionCheck};
 use tidings_log::{OpenError, RealDisk};
 use tidings_model::TopicPartition;
@@ -45,9 +46,12 @@ pub enum LogCommandError {
     Damaged {
         /// How many places.
         count: usize,
-        /// The command that shows what can be done about the first one.
-        repair: String,
+        /// What can be done about the first one.
+        choice: String,
     },
+    /// Nobody can tell which folders there should be, although nothing else is damaged.
+    #[error("which topics there should be can't be told: {0}")]
+    Topics(#[source] OpenTopicsError),
 }
 
 impl LogCommandError {
@@ -58,8 +62,8 @@ impl LogCommandError {
                 Some("stop the broker, or look without the lock: tidings log check --read-only".to_owned())
             }
             Self::Open(OpenError::Missing { .. }) => Some("name the directory with --data-dir".to_owned()),
-            Self::Open(_) | Self::NoPartition { .. } => None,
-            Self::Damaged { repair, .. } => Some(repair.clone()),
+            Self::Open(_) | Self::NoPartition { .. } | Self::Topics(_) => None,
+            Self::Damaged { choice, .. } => Some(choice.clone()),
         }
     }
 }

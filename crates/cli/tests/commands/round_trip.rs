@@ -254,3 +254,29 @@ fn groups_and_an_empty_inbox_are_shown() {
     );
     assert_eq!(platform.kafka(&["dlq", "list", "activities"]), "ID  STATUS  FROM  GROUP  PARKED  ERROR\n");
 }
+
+/// A check said nothing of a folder that was not there, without which no broker starts.
+#[test]
+fn a_check_names_the_folder_that_a_topic_misses() {
+    let mut platform = Platform::start();
+    platform.kafka(&["topic", "create", "orders", "--partitions", "2"]);
+    platform.child.kill().unwrap();
+    platform.child.wait().unwrap();
+    let check = |arguments: &[&str]| platform.scratch.run(&["log", "check"], arguments);
+    assert!(check(&[]).status.success());
+    std::fs::remove_dir_all(platform.scratch.path().join("tidings-data/orders-1")).unwrap();
+    let missing = "orders-1: the topic exists, but its folder ./tidings-data/orders-1 is missing; restore it from a backup, or \
+                   delete the data directory to start empty";
+    for arguments in [&[][..], &["orders-1"], &["orders-0", "orders-1"]] {
+        let ended = check(arguments);
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(stderr, format!("error: 1 damaged place found\nhint: {missing}\n"), "{arguments:?}");
+        assert_eq!(ended.status.code(), Some(1));
+        let stdout = String::from_utf8(ended.stdout).unwrap();
+        assert!(stdout.contains("MISSING\n") && stdout.ends_with(&format!("\n{missing}\n")), "{stdout}");
+        assert_eq!(stdout.contains("orders-0"), arguments != ["orders-1"], "{stdout}");
+    }
+    assert!(check(&["orders-0"]).status.success());
+    let json: Value = serde_json::from_slice(&check(&["--json", "orders-1"]).stdout).unwrap();
+    assert_eq!(json["bad_folders"][0]["topic_partition"], "orders-1");
+}

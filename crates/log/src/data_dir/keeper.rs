@@ -142,7 +142,7 @@ impl Keeper {
                 // On a full disk the new starts find no room, but removing makes some. Segments that go one by
                 // one, each removal durable before the next, leave no hole either.
                 tracing::warn!("writing {} failed: {error}", crate::checkpoint::LOG_START_OFFSETS);
-                moves.iter().for_each(|(log, start)| log.raise_log_start(*start));
+                self.starts.raise_unrecorded(&moves);
                 true
             }
         };
@@ -151,6 +151,8 @@ impl Keeper {
                 tracing::warn!("{}: removing old segments failed: {error}", log.topic_partition());
             }
         }
+        // There may be room for it now. Until then a check, and a start after a kill, miss the segments that went.
+        self.starts.catch_up();
     }
 
     fn close_if_old(&self, log: &Arc<PartitionLog>, now_ms: i64) -> bool {

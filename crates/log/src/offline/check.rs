@@ -14,7 +14,7 @@ use super::side_files::{IndexReaders, check_folder, check_txn_indexes};
 use super::walk::{Bounds, DamagedBytes, Found, Walk};
 use super::{OfflineDataDir, SideFault};
 use crate::disk::OpenMode;
-use crate::segment::{Segment, SegmentEnd, parse_file_name};
+use crate::segment::{Segment, SegmentEnd, file_name, parse_file_name};
 
 /// What a check has found in one partition.
 #[derive(Debug, Clone)]
@@ -48,6 +48,12 @@ impl PartitionCheck {
     pub fn is_whole(&self) -> bool {
         self.damages.is_empty()
     }
+
+    /// Where damage begins that is in the log, and not before its first segment: a cut must not be behind it.
+    pub fn first_damaged_offset(&self) -> Option<i64> {
+        let within = self.damages.iter().find(|damage| !damage.is_before_log());
+        within.map(|damage| damage.first_offset)
+    }
 }
 
 /// A place in a log where batches are missing that should be there.
@@ -71,6 +77,13 @@ pub struct Damage {
     pub valid_bytes_behind: u64,
     /// Expected and found.
     pub what: String,
+}
+
+impl Damage {
+    /// Whether segments are missing at the log's beginning. A start goes on without them.
+    pub fn is_before_log(&self) -> bool {
+        self.first_offset < self.segment_base_offset
+    }
 }
 
 /// Bytes at a log's end that are no whole batch.
@@ -109,7 +122,7 @@ impl OfflineDataDir {
     ) -> io::Result<PartitionCheck> {
         let folder = self.folder(topic_partition);
         let (segments, names) = self.list(&folder)?;
-        let log_start = self.log_start_offsets.get(topic_partition).copied();
+        let log_start = self.recorded_start(topic_partition);
         let first_offset = segments.first().map_or(log_start.unwrap_or(0), |file| file.base_offset);
         let recovery_point = self.recovery_points.get(topic_partition).copied().unwrap_or(first_offset);
         let check = PartitionCheck {
@@ -128,6 +141,7 @@ impl OfflineDataDir {
         let holes_end = self.holes_end(topic_partition);
         let mut checker =
             Checker { dir: self, folder: folder.into(), check, holes_end, valid_bytes: 0, progress };
+        checker.beginning(&segments)?;
         checker.segments(&segments)?;
         checker.finish(&segments, &names)
     }
@@ -151,6 +165,20 @@ impl OfflineDataDir {
 }
 
 impl Checker<'_> {
+    /// Notes what is missing before the first segment. Segments that go leave a record of the log's new start before.
+    fn beginning(&mut self, files: &[SegmentFile]) -> io::Result<()> {
+        let Some(first) = files.first().filter(|file| file.base_offset > 0) else { return Ok(()) };
+        let topic_partition = &self.check.topic_partition;
+        let is_missing = |start: &i64| *start < first.base_offset;
+        let Some(_) = self.dir.recorded_start(topic_partition).filter(is_missing) else { return Ok(()) };
+        let Some(start) = self.dir.recorded_start_now(topic_partition)?.filter(is_missing) else {
+            return Ok(());
+        };
+        let what = format!("the log begins at offset {start} by its record: no segment from there on");
+        self.damage(first, nothing_at(0, start, what), first.base_offset);
+        Ok(())
+    }
+
     fn segments(&mut self, files: &[SegmentFile]) -> io::Result<()> {
         for (index, file) in files.iter().enumerate() {
             let next_base = files.get(index + 1).map(|next| next.base_offset);
@@ -172,10 +200,15 @@ impl Checker<'_> {
             self.check.log_end_offset = end.max(next_base);
         }
         let end = self.check.log_end_offset;
-        let Some(last) = files.last().filter(|_| end < self.check.recovery_point) else { return Ok(()) };
-        let what = format!("the log ends before its recovery point, offset {}", self.check.recovery_point);
-        self.damage(last, nothing_at(last.len, end, what), self.check.recovery_point);
-        self.check.log_end_offset = self.check.recovery_point;
+        if end < self.check.recovery_point {
+            // Without a segment a start makes an empty one, and is refused by what that lacks.
+            let none = SegmentFile { base_offset: end, len: 0 };
+            let last = files.last().unwrap_or(&none);
+            let what =
+                format!("the log ends before its recovery point, offset {}", self.check.recovery_point);
+            self.damage(last, nothing_at(last.len, end, what), self.check.recovery_point);
+            self.check.log_end_offset = self.check.recovery_point;
+        }
         Ok(())
     }
 
@@ -255,6 +288,11 @@ impl Checker<'_> {
             damage.valid_bytes_behind = valid_bytes - damage.valid_bytes_behind;
         }
         let recovery_point = self.check.recovery_point;
+        if segments.is_empty() && self.check.is_whole() {
+            let what = "is missing; the next start makes it, empty";
+            let name = file_name(self.check.log_start_offset, "log");
+            self.check.side_faults.push(SideFault::new(self.folder.join(name), what));
+        }
         let needs_snapshot = (recovery_point > self.check.log_start_offset).then_some(recovery_point);
         let mut faults = check_folder(&*self.dir.disk, &self.folder, names, needs_snapshot)?;
         let is_there = |base_offset: i64| segments.iter().any(|file| file.base_offset == base_offset);

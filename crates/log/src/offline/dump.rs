@@ -1,4 +1,4 @@
-//! Reads one segment's file for a person to look at, or a file of what was cut out of one.
+//! Reads a log, or one file of it or of what was cut out of one, for a person or a program to look at.
 //!
 //! Owns nothing but the loop. Invariants: damage is handed out like everything else, and the reading goes on behind
 //! it; memory is bounded by the largest batch that is there in full.
@@ -7,10 +7,13 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use tidings_model::TopicPartition;
 
+use super::OfflineDataDir;
 use super::walk::{Bounds, Found, Walk};
 use crate::batch::Batch;
 use crate::disk::{Disk, OpenMode, read_exact_at};
+use crate::segment::{file_name, parse_file_name};
 
 /// What stands at a position of the file.
 #[derive(Debug)]
@@ -31,6 +34,26 @@ pub enum SegmentItem {
         /// Expected and found.
         what: String,
     },
+}
+
+impl OfflineDataDir {
+    /// Hands every batch and every piece of damage in a partition's log to `handle`, in order. Positions are those in their segment;
+    /// segments that are missing are passed over.
+    pub fn read_log<E: From<io::Error>>(
+        &self,
+        topic_partition: &TopicPartition,
+        mut handle: impl FnMut(SegmentItem) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let folder = self.folder(topic_partition);
+        let entries = self.disk.read_dir(&folder)?;
+        let mut base_offsets: Vec<i64> =
+            entries.iter().filter_map(|entry| parse_file_name(&entry.name, "log")).collect();
+        base_offsets.sort_unstable();
+        for base_offset in base_offsets {
+            read_segment(&*self.disk, &folder.join(file_name(base_offset, "log")), &mut handle)?;
+        }
+        Ok(())
+    }
 }
 
 /// Hands every batch and every piece of damage in a segment's file to `handle`, in order.

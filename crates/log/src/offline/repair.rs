@@ -107,6 +107,11 @@ pub enum RepairStep {
         /// The recovery point afterwards.
         to: i64,
     },
+    /// Where the log begins is written down: the segments below are lost.
+    RaiseLogStart {
+        /// The first readable offset afterwards.
+        to: i64,
+    },
     /// A whole segment leaves the log under another name.
     SetAside {
         /// The segment's log file.
@@ -159,21 +164,23 @@ impl OfflineDataDir {
         if check.is_whole() {
             return Err(RepairError::Whole { topic_partition });
         }
-        let steps = match remedy {
+        let before_log = check.damages.iter().filter(|damage| damage.is_before_log());
+        let mut steps: Vec<_> =
+            before_log.map(|damage| RepairStep::RaiseLogStart { to: damage.next_offset }).collect();
+        steps.extend(match remedy {
             Remedy::TruncateAt(offset) => self.plan_cut(check, offset)?,
             Remedy::DropDamaged => self.plan_bridges(check)?,
-        };
+        });
         Ok(RepairPlan { topic_partition, steps })
     }
 
     fn plan_cut(&self, check: &PartitionCheck, offset: i64) -> Result<Vec<RepairStep>, RepairError> {
         let topic_partition = check.topic_partition.clone();
-        let first_damaged = check.damages[0].first_offset;
-        if offset > first_damaged {
+        if let Some(first_damaged) = check.first_damaged_offset().filter(|first| offset > *first) {
             return Err(RepairError::CutBehindDamage { topic_partition, offset, first_damaged });
         }
         let PartitionCheck { log_start_offset, log_end_offset, .. } = *check;
-        if offset < log_start_offset {
+        if !(log_start_offset..=log_end_offset).contains(&offset) {
             return Err(RepairError::OutOfRange {
                 topic_partition,
                 offset,
@@ -196,17 +203,20 @@ impl OfflineDataDir {
             let kept = self.free_name(&folder, base_offset, 0).map_err(failed)?;
             steps.push(RepairStep::SetAside { file, bytes, kept });
         }
-        if let Some((base_offset, len)) = files.last().copied() {
-            let (position, end_offset) = self.end_below(&folder, base_offset, len, offset).map_err(failed)?;
-            if end_offset < check.recovery_point {
-                // Before anything else: a log that ends before its recovery point is refused.
-                steps.insert(0, RepairStep::MoveRecoveryPoint { to: end_offset });
-            }
-            if position < len {
-                let file = folder.join(file_name(base_offset, "log"));
-                let kept = self.free_name(&folder, base_offset, position).map_err(failed)?;
-                steps.push(RepairStep::Cut { file, position, bytes: len - position, kept });
-            }
+        // Without a segment the next start makes one at the log's start.
+        let (base_offset, len) = files.last().copied().unwrap_or((log_start_offset, 0));
+        let (position, end_offset) = match files.last() {
+            Some(_) => self.end_below(&folder, base_offset, len, offset).map_err(failed)?,
+            None => (0, log_start_offset),
+        };
+        if end_offset < check.recovery_point {
+            // Before anything else: a log that ends before its recovery point is refused.
+            steps.insert(0, RepairStep::MoveRecoveryPoint { to: end_offset });
+        }
+        if position < len {
+            let file = folder.join(file_name(base_offset, "log"));
+            let kept = self.free_name(&folder, base_offset, position).map_err(failed)?;
+            steps.push(RepairStep::Cut { file, position, bytes: len - position, kept });
         }
         Ok(steps)
     }
@@ -247,7 +257,7 @@ impl OfflineDataDir {
             // not before it, where damage at the end of a segment would count as a torn tail until the bridge stands.
             steps.push(RepairStep::MoveRecoveryPoint { to: damage.next_offset });
         }
-        for damage in &check.damages {
+        for damage in check.damages.iter().filter(|damage| !damage.is_before_log()) {
             let piece = self.piece(check, &folder, damage)?;
             match steps.last_mut() {
                 Some(RepairStep::Bridge { file, pieces }) if *file == damage.file => pieces.push(piece),
@@ -298,6 +308,7 @@ impl OfflineDataDir {
         for step in &plan.steps {
             let path = match step {
                 RepairStep::MoveRecoveryPoint { .. } => self.root.join(checkpoint::RECOVERY_POINTS),
+                RepairStep::RaiseLogStart { .. } => self.root.join(checkpoint::LOG_START_OFFSETS),
                 RepairStep::SetAside { file, .. } | RepairStep::Cut { file, .. } => file.clone(),
                 RepairStep::Bridge { file, .. } => file.clone(),
             };
@@ -325,6 +336,12 @@ impl OfflineDataDir {
                 self.recovery_points.insert(topic_partition.clone(), *to);
                 let points = self.recovery_points.clone();
                 checkpoint::write(disk, &self.root.join(checkpoint::RECOVERY_POINTS), points.into_iter())
+            }
+            RepairStep::RaiseLogStart { to } => {
+                let starts = self.log_start_offsets.get_or_insert_default();
+                starts.insert(topic_partition.clone(), *to);
+                let starts = starts.clone();
+                checkpoint::write(disk, &self.root.join(checkpoint::LOG_START_OFFSETS), starts.into_iter())
             }
             RepairStep::SetAside { file, kept, .. } => {
                 self.remove_indexes(file)?;
@@ -361,7 +378,11 @@ impl OfflineDataDir {
                 self.keep(path, piece.position, piece.bytes, kept)?;
             }
         }
-        let source = disk.open(path, OpenMode::Read)?;
+        let source = match disk.open(path, OpenMode::Read) {
+            // The log's only segment is what was lost; an empty one is damaged in the same way.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(path, OpenMode::CreateNew)?,
+            opened => opened?,
+        };
         let len = source.len()?;
         // A start removes what an interrupted repair leaves under this name.
         let temporary = path.with_extension("tmp");

@@ -17,7 +17,7 @@ use crate::segment::{Located, Segment, TxnIndex, file_name, parse_file_name};
 
 use tidings_model::TopicId;
 
-/// A file that is missing or damaged and is made again from the log, by the next start or when it is needed.
+/// A file that is missing or damaged and is made again from the log, by the next start or when it is needed; or one that should not be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideFault {
     /// The file.
@@ -194,6 +194,8 @@ pub(super) fn check_folder(
             faults.push(SideFault::new(path, error.to_string()));
         }
     }
+    faults
+        .extend(orphans(names).map(|name| SideFault::new(folder.join(name), "is an index without its log")));
     if let Some(recovery_point) = needs_snapshot {
         let name = file_name(recovery_point, "snapshot");
         if !names.contains(&name) {
@@ -213,6 +215,15 @@ pub(super) fn check_folder(
         ));
     }
     Ok(faults)
+}
+
+/// Index files whose segment has no log file. A crash between the removals of a segment's files may leave some, too.
+fn orphans(names: &[String]) -> impl Iterator<Item = &String> {
+    let base = |name: &String| {
+        ["index", "timeindex", "txnindex"].iter().find_map(|extension| parse_file_name(name, extension))
+    };
+    let has_log = |base_offset| names.contains(&file_name(base_offset, "log"));
+    names.iter().filter(move |name| base(name).is_some_and(|base_offset| !has_log(base_offset)))
 }
 
 /// Transaction indexes, against the snapshot at the recovery point, as a start holds them. Without that snapshot a start

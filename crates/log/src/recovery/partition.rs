@@ -2,6 +2,9 @@
 //!
 //! Owns the way from the recovery point to the log's end. Invariants: as in [`super`].
 
+mod left_overs;
+mod place;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,17 +13,18 @@ use std::sync::Arc;
 use tidings_model::TopicPartition;
 
 use super::judge::{Judge, Rest, Verdict};
-use super::{Cut, RecoverError};
+use super::{Cut, LateStart, RecoverError};
 use crate::batch::{BatchHeader, EndTxnMarker, MAX_MARKER_BYTES};
-use crate::cleaner::{CLEANED_SUFFIX, SWAP_SUFFIX, remove_if_there};
+use crate::cleaner::remove_if_there;
 use crate::config::LogConfig;
-use crate::data_dir::{DELETED_EXTENSION, partition_metadata_id};
+use crate::data_dir::partition_metadata_id;
 use crate::disk::{DiskFile, OpenMode, read_exact_at, read_file};
 use crate::leader_epochs::LeaderEpochs;
 use crate::partition_log::{LEADER_EPOCHS, PartitionLog, Recovered, aborted};
 use crate::producers::{Producers, Snapshot};
 use crate::segment::{
-    HeaderScan, Segment, SegmentEnd, SegmentError, TxnIndex, TxnIndexSummary, file_name, parse_file_name,
+    BadBatch, HeaderScan, Segment, SegmentEnd, SegmentError, TxnIndex, TxnIndexSummary, file_name,
+    parse_file_name,
 };
 use crate::storage::Storage;
 
@@ -28,6 +32,7 @@ pub(super) struct PartitionOutcome {
     pub log: PartitionLog,
     pub checked_bytes: u64,
     pub cuts: Vec<Cut>,
+    pub late_start: Option<LateStart>,
     pub rebuilt: Vec<PathBuf>,
     pub changed: bool,
     /// Whether a checkpoint file has an offset behind the log's end.
@@ -55,6 +60,7 @@ struct Recovery<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Checkpoints {
     pub recovery_point: Option<i64>,
+    /// None where the file is damaged.
     pub log_start_offset: Option<i64>,
     /// Of logs that were compacted; their offsets have holes within segments.
     pub first_dirty_offset: Option<i64>,
@@ -91,11 +97,17 @@ pub(super) fn recover_partition(
         changed: false,
     };
     let io_error = |source| RecoverError::Io { path: dir.to_path_buf(), source };
+    let recorded = log_start;
     let log_start = log_start.unwrap_or(0).max(0);
     recovery.finish_swaps()?;
     let mut files = recovery.list(recovery_point.unwrap_or(0)).map_err(io_error)?;
     recovery.remove_below(&mut files, log_start).map_err(io_error)?;
     let first_offset = files.first().map_or(log_start, |file| file.base_offset);
+    let late_start = recorded.filter(|recorded| *recorded < first_offset).map(|recorded| LateStart {
+        topic_partition: topic_partition.clone(),
+        recorded,
+        offset: first_offset,
+    });
     let recovery_point = recovery_point.unwrap_or(first_offset).max(first_offset);
     recovery.load_state(first_offset, recovery_point).map_err(io_error)?;
     recovery.check_txn_indexes(&files, first_offset).map_err(io_error)?;
@@ -129,6 +141,7 @@ pub(super) fn recover_partition(
         log: PartitionLog::new(storage.clone(), recovered, LogConfig::default()),
         checked_bytes: recovery.checked_bytes,
         cuts: recovery.cuts,
+        late_start,
         rebuilt: recovery.rebuilt,
         changed: recovery.changed,
         stale_checkpoints: first_dirty_offset != checkpoints.first_dirty_offset,
@@ -136,57 +149,6 @@ pub(super) fn recover_partition(
 }
 
 impl Recovery<'_> {
-    /// Finishes what the cleaner had decided: a `.swap` file counts, and the segments go that it was made from.
-    fn finish_swaps(&mut self) -> Result<(), RecoverError> {
-        let io_error = |source| RecoverError::Io { path: self.dir.to_path_buf(), source };
-        let disk = &*self.storage.disk;
-        let entries = disk.read_dir(&self.dir).map_err(io_error)?;
-        let bases = |extension: &'static str| {
-            entries
-                .iter()
-                .filter_map(move |entry| Some((parse_file_name(&entry.name, extension)?, entry.len)))
-        };
-        for (base_offset, len) in bases(&SWAP_SUFFIX[1..]) {
-            let end = SegmentEnd { offset: base_offset, position: len };
-            let swapped = Segment::existing(self.dir.clone(), base_offset, end);
-            let swap = swapped.log_path().with_extension(&SWAP_SUFFIX[1..]);
-            let file = disk.open(&swap, OpenMode::Read).map_err(io_error)?;
-            let mut scan = HeaderScan::new(&*file, 0, len);
-            let mut end_offset = base_offset;
-            while let Some(located) = scan.next_header().map_err(|error| match error {
-                SegmentError::Io(source) => RecoverError::Io { path: swap.clone(), source },
-                SegmentError::Bad(bad) => {
-                    self.damaged(&swapped, bad.position, end_offset, len - bad.position, bad.what)
-                }
-            })? {
-                end_offset = located.header.next_offset();
-            }
-            let replaced = bases("log").filter(|(base, _)| (base_offset + 1..end_offset).contains(base));
-            for (base, _) in replaced {
-                let old = Segment::existing(self.dir.clone(), base, SegmentEnd::default());
-                old.paths().iter().try_for_each(|path| remove_if_there(disk, path)).map_err(io_error)?;
-            }
-            for path in swapped.paths().iter().skip(1) {
-                remove_if_there(disk, path).map_err(io_error)?;
-            }
-            let renamed = disk.sync_dir(&self.dir).and_then(|()| disk.rename(&swap, &swapped.log_path()));
-            renamed.and_then(|()| disk.sync_dir(&self.dir)).map_err(io_error)?;
-        }
-        Ok(())
-    }
-
-    /// Removes segments that end at or below the log's start: the last end came between the writing of the
-    /// start and their removal. Some of them may be gone, in any order.
-    fn remove_below(&mut self, files: &mut Vec<SegmentFile>, log_start: i64) -> io::Result<()> {
-        let below = files.windows(2).take_while(|pair| pair[1].base_offset <= log_start).count();
-        for file in files.drain(..below) {
-            let segment = Segment::existing(self.dir.clone(), file.base_offset, SegmentEnd::default());
-            segment.paths().iter().try_for_each(|path| remove_if_there(&*self.storage.disk, path))?;
-            self.changed = true;
-        }
-        Ok(())
-    }
-
     /// Replaces all segments by an empty one.
     fn begin_anew(&mut self, segments: &[Arc<Segment>], offset: i64) -> Result<Arc<Segment>, RecoverError> {
         let topic_partition = self.topic_partition;
@@ -202,29 +164,6 @@ impl Recovery<'_> {
         }
         self.epochs.truncate(offset);
         Ok(first)
-    }
-
-    /// The log files by base offset. Leftovers of interrupted replacements, removals and checkpoints are
-    /// removed.
-    fn list(&self, recovery_point: i64) -> io::Result<Vec<SegmentFile>> {
-        let disk = &*self.storage.disk;
-        let mut files = Vec::new();
-        for entry in disk.read_dir(&self.dir)? {
-            let path = self.dir.join(&entry.name);
-            let snapshot = parse_file_name(&entry.name, "snapshot");
-            let extension = entry.name.rsplit('.').next();
-            let left_over = extension.is_some_and(|found| found == "tmp" || found == DELETED_EXTENSION);
-            if left_over
-                || entry.name.ends_with(CLEANED_SUFFIX)
-                || snapshot.is_some_and(|offset| offset != recovery_point)
-            {
-                disk.remove_file(&path)?;
-            } else if let Some(base_offset) = parse_file_name(&entry.name, "log") {
-                files.push(SegmentFile { base_offset, len: entry.len });
-            }
-        }
-        files.sort_by_key(|file| file.base_offset);
-        Ok(files)
     }
 
     /// Loads the newest snapshot that the recovery point covers, and the leader epochs.
@@ -439,11 +378,7 @@ impl Recovery<'_> {
                     applied.map_err(self.io_error(segment))?;
                 }
                 Ok(None) => return Ok(()),
-                Err(SegmentError::Io(source)) => return Err(self.io_error(segment)(source)),
-                Err(SegmentError::Bad(bad)) => {
-                    let lost = end.position - bad.position;
-                    return Err(self.damaged(segment, bad.position, end.offset, lost, bad.what));
-                }
+                Err(error) => return Err(self.hop_error(segment, file, end.position, error)),
             }
         }
     }
@@ -482,7 +417,7 @@ impl Recovery<'_> {
         self.checked_bytes += end.position - from;
         self.changed |= found.len > from;
         let usable = segment.recovered(self.storage, &*file, end, from);
-        if !usable.map_err(|error| self.segment_error(segment, end, error))? {
+        if !usable.map_err(|error| self.hop_error(segment, &*file, end.position, error))? {
             self.changed = true;
             // Before the first checkpoint there is nothing on disk that could be missed.
             if recovery_point > found.base_offset {
@@ -491,15 +426,6 @@ impl Recovery<'_> {
             }
         }
         Ok(end.offset)
-    }
-
-    fn segment_error(&self, segment: &Segment, end: SegmentEnd, error: SegmentError) -> RecoverError {
-        match error {
-            SegmentError::Io(source) => self.io_error(segment)(source),
-            SegmentError::Bad(bad) => {
-                self.damaged(segment, bad.position, end.offset, end.position - bad.position, bad.what)
-            }
-        }
     }
 
     /// Notes that the bytes behind the log's end are cut, unless they are damage. Where valid batches are among them, they are kept
@@ -568,13 +494,10 @@ impl Recovery<'_> {
                 }
                 Ok(None) => {
                     let what = format!("the log ends before its recovery point, offset {point}");
-                    return Err(self.damaged(segment, found.len, point, 0, what));
+                    let bad = BadBatch { position: found.len, what };
+                    return Err(self.hop_error(segment, file, found.len, SegmentError::Bad(bad)));
                 }
-                Err(SegmentError::Io(source)) => return Err(self.io_error(segment)(source)),
-                Err(SegmentError::Bad(bad)) => {
-                    let lost = found.len - bad.position;
-                    return Err(self.damaged(segment, bad.position, point, lost, bad.what));
-                }
+                Err(error) => return Err(self.hop_error(segment, file, found.len, error)),
             }
         }
     }

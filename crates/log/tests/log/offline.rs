@@ -546,3 +546,145 @@ fn transaction_indexes_are_held_against_the_snapshot() {
         assert!(look(&hurt, Access::ReadOnly).1.side_faults.is_empty());
     }
 }
+
+/// A start that refuses names the place that a check finds first, and the cut that its hint names is one that can be made.
+fn assert_start_and_check_agree(disk: &SimDisk, what: &str) -> bool {
+    let (dir, check) = look(disk, Access::ReadOnly);
+    let Some(damage) = check.damages.first() else {
+        drop(dir);
+        recover(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        return false;
+    };
+    let remedy = Remedy::TruncateAt(damage.first_offset);
+    dir.plan_repair(&check, remedy).unwrap_or_else(|error| panic!("{what}: {error}"));
+    drop(dir);
+    let Err(error) = recover(disk) else { return false };
+    let hint = error.hint();
+    let RecoverError::Damaged { position, offset, ref file, .. } = error else { panic!("{what}: {error}") };
+    assert_eq!((offset, position), (damage.first_offset, damage.position), "{what}: {error}, {damage:?}");
+    assert_eq!(*file, damage.file, "{what}");
+    assert!(hint.contains(&format!("--truncate-at {}`", damage.first_offset)), "{what}: {hint}");
+    true
+}
+
+/// It named the recovery point, or the end of the segment, at which a repair refuses to cut.
+#[test]
+fn the_hint_of_a_start_names_the_offset_where_the_damage_begins() {
+    // Torn at any byte below the recovery point, of a log of one segment and of the last one of many.
+    for segment_bytes in [1 << 20, 3000] {
+        let written = write(24, segment_bytes, true);
+        let last = written.batches.last().expect("a batch").segment;
+        let len = bytes_of(&written.disk, &segment_path(last, "log")).len();
+        for len in 0..len {
+            let disk = written.disk.crash(Loss::Nothing);
+            disk.corrupt(&segment_path(last, "log"), |data| data.truncate(len)).expect("corrupt");
+            assert!(assert_start_and_check_agree(&disk, &format!("segment {last}, {len} bytes")));
+        }
+    }
+    // Any byte of closed segments, where the snapshot is missing and a start reads them.
+    let written = write(24, 3000, true);
+    let snapshot = written.disk.files(&Path::new(ROOT).join("orders-0"));
+    let snapshot = snapshot.iter().find(|path| path.extension().is_some_and(|end| end == "snapshot"));
+    written.disk.remove_file(snapshot.expect("a snapshot")).expect("remove");
+    let mut refused = 0;
+    for hurt in &written.batches[..written.batches.len() / 2] {
+        for at in hurt.position..hurt.position + 61 {
+            let disk = written.disk.crash(Loss::Nothing);
+            disk.corrupt(&segment_path(hurt.segment, "log"), |data| data[at as usize] ^= 0x80)
+                .expect("corrupt");
+            refused += usize::from(assert_start_and_check_agree(&disk, &format!("{hurt:?}, byte {at}")));
+        }
+    }
+    assert!(refused > 50, "{refused} starts refused");
+}
+
+/// A check judged nothing where there was no segment, and called such a log whole. It is one that ends before its recovery point, like an
+/// empty segment, and is mended like one.
+#[test]
+fn a_log_without_its_only_segment_is_as_damaged_as_an_empty_one() {
+    let written = write(9, 1 << 20, true);
+    let records = written.values.len() as i64;
+    let path = segment_path(0, "log");
+    for empty in [true, false] {
+        for remedy in [Remedy::DropDamaged, Remedy::TruncateAt(0)] {
+            let disk = written.disk.crash(Loss::Nothing);
+            match empty {
+                true => disk.corrupt(&path, Vec::clear).expect("corrupt"),
+                false => disk.remove_file(&path).expect("remove"),
+            }
+            assert!(assert_start_and_check_agree(&disk.crash(Loss::Nothing), "no segment"));
+            let (dir, check) = look(&disk, Access::ReadOnly);
+            let [damage] = &check.damages[..] else { panic!("{check:?}") };
+            assert_eq!((damage.first_offset, damage.next_offset, damage.bytes), (0, records, 0));
+            assert_eq!((&damage.file, check.log_end_offset), (&path, records));
+            drop(dir);
+            repair(&disk, remedy);
+            assert!(look(&disk, Access::ReadOnly).1.is_whole());
+            let data_dir = recover(&disk).expect("start");
+            let orders = log(&data_dir, 0);
+            let next = if remedy == Remedy::DropDamaged { records } else { 0 };
+            assert_eq!(append_durably(&orders, batch("next", 1, 10)), next);
+            assert_eq!(values(&orders).into_keys().collect::<Vec<_>>(), [next]);
+        }
+    }
+    // Where nothing says that there was a record, none is missed, but a check says what it has not found.
+    written.disk.remove_file(&path).expect("remove");
+    written.disk.remove_file(&Path::new(ROOT).join("recovery-point-offset-checkpoint")).expect("remove");
+    let (_, check) = look(&written.disk, Access::ReadOnly);
+    assert!(check.is_whole() && check.side_faults.iter().any(|fault| fault.file == path), "{check:?}");
+}
+
+/// A log whose first segment is gone, but for its indexes, was whole for a check, and a start said nothing.
+#[test]
+fn a_missing_first_segment_is_damage_and_a_start_goes_on_without_it() {
+    let written = write(60, 3000, true);
+    let second = written.batches.iter().find(|batch| batch.segment > 0).expect("a second segment").segment;
+    let disk = &written.disk;
+    disk.remove_file(&segment_path(0, "log")).expect("remove");
+    let (dir, check) = look(disk, Access::ReadOnly);
+    let [damage] = &check.damages[..] else { panic!("{check:?}") };
+    assert_eq!((damage.first_offset, damage.next_offset, damage.bytes), (0, second, 0));
+    assert!(damage.is_before_log());
+    let orphans: Vec<_> = check.side_faults.iter().map(|fault| fault.file.clone()).collect();
+    assert_eq!(orphans, [segment_path(0, "index"), segment_path(0, "timeindex")]);
+    let error = dir.plan_repair(&check, Remedy::TruncateAt(0)).expect_err("there is nothing to cut");
+    assert!(matches!(error, RepairError::OutOfRange { .. }), "{error}");
+    drop(dir);
+    let started = disk.crash(Loss::Nothing);
+    let (data_dir, report) = open_on(Arc::new(started), Path::new(ROOT), DataDirOptions::default());
+    let [late] = &report.late_starts[..] else { panic!("{:?}", report.late_starts) };
+    assert_eq!((late.recorded, late.offset), (0, second));
+    assert_eq!(log(&data_dir, 0).log_start_offset(), second);
+    for remedy in [Remedy::DropDamaged, Remedy::TruncateAt(second + 10)] {
+        let disk = disk.crash(Loss::Nothing);
+        let steps = repair(&disk, remedy);
+        assert!(matches!(steps[0], RepairStep::RaiseLogStart { to } if to == second), "{steps:?}");
+        assert!(look(&disk, Access::ReadOnly).1.is_whole());
+        let (data_dir, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert!(report.late_starts.is_empty());
+        let mut expected = written.values.clone();
+        let log_end_offset = log(&data_dir, 0).log_end_offset();
+        expected.retain(|offset, _| (second..log_end_offset).contains(offset));
+        assert_eq!(values(&log(&data_dir, 0)), expected);
+        assert_eq!(remedy == Remedy::DropDamaged, log_end_offset == written.values.len() as i64);
+    }
+}
+
+/// Indexes of a segment that is gone for a reason are told, and nothing more.
+#[test]
+fn indexes_without_a_log_below_its_start_are_no_damage() {
+    let written = write(60, 3000, true);
+    let second = written.batches.iter().find(|batch| batch.segment > 0).expect("a second segment").segment;
+    let disk = &written.disk;
+    disk.remove_file(&segment_path(0, "log")).expect("remove");
+    for text in [format!("0\n1\norders 0 {second}\n"), "damaged".to_owned()] {
+        let path = Path::new(ROOT).join("log-start-offset-checkpoint");
+        drop(disk.open(&path, OpenMode::Truncate).expect("create"));
+        disk.corrupt(&path, |bytes| *bytes = text.clone().into_bytes()).expect("it is there");
+        let (_, check) = look(disk, Access::ReadOnly);
+        assert!(check.is_whole() && check.side_faults.len() == 2, "{check:?}");
+        let disk = disk.crash(Loss::Nothing);
+        let (_, report) = open_on(Arc::new(disk), Path::new(ROOT), DataDirOptions::default());
+        assert!(report.late_starts.is_empty());
+    }
+}

@@ -47,6 +47,7 @@ fn text(plan: &RepairPlan, done: bool) -> String {
 fn step_text(step: &RepairStep) -> String {
     match step {
         RepairStep::MoveRecoveryPoint { to } => format!("  recovery point to offset {to}\n"),
+        RepairStep::RaiseLogStart { to } => format!("  log start to offset {to}\n"),
         RepairStep::SetAside { file, bytes, kept } => {
             format!("  {} ({} bytes) out of the log, kept as {}\n", file.display(), thousands(*bytes), kept.display())
         }
@@ -74,6 +75,7 @@ fn step_text(step: &RepairStep) -> String {
 fn step_json(step: &RepairStep) -> Value {
     match step {
         RepairStep::MoveRecoveryPoint { to } => json!({ "step": "move_recovery_point", "to": to }),
+        RepairStep::RaiseLogStart { to } => json!({ "step": "raise_log_start", "to": to }),
         RepairStep::SetAside { file, bytes, kept } => {
             json!({ "step": "set_aside", "file": file, "bytes": bytes, "kept": kept })
         }

@@ -1,11 +1,12 @@
 //! Where logs begin, durably: Kafka's `log-start-offset-checkpoint`.
 //!
-//! Owns that file. Invariants: a log's start is in the file, synced, before the log knows it; a log that
-//! was deleted is not in it, so that a later one of the same name begins at 0.
+//! Owns that file. Invariants: a log's start is in the file, synced, before the log knows it, but where the disk has no room
+//! for that, and then as soon as it has; a log that was deleted is not in it, so that a later one of the same name begins at 0.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -20,11 +21,13 @@ pub(crate) struct Starts {
     checkpointer: Arc<Checkpointer>,
     /// Held from the look at the logs until the file is written.
     writing: Mutex<()>,
+    /// Whether logs begin later than the file says.
+    is_behind: AtomicBool,
 }
 
 impl Starts {
     pub fn new(storage: Arc<Storage>, checkpointer: Arc<Checkpointer>) -> Self {
-        Self { storage, checkpointer, writing: Mutex::new(()) }
+        Self { storage, checkpointer, writing: Mutex::new(()), is_behind: AtomicBool::new(false) }
     }
 
     /// Raises logs' starts: all of them, durable on return, or none. Logs that were deleted meanwhile are
@@ -37,6 +40,21 @@ impl Starts {
         self.write(moves)?;
         moves.iter().for_each(|(log, start)| log.raise_log_start(*start));
         Ok(())
+    }
+
+    /// Raises logs' starts where there is no room to write them down.
+    pub fn raise_unrecorded(&self, moves: &[(Arc<PartitionLog>, i64)]) {
+        self.is_behind.store(true, Relaxed);
+        moves.iter().for_each(|(log, start)| log.raise_log_start(*start));
+    }
+
+    /// Writes down what could not be written before. What fails is tried again the next time.
+    pub fn catch_up(&self) {
+        if self.is_behind.load(Relaxed)
+            && let Err(error) = self.rewrite()
+        {
+            tracing::debug!("writing {} failed again: {error}", checkpoint::LOG_START_OFFSETS);
+        }
     }
 
     /// Writes the starts as they are, of the logs that exist.
@@ -60,6 +78,8 @@ impl Starts {
             }
         }
         let path = self.storage.root.join(checkpoint::LOG_START_OFFSETS);
-        checkpoint::write(&*self.storage.disk, &path, starts.into_iter())
+        checkpoint::write(&*self.storage.disk, &path, starts.into_iter())?;
+        self.is_behind.store(false, Relaxed);
+        Ok(())
     }
 }
