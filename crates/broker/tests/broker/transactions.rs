@@ -473,11 +473,14 @@ async fn a_transaction_that_takes_too_long_is_aborted() {
     let broker = TestBroker::with_clock(&dir, clock.clone()).await;
     broker.client().await.create_topic("orders", 3).await;
     let mut producer = Producer::init(broker.client().await, Generation::Two).await;
-    let open = BatchBuilder::new().producer(producer.id, producer.epoch, 0).transactional();
-    let open = open.record(clock.wall_ms(), None, Some(b"open"), &[]).build();
-    let data = PartitionProduceData { records: Some(Records::Bytes(open)), ..Default::default() };
-    let answer = producer.client.call(12, &produce("orders", vec![data])).await;
-    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    let begin = async |producer: &mut Producer, value: &str| {
+        let batch = BatchBuilder::new().producer(producer.id, producer.epoch, 0).transactional();
+        let batch = batch.record(clock.wall_ms(), None, Some(value.as_bytes()), &[]).build();
+        let data = PartitionProduceData { records: Some(Records::Bytes(batch)), ..Default::default() };
+        let answer = producer.client.call(12, &produce("orders", vec![data])).await;
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    };
+    begin(&mut producer, "open").await;
     let mut reader = broker.client().await;
     assert_eq!(fetch(&mut reader, "orders", 0, true).await.last_stable_offset, 0);
     let (mut waited_ms, started) = (0, Instant::now());
@@ -492,7 +495,22 @@ async fn a_transaction_that_takes_too_long_is_aborted() {
     }
     assert!(waited_ms >= 60_000, "aborted after {waited_ms} ms already");
     assert_eq!(committed(&mut reader, 0).await, [] as [&str; 0]);
-    assert_eq!(producer.end(true).await.error_code, PRODUCER_FENCED);
+    assert_eq!(producer.end(true).await.error_code, INVALID_TXN_STATE);
+    // Nobody has taken its place: it aborts what is aborted, and goes on.
+    let aborted = loop {
+        let ended = producer.end(false).await.error_code;
+        if ended != CONCURRENT_TRANSACTIONS {
+            break ended;
+        }
+        assert!(started.elapsed() < PATIENCE, "the abort was never complete");
+    };
+    assert_eq!(aborted, 0);
+    begin(&mut producer, "next").await;
+    assert_eq!(producer.end(true).await.error_code, 0);
+    while fetch(&mut reader, "orders", 0, true).await.last_stable_offset < 4 {
+        assert!(started.elapsed() < PATIENCE, "the next transaction never ended");
+    }
+    assert_eq!(committed(&mut reader, 0).await, ["next"]);
 }
 
 /// A second round of markers would end the producer's next transaction.
