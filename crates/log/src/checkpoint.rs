@@ -48,6 +48,14 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<HashMap<To
     })
 }
 
+/// Where a log begins by what is written down: at 0 where its start was never raised. None where the file is damaged.
+pub(crate) fn recorded_start(
+    topic_partition: &TopicPartition,
+    log_starts: Option<&HashMap<TopicPartition, i64>>,
+) -> Option<i64> {
+    log_starts.map(|starts| starts.get(topic_partition).copied().unwrap_or(0))
+}
+
 /// Where holes end that compaction may have left in a log's offsets; behind it every offset must be there. The cleaner
 /// stays below the recovery point and writes down how far it came; but a point may have been lost, or lowered since.
 /// `first_dirty_offsets` is none where the file is damaged.

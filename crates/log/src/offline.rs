@@ -106,14 +106,13 @@ impl OfflineDataDir {
 
     /// Where a log begins by what is written down; none where that is damaged.
     fn recorded_start(&self, topic_partition: &TopicPartition) -> Option<i64> {
-        let recorded = self.log_start_offsets.as_ref()?;
-        Some(recorded.get(topic_partition).copied().unwrap_or(0))
+        checkpoint::recorded_start(topic_partition, self.log_start_offsets.as_ref())
     }
 
     /// The same by what is written down now: a broker that runs meanwhile does so before it removes a segment.
     fn recorded_start_now(&self, topic_partition: &TopicPartition) -> io::Result<Option<i64>> {
-        let recorded = checkpoint::read(&*self.disk, &self.root.join(checkpoint::LOG_START_OFFSETS))?;
-        Ok(recorded.map(|starts| starts.get(topic_partition).copied().unwrap_or(0)))
+        let starts = checkpoint::read(&*self.disk, &self.root.join(checkpoint::LOG_START_OFFSETS))?;
+        Ok(checkpoint::recorded_start(topic_partition, starts.as_ref()))
     }
 
     /// Where holes end that compaction may have left in a log's offsets.

@@ -173,7 +173,7 @@ pub(crate) fn recover_logs(
     let outcomes = in_parallel(&found, |topic_partition: &TopicPartition| {
         let checkpoints = Checkpoints {
             recovery_point: points.get(topic_partition).copied(),
-            log_start_offset: starts.as_ref().map(|starts| starts.get(topic_partition).copied().unwrap_or(0)),
+            log_start_offset: checkpoint::recorded_start(topic_partition, starts.as_ref()),
             // Where the file says nothing, any log may have been compacted.
             first_dirty_offset: match &cleaned {
                 Some(cleaned) => cleaned.get(topic_partition).copied(),

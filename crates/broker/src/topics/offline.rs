@@ -54,8 +54,7 @@ fn look(dir: &OfflineDataDir) -> Result<Vec<BadFolder>, OpenTopicsError> {
         for partition in 0..topic.partition_count {
             let topic_partition = TopicPartition::new(topic.name.as_str(), partition);
             if !folders.contains(&topic_partition) {
-                let folder = dir.path().join(topic_partition.to_string()).display().to_string();
-                let why = OpenTopicsError::MissingFolder { topic_partition: topic_partition.clone(), folder };
+                let why = OpenTopicsError::missing_folder(dir.path(), topic_partition.clone());
                 bad.push(BadFolder { topic_partition, why });
                 continue;
             }

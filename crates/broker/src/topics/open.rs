@@ -5,6 +5,7 @@
 //! it is empty because its creation was never recorded); otherwise it is left alone and reported.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -51,6 +52,13 @@ pub enum OpenTopicsError {
         /// The id in the folder's `partition.metadata`.
         found: TopicId,
     },
+}
+
+impl OpenTopicsError {
+    pub(crate) fn missing_folder(data_dir: &Path, topic_partition: TopicPartition) -> Self {
+        let folder = data_dir.join(topic_partition.to_string()).display().to_string();
+        Self::MissingFolder { topic_partition, folder }
+    }
 }
 
 /// What was found.
@@ -100,8 +108,7 @@ fn open_topic(
     for partition in 0..topic.partition_count {
         let topic_partition = TopicPartition::new(name.clone(), partition);
         let Some(log) = data_dir.log(&topic_partition) else {
-            let folder = data_dir.path().join(topic_partition.to_string()).display().to_string();
-            return Err(OpenTopicsError::MissingFolder { topic_partition, folder });
+            return Err(OpenTopicsError::missing_folder(data_dir.path(), topic_partition));
         };
         if log.topic_id() != id {
             return Err(OpenTopicsError::ForeignFolder {

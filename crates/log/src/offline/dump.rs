@@ -13,7 +13,7 @@ use super::OfflineDataDir;
 use super::walk::{Bounds, Found, Walk};
 use crate::batch::Batch;
 use crate::disk::{Disk, OpenMode, read_exact_at};
-use crate::segment::{file_name, parse_file_name};
+use crate::segment::file_name;
 
 /// What stands at a position of the file.
 #[derive(Debug)]
@@ -45,11 +45,7 @@ impl OfflineDataDir {
         mut handle: impl FnMut(SegmentItem) -> Result<(), E>,
     ) -> Result<(), E> {
         let folder = self.folder(topic_partition);
-        let entries = self.disk.read_dir(&folder)?;
-        let mut base_offsets: Vec<i64> =
-            entries.iter().filter_map(|entry| parse_file_name(&entry.name, "log")).collect();
-        base_offsets.sort_unstable();
-        for base_offset in base_offsets {
+        for (base_offset, _) in self.log_files(&folder)? {
             read_segment(&*self.disk, &folder.join(file_name(base_offset, "log")), &mut handle)?;
         }
         Ok(())

@@ -204,16 +204,16 @@ impl OfflineDataDir {
             steps.push(RepairStep::SetAside { file, bytes, kept });
         }
         // Without a segment the next start makes one at the log's start.
-        let (base_offset, len) = files.last().copied().unwrap_or((log_start_offset, 0));
-        let (position, end_offset) = match files.last() {
-            Some(_) => self.end_below(&folder, base_offset, len, offset).map_err(failed)?,
+        let last = files.last().copied();
+        let (position, end_offset) = match last {
+            Some((base_offset, len)) => self.end_below(&folder, base_offset, len, offset).map_err(failed)?,
             None => (0, log_start_offset),
         };
         if end_offset < check.recovery_point {
             // Before anything else: a log that ends before its recovery point is refused.
             steps.insert(0, RepairStep::MoveRecoveryPoint { to: end_offset });
         }
-        if position < len {
+        if let Some((base_offset, len)) = last.filter(|(_, len)| position < *len) {
             let file = folder.join(file_name(base_offset, "log"));
             let kept = self.free_name(&folder, base_offset, position).map_err(failed)?;
             steps.push(RepairStep::Cut { file, position, bytes: len - position, kept });
@@ -222,7 +222,7 @@ impl OfflineDataDir {
     }
 
     /// Log files by base offset, with their lengths.
-    fn log_files(&self, folder: &Path) -> io::Result<Vec<(i64, u64)>> {
+    pub(super) fn log_files(&self, folder: &Path) -> io::Result<Vec<(i64, u64)>> {
         let entries = self.disk.read_dir(folder)?;
         let named =
             entries.iter().filter_map(|entry| Some((parse_file_name(&entry.name, "log")?, entry.len)));

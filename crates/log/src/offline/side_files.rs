@@ -17,7 +17,8 @@ use crate::segment::{Located, Segment, TxnIndex, file_name, parse_file_name};
 
 use tidings_model::TopicId;
 
-/// A file that is missing or damaged and is made again from the log, by the next start or when it is needed; or one that should not be there.
+/// A file that is missing or damaged and is made again from the log, by the next start or when it is needed; or one that
+/// should not be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideFault {
     /// The file.

@@ -80,13 +80,9 @@ fn known_group(group: &sys::rd_kafka_ConsumerGroupDescription_t) -> KnownGroup {
     // SAFETY: the group is live; its texts are null or NUL-terminated, and live as long; `index` is less than the count.
     unsafe {
         let state = match sys::rd_kafka_ConsumerGroupDescription_state(group) {
-            State::RD_KAFKA_CONSUMER_GROUP_STATE_PREPARING_REBALANCE => "PreparingRebalance",
-            State::RD_KAFKA_CONSUMER_GROUP_STATE_COMPLETING_REBALANCE => "CompletingRebalance",
-            State::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE => "Stable",
-            State::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD => "Dead",
-            State::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY => "Empty",
             // What librdkafka has no name for: members on their way to what they were assigned.
-            _ => "Reconciling",
+            State::RD_KAFKA_CONSUMER_GROUP_STATE_UNKNOWN => "Reconciling".to_owned(),
+            state => text(sys::rd_kafka_consumer_group_state_name(state)),
         };
         let member = |index| {
             let member = sys::rd_kafka_ConsumerGroupDescription_member(group, index);
@@ -98,7 +94,7 @@ fn known_group(group: &sys::rd_kafka_ConsumerGroupDescription_t) -> KnownGroup {
         };
         KnownGroup {
             name: text(sys::rd_kafka_ConsumerGroupDescription_group_id(group)),
-            state: state.to_owned(),
+            state,
             assignor: text(sys::rd_kafka_ConsumerGroupDescription_partition_assignor(group)),
             members: (0..sys::rd_kafka_ConsumerGroupDescription_member_count(group)).map(member).collect(),
         }
