@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use tidings_log::offline::{OfflineDataDir, SegmentItem};
-use tidings_model::TopicPartition;
+use tidings_model::{TopicId, TopicPartition};
 
 use crate::replay::ReplayLogError;
 use crate::topics::names;
@@ -30,8 +30,7 @@ impl BadFolder {
     }
 }
 
-/// Partitions whose folder is missing or is another topic's. An error where the metadata log can't tell; one that is not there
-/// tells of no topics.
+/// Partitions whose folder is missing or is another topic's. An error where the metadata log can't tell.
 pub fn bad_folders(dir: &OfflineDataDir) -> Result<Vec<BadFolder>, OpenTopicsError> {
     let mut bad = look(dir)?;
     if !bad.is_empty() {
@@ -44,11 +43,15 @@ pub fn bad_folders(dir: &OfflineDataDir) -> Result<Vec<BadFolder>, OpenTopicsErr
 
 fn look(dir: &OfflineDataDir) -> Result<Vec<BadFolder>, OpenTopicsError> {
     let failed = |source| ReplayLogError::Io { log: metadata_log().to_string(), offset: 0, source };
-    if !dir.partitions().map_err(failed)?.contains(&metadata_log()) {
-        return Ok(Vec::new());
+    let folders: BTreeSet<_> = dir.partitions().map_err(failed)?.into_iter().collect();
+    if !folders.contains(&metadata_log()) {
+        let missing = has_topics(dir, &folders).map_err(failed)?.then(|| BadFolder {
+            topic_partition: metadata_log(),
+            why: OpenTopicsError::missing_folder(dir.path(), metadata_log()),
+        });
+        return Ok(missing.into_iter().collect());
     }
     let replayed = replay(dir)?;
-    let folders: BTreeSet<_> = dir.partitions().map_err(failed)?.into_iter().collect();
     let mut bad = Vec::new();
     for (id, topic) in &replayed.topics {
         for partition in 0..topic.partition_count {
@@ -68,6 +71,16 @@ fn look(dir: &OfflineDataDir) -> Result<Vec<BadFolder>, OpenTopicsError> {
     }
     bad.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
     Ok(bad)
+}
+
+/// Whether a topic was ever created: its folder tells whose it is.
+fn has_topics(dir: &OfflineDataDir, folders: &BTreeSet<TopicPartition>) -> io::Result<bool> {
+    for folder in folders {
+        if dir.topic_id(folder)? != TopicId::ZERO {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn metadata_log() -> TopicPartition {
@@ -125,7 +138,6 @@ mod tests {
     use tidings_log::offline::Access;
     use tidings_log::testing::{Loss, SimDisk};
     use tidings_log::{AppendOptions, DataDir, DataDirOptions, Disk, LogConfig, Origin, PartitionLog};
-    use tidings_model::TopicId;
 
     use super::*;
     use crate::topics::records::{partition_record, remove_topic_record, topic_record};
@@ -204,7 +216,18 @@ mod tests {
             error.contains("__cluster_metadata-0: expected an uncompressed record batch at offset 0"),
             "{error}"
         );
+    }
+
+    /// A start made it anew, and every topic was gone.
+    #[test]
+    fn a_missing_metadata_log_is_named_where_there_are_topics() {
+        let disk = written();
         disk.remove_dir_all(&Path::new(ROOT).join("__cluster_metadata-0")).expect("remove");
+        let [missing] = &found(&disk).expect("read")[..] else { panic!("one") };
+        assert!(missing.starts_with("__cluster_metadata-0: the topic exists, but its folder"), "{missing}");
+        for folder in ["orders-0", "orders-1"] {
+            disk.remove_dir_all(&Path::new(ROOT).join(folder)).expect("remove");
+        }
         assert_eq!(found(&disk), Ok(vec![]));
     }
 }

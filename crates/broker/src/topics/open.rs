@@ -1,7 +1,7 @@
 //! At start: the metadata log and the folders must tell the same story.
 //!
 //! Owns that comparison. A topic of the log whose folder is missing, or whose folder belongs to another topic of the same
-//! name, is an error that names it. A folder that no topic owns is removed when it is left over (its topic was deleted, or
+//! name, is an error that names it, and so is a missing metadata log where there are topics' folders. A folder that no topic owns is removed when it is left over (its topic was deleted, or
 //! it is empty because its creation was never recorded); otherwise it is left alone and reported.
 
 use std::collections::BTreeMap;
@@ -86,14 +86,18 @@ pub(crate) fn open(data_dir: &DataDir, settings: &BrokerSettings) -> Result<Open
     Ok(Opened { metadata_log, image, group_configs, next_producer_id })
 }
 
-fn open_metadata_log(data_dir: &DataDir) -> Result<Arc<PartitionLog>, CreateError> {
+/// A new directory has none yet, and no topics: whose folders those are that are there already, only a lost one told.
+fn open_metadata_log(data_dir: &DataDir) -> Result<Arc<PartitionLog>, OpenTopicsError> {
     let topic_partition = TopicPartition::new(names::METADATA_TOPIC, 0);
     if let Some(log) = data_dir.log(&topic_partition) {
         return Ok(log);
     }
+    if data_dir.logs().iter().any(|log| log.topic_id() != TopicId::ZERO) {
+        return Err(OpenTopicsError::missing_folder(data_dir.path(), topic_partition));
+    }
     let config = tidings_log::LogConfig::default();
     let mut created = data_dir.create_logs(&[(topic_partition.clone(), TopicId::METADATA, config)])?;
-    created.pop().ok_or(CreateError::Exists { topic_partition })
+    created.pop().ok_or(OpenTopicsError::Create(CreateError::Exists { topic_partition }))
 }
 
 fn open_topic(

@@ -82,7 +82,7 @@ async fn what_is_in_the_way_of_a_start_is_said_in_one_line() {
 }
 
 #[tokio::test]
-async fn a_partition_whose_folder_is_gone_is_an_error_and_not_an_empty_log() {
+async fn a_folder_that_is_gone_is_an_error_and_not_an_empty_log() {
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::start(&dir).await;
     let mut client = broker.client().await;
@@ -90,9 +90,12 @@ async fn a_partition_whose_folder_is_gone_is_an_error_and_not_an_empty_log() {
     client.produce("orders", 1, batch(&["a"])).await;
     drop(client);
     broker.handle.shutdown().await.expect("a clean end");
-    std::fs::remove_dir_all(dir.path().join("orders-1")).unwrap();
-    let Err(error) = Broker::start(options(dir.path())).await else { panic!("started without orders-1") };
-    assert!(error.to_string().starts_with("orders-1: the topic exists, but its folder"), "{error}");
+    for folder in ["orders-1", "__cluster_metadata-0"] {
+        std::fs::remove_dir_all(dir.path().join(folder)).unwrap();
+        let Err(error) = Broker::start(options(dir.path())).await else { panic!("started without {folder}") };
+        let expected = format!("{folder}: the topic exists, but its folder");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
 }
 
 #[tokio::test]

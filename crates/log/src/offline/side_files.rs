@@ -7,15 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::data_dir::{PARTITION_METADATA, partition_metadata_id};
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at, read_file};
 use crate::index::{IndexEntry, OffsetEntry, TimeEntry};
 use crate::leader_epochs::LeaderEpochs;
 use crate::partition_log::LEADER_EPOCHS;
 use crate::producers::Snapshot;
 use crate::segment::{Located, Segment, TxnIndex, file_name, parse_file_name};
-
-use tidings_model::TopicId;
 
 /// A file that is missing or damaged and is made again from the log, by the next start or when it is needed; or one that
 /// should not be there.
@@ -208,12 +205,6 @@ pub(super) fn check_folder(
         && std::str::from_utf8(&bytes).ok().and_then(LeaderEpochs::decode).is_none()
     {
         faults.push(SideFault::new(path, "is damaged".to_owned()));
-    }
-    if partition_metadata_id(disk, folder)? == TopicId::ZERO {
-        faults.push(SideFault::new(
-            folder.join(PARTITION_METADATA),
-            "is missing or names no topic id".to_owned(),
-        ));
     }
     Ok(faults)
 }
