@@ -317,6 +317,9 @@ unsafe impl Send for RecordQueue {}
 // SAFETY: librdkafka's queues lock inside.
 unsafe impl Sync for RecordQueue {}
 
+/// Messages that are taken from a [`RecordQueue`] at once: enough that the taking costs nothing, in an array on the stack.
+const CHUNK: usize = 256;
+
 /// A message in librdkafka's memory, to be copied.
 pub(crate) struct RawMessage<'a> {
     message: &'a sys::rd_kafka_message_t,
@@ -361,19 +364,24 @@ impl RecordQueue {
     /// Takes up to `max` messages: those that are there, or the first ones to come within `wait`. An event ends the wait.
     /// Answers how many it took.
     pub(crate) fn poll(&self, wait: Duration, max: usize, mut each: impl FnMut(&RawMessage<'_>)) -> usize {
-        let mut messages = vec![ptr::null_mut(); max];
-        let mut count = self.consume(Duration::ZERO, &mut messages);
-        if count == 0 && !wait.is_zero() && max > 0 {
-            count = self.consume(wait, &mut messages[..1]);
-            if count > 0 {
-                count += self.consume(Duration::ZERO, &mut messages[1..]);
+        let mut chunk = [ptr::null_mut(); CHUNK];
+        let mut count = 0;
+        while count < max {
+            let room = CHUNK.min(max - count);
+            let mut taken = self.consume(Duration::ZERO, &mut chunk[..room]);
+            if taken == 0 && count == 0 && !wait.is_zero() {
+                taken = self.consume(wait, &mut chunk[..1]);
             }
-        }
-        for message in &messages[..count] {
-            // SAFETY: librdkafka gave a live message, which nobody else knows; it is destroyed on the next line.
-            each(&RawMessage { message: unsafe { &**message } });
-            // SAFETY: as above; it is not used after this.
-            unsafe { sys::rd_kafka_message_destroy(*message) };
+            if taken == 0 {
+                break;
+            }
+            for message in &chunk[..taken] {
+                // SAFETY: librdkafka gave a live message, which nobody else knows; it is destroyed on the next line.
+                each(&RawMessage { message: unsafe { &**message } });
+                // SAFETY: as above; it is not used after this.
+                unsafe { sys::rd_kafka_message_destroy(*message) };
+            }
+            count += taken;
         }
         count
     }
