@@ -2,10 +2,10 @@
 //!
 //! Owns the header's layout, the validation of untrusted batches, the iteration of records and a
 //! builder. Invariants: a batch that passed [`validate`] can be parsed again without errors, and bytes
-//! are never copied by parsing. Compressed records stay opaque unless somebody asks for
-//! [`Batch::unpacked_records`].
+//! are never copied by parsing. Compressed records are stored as they came.
 
 mod builder;
+mod check;
 mod codec;
 mod header;
 mod marker;
@@ -24,7 +24,6 @@ pub use validate::{BatchError, BatchLimits, Batches, validate};
 pub(crate) use header::{CRC_FROM, increment_sequence};
 pub(crate) use marker::MAX_MARKER_BYTES;
 pub(crate) use rebuild::{rebuild, rebuild_empty, recompress};
-pub(crate) use records::check_records;
 pub(crate) use stamp::{stamp, unstamp};
 
 use bytes::Bytes;

@@ -15,6 +15,9 @@ use tidings_log::batch::BatchBuilder;
 use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use tidings_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use tidings_wire::messages::fetch_response::{FetchResponse, PartitionData};
+use tidings_wire::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
 use tidings_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use tidings_wire::messages::produce_response::{PartitionProduceResponse, ProduceResponse};
 use tidings_wire::{Chunk, Records, Request, decode_response, encode_request};
@@ -132,6 +135,16 @@ impl Client {
     pub async fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> PartitionProduceResponse {
         let response = self.call(9, &produce_request(topic, partition, batch)).await;
         only_partition(response)
+    }
+
+    /// Error code, offset and timestamp of the first record at this time or later, in partition 0.
+    pub async fn offset_at(&mut self, topic: &str, timestamp: i64) -> (i16, i64, i64) {
+        let partitions = vec![ListOffsetsPartition { timestamp, ..ListOffsetsPartition::default() }];
+        let topic = ListOffsetsTopic { name: topic.to_owned(), partitions, ..ListOffsetsTopic::default() };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+        let found = self.call(9, &request).await.topics.remove(0).partitions.remove(0);
+        (found.error_code, found.offset, found.timestamp)
     }
 
     pub async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> PartitionData {

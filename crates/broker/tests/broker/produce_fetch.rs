@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
 use tidings_wire::messages::fetch_request::FetchRequest;
 use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
@@ -275,7 +276,7 @@ async fn offsets_are_found_by_time() {
 }
 
 /// Takes an uncompressed batch and packs its records with zstd, as a producer would.
-fn compressed(batch: &[u8]) -> bytes::Bytes {
+fn compressed(batch: &[u8]) -> Bytes {
     let (header, records) = batch.split_at(61);
     let packed = zstd::encode_all(records, 1).unwrap();
     let mut bytes = [header, &packed].concat();
@@ -287,29 +288,54 @@ fn compressed(batch: &[u8]) -> bytes::Bytes {
     bytes.into()
 }
 
+/// The same batch, whose header names this largest timestamp.
+fn claiming(batch: &Bytes, max_timestamp: i64) -> Bytes {
+    let mut bytes = batch.to_vec();
+    bytes[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.into()
+}
+
+/// Whatever the header says: sarama left -1 there, and nothing was found by time.
 #[tokio::test]
-async fn offsets_are_found_by_time_within_compressed_batches() {
+async fn offsets_are_found_by_the_times_of_the_records() {
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::start(&dir).await;
     let mut client = broker.client().await;
-    client.create_topic("orders", 1).await;
     let mut builder = tidings_log::batch::BatchBuilder::new();
     for timestamp_ms in [1_000, 2_000, 3_000] {
         builder.push(timestamp_ms, None, Some(b"x"), &[]);
     }
-    let batch = compressed(&builder.build());
-    assert_eq!(client.produce("orders", 0, batch).await.error_code, 0);
-    let mut at = async |timestamp: i64| {
-        let partitions = vec![ListOffsetsPartition { timestamp, ..ListOffsetsPartition::default() }];
-        let topic = ListOffsetsTopic { name: "orders".to_owned(), partitions, ..ListOffsetsTopic::default() };
-        let request =
-            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
-        let found = client.call(9, &request).await.topics.remove(0).partitions.remove(0);
-        (found.error_code, found.offset, found.timestamp)
-    };
-    assert_eq!(at(1).await, (0, 0, 1_000));
-    assert_eq!(at(1_500).await, (0, 1, 2_000));
-    assert_eq!(at(3_000).await, (0, 2, 3_000));
-    assert_eq!(at(3_001).await, (0, -1, -1));
-    assert_eq!(at(-3).await, (0, 2, 3_000));
+    let plain = builder.build();
+    for (index, batch) in [plain.clone(), compressed(&plain)].iter().enumerate() {
+        for claimed in [3_000, -1, 9_000] {
+            let topic = &format!("orders-{index}-{claimed}");
+            client.create_topic(topic, 1).await;
+            assert_eq!(client.produce(topic, 0, claiming(batch, claimed)).await.error_code, 0);
+            assert_eq!(client.offset_at(topic, 1).await, (0, 0, 1_000));
+            assert_eq!(client.offset_at(topic, 1_500).await, (0, 1, 2_000));
+            assert_eq!(client.offset_at(topic, 3_000).await, (0, 2, 3_000));
+            assert_eq!(client.offset_at(topic, 3_001).await, (0, -1, -1));
+            assert_eq!(client.offset_at(topic, -3).await, (0, 2, 3_000));
+        }
+    }
+}
+
+/// It was acknowledged, and no consumer could read past it.
+#[tokio::test]
+async fn records_that_nobody_can_unpack_are_refused() {
+    const INVALID_RECORD: i16 = 87;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let packed = compressed(&batch(&["a", "b"]));
+    let mut torn = packed[..packed.len() - 1].to_vec();
+    let length = torn.len() as i32 - 12;
+    torn[8..12].copy_from_slice(&length.to_be_bytes());
+    let max_timestamp = i64::from_be_bytes(torn[35..43].try_into().unwrap());
+    let answer = client.produce("orders", 0, claiming(&torn.into(), max_timestamp)).await;
+    assert_eq!(answer.error_code, INVALID_RECORD, "{answer:?}");
+    assert_eq!(client.produce("orders", 0, packed).await.base_offset, 0);
 }

@@ -1,11 +1,11 @@
 //! The four codecs of a batch's records, as Kafka frames them: KIP-110 for zstd; snappy in the xerial framing of Java
 //! clients and of KafkaJS, or bare.
 //!
-//! Owns unpacking and packing. Invariant: what comes out is bounded, so that a small batch cannot fill the memory. Most
-//! batches never come here: records stay packed from the producer to the consumer unless the topic is compacted, wants
-//! another codec, or is asked about single records.
+//! Owns unpacking and packing. Invariant: what comes out is bounded, so that a small batch cannot fill the memory. A batch
+//! that is appended is unpacked piece by piece, to be looked at (`check`); it is stored as it came unless the topic wants
+//! another codec.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -20,6 +20,13 @@ const XERIAL_HEADER_BYTES: usize = 16;
 
 /// What Java clients put into one block of the xerial framing.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+
+/// Where an LZ4 frame's flags stand, behind its magic number.
+const LZ4_FLAGS_AT: usize = 4;
+const LZ4_INDEPENDENT_BLOCKS: u8 = 1 << 5;
+const LZ4_CONTENT_CHECKSUM: u8 = 1 << 2;
+/// In the place of a block's length, behind the last one.
+const LZ4_END_MARK: [u8; 4] = [0; 4];
 
 /// Why a batch's records could not be unpacked or packed.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +48,9 @@ pub enum CodecError {
 pub fn decompress(codec: Compression, payload: Bytes) -> Result<Bytes, CodecError> {
     let unpacked = match codec {
         Compression::None => return Ok(payload),
-        Compression::Gzip => read_bounded(codec, flate2::read::MultiGzDecoder::new(&payload[..]))?,
-        Compression::Lz4 => read_bounded(codec, lz4_flex::frame::FrameDecoder::new(&payload[..]))?,
-        Compression::Zstd => {
-            let decoder =
-                zstd::Decoder::new(&payload[..]).map_err(|source| CodecError::Io { codec, source })?;
-            read_bounded(codec, decoder)?
-        }
+        Compression::Gzip => read_bounded(codec, gzip(&payload))?,
+        Compression::Lz4 => read_bounded(codec, lz4(&payload))?,
+        Compression::Zstd => read_bounded(codec, zstd(&payload)?)?,
         Compression::Snappy => unpack_snappy(&payload)?,
     };
     Ok(Bytes::from(unpacked))
@@ -60,20 +63,56 @@ fn read_bounded(codec: Compression, decoder: impl Read) -> Result<Vec<u8>, Codec
     if unpacked.len() > MAX_UNPACKED_BYTES { Err(CodecError::TooLarge) } else { Ok(unpacked) }
 }
 
-fn unpack_snappy(payload: &Bytes) -> Result<Vec<u8>, CodecError> {
+/// What a gzip payload unpacks to, piece by piece.
+pub(super) fn gzip(payload: &[u8]) -> impl BufRead {
+    BufReader::new(flate2::bufread::MultiGzDecoder::new(payload))
+}
+
+/// What an LZ4 frame unpacks to, block by block.
+pub(super) fn lz4(payload: &[u8]) -> impl BufRead {
+    lz4_flex::frame::FrameDecoder::new(payload)
+}
+
+/// What Kafka's readers ask of an LZ4 frame, and the decoder here does not: independent blocks, and an end.
+pub(super) fn check_lz4_frame(payload: &[u8]) -> Result<(), CodecError> {
+    let wrong = |what: &str| {
+        let source = io::Error::new(io::ErrorKind::InvalidData, what);
+        Err(CodecError::Io { codec: Compression::Lz4, source })
+    };
+    let flags = payload.get(LZ4_FLAGS_AT).copied().unwrap_or_default();
+    if flags & LZ4_INDEPENDENT_BLOCKS == 0 {
+        return wrong("expected a frame of blocks that do not depend on each other");
+    }
+    let behind = if flags & LZ4_CONTENT_CHECKSUM == 0 { 0 } else { size_of::<u32>() };
+    let up_to_end = payload.len().checked_sub(behind).map(|end| &payload[..end]);
+    if up_to_end.is_some_and(|frame| frame.ends_with(&LZ4_END_MARK)) {
+        Ok(())
+    } else {
+        wrong("the frame has no end mark")
+    }
+}
+
+/// What a Zstandard payload unpacks to, piece by piece.
+pub(super) fn zstd(payload: &[u8]) -> Result<impl BufRead, CodecError> {
+    let failed = |source| CodecError::Io { codec: Compression::Zstd, source };
+    Ok(BufReader::new(zstd::Decoder::with_buffer(payload).map_err(failed)?))
+}
+
+pub(super) fn unpack_snappy(payload: &[u8]) -> Result<Vec<u8>, CodecError> {
     let mut unpacked = Vec::new();
     if !payload.starts_with(XERIAL_MAGIC) {
         unpack_block(payload, &mut unpacked)?;
         return Ok(unpacked);
     }
-    let mut rest = payload.slice(XERIAL_HEADER_BYTES.min(payload.len())..);
+    let mut rest = &payload[XERIAL_HEADER_BYTES.min(payload.len())..];
     while rest.len() >= size_of::<u32>() {
         let length = rest.get_u32() as usize;
-        if length > rest.len() {
+        let Some((block, behind)) = rest.split_at_checked(length) else {
             let source = io::Error::from(io::ErrorKind::UnexpectedEof);
             return Err(CodecError::Io { codec: Compression::Snappy, source });
-        }
-        unpack_block(&rest.split_to(length), &mut unpacked)?;
+        };
+        unpack_block(block, &mut unpacked)?;
+        rest = behind;
     }
     Ok(unpacked)
 }

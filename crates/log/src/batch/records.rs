@@ -179,40 +179,24 @@ impl Iterator for Records {
     }
 }
 
-/// Walks an uncompressed payload without building records: every length holds, the offset deltas count
-/// up from 0 (with gaps, where the batch is compacted), nothing is left over. Returns the largest timestamp.
-pub(crate) fn check_records(
-    header: &BatchHeader,
-    payload: &[u8],
-    compacted: bool,
-) -> Result<i64, RecordError> {
-    let mut rest = payload;
-    let mut max_timestamp = i64::MIN;
-    let mut next_delta = 0;
-    for index in 0..header.record_count {
-        let mut body = Cursor { bytes: rest, index };
-        let length = body.length("record length")?;
-        let mut fields = Cursor { bytes: body.take("record", length)?, index };
-        rest = body.bytes;
-        fields.take("attributes", 1)?;
-        let timestamp_delta = fields.varint("timestamp delta", 64)?;
-        max_timestamp = max_timestamp.max(header.base_timestamp.saturating_add(timestamp_delta));
-        let offset_delta = fields.varint("offset delta", 32)?;
-        let gap = compacted && (next_delta..=i64::from(header.last_offset_delta)).contains(&offset_delta);
-        if offset_delta != next_delta && !gap {
-            return Err(RecordError::OffsetDelta { index, found: offset_delta });
+/// A zig-zag varint of at most `bits` bits out of the bytes that `next` gives; none where it is longer.
+pub(super) fn varint<E>(bits: u32, mut next: impl FnMut() -> Result<u8, E>) -> Result<Option<i64>, E> {
+    let mut value = 0u64;
+    let mut shift = 0;
+    while shift < bits {
+        let byte = next()?;
+        let piece = u64::from(byte & 0x7f);
+        let room = bits - shift;
+        if room < 7 && piece >> room != 0 {
+            return Ok(None);
         }
-        next_delta = offset_delta + 1;
-        fields.nullable("key")?;
-        fields.nullable("value")?;
-        let header_count = fields.header_count()?;
-        fields.skip_headers(header_count)?;
-        fields.finish()?;
+        value |= piece << shift;
+        if byte & 0x80 == 0 {
+            return Ok(Some((value >> 1) as i64 ^ -((value & 1) as i64)));
+        }
+        shift += 7;
     }
-    match rest.len() {
-        0 => Ok(max_timestamp),
-        left => Err(RecordError::TrailingBytes { left, count: header.record_count }),
-    }
+    Ok(None)
 }
 
 /// A bounded reader over one record's bytes.
@@ -237,26 +221,9 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// A zig-zag varint of at most `bits` bits.
     fn varint(&mut self, what: &'static str, bits: u32) -> Result<i64, RecordError> {
-        let mut value = 0u64;
-        let mut shift = 0;
-        loop {
-            let byte = self.take(what, 1)?[0];
-            let piece = u64::from(byte & 0x7f);
-            let room = bits - shift;
-            if room < 7 && piece >> room != 0 {
-                return Err(RecordError::Varint { index: self.index, what });
-            }
-            value |= piece << shift;
-            if byte & 0x80 == 0 {
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-            }
-            shift += 7;
-            if shift >= bits {
-                return Err(RecordError::Varint { index: self.index, what });
-            }
-        }
+        let index = self.index;
+        varint(bits, || Ok(self.take(what, 1)?[0]))?.ok_or(RecordError::Varint { index, what })
     }
 
     fn length(&mut self, what: &'static str) -> Result<usize, RecordError> {

@@ -12,9 +12,16 @@ pub(crate) fn stamp(records: &Bytes, headers: &mut [BatchHeader], now_ms: i64) -
     change(records, headers, |header| header.set_log_append_time(now_ms))
 }
 
-/// Leaves validated batches the times that their producer gave them, also those that say they have the broker's.
+/// Leaves validated batches the times that their producer gave them: also those that say they have the broker's, and those
+/// that name another largest time than their headers do, which have it from the records.
 pub(crate) fn unstamp(records: Bytes, headers: &mut [BatchHeader]) -> Bytes {
-    if headers.iter().all(|header| header.timestamp_type() == TimestampType::CreateTime) {
+    let mut at = 0;
+    let mut is_right = |header: &BatchHeader| {
+        let stands = &records[at + MAX_TIMESTAMP_AT..][..size_of::<i64>()];
+        at += header.size_bytes();
+        header.timestamp_type() == TimestampType::CreateTime && stands == header.max_timestamp.to_be_bytes()
+    };
+    if headers.iter().all(&mut is_right) {
         return records;
     }
     change(&records, headers, BatchHeader::set_create_time)

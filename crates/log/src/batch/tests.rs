@@ -74,7 +74,7 @@ fn batches_are_validated() {
 fn records_are_validated() {
     let first = HEADER_LEN;
     let check = |what: &str, bytes, expect| check(what, bytes, BatchLimits::default(), Err(expect));
-    check("record length", changed(|bytes| bytes[first] = 0x7e), "record 0 is cut short");
+    check("record length", changed(|bytes| bytes[first] = 0x7e), "record 0: 44 bytes are left over");
     check("negative length", changed(|bytes| bytes[first] = 1), "record length is negative");
     check("offset delta", changed(|bytes| bytes[first + 3] = 2), "expected offset delta 0, found 1");
     check("key length", changed(|bytes| bytes[first + 4] = 0x7e), "key needs 63 bytes");
@@ -152,8 +152,9 @@ fn headers_take_no_room_of_their_own() {
 fn the_brokers_time_replaces_the_producers() {
     let mut headers = validate(&good(), &BatchLimits::default()).expect("valid");
     let stamped = stamp(&good(), &mut headers, 5000);
-    assert_eq!(validate(&stamped, &BatchLimits::default()).expect("the CRC is right"), headers);
+    validate(&stamped, &BatchLimits::default()).expect("the CRC is right");
     let batch = Batches::new(stamped).next().expect("one").expect("whole");
+    assert_eq!(batch.header, headers[0]);
     assert_eq!(batch.header.timestamp_type(), TimestampType::LogAppendTime);
     assert!(batch.records().expect("plain").all(|record| record.expect("valid").timestamp_ms == 5000));
 }
@@ -165,29 +166,133 @@ fn a_producer_cannot_claim_the_brokers_time() {
     let same = unstamp(unclaimed.clone(), &mut headers);
     assert_eq!(same.as_ptr(), unclaimed.as_ptr(), "what claims nothing is not copied");
     let claimed = stamp(&good(), &mut headers, 5000);
+    let mut headers = validate(&claimed, &BatchLimits::default()).expect("valid");
     let plain = unstamp(claimed, &mut headers);
     assert_eq!(validate(&plain, &BatchLimits::default()).expect("the CRC is right"), headers);
     let batch = Batches::new(plain).next().expect("one").expect("whole");
-    assert_eq!(batch.header.timestamp_type(), TimestampType::CreateTime);
+    assert_eq!(
+        (batch.header.timestamp_type(), batch.header.max_timestamp),
+        (TimestampType::CreateTime, 1010)
+    );
+}
+
+const CODECS: [Compression; 5] =
+    [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
+/// The good batch in another codec, its header and its unpacked records changed before.
+fn packed(codec: Compression, change: impl FnOnce(&mut BatchHeader, &mut Vec<u8>)) -> Bytes {
+    let batch = Batches::new(good()).next().expect("one").expect("whole");
+    let (mut header, mut payload) = (batch.header, batch.payload().to_vec());
+    change(&mut header, &mut payload);
+    recompress(&header, payload.into(), codec).expect("pack").1
+}
+
+/// The same batch with other packed bytes.
+fn repacked(batch: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut payload = batch[HEADER_LEN..].to_vec();
+    change(&mut payload);
+    let mut bytes = BytesMut::from(&batch[..HEADER_LEN]);
+    bytes.extend_from_slice(&payload);
+    let length = i32::try_from(bytes.len() - LENGTH_OVERHEAD).expect("small");
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+    bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+    bytes.freeze()
+}
+
+/// Kafka looks at each record of a packed batch, too. What nobody can unpack would stop every consumer.
+#[test]
+fn packed_records_are_validated() {
+    for codec in CODECS {
+        let check = |what: &str, bytes, expect| {
+            check(&format!("{codec:?}, {what}"), bytes, BatchLimits::default(), expect);
+        };
+        let same = packed(codec, |_, _| {});
+        check("good", same.clone(), Ok(1));
+        check("one too few", packed(codec, |header, _| set_count(header, 4)), Err("record 3 is cut short"));
+        check(
+            "one too many",
+            packed(codec, |header, _| set_count(header, 2)),
+            Err("left over behind the last"),
+        );
+        let delta = |_: &mut BatchHeader, payload: &mut Vec<u8>| payload[3] = 2;
+        check("offset delta", packed(codec, delta), Err("expected offset delta 0, found 1"));
+        check(
+            "cut",
+            packed(codec, |_, payload| payload.truncate(payload.len() - 2)),
+            Err("record 2 is cut short"),
+        );
+        if codec == Compression::None {
+            continue;
+        }
+        check("garbage", repacked(&same, |payload| payload.fill(0xee)), Err("batch 0: "));
+        check("no bytes", repacked(&same, Vec::clear), Err("batch 0: "));
+        check("torn", repacked(&same, |payload| payload.truncate(payload.len() - 3)), Err("batch 0: "));
+    }
+}
+
+fn set_count(header: &mut BatchHeader, count: i32) {
+    header.record_count = count;
+    header.last_offset_delta = count - 1;
+}
+
+/// Java's reader takes no other, so that a consumer of it would stop there for good.
+#[test]
+fn lz4_blocks_must_not_depend_on_each_other() {
+    use std::io::Write;
+    let info = lz4_flex::frame::FrameInfo::new().block_mode(lz4_flex::frame::BlockMode::Linked);
+    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(&good()[HEADER_LEN..]).expect("into memory");
+    let frame = encoder.finish().expect("a frame");
+    let linked = repacked(&packed(Compression::Lz4, |_, _| {}), |payload| *payload = frame);
+    check("linked", linked, BatchLimits::default(), Err("do not depend on each other"));
 }
 
 #[test]
-fn compressed_batches_stay_opaque() {
-    let compressed = changed(|bytes| bytes[22] |= 4);
-    let batch = Batches::new(compressed.clone()).next().expect("one").expect("whole");
-    assert_eq!(batch.header.compression(), Ok(Compression::Zstd));
-    assert!(batch.records().is_none());
-    assert_eq!(batch.records_in(batch.payload()).count(), 3);
-    // Whatever the payload is.
-    check(
-        "garbage",
-        changed(|bytes| {
-            bytes[22] |= 1;
-            bytes[HEADER_LEN..].fill(0xee);
-        }),
-        BatchLimits::default(),
-        Ok(1),
-    );
+fn what_unpacks_to_too_much_is_refused_without_room_for_it() {
+    let header = Batches::new(good()).next().expect("one").expect("whole").header;
+    let mut payload = Vec::new();
+    // A record that is right, but for its size: attributes, two deltas, no key, a value with its length, no header.
+    let length = MAX_UNPACKED_BYTES + 100;
+    put_varint(&mut payload, length as i64);
+    payload.extend_from_slice(&[0, 0, 0, 1]);
+    put_varint(&mut payload, length as i64 - 10);
+    payload.resize(payload.len() + length - 9, 0);
+    for codec in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
+        let (_, bytes) = recompress(&header, Bytes::from(payload.clone()), codec).expect("pack");
+        check(&format!("{codec:?}"), bytes, BatchLimits::default(), Err("once unpacked"));
+    }
+}
+
+#[test]
+fn packed_records_are_held_against_the_limits() {
+    let limits = BatchLimits::default;
+    for codec in CODECS {
+        let check = |what: &str, limits, expect| {
+            check(&format!("{codec:?}, {what}"), packed(codec, |_, _| {}), limits, expect);
+        };
+        // The second record's; the batch's base is the first one's.
+        let late = BatchLimits { earliest_timestamp: 991, ..limits() };
+        check("behind", late, Err("timestamp 990 is outside 991"));
+        check("ahead", BatchLimits { latest_timestamp: 1009, ..limits() }, Err("timestamp 1010 is outside"));
+        check("keys", BatchLimits { keys_required: true, ..limits() }, Err("record 1 has no key"));
+    }
+}
+
+/// sarama wrote -1 there until 1.43, and anybody may write anything.
+#[test]
+fn the_largest_timestamp_is_that_of_the_records() {
+    for codec in CODECS {
+        for claimed in [-1, 1_000, 9_000_000] {
+            let sent = packed(codec, |header, _| header.max_timestamp = claimed);
+            let mut headers = validate(&sent, &BatchLimits::default()).expect("valid");
+            assert_eq!(headers[0].max_timestamp, 1010, "{codec:?}, {claimed}");
+            let stored = unstamp(sent, &mut headers);
+            let batch = Batches::new(stored.clone()).next().expect("one").expect("whole");
+            assert_eq!(batch.header, headers[0]);
+            assert_eq!(validate(&stored, &BatchLimits::default()).expect("the CRC is right"), headers);
+        }
+    }
 }
 
 #[test]

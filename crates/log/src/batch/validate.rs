@@ -1,15 +1,15 @@
 //! What a batch from outside must satisfy before it is appended.
 //!
 //! Owns the rules and their errors. Invariants: nothing is allocated by a length before that many bytes
-//! are known to be there. The rules are those of Kafka's `LogValidator` for format version 2, except that
-//! compressed records are not looked into.
+//! are known to be there. The rules are those of Kafka's `LogValidator` for format version 2.
 
 use bytes::{Buf, Bytes};
 use tidings_model::NO_TIMESTAMP;
 
+use super::check::{Expected, Timestamps, Wrong, check_records};
 use super::header::{BatchHeader, CRC_FROM};
-use super::records::{RecordError, check_records};
-use super::{Batch, Compression, HEADER_LEN, LENGTH_OVERHEAD, MAGIC, UNCOVERED_PREFIX_LEN};
+use super::records::RecordError;
+use super::{Batch, HEADER_LEN, LENGTH_OVERHEAD, MAGIC, UNCOVERED_PREFIX_LEN};
 
 /// Why a batch is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +122,7 @@ pub enum BatchError {
         /// Which record of it, from 0.
         record: usize,
     },
-    /// The records can't be unpacked, which the topic's settings make necessary.
+    /// The records can't be unpacked.
     #[error("batch {index}: {what}")]
     Packed {
         /// Which batch, from 0.
@@ -130,7 +130,7 @@ pub enum BatchError {
         /// What is wrong.
         what: String,
     },
-    /// A record of an uncompressed batch is malformed.
+    /// A record is malformed.
     #[error("batch {index}: {source}")]
     Record {
         /// Which batch, from 0.
@@ -155,6 +155,8 @@ pub struct BatchLimits {
     pub empty_allowed: bool,
     /// Whether records may be missing: the cleaner leaves such batches, nobody may append them.
     pub compacted_allowed: bool,
+    /// Whether each record must have a key: without one a record of a compacted topic could neither be replaced nor kept.
+    pub keys_required: bool,
 }
 
 impl Default for BatchLimits {
@@ -166,19 +168,21 @@ impl Default for BatchLimits {
             control_allowed: false,
             empty_allowed: false,
             compacted_allowed: false,
+            keys_required: false,
         }
     }
 }
 
-/// Checks every batch in `records` and returns the headers in order: at least one.
+/// Checks every batch in `records` and returns the headers in order: at least one. Their largest timestamp is the records'
+/// own, whatever stood in the batch: old clients leave it -1, and time lookups, retention and the memory of producers go by it.
 pub fn validate(records: &Bytes, limits: &BatchLimits) -> Result<Vec<BatchHeader>, BatchError> {
     let mut headers = Vec::with_capacity(1);
     let mut rest = &records[..];
     while !rest.is_empty() {
         let index = headers.len();
-        let header = frame(rest, index)?;
+        let mut header = frame(rest, index)?;
         let (batch, behind) = rest.split_at(header.size_bytes());
-        check(&header, batch, index, limits)?;
+        header.max_timestamp = check(&header, batch, index, limits)?;
         headers.push(header);
         rest = behind;
     }
@@ -239,7 +243,8 @@ fn frame(bytes: &[u8], index: usize) -> Result<BatchHeader, BatchError> {
     Ok(header)
 }
 
-fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits) -> Result<(), BatchError> {
+/// Answers the largest timestamp.
+fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits) -> Result<i64, BatchError> {
     if batch.len() > limits.max_batch_bytes {
         return Err(BatchError::TooLarge { index, found: batch.len(), max_bytes: limits.max_batch_bytes });
     }
@@ -259,13 +264,15 @@ fn check(header: &BatchHeader, batch: &[u8], index: usize, limits: &BatchLimits)
     if header.is_control() && !limits.control_allowed {
         return Err(BatchError::Control { index });
     }
-    let max_timestamp = match compression {
-        Compression::None => check_records(header, &batch[HEADER_LEN..], compacted)
-            .map_err(|source| BatchError::Record { index, source })?,
-        // The header is all that can be seen of a compressed batch; consumers go by it as well.
-        _ => header.max_timestamp,
-    };
-    check_timestamps(header.base_timestamp.min(max_timestamp), max_timestamp, index, limits)
+    let expected = Expected { compacted, keys: limits.keys_required };
+    let found =
+        check_records(header, compression, &batch[HEADER_LEN..], expected).map_err(|wrong| match wrong {
+            Wrong::Record(source) => BatchError::Record { index, source },
+            Wrong::NoKey { record } => BatchError::NoKey { index, record },
+            Wrong::Packed(error) => BatchError::Packed { index, what: error.to_string() },
+        })?;
+    check_timestamps(found, index, limits)?;
+    Ok(if record_count > 0 { found.largest } else { header.max_timestamp })
 }
 
 fn check_producer(header: &BatchHeader, index: usize, limits: &BatchLimits) -> Result<(), BatchError> {
@@ -284,14 +291,9 @@ fn check_producer(header: &BatchHeader, index: usize, limits: &BatchLimits) -> R
     Err(BatchError::Producer { index, producer_id, producer_epoch, base_sequence })
 }
 
-fn check_timestamps(
-    smallest: i64,
-    largest: i64,
-    index: usize,
-    limits: &BatchLimits,
-) -> Result<(), BatchError> {
+fn check_timestamps(found: Timestamps, index: usize, limits: &BatchLimits) -> Result<(), BatchError> {
     let BatchLimits { earliest_timestamp: earliest, latest_timestamp: latest, .. } = *limits;
-    for found in [smallest, largest] {
+    for found in [found.smallest, found.largest] {
         if found != NO_TIMESTAMP && !(earliest..=latest).contains(&found) {
             return Err(BatchError::Timestamp { index, found, earliest, latest });
         }

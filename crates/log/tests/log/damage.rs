@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidings_log::batch::{BatchBuilder, BatchHeader, Batches, HEADER_LEN, validate};
+use tidings_log::batch::{
+    BatchBuilder, BatchHeader, Batches, Compression, HEADER_LEN, LENGTH_OVERHEAD, compress, validate,
+};
 use tidings_log::testing::{Loss, SimDisk};
 use tidings_log::{
     AppendOptions, Appended, DataDir, DataDirOptions, Disk, LogConfig, Origin, PartitionLog, ReadError,
@@ -66,10 +68,13 @@ fn torn_appends() -> Vec<(&'static str, Vec<Bytes>)> {
     ]
 }
 
-/// A batch that says its records are compressed; the log must not care that they are not.
-fn compressed(batch: &[u8]) -> Bytes {
+/// The same batch, its records packed.
+fn compressed(batch: &Bytes) -> Bytes {
     const LZ4: u8 = 3;
-    let mut bytes = batch.to_vec();
+    let packed = compress(Compression::Lz4, batch.slice(HEADER_LEN..)).expect("pack");
+    let mut bytes = [&batch[..HEADER_LEN], &packed].concat();
+    let length = i32::try_from(bytes.len() - LENGTH_OVERHEAD).expect("small");
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
     bytes[22] |= LZ4;
     let crc = crc32c::crc32c(&bytes[21..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());

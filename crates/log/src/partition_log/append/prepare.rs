@@ -1,15 +1,14 @@
 //! What happens to batches before they are appended: checks, and the changes that a topic's settings ask for.
 //!
-//! Owns the order of both. Invariants: batches that the settings leave alone are not copied, and compressed ones
-//! are not looked into; nothing here knows a partition, takes a lock or touches a file. Unpacking takes memory
-//! for one request of each thread that appends.
+//! Owns the order of both. Invariants: batches that are right and that the settings leave alone are not copied; nothing here
+//! knows a partition, takes a lock or touches a file. Packing anew takes memory for one request of each thread that appends.
 
 use bytes::{Bytes, BytesMut};
 
 use super::{AppendOptions, Origin};
 use crate::batch::{
-    Batch, BatchError, BatchHeader, BatchLimits, Batches, Compression, TimestampType, check_records,
-    decompress, recompress, stamp, unstamp, validate,
+    Batch, BatchError, BatchHeader, BatchLimits, Compression, TimestampType, decompress, recompress, stamp,
+    unstamp, validate,
 };
 use crate::config::LogConfig;
 
@@ -22,15 +21,11 @@ pub(super) fn prepare(
     let limits = limits(config, options);
     let mut headers = validate(&records, &limits)?;
     let mut records = records;
-    if options.origin != Origin::Coordinator {
-        if config.cleanup.compact {
-            check_keys(&records)?;
-        }
-        if let Some(codec) = config.compression
-            && headers.iter().any(|header| header.compression() != Ok(codec))
-        {
-            (records, headers) = repack(&records, codec, &limits)?;
-        }
+    if options.origin != Origin::Coordinator
+        && let Some(codec) = config.compression
+        && headers.iter().any(|header| header.compression() != Ok(codec))
+    {
+        records = repack(records, &mut headers, codec, &limits)?;
     }
     if config.timestamp_type == TimestampType::LogAppendTime {
         records = stamp(&records, &mut headers, options.now_ms);
@@ -40,51 +35,34 @@ pub(super) fn prepare(
     Ok((records, headers))
 }
 
-/// Without a key a record of a compacted topic could neither be replaced nor kept.
-fn check_keys(records: &Bytes) -> Result<(), BatchError> {
-    for (index, batch) in Batches::new(records.clone()).enumerate() {
-        let batch = batch?;
-        let packed = |what: String| BatchError::Packed { index, what };
-        let unpacked = batch.unpacked_records().map_err(|error| packed(error.to_string()))?;
-        for (record, found) in unpacked.enumerate() {
-            if found.map_err(|source| BatchError::Record { index, source })?.key.is_none() {
-                return Err(BatchError::NoKey { index, record });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The same batches in another codec.
+/// The same batches, which are valid, in another codec.
 fn repack(
-    records: &Bytes,
+    mut records: Bytes,
+    headers: &mut [BatchHeader],
     codec: Compression,
     limits: &BatchLimits,
-) -> Result<(Bytes, Vec<BatchHeader>), BatchError> {
-    let mut headers = Vec::with_capacity(1);
+) -> Result<Bytes, BatchError> {
     let mut repacked = BytesMut::new();
-    for (index, batch) in Batches::new(records.clone()).enumerate() {
-        let Batch { header, bytes } = batch?;
-        if header.compression() == Ok(codec) {
-            headers.push(header);
+    for (index, header) in headers.iter_mut().enumerate() {
+        let bytes = records.split_to(header.size_bytes());
+        let old = header.compression().map_err(|found| BatchError::Codec { index, found })?;
+        if old == codec {
             repacked.extend_from_slice(&bytes);
             continue;
         }
         let packed = |what: String| BatchError::Packed { index, what };
-        let old = header.compression().map_err(|found| BatchError::Codec { index, found })?;
-        let payload = Batch { header, bytes }.payload();
+        let payload = Batch { header: *header, bytes }.payload();
         let payload = decompress(old, payload).map_err(|error| packed(error.to_string()))?;
-        check_records(&header, &payload, false).map_err(|source| BatchError::Record { index, source })?;
-        let (header, bytes) =
-            recompress(&header, payload, codec).map_err(|error| packed(error.to_string()))?;
+        let (changed, bytes) =
+            recompress(header, payload, codec).map_err(|error| packed(error.to_string()))?;
         if bytes.len() > limits.max_batch_bytes {
             let max_bytes = limits.max_batch_bytes;
             return Err(BatchError::TooLarge { index, found: bytes.len(), max_bytes });
         }
-        headers.push(header);
+        *header = changed;
         repacked.extend_from_slice(&bytes);
     }
-    Ok((repacked.freeze(), headers))
+    Ok(repacked.freeze())
 }
 
 fn limits(config: &LogConfig, options: &AppendOptions) -> BatchLimits {
@@ -104,5 +82,6 @@ fn limits(config: &LogConfig, options: &AppendOptions) -> BatchLimits {
         control_allowed: trusted,
         empty_allowed: false,
         compacted_allowed: false,
+        keys_required: config.cleanup.compact && !trusted,
     }
 }
