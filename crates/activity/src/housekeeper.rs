@@ -87,18 +87,25 @@ impl Run {
         }
     }
 
+    /// To take out what is too old may take hours the first time: whoever asked for an erasure does not wait for that.
     fn work(&self) -> Result<(), StoreError> {
         self.steps(|| {
-            let erased = self.store.continue_erasures()?;
-            self.metrics.erased.inc_by(erased.activities);
-            Ok(erased)
-        })?;
-        self.steps(|| {
-            let cutoffs = self.retention.lock().cutoffs(Timestamp::now());
-            let expired = self.store.expire(&cutoffs)?;
-            self.metrics.expired.inc_by(expired.activities);
-            Ok(expired)
+            self.steps(|| self.erase())?;
+            self.expire()
         })
+    }
+
+    fn erase(&self) -> Result<Expired, StoreError> {
+        let erased = self.store.continue_erasures()?;
+        self.metrics.erased.inc_by(erased.activities);
+        Ok(erased)
+    }
+
+    fn expire(&self) -> Result<Expired, StoreError> {
+        let cutoffs = self.retention.lock().cutoffs(Timestamp::now());
+        let expired = self.store.expire(&cutoffs)?;
+        self.metrics.expired.inc_by(expired.activities);
+        Ok(expired)
     }
 
     fn steps(&self, step: impl Fn() -> Result<Expired, StoreError>) -> Result<(), StoreError> {

@@ -188,6 +188,8 @@ impl Cluster {
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         config.set("allow.auto.create.topics", "false");
+        // A topic's new partitions are written to as soon as producers hear of them; they must not lie unread for 5 minutes.
+        config.set("topic.metadata.refresh.interval.ms", "10000");
         config.set("queued.max.messages.kbytes", CONSUMER_QUEUE_MAX_KBYTES.to_string());
         config.set("queued.min.messages", CONSUMER_QUEUE_MIN_RECORDS.to_string());
         config.set("fetch.message.max.bytes", FETCH_PARTITION_MAX_BYTES.to_string());
