@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::api::Topics;
 use crate::limits::{
     WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_COMMIT_INTERVAL, WRITER_FETCH_BYTES, WRITER_FETCH_WAIT,
-    WRITER_WAIT,
+    WRITER_SESSION, WRITER_WAIT,
 };
 use crate::only_instance::{self, OnlyInstanceError, member_prefix, until_known};
 use crate::service::{ActivityOptions, writer_group};
@@ -252,5 +252,6 @@ fn consume(
     let cluster = options.cluster.clone();
     let cluster = cluster.set("fetch.wait.max.ms", WRITER_FETCH_WAIT.as_millis().to_string());
     let cluster = cluster.set("fetch.min.bytes", WRITER_FETCH_BYTES.to_string());
+    let cluster = cluster.set("session.timeout.ms", WRITER_SESSION.as_millis().to_string());
     Ok(Consumer::start(&cluster, producer.producer()?, consumer, writer)?)
 }

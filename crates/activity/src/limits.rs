@@ -133,6 +133,10 @@ pub const WRITER_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long the broker holds back what it has for the writer, and up to how many bytes: a fetch wakes half a dozen threads, a
 /// transaction costs a sync, and the more records share them the less each costs. It delays what a query sees, never an ack.
 pub const WRITER_FETCH_WAIT: Duration = Duration::from_millis(200);
+
+/// How long the partitions of an instance that has ended wait for it, before the others have them. It comes back under its own
+/// name, so that a restart within this time moves nothing.
+pub const WRITER_SESSION: Duration = Duration::from_secs(10);
 /// See [`WRITER_FETCH_WAIT`].
 pub const WRITER_FETCH_BYTES: usize = 256 * 1024;
 /// How long the writer waits for more after that.
