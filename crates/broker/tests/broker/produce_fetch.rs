@@ -350,6 +350,26 @@ fn compressed(batch: &[u8]) -> bytes::Bytes {
     bytes.into()
 }
 
+/// Consumers of the time before zstd could not read it, so producers of that time cannot have meant it (KIP-110).
+#[tokio::test]
+async fn zstd_is_refused_in_versions_of_produce_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    let mut request = produce_request("orders", 0, compressed(&batch(&["a"])));
+    let mut plain = produce_request("orders", 1, batch(&["a"]));
+    request.topic_data[0].partition_data.append(&mut plain.topic_data[0].partition_data);
+    // Later versions name topics by id.
+    for version in 3..=12 {
+        let answers = client.call(version, &request).await;
+        let codes: Vec<i16> =
+            answers.responses[0].partition_responses.iter().map(|partition| partition.error_code).collect();
+        let expected = if version < 7 { [76, 0] } else { [0, 0] };
+        assert_eq!(codes, expected, "version {version}");
+    }
+}
+
 #[tokio::test]
 async fn offsets_are_found_by_time_within_compressed_batches() {
     let dir = tempfile::tempdir().unwrap();
