@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
 use tidings_wire::messages::fetch_request::FetchRequest;
+use tidings_wire::messages::fetch_response::FetchResponse;
 use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use tidings_wire::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
@@ -172,6 +173,32 @@ async fn a_long_poll_waits_for_min_bytes_and_ends_at_max_wait() {
     writer.produce("orders", 0, batch(&["d"])).await;
     let answer = only_fetched(reader.receive::<FetchRequest>(11, correlation_id).await);
     assert_eq!(values(&answer), [(3, "d".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_waits_with_others_and_what_cannot_be_read_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    let with = |mut request: FetchRequest, topic: &str, partition: i32, offset: i64| {
+        request.topics.append(&mut fetch_request(topic, partition, offset, 0).topics);
+        request
+    };
+    let codes = |response: FetchResponse| -> Vec<i16> {
+        response.responses.iter().map(|topic| topic.partitions[0].error_code).collect()
+    };
+    for (topic, partition) in [("nowhere", 0), ("orders", 7)] {
+        let started = Instant::now();
+        let request = with(fetch_request("orders", 0, 0, 100), topic, partition, 0);
+        assert_eq!(codes(client.call(11, &request).await), [0, 3]);
+        assert!(started.elapsed() >= Duration::from_millis(100));
+        // There is nothing to wait for.
+        let request = with(fetch_request("nowhere", 0, 0, 60_000), topic, partition, 0);
+        assert_eq!(codes(client.call(11, &request).await), [3, 3]);
+    }
+    let request = with(fetch_request("orders", 0, 0, 60_000), "orders", 1, 99);
+    assert_eq!(codes(client.call(11, &request).await), [0, 1]);
 }
 
 /// Whole batches below a limit are less than the limit: where `fetch.min.bytes` was as much, as with the clients'
