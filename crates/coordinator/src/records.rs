@@ -65,7 +65,7 @@ pub(crate) fn decode_key(key: &Bytes) -> Result<Key, ReplayError> {
 }
 
 fn decode_offset_key(key: Bytes) -> Result<OffsetCommitKey, DecodeError> {
-    let mut decoder = Decoder::new(key);
+    let mut decoder = Decoder::stored(key);
     let _type = decoder.i16()?;
     let key = OffsetCommitKey::decode(&mut decoder, 0)?;
     decoder.finish()?;

@@ -4,7 +4,9 @@
 //! - A length is checked against the bytes that remain before anything is allocated or sliced.
 //! - The memory of arrays is charged against a budget of [`MEMORY_PER_BYTE`] bytes per frame byte plus
 //!   [`MEMORY_FLOOR`], because a struct can be many times larger than its shortest encoding. Strings take
-//!   what they take in the frame; bytes and records are slices of it.
+//!   what they take in the frame, and what they grow by is charged; bytes and records are slices of it.
+//! - Text that is not UTF-8 is repaired where a peer sent it, as Java's clients and servers do, and an error where we
+//!   wrote it ourselves.
 //! - After an error the position is unspecified, and the frame should be given up.
 //!
 //! Does not know messages; the generated code calls it field by field.
@@ -29,13 +31,21 @@ pub struct Decoder {
     frame: Bytes,
     position: usize,
     memory_budget: usize,
+    repairs_text: bool,
 }
 
 impl Decoder {
-    /// Reads `frame`, which has no length prefix any more.
+    /// Reads `frame`, which a peer sent and which has no length prefix any more. What is not UTF-8 in its strings
+    /// becomes U+FFFD, as in Kafka: clients name themselves and their groups in whatever their terminal speaks.
     pub fn new(frame: Bytes) -> Self {
         let memory_budget = frame.len().saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_FLOOR);
-        Self { frame, position: 0, memory_budget }
+        Self { frame, position: 0, memory_budget, repairs_text: true }
+    }
+
+    /// Reads a message that was stored, in which all text is UTF-8: to repair it would give the state of one name to
+    /// another.
+    pub fn stored(message: Bytes) -> Self {
+        Self { repairs_text: false, ..Self::new(message) }
     }
 
     /// The bytes read so far.
@@ -135,11 +145,38 @@ impl Decoder {
         if length > MAX_STRING_LEN {
             return Err(DecodeError::StringTooLong { position, length, max: MAX_STRING_LEN });
         }
-        let text = std::str::from_utf8(&self.frame[position..position + length])
-            .map_err(|_| DecodeError::InvalidUtf8 { position })?
-            .to_owned();
+        let text = match std::str::from_utf8(&self.frame[position..position + length]) {
+            Ok(text) => text.to_owned(),
+            Err(_) if self.repairs_text => self.repaired(length)?,
+            Err(_) => return Err(DecodeError::InvalidUtf8 { position }),
+        };
         self.position += length;
         Ok(Some(text))
+    }
+
+    /// The next `length` bytes as text, with U+FFFD for what is not UTF-8. It takes up to three times the bytes, and
+    /// must be short enough still to be sent back or stored.
+    fn repaired(&mut self, length: usize) -> Result<String, DecodeError> {
+        let position = self.position;
+        let replacement = |invalid: &[u8]| if invalid.is_empty() { "" } else { "\u{fffd}" };
+        let bytes = self.frame.slice(position..position + length);
+        let chunks = || bytes.utf8_chunks();
+        let repaired_length: usize =
+            chunks().map(|chunk| chunk.valid().len() + replacement(chunk.invalid()).len()).sum();
+        if repaired_length > MAX_STRING_LEN {
+            return Err(DecodeError::StringTooLong {
+                position,
+                length: repaired_length,
+                max: MAX_STRING_LEN,
+            });
+        }
+        self.charge(repaired_length.saturating_sub(length), 1)?;
+        let mut text = String::with_capacity(repaired_length);
+        for chunk in chunks() {
+            text.push_str(chunk.valid());
+            text.push_str(replacement(chunk.invalid()));
+        }
+        Ok(text)
     }
 
     /// Bytes that must be present: a slice of the frame.
@@ -295,6 +332,43 @@ mod tests {
         let mut d = Decoder::new(Bytes::from(frame));
         let error = d.array(false, 0, 1, |d, _| Ok([i64::from(d.i8()?); 8])).unwrap_err();
         assert!(matches!(error, DecodeError::MemoryBudget { needed: 6_400_000, .. }), "{error}");
+    }
+
+    fn check_text(bytes: &[u8], expect: &str) {
+        let frame = Bytes::from([&[bytes.len() as u8 + 1][..], bytes].concat());
+        let text = Decoder::new(frame.clone()).string(true);
+        assert_eq!(text.as_deref(), Ok(expect));
+        let stored = Decoder::stored(frame).string(true);
+        if expect.contains('\u{fffd}') {
+            assert_eq!(stored, Err(DecodeError::InvalidUtf8 { position: 1 }));
+        } else {
+            assert_eq!(stored, text);
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_repaired_unless_it_was_stored() {
+        check_text(b"", "");
+        check_text("café".as_bytes(), "café");
+        check_text(b"caf\xe9", "caf\u{fffd}");
+        check_text(b"gr\xe9e", "gr\u{fffd}e");
+        check_text(b"\xff\xfe", "\u{fffd}\u{fffd}");
+        // A sequence that is cut short is one mistake, and so is each byte that begins none.
+        check_text(b"\xe7\x8c", "\u{fffd}");
+        check_text(b"a\x80\x80b", "a\u{fffd}\u{fffd}b");
+    }
+
+    #[test]
+    fn repaired_text_is_short_enough_to_be_written_again() {
+        let decode = |count: usize| {
+            let frame = [&(count as u16).to_be_bytes()[..], &vec![0xff; count]].concat();
+            Decoder::new(Bytes::from(frame)).string(false)
+        };
+        let longest = MAX_STRING_LEN / 3;
+        assert_eq!(decode(longest), Ok("\u{fffd}".repeat(longest)));
+        let length = 3 * (longest + 1);
+        let error = DecodeError::StringTooLong { position: 2, length, max: MAX_STRING_LEN };
+        assert_eq!(decode(longest + 1), Err(error));
     }
 
     #[test]

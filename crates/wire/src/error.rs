@@ -54,7 +54,7 @@ pub enum DecodeError {
         /// The longest allowed.
         max: usize,
     },
-    /// A string is not UTF-8.
+    /// A string of a stored message is not UTF-8.
     #[error("byte {position}: a string is not UTF-8")]
     InvalidUtf8 {
         /// Where the text starts.

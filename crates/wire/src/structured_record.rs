@@ -24,9 +24,9 @@ pub fn encode_versioned<M: Message>(message: &M, version: i16) -> Result<Bytes, 
     e.into_bytes()
 }
 
-/// Reads a message behind its version, which must be a known one; nothing may follow.
+/// Reads a stored message behind its version, which must be a known one; nothing may follow.
 pub fn decode_versioned<M: Message>(bytes: Bytes) -> Result<M, DecodeError> {
-    let mut d = Decoder::new(bytes);
+    let mut d = Decoder::stored(bytes);
     let version = d.i16()?;
     let message = M::decode(&mut d, version)?;
     d.finish()?;
@@ -51,12 +51,12 @@ pub fn encode_coordinator_key<M: RecordMessage>(key: &M) -> Result<Bytes, Encode
 
 /// The type of a coordinator's record by its key; fails on a key that is too short.
 pub fn coordinator_key_type(key: &Bytes) -> Result<i16, DecodeError> {
-    Decoder::new(key.clone()).i16()
+    Decoder::stored(key.clone()).i16()
 }
 
 /// Reads the key of a coordinator's record, which must be of type `M`.
 pub fn decode_coordinator_key<M: RecordMessage>(key: Bytes) -> Result<M, DecodeError> {
-    let mut d = Decoder::new(key);
+    let mut d = Decoder::stored(key);
     let found = d.i16()?;
     if found != M::RECORD_TYPE {
         return Err(DecodeError::RecordType { message: M::NAME, expected: M::RECORD_TYPE, found });

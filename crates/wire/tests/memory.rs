@@ -79,6 +79,22 @@ fn many_small_elements_stay_within_the_budget() {
 }
 
 #[test]
+fn repaired_text_stays_within_the_budget() {
+    // Each byte of the names becomes three.
+    for (count, name_length) in [(20_000u32, 2), (1_000, 10_000)] {
+        let (compact_count, compact_length) = (count + 1, name_length + 1);
+        let mut frame = vec![1, 0, 0, 0, 0, 1, 0];
+        frame.extend([0x80 | (compact_count & 0x7f) as u8, 0x80 | (compact_count >> 7 & 0x7f) as u8]);
+        frame.push((compact_count >> 14) as u8);
+        let mut topic = vec![0x80 | (compact_length & 0x7f) as u8, (compact_length >> 7) as u8];
+        topic.extend(vec![0xff; name_length]);
+        topic.extend([1, 0]);
+        frame.extend(topic.repeat(count as usize));
+        check_bounded::<OffsetCommitRequest>(9, frame);
+    }
+}
+
+#[test]
 fn produce_requests_are_read_with_few_allocations() {
     let records = Bytes::from(vec![7u8; 100_000]);
     let request = ProduceRequest {

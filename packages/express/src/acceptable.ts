@@ -32,6 +32,8 @@ type Optional<T> = { [K in keyof T]?: T[K] | undefined };
 export type Draft = Pick<Activity, "tenant" | "action"> &
   Optional<Omit<Activity, "context">> & { context?: Optional<Context> | undefined };
 
+const FIELDS = new Set(["id", "tenant", "action", "actor", "targets", "context", "metadata", "occurred_at"]);
+
 /** An activity that the platform takes, in JSON and without secrets; throws an `Error` that says why there is none. */
 export function acceptable(draft: Draft, isSecret: (name: string) => boolean): { id: string; json: string } {
   const tenant = textOf(draft.tenant) ?? "";
@@ -39,6 +41,9 @@ export function acceptable(draft: Draft, isSecret: (name: string) => boolean): {
   if (!fits(tenant, MAX_TENANT_CHARS)) throw new Error(`tenant: expected 1 to ${MAX_TENANT_CHARS} characters`);
   const action = legalAction(textOf(draft.action) ?? "");
   if (action === undefined) throw new Error("action: is empty");
+  // Only the application's code can name a field here, and what it meant by a misspelt one would be lost without a word.
+  const unknown = Object.keys(defined(draft)).find((name) => !FIELDS.has(name));
+  if (unknown !== undefined) throw new Error(`${unknown}: is no field of an activity`);
   const now = Date.now();
   const given = textOf(draft.id);
   const id = given !== undefined && fits(given, MAX_ID_CHARS) ? given : uuidV7(now);

@@ -45,6 +45,11 @@ test("what is no text is left out, whatever it says of itself", () => {
   assert.equal(made({ actor: { id: new Id() } }).actor.id, "65f0");
 });
 
+test("a field that no activity has is refused, as by the platform", () => {
+  assert.throws(() => made({ target: [{ id: "1" }] }), /^Error: target: is no field of an activity$/);
+  assert.equal(made({ bogus: undefined }).action, "a");
+});
+
 test("actions hold no stars", () => {
   const action = (action) => made({ action }).action;
   assert.equal(action("POST /files/*path"), "POST /files/:path");

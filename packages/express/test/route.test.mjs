@@ -101,6 +101,64 @@ test("wherever the recorder is used, and however often, it sees the whole path",
   ]);
 });
 
+/** What the caller had written for `:shop` stood in the action, and there were as many actions as shops. */
+test("a mount with parameters has their names, not what the client wrote", async () => {
+  const build = (app, activities) => {
+    app.use(activities);
+    const orders = express.Router().use((request, response, next) => next()).post("/:id/pay", answers).post("/:id/fail", fails);
+    app.use("/orders/:shop", orders.use("/items/:item", express.Router().post("/:id", answers)));
+    const merging = express.Router({ mergeParams: true }).use("/all", express.Router({ mergeParams: true }).post("/:id", answers));
+    app.use("/same/:one/:other", merging.post("/", answers));
+    app.use("/files/*path", express.Router().post("/", answers));
+    app.use("/part-:name", express.Router().post("/:id", answers));
+    app.use("/optional{/:name}", express.Router().post("/x/y", answers));
+    app.use("/left/:shop", express.Router().post("/:id", (request, response, next) => next()));
+    app.post("/left/:any/:id", fails);
+    app.use(["/either/:one", "/or/:other"], express.Router().post(["/a", "/b"], answers));
+  };
+  const asks = [
+    "/orders/s1/7/pay",
+    "/orders/s%2f1/7/fail",
+    "/orders/orders/7/pay",
+    "/orders/s1/items/2/3",
+    "/same/1/1/all/4",
+    "/same/all/2/all/4",
+    "/same/1/2",
+    "/files/a/b%20c",
+    "/part-s1/5",
+    "/optional/s1/x/y",
+    "/left/s1/7",
+    "/or/s1/b",
+  ];
+  const actions = await seen(build, asks.map((path) => `POST ${path}`));
+  assert.deepEqual(actions.map((action) => action.replace(/ at .*/, "")), [
+    "POST /orders/:shop/:id/pay",
+    "POST /orders/:shop/:id/fail",
+    "POST /orders/:shop/:id/pay",
+    "POST /orders/:shop/items/:item/:id",
+    "POST /same/:one/:other/all/:id",
+    // A literal that is the same as a value around it could be that.
+    "POST /same/:one/:other/:one/:id",
+    "POST /same/:one/:other/",
+    "POST /files/:path/",
+    "POST /(pattern)/:id",
+    "POST /optional/:name/x/y",
+    "POST /left/:any/:id",
+    "POST /or/:other(pattern)",
+  ]);
+});
+
+test("a recorder below a mount with parameters sees their names, too", async () => {
+  const build = (app, activities) => {
+    app.use("/shops/:shop", activities, express.Router().post("/:id", fails));
+    app.use("/alone", express.Router().post("/:id", activities, fails));
+  };
+  assert.deepEqual(await seen(build, ["POST /shops/s1/1", "POST /alone/2"]), [
+    "POST /shops/:shop/:id at /shops/s1/1: 500",
+    "POST /alone/:id at /alone/2: 500",
+  ]);
+});
+
 test("a path is what the client asked for, without host, password and query", async () => {
   const build = (app, activities) => {
     app.use(activities, (request, response, next) => {

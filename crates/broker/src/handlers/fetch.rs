@@ -125,15 +125,19 @@ struct Found {
     /// What counts for `fetch.min.bytes`: the bytes, and where a limit cut a partition short, the limit. Whole batches may be
     /// less than a limit that Kafka, which cuts within a batch, fills to the byte.
     counted_bytes: usize,
+    /// Whether there is a partition to wait for.
+    has_log: bool,
+    /// Whether one of those cannot be read.
     has_error: bool,
     /// Where an open transaction holds back what was written.
     holds_back: bool,
 }
 
 impl Found {
-    /// Whether the answer should leave at once. An error must not wait for other partitions' data.
+    /// Whether the answer should leave at once. An error must not wait for other partitions' data, unless it is
+    /// that a partition does not exist, as in Kafka: who asks on for a deleted one among others would never rest.
     fn is_enough(&self, min_bytes: usize) -> bool {
-        self.has_error || self.topics.is_empty() || self.counted_bytes >= min_bytes
+        self.has_error || !self.has_log || self.counted_bytes >= min_bytes
     }
 
     /// Bytes that have to be written before it can be enough. The end of a transaction releases what was written before:
@@ -174,6 +178,7 @@ impl Fetch {
             files: Vec::new(),
             bytes: 0,
             counted_bytes: 0,
+            has_log: false,
             has_error: false,
             holds_back: false,
         };
@@ -181,11 +186,15 @@ impl Fetch {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for (wanted, log) in &topic.partitions {
                 let data = match log {
-                    Ok(log) => self.read_partition(wanted, log, &mut found),
-                    Err(error) => Ok(not_looked_up(wanted.partition, *error)),
+                    Ok(log) => {
+                        found.has_log = true;
+                        self.read_partition(wanted, log, &mut found).unwrap_or_else(|error| {
+                            found.has_error = true;
+                            failed(wanted.partition, error)
+                        })
+                    }
+                    Err(error) => not_looked_up(wanted.partition, *error),
                 };
-                let data = data.unwrap_or_else(|error| failed(wanted.partition, error));
-                found.has_error |= data.error_code != ErrorCode::None.code();
                 partitions.push(data);
             }
             found.topics.push(FetchableTopicResponse { partitions, ..topic.answer.clone() });

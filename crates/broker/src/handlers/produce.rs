@@ -3,9 +3,9 @@
 //! The synchronous part decodes, appends every partition's batch in the order of the request and remembers the newest
 //! commit ticket; the answer waits for that one, because commit rounds end in order. With acks=-1 and acks=1 the answer
 //! leaves when the records are durable; with acks=0 there is none, and an error closes the connection. Each partition has
-//! its own verdict. Version 7 may carry zstd, 8 has record errors (KIP-467), 10 tells the leader (KIP-951), 11 knows
-//! TRANSACTION_ABORTABLE, from 12 on writing to a partition takes it into the transaction (KIP-890), 13 names topics by id
-//! (KIP-516). Versions 0 to 2 carry record formats that are not stored.
+//! its own verdict. Version 7 may carry zstd and those before may not (KIP-110), 8 has record errors (KIP-467), 10 tells
+//! the leader (KIP-951), 11 knows TRANSACTION_ABORTABLE, from 12 on writing to a partition takes it into the transaction
+//! (KIP-890), 13 names topics by id (KIP-516). Versions 0 to 2 carry record formats that are not stored.
 //!
 //! A batch that begins a transaction in its partition is appended only after the coordinator has confirmed that the partition
 //! is part of it; later batches of the transaction need no question.
@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tidings_coordinator::{AddPartitionsRequest, TRANSACTION_VERSION_2};
-use tidings_log::batch::BatchHeader;
+use tidings_log::batch::{BatchHeader, Compression};
 use tidings_log::{AppendError, AppendOptions, Appended, CommitError, CommitTicket, Origin, PartitionLog};
 use tidings_model::ErrorCode;
 use tidings_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
@@ -34,6 +34,9 @@ use crate::transactions::{RefusedBatch, one_partition};
 
 /// The oldest version served: the first with record batches of format 2.
 pub(crate) const MIN_VERSION: i16 = 3;
+
+/// The first version that may carry zstd.
+const ZSTD: i16 = 7;
 
 /// The first version that knows TRANSACTION_ABORTABLE.
 const ABORTABLE: i16 = 11;
@@ -204,7 +207,7 @@ fn append_partition(
         });
     };
     let bytes = records.len();
-    let header = one_batch(&records)?;
+    let header = one_batch(&records, from.version)?;
     let refused = |error: AppendError| {
         let code = error.error_code();
         if code == ErrorCode::KafkaStorageError
@@ -284,8 +287,14 @@ pub(crate) fn transaction_error(error: ErrorCode, knows_abortable: bool, adds: b
 }
 
 /// From version 3 on a partition carries one batch, of format 2. What else is wrong with it, the log says.
-fn one_batch(records: &Bytes) -> Result<Option<BatchHeader>, Verdict> {
+fn one_batch(records: &Bytes, version: i16) -> Result<Option<BatchHeader>, Verdict> {
     let Some(header) = BatchHeader::parse(records) else { return Ok(None) };
+    if version < ZSTD && header.compression() == Ok(Compression::Zstd) {
+        return Err(Verdict {
+            error: ErrorCode::UnsupportedCompressionType,
+            message: Some(format!("version {version} of Produce cannot carry zstd")),
+        });
+    }
     if header.size_bytes() < records.len() {
         return Err(Verdict {
             error: ErrorCode::InvalidRecord,

@@ -97,7 +97,7 @@ impl ReplayedMetadata {
     /// Applies the record at `offset`.
     pub(crate) fn replay(&mut self, offset: i64, value: Bytes) -> Result<(), MetadataError> {
         let decode = |source| MetadataError::Decode { offset, source };
-        let mut d = Decoder::new(value);
+        let mut d = Decoder::stored(value);
         let header = MetadataRecordHeader::decode(&mut d).map_err(decode)?;
         match header.record_type {
             TopicRecord::RECORD_TYPE => {

@@ -17,8 +17,9 @@ use tidings_wire::messages::offset_commit_request::{
 };
 use tidings_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
+use tokio::io::AsyncWriteExt;
 
-use crate::harness::{Client, TestBroker, batch, eventually};
+use crate::harness::{Client, TestBroker, batch, eventually, frame};
 
 fn join_request(member_id: &str) -> JoinGroupRequest {
     JoinGroupRequest {
@@ -224,4 +225,32 @@ async fn metrics_tell_records_lag_and_sizes() {
     ] {
         assert!(text.contains(line), "{line} in:\n{text}");
     }
+}
+
+/// A terminal that speaks Latin-1 names its client and its group so. The connection was closed, and never told why.
+#[tokio::test]
+async fn names_that_are_not_utf8_are_repaired_and_survive_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    let outside = JoinGroupResponse { generation_id: -1, ..JoinGroupResponse::default() };
+    let request = OffsetCommitRequest { group_id: "greXupe".to_owned(), ..commit_request(&outside, 7) };
+    let mut bytes = frame(8, 77, &request);
+    // The client's name is "test".
+    for name in [b"test", b"greX"] {
+        let at = bytes.windows(4).position(|window| window == name).expect("the name");
+        bytes[at + 3] = 0xe9;
+    }
+    client.stream.write_all(&bytes).await.unwrap();
+    let response = client.receive::<OffsetCommitRequest>(8, 77).await;
+    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    broker.handle.crash().await;
+
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    let group_id = "gre\u{fffd}upe".to_owned();
+    let request = OffsetFetchRequest { group_id, topics: None, ..OffsetFetchRequest::default() };
+    let response = client.call(7, &request).await;
+    assert_eq!(response.topics[0].partitions[0].committed_offset, 7);
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
 use tidings_wire::messages::fetch_request::FetchRequest;
+use tidings_wire::messages::fetch_response::FetchResponse;
 use tidings_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use tidings_wire::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
@@ -13,7 +14,7 @@ use tidings_wire::messages::produce_request::ProduceRequest;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
-    PATIENCE, TestBroker, batch, eventually, fetch_request, frame, idempotent_batch, only_fetched,
+    PATIENCE, TestBroker, batch, eventually, fetch_request, frame, gauge, idempotent_batch, only_fetched,
     only_partition, produce_request, records, values,
 };
 
@@ -74,6 +75,69 @@ async fn produces_that_arrive_at_once_are_all_answered() {
     }
 }
 
+/// The end of what a client sends was taken for the client's end: what it had sent before was answered in part.
+#[tokio::test]
+async fn a_client_that_has_finished_sending_gets_all_its_answers() {
+    for durability in ["power", "process"] {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = TestBroker::with_settings(&dir, &[("durability", durability)]).await;
+        broker.client().await.create_topic("orders", 1).await;
+        let mut next = 0;
+        for count in [1, 63, 64, 200] {
+            let mut client = broker.client().await;
+            let request = produce_request("orders", 0, batch(&["a"]));
+            let mut frames: Vec<u8> = (0..count).flat_map(|id| frame(9, id, &request)).collect();
+            // Of the last request only a part comes.
+            frames.extend(&frame(9, count, &request)[..30]);
+            client.stream.write_all(&frames).await.unwrap();
+            client.stream.shutdown().await.unwrap();
+            for id in 0..count {
+                let answer = only_partition(client.receive::<ProduceRequest>(9, id).await);
+                assert_eq!(
+                    (answer.error_code, answer.base_offset),
+                    (0, next),
+                    "{durability}, {id} of {count}"
+                );
+                next += 1;
+            }
+            assert_eq!(client.frame().await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_poll_of_a_client_that_has_finished_sending_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut reader, mut writer) = (broker.client().await, broker.client().await);
+    writer.create_topic("orders", 1).await;
+    let first = reader.send(11, &fetch_request("orders", 0, 0, 200)).await;
+    let second = reader.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
+    reader.stream.shutdown().await.unwrap();
+    assert!(values(&only_fetched(reader.receive::<FetchRequest>(11, first).await)).is_empty());
+    writer.produce("orders", 0, batch(&["a"])).await;
+    let answer = only_fetched(reader.receive::<FetchRequest>(11, second).await);
+    assert_eq!(values(&answer), [(0, "a".to_owned())]);
+    assert_eq!(reader.frame().await, None);
+}
+
+#[tokio::test]
+async fn a_long_poll_of_a_client_that_is_gone_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut reader, mut client) = (broker.client().await, broker.client().await);
+    client.create_topic("orders", 1).await;
+    reader.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
+    reader.stream.shutdown().await.unwrap();
+    // Time for the broker to take notice of the one before the other; in any order it must not wait.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.call(0, &ApiVersionsRequest::default()).await;
+    assert_eq!(gauge(&broker, "tidings_broker_connections"), 2);
+    reader.stream.set_zero_linger().unwrap();
+    drop(reader);
+    eventually("the connection ends", async || gauge(&broker, "tidings_broker_connections") == 1).await;
+}
+
 #[tokio::test]
 async fn a_long_poll_ends_when_records_arrive() {
     let dir = tempfile::tempdir().unwrap();
@@ -110,6 +174,32 @@ async fn a_long_poll_waits_for_min_bytes_and_ends_at_max_wait() {
     writer.produce("orders", 0, batch(&["d"])).await;
     let answer = only_fetched(reader.receive::<FetchRequest>(11, correlation_id).await);
     assert_eq!(values(&answer), [(3, "d".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_waits_with_others_and_what_cannot_be_read_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    let with = |mut request: FetchRequest, topic: &str, partition: i32, offset: i64| {
+        request.topics.append(&mut fetch_request(topic, partition, offset, 0).topics);
+        request
+    };
+    let codes = |response: FetchResponse| -> Vec<i16> {
+        response.responses.iter().map(|topic| topic.partitions[0].error_code).collect()
+    };
+    for (topic, partition) in [("nowhere", 0), ("orders", 7)] {
+        let started = Instant::now();
+        let request = with(fetch_request("orders", 0, 0, 100), topic, partition, 0);
+        assert_eq!(codes(client.call(11, &request).await), [0, 3]);
+        assert!(started.elapsed() >= Duration::from_millis(100));
+        // There is nothing to wait for.
+        let request = with(fetch_request("nowhere", 0, 0, 60_000), topic, partition, 0);
+        assert_eq!(codes(client.call(11, &request).await), [3, 3]);
+    }
+    let request = with(fetch_request("orders", 0, 0, 60_000), "orders", 1, 99);
+    assert_eq!(codes(client.call(11, &request).await), [0, 1]);
 }
 
 /// Whole batches below a limit are less than the limit: where `fetch.min.bytes` was as much, as with the clients'
@@ -286,6 +376,26 @@ fn compressed(batch: &[u8]) -> Bytes {
     let crc = crc32c::crc32c(&bytes[21..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     bytes.into()
+}
+
+/// Consumers of the time before zstd could not read it, so producers of that time cannot have meant it (KIP-110).
+#[tokio::test]
+async fn zstd_is_refused_in_versions_of_produce_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    let mut request = produce_request("orders", 0, compressed(&batch(&["a"])));
+    let mut plain = produce_request("orders", 1, batch(&["a"]));
+    request.topic_data[0].partition_data.append(&mut plain.topic_data[0].partition_data);
+    // Later versions name topics by id.
+    for version in 3..=12 {
+        let answers = client.call(version, &request).await;
+        let codes: Vec<i16> =
+            answers.responses[0].partition_responses.iter().map(|partition| partition.error_code).collect();
+        let expected = if version < 7 { [76, 0] } else { [0, 0] };
+        assert_eq!(codes, expected, "version {version}");
+    }
 }
 
 /// The same batch, whose header names this largest timestamp.
