@@ -6,6 +6,7 @@ use anyhow::bail;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::args::DemoArgs;
+use crate::backup::require_restored;
 use crate::config::Config;
 use crate::demo::dataset::Dataset;
 use crate::demo::player::{PlayOptions, play};
@@ -25,6 +26,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let dataset = Dataset::find(args.full)?;
     let config = Config::of_demo(&args.data_dir, &args.kafka, &args.http)?;
     log_to_stderr(&config.log)?;
+    require_restored(&config.data_dir)?;
     block_on(async {
         let mut stop = StopSignal::install()?;
         let platform = Platform::start(&config).await?;
