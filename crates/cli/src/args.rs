@@ -14,7 +14,7 @@ pub use clients::{
     ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, HttpArgs, ListArgs,
     PayloadsArgs, SelectionArgs, SendArgs, TailArgs, TopicCommand,
 };
-pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
+pub use log::{DataDirArgs, LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
 
 use clap::{Parser, Subcommand};

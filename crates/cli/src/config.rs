@@ -19,7 +19,7 @@ use tidings_activity::postgres::PostgresOptions;
 use tidings_activity::service::DEFAULT_TOPIC;
 
 use crate::args::{ServerArgs, UpArgs};
-pub use clients::ClientConfig;
+pub use clients::{ClientConfig, data_dir};
 pub use cluster::ClusterConfig;
 use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
 

@@ -1,4 +1,4 @@
-//! What the commands that talk to a running platform or cluster take from the settings of the server.
+//! What the commands that talk to a running platform or cluster, or look at its data, take from the settings of the server.
 //!
 //! Invariant: where a server listens on every interface, they are told loopback.
 
@@ -14,6 +14,7 @@ pub struct ClientConfig {
     bootstrap: Option<String>,
     kafka: String,
     http: String,
+    data_dir: PathBuf,
     /// How to log in at the cluster.
     pub cluster: ClusterConfig,
 }
@@ -31,8 +32,8 @@ impl ClientConfig {
     ) -> anyhow::Result<ClientConfig> {
         let figment = layered(file, environment)?;
         let settings: Settings = figment.extract().map_err(|error| layers::one_line(&error))?;
-        let Settings { bootstrap, kafka, http, cluster, .. } = settings;
-        Ok(ClientConfig { bootstrap, kafka, http, cluster })
+        let Settings { bootstrap, kafka, http, data_dir, cluster, .. } = settings;
+        Ok(ClientConfig { bootstrap, kafka, http, data_dir, cluster })
     }
 
     /// The addresses of the cluster that is served: another one, or the platform's own broker.
@@ -43,6 +44,14 @@ impl ClientConfig {
     /// The address of the platform's HTTP API.
     pub fn http(&self) -> anyhow::Result<String> {
         address::of_http(&self.http).map_err(|what| anyhow!("http: {what}"))
+    }
+}
+
+/// The data directory that was given, or else that of the settings. They need not be right where one is given.
+pub fn data_dir(given: Option<&Path>, file: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match given {
+        Some(given) => Ok(given.to_owned()),
+        None => Ok(ClientConfig::load(file)?.data_dir),
     }
 }
 

@@ -199,7 +199,10 @@ fn a_store_is_named_and_its_password_never_shown() {
         "postgres://ann:s3cret@db",
         "names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
     );
-    check("postgres://ann:top@s3cret@db/audit", "expected one @, before the host: write one in a password as %40");
+    check(
+        "postgres://ann:top@s3cret@db/audit",
+        "expected one @, before the host: write one in a password as %40",
+    );
 }
 
 /// Standard error ends up in the journal, and what is wrong with a password need not be all of it.

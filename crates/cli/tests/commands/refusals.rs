@@ -166,6 +166,47 @@ fn log_commands_name_the_directory() {
 }
 
 #[test]
+fn the_data_directory_comes_from_the_settings_unless_it_is_given() {
+    let scratch = Scratch::new();
+    scratch.write("tidings.toml", "data_dir = \"of-the-file\"\n");
+    scratch.write("other.toml", "data_dir = \"of-the-other\"\n");
+    let hint = "hint: name the directory with --data-dir\n";
+    let check = |arguments: &[&str], environment: &[(&str, &str)], data_dir: &str| {
+        let mut log = scratch.command();
+        log.args(["log", "check"]).args(arguments).envs(environment.iter().copied());
+        let expected = format!("error: {data_dir} is no data directory: it has no meta.properties\n{hint}");
+        check_refused(&log.output().unwrap(), &expected);
+        let mut backup = scratch.command();
+        backup.args(["backup", "create", "copy"]).args(arguments).envs(environment.iter().copied());
+        let ended = String::from_utf8(backup.output().unwrap().stderr).unwrap();
+        assert!(ended.starts_with(&format!("error: no server runs on {data_dir}\n")), "{ended}");
+    };
+    check(&[], &[], "of-the-file");
+    check(&[], &[("TIDINGS_CONFIG", "other.toml")], "of-the-other");
+    check(&["--config", "other.toml"], &[], "of-the-other");
+    check(&[], &[("TIDINGS_DATA_DIR", "of-the-environment")], "of-the-environment");
+    check(&["--data-dir", "of-the-flag"], &[("TIDINGS_DATA_DIR", "of-the-environment")], "of-the-flag");
+    scratch.write("tidings.toml", "surprise = 1\n");
+    check(&["--data-dir", "of-the-flag"], &[], "of-the-flag");
+}
+
+/// Whoever gives a server its own backup for a data directory gets neither.
+#[test]
+fn no_server_starts_in_a_backup() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path().join("copy/data")).unwrap();
+    scratch.write("copy/manifest.json", "{}");
+    for command in ["up", "broker", "demo"] {
+        let ended = scratch.run(&[command], &["--data-dir", "copy"]);
+        check_refused(
+            &ended,
+            "error: copy is a backup: make a data directory of it with `tidings backup restore copy --data-dir DIR`\n",
+        );
+    }
+    assert_eq!(std::fs::read_dir(scratch.path().join("copy")).unwrap().count(), 2);
+}
+
+#[test]
 fn what_is_no_segment_is_named() {
     let scratch = Scratch::new();
     let dump = |file: &str| scratch.run(&["log", "dump"], &[file]);
