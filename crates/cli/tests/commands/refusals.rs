@@ -122,6 +122,26 @@ fn bad_settings_say_where_they_are() {
     check("log = \"=,\"", &[], "log: \"=,\" is not a log filter: invalid filter directive");
 }
 
+/// Whoever waits for the file went on with the addresses of a server that was gone.
+#[test]
+fn a_failed_start_leaves_no_ready_file() {
+    let scratch = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let check = |command: &str, arguments: &[&str], toml: &str| {
+        scratch.write("tidings.toml", toml);
+        scratch.write("ready.json", "{}");
+        let ended = scratch.run(&[command], arguments);
+        assert_eq!(ended.status.code(), Some(1), "{command} {arguments:?}");
+        assert!(!scratch.path().join("ready.json").exists(), "{command} {arguments:?}");
+    };
+    for command in ["up", "broker"] {
+        check(command, &["--ready-file", "ready.json"], "surprise = 1");
+        check(command, &["--ready-file", "ready.json", "--kafka", &taken], "http = '127.0.0.1:0'");
+        check(command, &["--set", "num.partition=4"], "ready_file = 'ready.json'");
+    }
+}
+
 #[test]
 fn bad_usage_is_status_2() {
     let scratch = Scratch::new();

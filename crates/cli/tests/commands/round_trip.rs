@@ -4,6 +4,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::support::{Scratch, check_refused};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -77,6 +78,15 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited {LIMIT:?} for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_ready_file_is_there_while_the_platform_is() {
+    let mut platform = Platform::start();
+    let file = platform.scratch.path().join("ready.json");
+    kill_process(Pid::from_child(&platform.child), Signal::TERM).unwrap();
+    assert!(platform.child.wait().unwrap().success());
+    assert!(!file.exists());
 }
 
 #[test]
