@@ -114,7 +114,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
 
-    /// Give up when the events are not all stored after this many seconds [default: 120, with --full 900]
+    /// Give up when the events are not all stored after this many seconds [default: 120, with --full 900, and what --rate takes]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub time_limit: Option<u64>,
 }
