@@ -233,11 +233,16 @@ pub enum DlqCommand {
         #[command(flatten)]
         selection: SelectionArgs,
         /// At most so many a second, for a target that has just recovered
-        #[arg(long, value_name = "COUNT", conflicts_with = "dry_run")]
+        #[arg(long, value_name = "COUNT", conflicts_with = "dry_run", value_parser = from_1)]
         max_per_second: Option<NonZeroU32>,
     },
     /// Mark dead letters as done without processing them
     Discard(SelectionArgs),
+}
+
+/// The standard library's words for 0 name its types.
+fn from_1(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 1 to {}", NonZeroU32::MAX))
 }
 
 /// Which dead letters.
