@@ -116,6 +116,18 @@ fn topics_are_created_described_and_deleted() {
 }
 
 #[test]
+fn an_internal_topic_stays() {
+    let platform = Platform::start();
+    let internal = "__consumer_offsets";
+    // It is made for the first group.
+    wait_for("the topic of groups", || {
+        platform.kafka(&["topic", "list", "--internal"]).contains(internal).then_some(())
+    });
+    let refused = platform.scratch.run(&["topic", "delete", internal], &["--bootstrap", &platform.kafka]);
+    check_refused(&refused, &format!("error: topic {internal} is internal and cannot be deleted\n"));
+}
+
+#[test]
 fn a_login_where_there_is_none_is_told_so() {
     let platform = Platform::start();
     let login = "security_protocol = \"sasl_plaintext\"\nuser = \"ann\"\npassword = \"s3cret\"\n";
