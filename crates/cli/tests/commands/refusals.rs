@@ -149,6 +149,9 @@ fn bad_usage_is_status_2() {
         &["frobnicate"][..],
         &["up", "--set", "num.partitions"],
         &["up", "--bootstrap", "a:1", "--kafka", "127.0.0.1:1"],
+        &["up", "--bootstrap", "foo:bar"],
+        &["up", "--bootstrap", "a:1,127.0.0.1"],
+        &["topic", "list", "--bootstrap", "127.0.0.1"],
         &["activity", "list"],
         &["activity", "send"],
         &["activity", "list", "--tenant", "a", "--limit", "501"],
@@ -165,6 +168,31 @@ fn bad_usage_is_status_2() {
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
         let stderr = String::from_utf8(ended.stderr).unwrap();
         assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_with_every_choice() {
+    let scratch = Scratch::new();
+    let check = |arguments: &[&str], choice: &str| {
+        let ended = scratch.run(arguments, &[]);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        let missing = stderr.lines().find(|line| line.starts_with("  "));
+        assert_eq!(missing.map(str::trim), Some(choice), "{stderr}");
+    };
+    check(&["dlq", "redrive", "orders"], "<IDS|--all>...");
+    check(&["dlq", "discard", "orders"], "<IDS|--all>...");
+    check(&["claim-check", "collect", "scans"], "<--directory <DIR>|--bucket <ADDRESS>>");
+    let ended = scratch.run(&["dlq", "redrive", "orders", "--all", "--max-per-second", "0"], &[]);
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(stderr.contains("expected a whole number from 1 to "), "{stderr}");
+    for arguments in [
+        &["--directory", ".", "--bucket", "s3://a/b"][..],
+        &["--directory", ".", "--endpoint", "http://127.0.0.1:9"],
+    ] {
+        let ended = scratch.run(&["claim-check", "collect", "scans"], arguments);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
     }
 }
 
