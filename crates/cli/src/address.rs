@@ -28,16 +28,65 @@ pub fn of_http(text: &str) -> Result<String, String> {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest.strip_suffix('/').unwrap_or(rest),
         Some((scheme, _)) => return Err(format!("{}, and there is no {scheme} here", expected())),
     };
-    let (host, port) = address.rsplit_once(':').ok_or_else(expected)?;
-    if host.is_empty() || host.contains(['/', '@', ' ']) || port.parse::<u16>().is_err() {
-        return Err(expected());
-    }
+    port(address).ok_or_else(expected)?;
     Ok(reachable_text(address))
+}
+
+/// The addresses of a Kafka cluster, `HOST:PORT` with commas between. A client that is given others tries for ever.
+pub fn of_bootstrap(text: &str) -> Result<String, String> {
+    let addresses: Vec<&str> = text.split(',').map(str::trim).filter(|address| !address.is_empty()).collect();
+    let is_wrong = |address: &&str| port(address).is_none_or(|port| port == 0);
+    match addresses.iter().copied().find(is_wrong).or(addresses.is_empty().then_some(text)) {
+        Some(wrong) => {
+            Err(format!("expected HOST:PORT such as 127.0.0.1:9092, or several with commas, found {wrong:?}"))
+        }
+        None => Ok(addresses.join(",")),
+    }
+}
+
+/// The port of `HOST:PORT`; `None` if it is something else.
+fn port(address: &str) -> Option<u16> {
+    let (host, port) = address.rsplit_once(':')?;
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(ip) => ip.contains(':'),
+        None => !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@:[]".contains(c)),
+    };
+    port.parse().ok().filter(|_| is_host)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_is_reached_at_hosts_and_ports() {
+        for (text, addresses) in [
+            ("127.0.0.1:9092", "127.0.0.1:9092"),
+            ("[::1]:9092", "[::1]:9092"),
+            (" kafka-1:9092, kafka-2:9092,", "kafka-1:9092,kafka-2:9092"),
+            ("kafka_1.lan:1,[2001:db8::7]:65535", "kafka_1.lan:1,[2001:db8::7]:65535"),
+        ] {
+            assert_eq!(of_bootstrap(text).as_deref(), Ok(addresses));
+        }
+        for (text, wrong) in [
+            ("foo:bar", "foo:bar"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("a:1,b,c:2", "b"),
+            ("a:0", "a:0"),
+            ("a:65536", "a:65536"),
+            (":9092", ":9092"),
+            ("::1", "::1"),
+            ("[]:1", "[]:1"),
+            ("SSL://a:1", "SSL://a:1"),
+            ("a b:1", "a b:1"),
+            ("", ""),
+            (" ,", " ,"),
+        ] {
+            let expected =
+                format!("expected HOST:PORT such as 127.0.0.1:9092, or several with commas, found {wrong:?}");
+            assert_eq!(of_bootstrap(text), Err(expected));
+        }
+    }
 
     #[test]
     fn http_is_reached_at_a_host_and_a_port() {

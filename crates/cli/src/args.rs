@@ -14,7 +14,7 @@ pub use clients::{
     ActivityCommand, ClaimCheckCommand, ClusterArgs, DlqCommand, EraseArgs, GroupCommand, HttpArgs, ListArgs,
     PayloadsArgs, SelectionArgs, SendArgs, TailArgs, TopicCommand,
 };
-pub use log::{LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
+pub use log::{DataDirArgs, LogCheckArgs, LogCommand, LogDumpArgs, LogRepairArgs};
 pub use server::{BrokerArgs, DemoArgs, ServerArgs, UpArgs};
 
 use clap::{Parser, Subcommand};
@@ -79,8 +79,9 @@ Examples:
   tidings up --bootstrap kafka-1:9092,kafka-2:9092     serve a Kafka cluster; starts no broker
   tidings up --kafka 127.0.0.1:0 --http 127.0.0.1:0 --ready-file ready.json
 
-When it is ready it prints one line beginning with `ready` that names the addresses. SIGHUP has it read its settings again: `log`
-changes at once, and for whatever else has changed it tells that this waits for a restart.
+When it is ready it prints one line beginning with `ready` that names the addresses. SIGHUP has it read its settings again: `log`,
+`activity.retention_days` and `activity.retention_days_per_tenant` change at once; for whatever else has changed it tells that
+this waits for a restart.
 
 tidings.toml, with every key this command knows:
   data_dir = \"./tidings-data\"       # TIDINGS_DATA_DIR

@@ -11,15 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
 use tidings_activity::postgres::PostgresOptions;
 use tidings_activity::service::DEFAULT_TOPIC;
 
+use crate::address;
 use crate::args::{ServerArgs, UpArgs};
-pub use clients::ClientConfig;
+pub use clients::{ClientConfig, data_dir};
 pub use cluster::ClusterConfig;
 use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
 
@@ -297,7 +298,7 @@ impl Config {
             http: listen_address("http", &settings.http, settings.insecure)?,
             data_dir: settings.data_dir,
             host_names: settings.host_names.iter().map(|name| host_name(name)).collect::<Result<_, _>>()?,
-            bootstrap: settings.bootstrap,
+            bootstrap: settings.bootstrap.as_deref().map(bootstrap_addresses).transpose()?,
             cluster: settings.cluster,
             ready_file: settings.ready_file,
             insecure: settings.insecure,
@@ -377,6 +378,11 @@ fn listen_address(key: &str, text: &str, insecure: bool) -> anyhow::Result<Socke
         );
     }
     Ok(address)
+}
+
+/// Checks where a cluster is, as the command line does.
+fn bootstrap_addresses(text: &str) -> anyhow::Result<String> {
+    address::of_bootstrap(text).map_err(|what| anyhow!("bootstrap: {what}"))
 }
 
 /// Checks a name by which HTTP is addressed: with more than a host in it, it would never be the host of a request.

@@ -1,21 +1,31 @@
 //! How the outside learns that the platform is ready: one line on standard output and, if asked for, a file.
 //!
-//! Invariant: the file appears complete or not at all, for it is renamed into place.
+//! Invariants: the file appears complete or not at all, for it is renamed into place; what a start finds there goes before
+//! anything can fail, and what this process has written goes when it stops.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
 
+/// Removes what an earlier process has left: who waits for the file would take this start for a success.
+pub fn remove_stale(file: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = file else { return Ok(()) };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove ready file {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where everything listens; `None` for what does not run.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ready {
     /// The Kafka protocol.
     pub kafka: Option<SocketAddr>,
-    /// The schema registry.
-    pub registry: Option<SocketAddr>,
     /// The HTTP API.
     pub http: Option<SocketAddr>,
     /// The process.
@@ -25,7 +35,7 @@ pub struct Ready {
 impl Ready {
     /// The addresses of this process.
     pub fn new(kafka: Option<SocketAddr>, http: Option<SocketAddr>) -> Ready {
-        Ready { kafka, registry: None, http, pid: std::process::id() }
+        Ready { kafka, http, pid: std::process::id() }
     }
 
     /// Writes the file, then prints the line: who waits for the line finds the file.
@@ -39,6 +49,16 @@ impl Ready {
             tracing::debug!(%error, "cannot print the ready line");
         }
         Ok(())
+    }
+
+    /// Removes the file, unless the next process has written its own by now.
+    pub fn withdraw(&self, file: Option<&Path>) {
+        let Some(path) = file else { return };
+        let is_ours =
+            std::fs::read(path).is_ok_and(|found| serde_json::to_vec(self).is_ok_and(|own| own == found));
+        if is_ours && let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(%error, path = %path.display(), "the ready file cannot be removed");
+        }
     }
 
     fn line(&self) -> String {
@@ -73,16 +93,33 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         let ready = Ready {
             kafka: Some("127.0.0.1:9092".parse().unwrap()),
-            registry: None,
             http: Some("127.0.0.1:8080".parse().unwrap()),
             pid: 7,
         };
         ready.announce(Some(&path)).unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
-            r#"{"kafka":"127.0.0.1:9092","registry":null,"http":"127.0.0.1:8080","pid":7}"#
+            r#"{"kafka":"127.0.0.1:9092","http":"127.0.0.1:8080","pid":7}"#
         );
         assert_eq!(ready.line(), "ready kafka=127.0.0.1:9092 http=127.0.0.1:8080");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        Ready { pid: 8, ..ready }.withdraw(Some(&path));
+        assert!(path.exists());
+        ready.withdraw(Some(&path));
+        assert!(!path.exists());
+        ready.withdraw(Some(&path));
+    }
+
+    #[test]
+    fn what_an_earlier_process_has_left_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ready.json");
+        std::fs::write(&path, "old").unwrap();
+        remove_stale(Some(&path)).unwrap();
+        assert!(!path.exists());
+        remove_stale(Some(&path)).unwrap();
+        remove_stale(None).unwrap();
+        let error = remove_stale(Some(directory.path())).unwrap_err().to_string();
+        assert_eq!(error, format!("remove ready file {}", directory.path().display()));
     }
 }

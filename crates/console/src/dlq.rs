@@ -180,8 +180,8 @@ struct Decision {
     max_per_second: Option<NonZeroU32>,
 }
 
-/// `{"ids": ["0-1", …]}` or `{"all": true}`, either with `"dry_run": true` or `"max_per_second": 20`: exactly one of the two, so
-/// that a typing error never means everything.
+/// `{"ids": ["0-1", …]}` or `{"all": true}`, exactly one of the two, so that a typing error never means everything; either with
+/// `"dry_run": true` or, for a redrive, `"max_per_second": 20`.
 async fn decision(request: Request) -> Result<Decision, Problem> {
     let (parts, body) = request.into_parts();
     MediaType::one_of(&[MediaType::Json], &parts.headers)?;

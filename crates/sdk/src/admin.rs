@@ -51,6 +51,12 @@ pub enum AdminError {
         /// The topic.
         topic: String,
     },
+    /// The cluster keeps groups or transactions in the topic, and deletes it for nobody.
+    #[error("topic {topic} is internal and cannot be deleted")]
+    InternalTopic {
+        /// The topic.
+        topic: String,
+    },
     /// The topic exists already.
     #[error("topic {topic} exists already")]
     TopicExists {

@@ -81,3 +81,18 @@ fn killed_in_the_middle_and_run_again_it_stores_every_event_once() {
     let duplicates = end["duplicates"].as_u64().unwrap();
     assert!(duplicates > 0 && duplicates < end["events"].as_u64().unwrap(), "{end}");
 }
+
+/// It told how far its consumer was behind what had been sent, which at a slow pace is nothing.
+#[test]
+fn a_demo_out_of_time_says_how_far_it_came() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = Launch::command("demo")
+        .arguments(["--exit", "--json", "--rate", "100", "--time-limit", "2"])
+        .arguments(["--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+        .argument(directory.path())
+        .run(LIMIT);
+    assert!(!ended.status.success());
+    let told = ended.stderr.lines().find_map(|line| line.strip_prefix("error: the time limit is over: "));
+    let told = told.unwrap_or_else(|| panic!("{}", ended.stderr));
+    assert!(told.contains(" of 36,534 events played, ") && told.ends_with(" stored"), "{told}");
+}

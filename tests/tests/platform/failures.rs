@@ -107,6 +107,7 @@ fn letters_are_redriven_and_discarded_once() {
     for (route, pace) in [("redrive", json!(0)), ("redrive", json!("fast")), ("discard", json!(5))] {
         let refused = http.post(&format!("{inbox}/{route}"), &json!({"all": true, "max_per_second": pace}));
         assert_eq!(refused.status, 422, "{route} {pace}: {}", refused.text());
+        assert!(refused.text().contains(r#""field":"max_per_second""#), "{route} {pace}: {}", refused.text());
     }
     until_listed(&site, &http, 2);
     http.post(&format!("{inbox}/discard"), &json!({"all": true})).expect(200);

@@ -33,7 +33,6 @@ fn ready_is_said_by_a_line_and_a_file_and_nothing_else_is_printed() {
     let tidings = Launch::up(directory.path()).start();
     let ready = tidings.ready().clone();
     assert_eq!(ready["pid"], tidings.pid());
-    assert!(ready["registry"].is_null());
     let (kafka, http) =
         (ready["kafka"].as_str().unwrap().to_owned(), ready["http"].as_str().unwrap().to_owned());
     // The line follows the file.

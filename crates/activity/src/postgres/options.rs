@@ -124,6 +124,7 @@ mod tests {
         check("mysql://ann:s3cret@db/audit", UrlError::Form);
         check("postgres://ann:s3cret@db:port/audit", UrlError::Form);
         check("postgres://ann:s3cret@db/audit?s3cret=1", UrlError::Form);
+        check("postgres://ann:top@s3cret@db/audit", UrlError::Target(PostgresTargetError::SecondAt));
         check("postgres://ann:s3cret@db", UrlError::NoDatabase);
         check("postgres://ann:s3cret@db/audit?sslmode=no", UrlError::Target(PostgresTargetError::Mode));
     }

@@ -52,7 +52,10 @@ pub struct BackupRestoreArgs {
     /// Of the bucket.
     #[command(flatten)]
     pub bucket: BucketArgs,
-    /// The data directory to fill: empty or not there
+    /// The data directory to fill: empty or not there [default: data_dir in tidings.toml, or else ./tidings-data]
     #[arg(long, value_name = "DIR", env = "TIDINGS_DATA_DIR")]
-    pub data_dir: PathBuf,
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file that says where the data directory is [default: tidings.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CONFIG")]
+    pub config: Option<PathBuf>,
 }

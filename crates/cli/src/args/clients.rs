@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::bucket::BucketArgs;
 use crate::address;
@@ -12,7 +12,7 @@ use crate::address;
 #[derive(Args, Clone, Debug)]
 pub struct ClusterArgs {
     /// Address of the Kafka cluster [default: bootstrap or else kafka in tidings.toml, or else 127.0.0.1:9092]
-    #[arg(long, value_name = "HOST:PORT,…", env = "TIDINGS_BOOTSTRAP")]
+    #[arg(long, value_name = "HOST:PORT,…", env = "TIDINGS_BOOTSTRAP", value_parser = address::of_bootstrap)]
     pub bootstrap: Option<String>,
 
     /// Configuration file that says where the cluster is and, in [cluster], how to log in there [default: tidings.toml, if
@@ -233,11 +233,16 @@ pub enum DlqCommand {
         #[command(flatten)]
         selection: SelectionArgs,
         /// At most so many a second, for a target that has just recovered
-        #[arg(long, value_name = "COUNT", conflicts_with = "dry_run")]
+        #[arg(long, value_name = "COUNT", conflicts_with = "dry_run", value_parser = from_1)]
         max_per_second: Option<NonZeroU32>,
     },
     /// Mark dead letters as done without processing them
     Discard(SelectionArgs),
+}
+
+/// The standard library's words for 0 name its types.
+fn from_1(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 1 to {}", NonZeroU32::MAX))
 }
 
 /// Which dead letters.
@@ -249,7 +254,7 @@ pub struct SelectionArgs {
     /// Topic the records came from
     pub topic: String,
     /// Ids as `dlq list` shows them: PARTITION-OFFSET; or --all
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "IDS|--all", required_unless_present = "all", conflicts_with = "all")]
     pub ids: Vec<String>,
     /// All that are pending
     #[arg(long)]
@@ -281,12 +286,13 @@ pub enum ClaimCheckCommand {
 
 /// Where payloads lie.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("place").required(true))]
 pub struct PayloadsArgs {
     /// Directory in which the payloads lie
-    #[arg(long, value_name = "DIR", required_unless_present = "bucket", conflicts_with_all = ["bucket", "endpoint"])]
+    #[arg(long, value_name = "DIR", group = "place", conflicts_with = "endpoint")]
     pub directory: Option<PathBuf>,
     /// Bucket in which the payloads lie, as s3://BUCKET/PREFIX
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", group = "place")]
     pub bucket: Option<String>,
     /// Of the bucket.
     #[command(flatten)]

@@ -8,9 +8,12 @@ use tidings_model::TopicPartition;
 /// Which data directory.
 #[derive(Args, Clone, Debug)]
 pub struct DataDirArgs {
-    /// Directory that holds everything the platform keeps
-    #[arg(long, value_name = "DIR", default_value = "./tidings-data", env = "TIDINGS_DATA_DIR")]
-    pub data_dir: PathBuf,
+    /// Directory that holds everything the platform keeps [default: data_dir in tidings.toml, or else ./tidings-data]
+    #[arg(long, value_name = "DIR", env = "TIDINGS_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file that says where the data directory is [default: tidings.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// `tidings log …`

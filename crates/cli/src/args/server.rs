@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use crate::address;
+
 /// Settings that have the same name on the command line, in `tidings.toml` and in the environment. Only those given are
 /// serialised, so that they override nothing else.
 #[derive(Args, Clone, Debug, Default, Serialize)]
@@ -69,7 +71,7 @@ pub struct UpArgs {
     pub host_names: Vec<String>,
 
     /// Serve this Kafka cluster instead of starting a broker
-    #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["kafka", "set", "durability"])]
+    #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["kafka", "set", "durability"], value_parser = address::of_bootstrap)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
 }
@@ -114,7 +116,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
 
-    /// Give up when the events are not all stored after this many seconds [default: 120, with --full 900]
+    /// Give up when the events are not all stored after this many seconds [default: 120, with --full 900, and what --rate takes]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub time_limit: Option<u64>,
 }

@@ -51,10 +51,25 @@ pub fn open(backup: &Path, endpoint: Option<&str>) -> anyhow::Result<Box<dyn Pla
     match backup.to_str().filter(|text| Bucket::is_address(text)) {
         Some(address) => Ok(Box::new(BucketPlace::new(Bucket::open(address, &BucketOptions::at(endpoint))?))),
         None => {
+            require_no_scheme(backup)?;
             anyhow::ensure!(endpoint.is_none(), "--endpoint is for a backup in a bucket: s3://BUCKET/PREFIX");
             Ok(Box::new(Directory::new(backup)))
         }
     }
+}
+
+/// An address with a typing error is not to be made a directory: whoever believes in it has no copy in a bucket.
+fn require_no_scheme(backup: &Path) -> anyhow::Result<()> {
+    let text = backup.to_string_lossy();
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let is_scheme =
+        |text: &str| text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_legal);
+    let has_scheme = text.split_once(":/").is_some_and(|(scheme, _)| is_scheme(scheme));
+    anyhow::ensure!(
+        !has_scheme,
+        "expected a directory or s3://BUCKET/PREFIX, found {text}; a directory of that name is ./{text}"
+    );
+    Ok(())
 }
 
 /// Makes a file that is not there, durably, of the pieces that `fill` passes on; answers what it does, their CRC-32C.
@@ -89,4 +104,24 @@ pub fn read_file(
         left -= read as u64;
     }
     Ok(crc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `s3:/backups/monday` made directories, and was told to be a backup.
+    #[test]
+    fn an_address_with_a_typing_error_is_no_directory() {
+        for wrong in ["s3:/b/x", "S3://b/x", "gs://b/x", "file:///tmp/f", "nas:/backups", "s3+v4:/x"] {
+            let error = open(Path::new(wrong), None).err().unwrap().to_string();
+            let expected = format!(
+                "expected a directory or s3://BUCKET/PREFIX, found {wrong}; a directory of that name is ./{wrong}"
+            );
+            assert_eq!(error, expected);
+        }
+        for right in ["./s3:/b/x", "/backups/s3:/x", "a:b/c", "backups/10:00", "12:/x", "monday"] {
+            assert!(open(Path::new(right), None).unwrap().directory().is_some(), "{right}");
+        }
+    }
 }

@@ -10,12 +10,15 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use super::manifest::MANIFEST;
 use super::place::{Place, write_new};
 use super::progress::progress;
-use super::{Manifest, entries, require_empty, sync_names};
+use super::{DATA, Manifest, entries, require_empty, sync_names};
 
 /// The file in a directory that is not whole.
 const UNFINISHED: &str = "restore.unfinished";
+/// The file that every data directory of a broker has.
+const META: &str = "meta.properties";
 
 /// Copies a backup to `data_dir`, which must be empty or not there, and checks every byte on the way. What an interrupted
 /// restore has left there is removed first.
@@ -44,8 +47,16 @@ pub fn restore(backup: &dyn Place, data_dir: &Path) -> anyhow::Result<Manifest> 
     Ok(manifest)
 }
 
-/// Fails if a restore of the data directory has not come to its end.
+/// Fails if a restore of the data directory has not come to its end, or if it is a backup itself: a server would begin there with
+/// nothing, beside the data.
 pub fn require_restored(data_dir: &Path) -> anyhow::Result<()> {
+    let is_backup = data_dir.join(MANIFEST).is_file() && data_dir.join(DATA).is_dir();
+    if is_backup && !data_dir.join(META).exists() {
+        let place = data_dir.display();
+        bail!(
+            "{place} is a backup: make a data directory of it with `tidings backup restore {place} --data-dir DIR`"
+        );
+    }
     if data_dir.join(UNFINISHED).exists() {
         bail!(
             "{} is half restored: run `tidings backup restore` again, which begins anew",
@@ -123,4 +134,32 @@ fn empty(data_dir: &Path) -> anyhow::Result<()> {
         removed.with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn no_server_starts_in_a_backup() {
+        let scene = tempfile::tempdir().unwrap();
+        let folder = scene.path();
+        require_restored(folder).unwrap();
+        fs::create_dir(folder.join("data")).unwrap();
+        require_restored(folder).unwrap();
+        fs::write(folder.join("manifest.json"), "{}").unwrap();
+        let error = require_restored(folder).unwrap_err().to_string();
+        let place = folder.display();
+        let expected = format!(
+            "{place} is a backup: make a data directory of it with `tidings backup restore {place} --data-dir DIR`"
+        );
+        assert_eq!(error, expected);
+        // Somebody's own files in a data directory are not our business.
+        fs::write(folder.join("meta.properties"), "").unwrap();
+        require_restored(folder).unwrap();
+        fs::write(folder.join(UNFINISHED), "").unwrap();
+        assert!(require_restored(folder).unwrap_err().to_string().contains("is half restored"));
+    }
 }

@@ -6,14 +6,16 @@ use anyhow::{Context, bail, ensure};
 
 use crate::args::BackupCommand;
 use crate::backup::{Manifest, Place, create, open, restore, verify};
+use crate::config::data_dir;
 
 /// Runs the command.
 pub fn run(command: &BackupCommand) -> anyhow::Result<()> {
     match command {
         BackupCommand::Create(args) => {
             let backup = open(&args.backup, args.bucket.endpoint.as_deref())?;
-            require_apart(&*backup, &args.data_dir.data_dir)?;
-            let manifest = create(&args.data_dir.data_dir, &*backup)?;
+            let data_dir = data_dir(args.data_dir.data_dir.as_deref(), args.data_dir.config.as_deref())?;
+            require_apart(&*backup, &data_dir)?;
+            let manifest = create(&data_dir, &*backup)?;
             println!("{backup} is a backup of {}", size(&manifest));
         }
         BackupCommand::Verify(args) => {
@@ -31,9 +33,10 @@ pub fn run(command: &BackupCommand) -> anyhow::Result<()> {
         }
         BackupCommand::Restore(args) => {
             let backup = open(&args.backup, args.bucket.endpoint.as_deref())?;
-            require_apart(&*backup, &args.data_dir)?;
-            let manifest = restore(&*backup, &args.data_dir)?;
-            println!("{} is restored: {}", args.data_dir.display(), size(&manifest));
+            let data_dir = data_dir(args.data_dir.as_deref(), args.config.as_deref())?;
+            require_apart(&*backup, &data_dir)?;
+            let manifest = restore(&*backup, &data_dir)?;
+            println!("{} is restored: {}", data_dir.display(), size(&manifest));
         }
     }
     Ok(())

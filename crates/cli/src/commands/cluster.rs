@@ -21,7 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub fn reach(args: &ClusterArgs) -> anyhow::Result<Cluster> {
     let config = ClientConfig::load(args.cluster_config.as_deref())?;
     let security = config.cluster.security()?;
-    let bootstrap = args.bootstrap.clone().unwrap_or_else(|| config.bootstrap());
+    let bootstrap = args.bootstrap.clone().map_or_else(|| config.bootstrap(), Ok)?;
     let addresses: Vec<&str> = bootstrap.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
     if addresses.is_empty() {
         bail!("no bootstrap address given");

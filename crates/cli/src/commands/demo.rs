@@ -6,6 +6,7 @@ use anyhow::bail;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::args::DemoArgs;
+use crate::backup::require_restored;
 use crate::config::Config;
 use crate::demo::dataset::Dataset;
 use crate::demo::player::{PlayOptions, play};
@@ -25,6 +26,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let dataset = Dataset::find(args.full)?;
     let config = Config::of_demo(&args.data_dir, &args.kafka, &args.http)?;
     log_to_stderr(&config.log)?;
+    require_restored(&config.data_dir)?;
     block_on(async {
         let mut stop = StopSignal::install()?;
         let platform = Platform::start(&config).await?;
@@ -43,7 +45,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// Plays, checks and reports; an error unless every event is stored exactly once.
 async fn run_on(platform: &Platform, args: &DemoArgs, dataset: Dataset) -> anyhow::Result<()> {
     let limit = args.time_limit.map(Duration::from_secs);
-    let limit = limit.unwrap_or(if args.full { FULL_TIME_LIMIT } else { SAMPLE_TIME_LIMIT });
+    let limit = limit.unwrap_or_else(|| time_limit(args.full, args.rate, dataset.size().1));
     let deadline = Instant::now() + limit;
     if !args.json {
         greet(platform, args, &dataset)?;
@@ -60,6 +62,12 @@ async fn run_on(platform: &Platform, args: &DemoArgs, dataset: Dataset) -> anyho
         bail!("{} of {} events are stored", thousands(summary.stored), thousands(summary.events));
     }
     Ok(())
+}
+
+/// What is played slowly takes as long as that takes, besides.
+fn time_limit(full: bool, rate: Option<u32>, events: u64) -> Duration {
+    let limit = if full { FULL_TIME_LIMIT } else { SAMPLE_TIME_LIMIT };
+    limit + rate.map_or(Duration::ZERO, |rate| Duration::from_secs(events.div_ceil(u64::from(rate))))
 }
 
 async fn measure(
@@ -134,4 +142,17 @@ fn bar(events: u64, name: &'static str) -> ProgressBar {
     // The template is a constant; were it wrong, the plain bar would do.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(events).with_style(style.with_key("rate", rate)).with_message(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tidings demo --rate 100` gave up after its own two minutes.
+    #[test]
+    fn a_slow_demo_has_the_time_that_it_takes() {
+        assert_eq!(time_limit(false, None, 36_534), SAMPLE_TIME_LIMIT);
+        assert_eq!(time_limit(false, Some(100), 36_534), SAMPLE_TIME_LIMIT + Duration::from_secs(366));
+        assert_eq!(time_limit(true, Some(1), 1_000_000), FULL_TIME_LIMIT + Duration::from_secs(1_000_000));
+    }
 }

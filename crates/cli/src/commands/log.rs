@@ -6,7 +6,7 @@ mod check;
 mod dump;
 mod repair;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +16,8 @@ use tidings_log::offline::{Access, OfflineDataDir, PartitionCheck};
 use tidings_log::{OpenError, RealDisk};
 use tidings_model::TopicPartition;
 
-use crate::args::LogCommand;
+use crate::args::{DataDirArgs, LogCommand};
+use crate::config::data_dir;
 
 /// Runs the command.
 pub fn run(command: &LogCommand) -> anyhow::Result<()> {
@@ -68,8 +69,9 @@ impl LogCommandError {
     }
 }
 
-fn open(path: &Path, access: Access) -> Result<OfflineDataDir, LogCommandError> {
-    Ok(OfflineDataDir::open(Arc::new(RealDisk), path, access)?)
+fn open(args: &DataDirArgs, access: Access) -> anyhow::Result<OfflineDataDir> {
+    let path = data_dir(args.data_dir.as_deref(), args.config.as_deref())?;
+    Ok(OfflineDataDir::open(Arc::new(RealDisk), &path, access).map_err(LogCommandError::from)?)
 }
 
 /// The partitions named, or all.

@@ -140,6 +140,21 @@ fn an_advertised_address_is_a_host_and_a_port() {
 }
 
 #[test]
+fn a_cluster_has_hosts_and_ports() {
+    let bootstrap = |text: &str| {
+        load(&format!("bootstrap = {text:?}"), &[], UpArgs::default()).map(|config| config.bootstrap)
+    };
+    assert_eq!(bootstrap("a:1, [::1]:9092").unwrap().as_deref(), Some("a:1,[::1]:9092"));
+    for (wrong, found) in [("foo:bar", "foo:bar"), ("a:1,127.0.0.1", "127.0.0.1"), ("", "")] {
+        let expected = "bootstrap: expected HOST:PORT such as 127.0.0.1:9092, or several with commas, found";
+        assert_eq!(bootstrap(wrong).unwrap_err().to_string(), format!("{expected} {found:?}"));
+        let environment = [("TIDINGS_BOOTSTRAP", wrong)];
+        let error = load("", &environment, UpArgs::default()).unwrap_err().to_string();
+        assert_eq!(error, format!("{expected} {found:?}"));
+    }
+}
+
+#[test]
 fn one_place_does_not_name_two_brokers() {
     let bootstrap = "bootstrap = 'kafka-1:9092'\n";
     for (key, line) in [
@@ -198,6 +213,10 @@ fn a_store_is_named_and_its_password_never_shown() {
     check(
         "postgres://ann:s3cret@db",
         "names no database: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+    );
+    check(
+        "postgres://ann:top@s3cret@db/audit",
+        "expected one @, before the host: write one in a password as %40",
     );
 }
 

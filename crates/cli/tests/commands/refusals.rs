@@ -122,6 +122,26 @@ fn bad_settings_say_where_they_are() {
     check("log = \"=,\"", &[], "log: \"=,\" is not a log filter: invalid filter directive");
 }
 
+/// Whoever waits for the file went on with the addresses of a server that was gone.
+#[test]
+fn a_failed_start_leaves_no_ready_file() {
+    let scratch = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let check = |command: &str, arguments: &[&str], toml: &str| {
+        scratch.write("tidings.toml", toml);
+        scratch.write("ready.json", "{}");
+        let ended = scratch.run(&[command], arguments);
+        assert_eq!(ended.status.code(), Some(1), "{command} {arguments:?}");
+        assert!(!scratch.path().join("ready.json").exists(), "{command} {arguments:?}");
+    };
+    for command in ["up", "broker"] {
+        check(command, &["--ready-file", "ready.json"], "surprise = 1");
+        check(command, &["--ready-file", "ready.json", "--kafka", &taken], "http = '127.0.0.1:0'");
+        check(command, &["--set", "num.partition=4"], "ready_file = 'ready.json'");
+    }
+}
+
 #[test]
 fn bad_usage_is_status_2() {
     let scratch = Scratch::new();
@@ -129,6 +149,9 @@ fn bad_usage_is_status_2() {
         &["frobnicate"][..],
         &["up", "--set", "num.partitions"],
         &["up", "--bootstrap", "a:1", "--kafka", "127.0.0.1:1"],
+        &["up", "--bootstrap", "foo:bar"],
+        &["up", "--bootstrap", "a:1,127.0.0.1"],
+        &["topic", "list", "--bootstrap", "127.0.0.1"],
         &["activity", "list"],
         &["activity", "send"],
         &["activity", "list", "--tenant", "a", "--limit", "501"],
@@ -149,6 +172,31 @@ fn bad_usage_is_status_2() {
 }
 
 #[test]
+fn what_is_missing_is_told_with_every_choice() {
+    let scratch = Scratch::new();
+    let check = |arguments: &[&str], choice: &str| {
+        let ended = scratch.run(arguments, &[]);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        let missing = stderr.lines().find(|line| line.starts_with("  "));
+        assert_eq!(missing.map(str::trim), Some(choice), "{stderr}");
+    };
+    check(&["dlq", "redrive", "orders"], "<IDS|--all>...");
+    check(&["dlq", "discard", "orders"], "<IDS|--all>...");
+    check(&["claim-check", "collect", "scans"], "<--directory <DIR>|--bucket <ADDRESS>>");
+    let ended = scratch.run(&["dlq", "redrive", "orders", "--all", "--max-per-second", "0"], &[]);
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(stderr.contains("expected a whole number from 1 to "), "{stderr}");
+    for arguments in [
+        &["--directory", ".", "--bucket", "s3://a/b"][..],
+        &["--directory", ".", "--endpoint", "http://127.0.0.1:9"],
+    ] {
+        let ended = scratch.run(&["claim-check", "collect", "scans"], arguments);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_letter_id_is_checked_before_anything_is_asked() {
     let scratch = Scratch::new();
     let ended = scratch.run(&["dlq", "show", "orders", "17"], &["--bootstrap", "127.0.0.1:9"]);
@@ -163,6 +211,47 @@ fn log_commands_name_the_directory() {
         &ended,
         "error: nowhere is no data directory: it has no meta.properties\nhint: name the directory with --data-dir\n",
     );
+}
+
+#[test]
+fn the_data_directory_comes_from_the_settings_unless_it_is_given() {
+    let scratch = Scratch::new();
+    scratch.write("tidings.toml", "data_dir = \"of-the-file\"\n");
+    scratch.write("other.toml", "data_dir = \"of-the-other\"\n");
+    let hint = "hint: name the directory with --data-dir\n";
+    let check = |arguments: &[&str], environment: &[(&str, &str)], data_dir: &str| {
+        let mut log = scratch.command();
+        log.args(["log", "check"]).args(arguments).envs(environment.iter().copied());
+        let expected = format!("error: {data_dir} is no data directory: it has no meta.properties\n{hint}");
+        check_refused(&log.output().unwrap(), &expected);
+        let mut backup = scratch.command();
+        backup.args(["backup", "create", "copy"]).args(arguments).envs(environment.iter().copied());
+        let ended = String::from_utf8(backup.output().unwrap().stderr).unwrap();
+        assert!(ended.starts_with(&format!("error: no server runs on {data_dir}\n")), "{ended}");
+    };
+    check(&[], &[], "of-the-file");
+    check(&[], &[("TIDINGS_CONFIG", "other.toml")], "of-the-other");
+    check(&["--config", "other.toml"], &[], "of-the-other");
+    check(&[], &[("TIDINGS_DATA_DIR", "of-the-environment")], "of-the-environment");
+    check(&["--data-dir", "of-the-flag"], &[("TIDINGS_DATA_DIR", "of-the-environment")], "of-the-flag");
+    scratch.write("tidings.toml", "surprise = 1\n");
+    check(&["--data-dir", "of-the-flag"], &[], "of-the-flag");
+}
+
+/// Whoever gives a server its own backup for a data directory gets neither.
+#[test]
+fn no_server_starts_in_a_backup() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path().join("copy/data")).unwrap();
+    scratch.write("copy/manifest.json", "{}");
+    for command in ["up", "broker", "demo"] {
+        let ended = scratch.run(&[command], &["--data-dir", "copy"]);
+        check_refused(
+            &ended,
+            "error: copy is a backup: make a data directory of it with `tidings backup restore copy --data-dir DIR`\n",
+        );
+    }
+    assert_eq!(std::fs::read_dir(scratch.path().join("copy")).unwrap().count(), 2);
 }
 
 #[test]

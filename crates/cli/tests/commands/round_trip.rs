@@ -4,6 +4,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::support::{Scratch, check_refused};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -80,6 +81,15 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 #[test]
+fn a_ready_file_is_there_while_the_platform_is() {
+    let mut platform = Platform::start();
+    let file = platform.scratch.path().join("ready.json");
+    kill_process(Pid::from_child(&platform.child), Signal::TERM).unwrap();
+    assert!(platform.child.wait().unwrap().success());
+    assert!(!file.exists());
+}
+
+#[test]
 fn topics_are_created_described_and_deleted() {
     let platform = Platform::start();
     let created =
@@ -103,6 +113,18 @@ fn topics_are_created_described_and_deleted() {
     assert_eq!(platform.kafka(&["topic", "delete", "orders"]), "deleted orders\n");
     let again = platform.scratch.run(&["topic", "delete", "orders"], &["--bootstrap", &platform.kafka]);
     check_refused(&again, "error: topic orders does not exist\n");
+}
+
+#[test]
+fn an_internal_topic_stays() {
+    let platform = Platform::start();
+    let internal = "__consumer_offsets";
+    // It is made for the first group.
+    wait_for("the topic of groups", || {
+        platform.kafka(&["topic", "list", "--internal"]).contains(internal).then_some(())
+    });
+    let refused = platform.scratch.run(&["topic", "delete", internal], &["--bootstrap", &platform.kafka]);
+    check_refused(&refused, &format!("error: topic {internal} is internal and cannot be deleted\n"));
 }
 
 #[test]

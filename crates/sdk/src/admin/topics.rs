@@ -21,6 +21,9 @@ use crate::reader::offsets_at;
 /// How often a new topic is looked for until it has leaders.
 const PROPAGATION_RETRY: Duration = Duration::from_millis(5);
 
+/// Where a cluster keeps its groups and transactions.
+const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
 /// A topic to create.
 ///
 /// ```
@@ -187,6 +190,9 @@ impl Admin {
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => {
                 Err(AdminError::UnknownTopic { topic: topic.into() })
+            }
+            Some(Err((_, RDKafkaErrorCode::InvalidRequest))) if INTERNAL_TOPICS.contains(&topic) => {
+                Err(AdminError::InternalTopic { topic: topic.into() })
             }
             Some(Err((_, code))) => Err(self.refused(operation, code)),
             _ => Ok(()),

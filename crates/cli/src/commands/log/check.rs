@@ -13,7 +13,7 @@ use crate::output::{print, print_json, print_table, table, thousands};
 /// Runs the command; an error if data is lost.
 pub fn run(args: &LogCheckArgs) -> anyhow::Result<()> {
     let access = if args.read_only { Access::ReadOnly } else { Access::Locked };
-    let dir = open(&args.data_dir.data_dir, access)?;
+    let dir = open(&args.data_dir, access)?;
     let (bad, unknown) = match bad_folders(&dir) {
         Ok(bad) => (bad, None),
         Err(error) => (Vec::new(), Some(error)),

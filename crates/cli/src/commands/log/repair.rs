@@ -10,7 +10,7 @@ use crate::output::{print, print_json, thousands};
 /// Runs the command.
 pub fn run(args: &LogRepairArgs) -> anyhow::Result<()> {
     // Planning takes the lock as well: what is shown must still be true a moment later.
-    let mut dir = open(&args.data_dir.data_dir, Access::Locked)?;
+    let mut dir = open(&args.data_dir, Access::Locked)?;
     let partitions = chosen(&dir, std::slice::from_ref(&args.partition))?;
     let checks = check_all(&dir, &partitions)?;
     let remedy = args.truncate_at.map_or(Remedy::DropDamaged, Remedy::TruncateAt);

@@ -66,6 +66,9 @@ pub enum PostgresTargetError {
     /// It cannot be read.
     #[error("expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or key=value pairs as libpq takes them")]
     Form,
+    /// A URL has a second `@`: a password's own ends it too early, and the rest of it would be shown as the host.
+    #[error("expected one @, before the host: write one in a password as %40")]
+    SecondAt,
     /// `sslmode` is none that is served.
     #[error("sslmode: expected disable, prefer, require, verify-ca or verify-full")]
     Mode,
@@ -165,6 +168,9 @@ impl FromStr for PostgresTarget {
     type Err = PostgresTargetError;
 
     fn from_str(text: &str) -> Result<Self, PostgresTargetError> {
+        if has_second_at(text) {
+            return Err(PostgresTargetError::SecondAt);
+        }
         let parameters = Parameters::read(text).ok_or(PostgresTargetError::Form)?;
         let (checks, mode) = checks(&parameters.ssl)?;
         // The parser's own words may quote the text.
@@ -210,6 +216,13 @@ impl fmt::Debug for PostgresTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresTarget").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
     }
+}
+
+/// Whether a URL's user and password end at an `@`, and there is another one before its parameters.
+fn has_second_at(text: &str) -> bool {
+    let url = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let behind = url.and_then(|url| url.split_once('@')).map_or("", |(_, behind)| behind);
+    behind.split('?').next().is_some_and(|place| place.contains('@'))
 }
 
 /// What of a certificate is checked.
@@ -267,6 +280,8 @@ fn connector(ssl: &SslParameters, checks: Checks) -> Result<SslConnector, Postgr
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::Host;
+
     use super::*;
 
     #[test]
@@ -304,6 +319,29 @@ mod tests {
         for wrong in ["postgres://ann:s3cret@db:port/x", "host", "s3cret='x"] {
             let error = wrong.parse::<PostgresTarget>().unwrap_err();
             assert_eq!(error, PostgresTargetError::Form, "{wrong}");
+        }
+    }
+
+    /// `top@secret` was shown as the host `secret@db`, in logs and by whoever asked whether all was well.
+    #[test]
+    fn a_password_with_an_at_is_not_taken_for_a_host() {
+        for wrong in [
+            "postgres://ann:top@s3cret@db/x",
+            "postgresql://ann:top@s3cret@db:5433/x?sslmode=disable",
+            "postgres://ann:top@s3cret/word@db/x",
+        ] {
+            let error = wrong.parse::<PostgresTarget>().unwrap_err();
+            assert_eq!(error, PostgresTargetError::SecondAt, "{wrong}");
+            assert!(!error.to_string().contains("s3cret"));
+        }
+        for right in [
+            "postgres://ann:top%40s3cret@db/x",
+            "postgres://ann:s3cret@db/x?application_name=a@b",
+            "host=db user=ann password=top@s3cret dbname=x",
+        ] {
+            let target: PostgresTarget = right.parse().unwrap();
+            assert_eq!(target.config().get_hosts(), [Host::Tcp("db".to_owned())], "{right}");
+            assert!(!format!("{target:?}").contains("s3cret"));
         }
     }
 }
