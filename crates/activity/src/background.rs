@@ -20,14 +20,13 @@ use crate::limits::{
     WRITER_WAIT,
 };
 use crate::only_instance::{self, OnlyInstanceError, member_prefix, until_known};
+use crate::retry::Retry;
 use crate::service::{ActivityOptions, writer_group};
 use crate::store::Store;
 use crate::writer::Writer;
 
 /// How long a request to the cluster may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts.
-const RETRY: Duration = Duration::from_millis(500);
 /// Between two looks at what runs.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -97,6 +96,7 @@ impl Background {
 
     /// Tries until the topics are there; `None` if the service has ended.
     fn topics_found(&self) -> Option<Admin> {
+        let mut retry = Retry::new();
         loop {
             let error = match self.find_topics() {
                 Ok(admin) => return Some(admin),
@@ -107,9 +107,11 @@ impl Background {
             }
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             let why = format!("{error}{hint}");
-            tracing::warn!(why, topic = self.options.topic, "the topics cannot be found or created yet");
+            if retry.is_news(&why, Instant::now()) {
+                tracing::warn!(why, topic = self.options.topic, "the topics cannot be found or created yet");
+            }
             self.topics.send_replace(Topics::Pending(Some(why)));
-            std::thread::sleep(RETRY);
+            retry.wait(|| self.is_over());
         }
     }
 
@@ -137,6 +139,7 @@ impl Background {
 
     /// Asks until the cluster says whether there is another instance.
     fn found_alone(&self) -> bool {
+        let mut retry = Retry::new();
         loop {
             let deadline = Instant::now() + ADMIN_TIMEOUT;
             match only_instance::check(&self.options, &*self.store, deadline) {
@@ -147,9 +150,11 @@ impl Background {
                 }
                 Err(_) if self.is_over() => return false,
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "other instances cannot be looked for yet");
-                    std::thread::sleep(RETRY);
+                    if retry.is_news(&error.to_string(), Instant::now()) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "other instances cannot be looked for yet");
+                    }
+                    retry.wait(|| self.is_over());
                 }
             }
         }

@@ -35,6 +35,7 @@ pub mod publisher;
 pub mod query;
 mod result_queue;
 pub mod retention;
+mod retry;
 pub mod rules;
 pub mod service;
 pub mod spool;
