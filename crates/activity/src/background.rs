@@ -15,6 +15,7 @@ use tidings::{ClusterError, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::api::Topics;
+use crate::fill::Filler;
 use crate::limits::{
     WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_COMMIT_INTERVAL, WRITER_FETCH_BYTES, WRITER_FETCH_WAIT,
     WRITER_WAIT,
@@ -85,6 +86,8 @@ impl Background {
         if !self.is_alone && !self.found_alone() {
             return;
         }
+        // Before the writer commits: its own offsets would look like those of a store that was lost.
+        self.start_filler(&admin);
         self.start_writer(&store_id);
         drop(admin);
         Watch::of(self, &store_id).run();
@@ -157,6 +160,20 @@ impl Background {
                     retry.wait(|| self.is_over());
                 }
             }
+        }
+    }
+
+    fn start_filler(&self, admin: &Admin) {
+        let Some(writer) = self.writer.clone() else { return };
+        let filler = Filler {
+            cluster: self.options.cluster.clone(),
+            topic: self.options.topic.clone(),
+            store: Arc::clone(&self.store),
+            writer,
+            consumer: Arc::clone(&self.consumer),
+        };
+        if let Err(error) = filler.start(admin) {
+            tracing::error!(%error, "a new activity store is not filled from the topic before the next start");
         }
     }
 

@@ -21,6 +21,7 @@ pub mod cursor;
 pub mod diagnose;
 pub mod erasure;
 pub mod fallback;
+mod fill;
 mod housekeeper;
 pub mod idempotency;
 pub mod ingest;

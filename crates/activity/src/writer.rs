@@ -21,6 +21,7 @@ use crate::store::{Inserted, Store};
 use crate::timestamp::Timestamp;
 
 /// Handles batches of the topic's records.
+#[derive(Clone)]
 pub struct Writer {
     store: Arc<dyn Store>,
     stored: StoredBell,
@@ -31,6 +32,11 @@ impl Writer {
     /// A writer into `store`, which rings `stored`.
     pub fn new(store: Arc<dyn Store>, stored: StoredBell, metrics: ActivityMetrics) -> Self {
         Self { store, stored, metrics }
+    }
+
+    /// Stores what the group has read before. What is no activity has become a letter then; answers how much of it there is.
+    pub fn store_again(&self, batch: &[ReceivedRecord]) -> Result<usize, HandlerError> {
+        self.store_in_parts(batch).map(|rejected| rejected.len())
     }
 }
 
