@@ -108,7 +108,7 @@ fn read_all(records: &[ReceivedRecord]) -> Part<'_> {
 
 fn read(record: &ReceivedRecord) -> Result<Activity<'_>, RecordError> {
     let record_time = record.timestamp_ms.and_then(Timestamp::from_millis).unwrap_or_else(Timestamp::now);
-    cloud_event::read(record.value.as_deref(), record_time)
+    cloud_event::read_record(record.value.as_deref(), &record.headers, record_time)
 }
 
 /// The reason in one sentence, and what lies below it as causes.
