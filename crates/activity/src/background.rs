@@ -15,19 +15,19 @@ use tidings::{ClusterError, ResilientProducer};
 use tokio::sync::watch;
 
 use crate::api::Topics;
+use crate::fill::Filler;
 use crate::limits::{
     WRITER_BATCH_BYTES, WRITER_BATCH_RECORDS, WRITER_COMMIT_INTERVAL, WRITER_FETCH_BYTES, WRITER_FETCH_WAIT,
     WRITER_SESSION, WRITER_WAIT,
 };
 use crate::only_instance::{self, OnlyInstanceError, member_prefix, until_known};
+use crate::retry::Retry;
 use crate::service::{ActivityOptions, writer_group};
 use crate::store::Store;
 use crate::writer::Writer;
 
 /// How long a request to the cluster may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts.
-const RETRY: Duration = Duration::from_millis(500);
 /// Between two looks at what runs.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -86,6 +86,8 @@ impl Background {
         if !self.is_alone && !self.found_alone() {
             return;
         }
+        // Before the writer commits: its own offsets would look like those of a store that was lost.
+        self.start_filler(&admin);
         self.start_writer(&store_id);
         drop(admin);
         Watch::of(self, &store_id).run();
@@ -97,6 +99,7 @@ impl Background {
 
     /// Tries until the topics are there; `None` if the service has ended.
     fn topics_found(&self) -> Option<Admin> {
+        let mut retry = Retry::new();
         loop {
             let error = match self.find_topics() {
                 Ok(admin) => return Some(admin),
@@ -107,9 +110,11 @@ impl Background {
             }
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             let why = format!("{error}{hint}");
-            tracing::warn!(why, topic = self.options.topic, "the topics cannot be found or created yet");
+            if retry.is_news(&why, Instant::now()) {
+                tracing::warn!(why, topic = self.options.topic, "the topics cannot be found or created yet");
+            }
             self.topics.send_replace(Topics::Pending(Some(why)));
-            std::thread::sleep(RETRY);
+            retry.wait(|| self.is_over());
         }
     }
 
@@ -137,6 +142,7 @@ impl Background {
 
     /// Asks until the cluster says whether there is another instance.
     fn found_alone(&self) -> bool {
+        let mut retry = Retry::new();
         loop {
             let deadline = Instant::now() + ADMIN_TIMEOUT;
             match only_instance::check(&self.options, &*self.store, deadline) {
@@ -147,11 +153,27 @@ impl Background {
                 }
                 Err(_) if self.is_over() => return false,
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "other instances cannot be looked for yet");
-                    std::thread::sleep(RETRY);
+                    if retry.is_news(&error.to_string(), Instant::now()) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "other instances cannot be looked for yet");
+                    }
+                    retry.wait(|| self.is_over());
                 }
             }
+        }
+    }
+
+    fn start_filler(&self, admin: &Admin) {
+        let Some(writer) = self.writer.clone() else { return };
+        let filler = Filler {
+            cluster: self.options.cluster.clone(),
+            topic: self.options.topic.clone(),
+            store: Arc::clone(&self.store),
+            writer,
+            consumer: Arc::clone(&self.consumer),
+        };
+        if let Err(error) = filler.start(admin) {
+            tracing::error!(%error, "a new activity store is not filled from the topic before the next start");
         }
     }
 

@@ -1,7 +1,8 @@
 //! An activity on the wire: a CloudEvents 1.0 event in JSON, with its attributes as record headers too.
 //!
 //! Owns the record format of the topic: key = tenant, value = the event in structured mode, headers `content-type`
-//! and `ce_…`, so that a consumer can route a record without parsing it. Invariant: `source` and `id` together name
+//! and `ce_…`, so that a consumer can route a record without parsing it. Others may write binary mode as well: the attributes in
+//! headers only, and the activity as the value. Invariant: `source` and `id` together name
 //! one activity, as CloudEvents asks, because the source holds the tenant. Attributes that we do not know are
 //! extensions and are ignored; unknown fields inside `data` are refused, since storing would drop them.
 
@@ -9,6 +10,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tidings::Headers;
 use tidings::event::names;
 use tidings_http::FieldErrors;
 
@@ -134,7 +136,22 @@ pub enum RecordError {
     NotAnActivity(FieldErrors),
 }
 
-/// Reads the activity out of a record's value; `record_time` stands in for times that the event leaves out.
+/// Reads the activity out of a record, in whichever mode it is; `record_time` stands in for times that the event leaves out.
+pub fn read_record<'a>(
+    value: Option<&'a [u8]>,
+    headers: &'a Headers,
+    record_time: Timestamp,
+) -> Result<Activity<'a>, RecordError> {
+    match read(value, record_time) {
+        // A value that is an event by itself is one whatever its headers say: nobody's data has a `specversion`.
+        Err(RecordError::NotAnEvent(_)) if is_binary(headers) => {
+            read_binary(value.unwrap_or_default(), headers, record_time)
+        }
+        read => read,
+    }
+}
+
+/// The same out of a value alone, in structured mode.
 pub fn read(value: Option<&[u8]>, record_time: Timestamp) -> Result<Activity<'_>, RecordError> {
     let value = value.ok_or(RecordError::Empty)?;
     if value.len() > MAX_RECORD_BYTES {
@@ -148,12 +165,42 @@ pub fn read(value: Option<&[u8]>, record_time: Timestamp) -> Result<Activity<'_>
         let found = format!("specversion is {:?}", envelope.specversion.as_str());
         return Err(RecordError::NotAnEvent(found));
     }
-    let data = envelope.data.get();
+    read_data(envelope.data.get(), envelope.id, envelope.time, record_time)
+}
+
+fn is_binary(headers: &Headers) -> bool {
+    let content_type = headers.last_str(names::CONTENT_TYPE).unwrap_or_default();
+    !content_type.starts_with(CONTENT_TYPE) && headers.last_str(names::SPECVERSION).is_some()
+}
+
+fn read_binary<'a>(
+    value: &'a [u8],
+    headers: &'a Headers,
+    record_time: Timestamp,
+) -> Result<Activity<'a>, RecordError> {
+    let attribute = |name| headers.last_str(name).map(Text::from);
+    let needed =
+        |name| attribute(name).ok_or_else(|| RecordError::NotAnEvent(format!("there is no header `{name}`")));
+    let version = needed(names::SPECVERSION)?;
+    if version != SPEC_VERSION {
+        let found = format!("the header `{}` is {:?}", names::SPECVERSION, version.as_str());
+        return Err(RecordError::NotAnEvent(found));
+    }
+    let data = std::str::from_utf8(value).map_err(|error| RecordError::NotAnEvent(error.to_string()))?;
+    read_data(data, needed(names::ID)?, attribute(names::TIME), record_time)
+}
+
+/// The attributes stand in for what the data leaves out, and obey the same rules.
+fn read_data<'a>(
+    data: &'a str,
+    id: Text<'a>,
+    time: Option<Text<'a>>,
+    record_time: Timestamp,
+) -> Result<Activity<'a>, RecordError> {
     let mut draft: Draft<'_> = serde_json::from_str(data)
         .map_err(|error| RecordError::NotAnActivity(diagnose::refused(data, &error)))?;
-    // The envelope's attributes stand in for what the data leaves out, and obey the same rules.
-    draft.id = Some(draft.id.unwrap_or(envelope.id));
-    draft.occurred_at = draft.occurred_at.or(envelope.time);
+    draft.id = Some(draft.id.unwrap_or(id));
+    draft.occurred_at = draft.occurred_at.or(time);
     draft.check(Origin::Record).map_err(RecordError::NotAnActivity)?;
     Ok(draft.complete(record_time, String::new))
 }
@@ -251,6 +298,45 @@ mod tests {
         let large = vec![b' '; MAX_RECORD_BYTES + 1];
         assert!(matches!(read(Some(&large), time()), Err(RecordError::TooLarge { .. })));
         assert!(matches!(read(Some(b"{\"id\":\"\xff\"}"), time()), Err(RecordError::NotJson(_))));
+    }
+
+    #[test]
+    fn reads_binary_mode_too() {
+        let check = |headers: &[(&str, &str)], value: &str, expected: &str| {
+            let mut kept = Headers::new();
+            headers.iter().for_each(|(name, value)| kept.push(name, value));
+            let found = match read_record(Some(value.as_bytes()), &kept, time()) {
+                Ok(activity) => serde_json::to_string(&activity).unwrap(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(found, expected, "{headers:?} {value}");
+        };
+        let data = r#"{"tenant":"t","action":"a"}"#;
+        let activity = |id: &str, day: u32, hour: &str| {
+            format!(
+                r#"{{"id":"{id}","tenant":"t","action":"a","occurred_at":"2013-01-0{day}T{hour}Z","received_at":"2013-01-01T10:17:00Z"}}"#
+            )
+        };
+        let (version, id) = ((names::SPECVERSION, "1.0"), (names::ID, "7"));
+        let json = (names::CONTENT_TYPE, "application/json");
+        let at = (names::TIME, "2013-01-02T00:00:00Z");
+        check(&[version, id, json, at, (names::TYPE, "y")], data, &activity("7", 2, "00:00:00"));
+        check(&[version, id], data, &activity("7", 1, "10:17:00"));
+        let own = r#"{"id":"8","tenant":"t","action":"a"}"#;
+        check(&[version, id], own, &activity("8", 1, "10:17:00"));
+        // In structured mode the value says it all.
+        let event = format!(r#"{{"specversion":"1.0","id":"9","data":{data}}}"#);
+        for headers in [vec![version, id], vec![version, id, (names::CONTENT_TYPE, CONTENT_TYPE)]] {
+            check(&headers, &event, &activity("9", 1, "10:17:00"));
+        }
+        let refused = |why: &str| format!("the value is not a CloudEvents 1.0 event: {why}");
+        check(&[version], data, &refused("there is no header `ce_id`"));
+        check(&[(names::SPECVERSION, "0.3"), id], data, &refused(r#"the header `ce_specversion` is "0.3""#));
+        check(&[id], data, &refused("missing field `specversion`"));
+        let structured = (names::CONTENT_TYPE, "application/cloudevents+json; charset=utf-8");
+        check(&[version, id, structured], data, &refused("missing field `specversion`"));
+        check(&[version, id], "not json", "the value is not JSON: expected ident at line 1 column 2");
+        check(&[version, id], r#"{"tenant":"t"}"#, "the data is not an activity: action: is missing");
     }
 
     proptest! {

@@ -345,6 +345,18 @@ impl Store for PostgresStore {
         self.read("list erasures", async |session| remove::erasures(session, tenant, after, limit).await)
     }
 
+    fn is_filled(&self) -> Result<bool, StoreError> {
+        self.with(&self.publisher, "read whether it is new", async |session| {
+            schema::is_filled(&session.client).await
+        })
+    }
+
+    fn mark_filled(&self) -> Result<(), StoreError> {
+        self.with(&self.publisher, "mark as filled", async |session| {
+            schema::mark_filled(&session.client).await
+        })
+    }
+
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {
         self.identity().map(|identity| identity.cursor_key.clone())
     }

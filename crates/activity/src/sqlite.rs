@@ -260,6 +260,15 @@ impl Store for SqliteStore {
         self.read("list erasures", |connection| remove::erasures(connection, tenant, after, limit))
     }
 
+    fn is_filled(&self) -> Result<bool, StoreError> {
+        self.read("read whether it is new", |connection| Ok(schema::is_filled(connection)?))
+    }
+
+    fn mark_filled(&self) -> Result<(), StoreError> {
+        let marked = schema::mark_filled(self.writer.lock().connection().0);
+        self.durable("mark as filled", marked)
+    }
+
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {
         Ok(self.cursor_key.clone())
     }

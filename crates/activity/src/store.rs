@@ -83,6 +83,13 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Erasure>, StoreError>;
 
+    /// Whether a new store has what the topic held when it was made, as far as that was to be read for it (`fill`). A store is new
+    /// until [`Store::mark_filled`], also for the next start.
+    fn is_filled(&self) -> Result<bool, StoreError>;
+
+    /// The store is not new any more.
+    fn mark_filled(&self) -> Result<(), StoreError>;
+
     /// The key for cursors over this store, the same for as long as the store exists. Asks nobody: an error says that the
     /// store has not been reached yet.
     fn cursor_key(&self) -> Result<CursorKey, StoreError>;

@@ -18,6 +18,12 @@ mod erasures;
 /// Runs the whole suite. `open` opens the store, each time the same one; it is called again after a drop.
 pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     let store = open();
+    assert!(!store.is_filled().unwrap(), "it is new");
+    drop(store);
+    let store = open();
+    assert!(!store.is_filled().unwrap(), "and still is after a restart");
+    store.mark_filled().unwrap();
+    assert!(store.is_filled().unwrap());
     keeps_every_field(&store);
     first_write_wins(&store);
     tenants_are_apart(&store);
@@ -35,6 +41,7 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     let store = open();
     assert_eq!(store.count(None).unwrap(), count, "reopened");
     assert!(store.cursor_key().unwrap() == key, "cursors outlive the process");
+    assert!(store.is_filled().unwrap(), "it is not new any more");
     keeps_every_field(&store);
     model.compare(&store, Model::QUERIES_AGAIN);
 }

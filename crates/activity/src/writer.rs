@@ -21,6 +21,7 @@ use crate::store::{Inserted, Store};
 use crate::timestamp::Timestamp;
 
 /// Handles batches of the topic's records.
+#[derive(Clone)]
 pub struct Writer {
     store: Arc<dyn Store>,
     stored: StoredBell,
@@ -31,6 +32,11 @@ impl Writer {
     /// A writer into `store`, which rings `stored`.
     pub fn new(store: Arc<dyn Store>, stored: StoredBell, metrics: ActivityMetrics) -> Self {
         Self { store, stored, metrics }
+    }
+
+    /// Stores what the group has read before. What is no activity has become a letter then; answers how much of it there is.
+    pub fn store_again(&self, batch: &[ReceivedRecord]) -> Result<usize, HandlerError> {
+        self.store_in_parts(batch).map(|rejected| rejected.len())
     }
 }
 
@@ -102,7 +108,7 @@ fn read_all(records: &[ReceivedRecord]) -> Part<'_> {
 
 fn read(record: &ReceivedRecord) -> Result<Activity<'_>, RecordError> {
     let record_time = record.timestamp_ms.and_then(Timestamp::from_millis).unwrap_or_else(Timestamp::now);
-    cloud_event::read(record.value.as_deref(), record_time)
+    cloud_event::read_record(record.value.as_deref(), &record.headers, record_time)
 }
 
 /// The reason in one sentence, and what lies below it as causes.

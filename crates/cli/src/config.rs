@@ -26,6 +26,8 @@ use layers::{BrokerFlags, EnvironmentLayer, FileLayer};
 
 /// Read when it exists and no other file is named.
 const DEFAULT_FILE: &str = "tidings.toml";
+/// The most partitions that a broker, this one or Kafka's, makes at once.
+const MAX_PARTITIONS: i32 = 10_000;
 
 /// Everything `tidings up` and `tidings broker` can be told.
 #[derive(Clone, Debug)]
@@ -280,6 +282,12 @@ impl Config {
         for (key, count) in counts {
             if count < 1 {
                 bail!("activity.{key}: expected at least 1, found {count}");
+            }
+        }
+        for (key, count) in [("partitions", activity.partitions), ("dlq_partitions", activity.dlq_partitions)]
+        {
+            if count > MAX_PARTITIONS {
+                bail!("activity.{key}: expected at most {MAX_PARTITIONS}, found {count}");
             }
         }
         check_topic(&activity.topic)?;

@@ -101,7 +101,11 @@ impl AdminError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Kafka { fault, .. } => Some(fault.hint()),
-            Self::GroupNotEmpty { .. } => Some("stop the group's members first".into()),
+            Self::GroupNotEmpty { .. } => Some(
+                "stop the group's members first; one that did not leave, as static members never do, goes when its session times out, \
+                 45 s by default"
+                    .into(),
+            ),
             _ => None,
         }
     }

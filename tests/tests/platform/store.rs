@@ -67,6 +67,39 @@ fn a_stop_while_the_store_is_down_loses_nothing_either() {
     assert_eq!(until_stored(&again.http(), "acme", 200).len(), 200);
 }
 
+/// The group of the writer was at the end of the topic, so a new store in the place of a lost one stayed empty, and nobody was told.
+#[test]
+fn a_store_that_was_lost_is_filled_from_the_topic() {
+    const IS_NEW: &str = "the activity store is new, but its group has read the topic before";
+    let directory = tempfile::tempdir().unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    tidings.http().post(ACTIVITIES, &batch("before")).expect(200);
+    until_stored(&tidings.http(), "acme", 200);
+    let ended = tidings.terminate(LONG);
+    assert!(ended.status.success() && !ended.stderr.contains(IS_NEW), "{}", ended.stderr);
+    std::fs::remove_file(directory.path().join("activities.db")).unwrap();
+    for beside in ["activities.db-wal", "activities.db-shm"] {
+        // They are there or not.
+        let _ = std::fs::remove_file(directory.path().join(beside));
+    }
+    let tidings = Launch::up(directory.path()).start();
+    let http = tidings.http();
+    until_stored(&http, "acme", 200);
+    let logged = until("it is told that it is filled", || {
+        Some(tidings.logged())
+            .filter(|logged| logged.contains("the new activity store has what the topic held"))
+    });
+    let warning = logged.lines().find(|line| line.contains(IS_NEW)).expect("a warning");
+    assert!(warning.contains("WARN") && warning.contains("records=200"), "{warning}");
+    http.post(ACTIVITIES, &batch("after")).expect(200);
+    let stored = until_stored(&http, "acme", 400);
+    assert!(stored.values().all(|count| *count == 1));
+    tidings.terminate(LONG);
+    let again = Launch::up(directory.path()).start();
+    assert_eq!(until_stored(&again.http(), "acme", 400).len(), 400);
+    assert!(!again.logged().contains(IS_NEW), "it is new once");
+}
+
 #[test]
 fn a_second_platform_on_the_same_store_is_told_so() {
     let directory = tempfile::tempdir().unwrap();

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use tidings::consumer::{Consumer, ConsumerOptions, Phase};
+use tidings::producer::{TransactionalOptions, TransactionalProducer};
 use tidings::{Record, now_ms};
 use tidings_tests::{LONG, until};
 
-use crate::support::{Remembering, STOP_LIMIT, Scene};
+use crate::support::{PATIENCE, Remembering, STOP_LIMIT, Scene};
 
 fn values(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     range.map(|index| format!("value-{index}"))
@@ -93,6 +94,48 @@ fn the_lag_is_told_in_records_and_in_seconds() {
     handler.with(|memory| memory.failing_calls = 0);
     until_done(&handler, 10);
     until("nothing waits", || lag().filter(|lag| *lag == (0, 0)));
+    consumer.stop(STOP_LIMIT).unwrap();
+}
+
+/// The marker of a transaction has an offset, too: behind the last record it was a lag of one for ever, whose age grew and grew.
+#[test]
+fn a_marker_at_the_end_is_no_lag() {
+    let scene = Scene::new();
+    let options = TransactionalOptions { timeout: PATIENCE, ..TransactionalOptions::default() };
+    let mut producer = TransactionalProducer::open(&scene.cluster, &scene.group, options).unwrap();
+    let mut write = |value: &str| {
+        let record = Record::new(scene.topic.as_str()).partition(0).value(value);
+        producer.write(&[record.timestamp_ms(now_ms() - 60_000)]).unwrap();
+    };
+    write("first");
+    let handler = Remembering::default();
+    let mut options = scene.options();
+    options.backoff.max = Duration::from_millis(50);
+    let consumer = scene.consume(options, &handler);
+    let lag = |consumer: &Consumer| {
+        let partitions = consumer.state().partitions;
+        let partition = partitions.into_iter().find(|p| *p.topic == *scene.topic && p.partition == 0)?;
+        Some((partition.lag()?, partition.lag_ms?))
+    };
+    until_done(&handler, 1);
+    until("the marker is no lag", || lag(&consumer).filter(|lag| *lag == (0, 0)));
+    // The record and the marker: others see the group at its end, too.
+    scene.until_committed(2);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        assert_eq!(lag(&consumer), Some((0, 0)), "it stays so");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // What is not done ages all the same, with a marker behind it.
+    handler.with(|memory| memory.failing_calls = u32::MAX);
+    write("second");
+    let behind_ms =
+        until("the second one waits", || lag(&consumer).filter(|(_, ms)| *ms >= 60_000).map(|(_, ms)| ms));
+    until("it ages", || lag(&consumer).filter(|(lag, ms)| *lag == 2 && *ms > behind_ms + 5_000));
+    handler.with(|memory| memory.failing_calls = 0);
+    until_done(&handler, 2);
+    until("nothing waits", || lag(&consumer).filter(|lag| *lag == (0, 0)));
+    scene.until_committed(4);
     consumer.stop(STOP_LIMIT).unwrap();
 }
 

@@ -20,7 +20,7 @@ const MIGRATION_LOCK: i64 = 0x5464_6e67_0000_0001;
 /// `identity` has what a partitioned table cannot promise, that (tenant, id) is unique over all time, and the order of
 /// arrival. `activity` and `target`, which has a row for each different target, are partitioned by time (`partitions`). The one row of
 /// `store` is locked by whoever writes, until the commit: so arrivals are committed in their order.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE store (
     version int NOT NULL,
@@ -79,6 +79,8 @@ CREATE TABLE erasure (
 CREATE INDEX erasure_by_digest ON erasure (digest, requested_at);
 CREATE INDEX erasure_by_tenant ON erasure (tenant, requested_at);
 ",
+    // Whether what the topic held when the tables were made is in them.
+    "ALTER TABLE store ADD is_filled boolean NOT NULL DEFAULT true",
 ];
 
 /// What tells this store from any other, drawn when its tables were made.
@@ -112,7 +114,10 @@ pub async fn prepare(client: &mut Client) -> Result<Identity, Fault> {
     for migration in &MIGRATIONS[found as usize..] {
         transaction.batch_execute(migration).await?;
     }
-    transaction.execute("UPDATE store SET version = $1", &[&VERSION]).await?;
+    let is_filled = found > 0;
+    transaction
+        .execute("UPDATE store SET version = $1, is_filled = is_filled AND $2", &[&VERSION, &is_filled])
+        .await?;
     let (_, identity) = read(transaction.client()).await?.ok_or(Fault::NoTables)?;
     transaction.commit().await?;
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await?;
@@ -125,6 +130,17 @@ async fn make_schema(transaction: &Transaction<'_>) -> Result<(), Fault> {
     if transaction.query_one(is_missing, &[]).await?.try_get(0)? {
         transaction.batch_execute("CREATE SCHEMA tidings_activity").await?;
     }
+    Ok(())
+}
+
+/// As `Store::is_filled`.
+pub async fn is_filled(client: &Client) -> Result<bool, Fault> {
+    Ok(client.query_one("SELECT is_filled FROM store", &[]).await?.try_get(0)?)
+}
+
+/// As `Store::mark_filled`.
+pub async fn mark_filled(client: &Client) -> Result<(), Fault> {
+    client.execute("UPDATE store SET is_filled = true", &[]).await?;
     Ok(())
 }
 

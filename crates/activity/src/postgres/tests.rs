@@ -330,13 +330,14 @@ fn tables_of_an_older_program_are_brought_up() {
     let id = store.store_id().unwrap();
     drop(store);
     let as_version_1 = "SET search_path = tidings_activity; DROP TABLE erasure;
-        ALTER TABLE store DROP erasures; UPDATE store SET version = 1";
+        ALTER TABLE store DROP erasures, DROP is_filled; UPDATE store SET version = 1";
     server.query(database_of(&url), as_version_1);
     let store = open(&url);
     assert_eq!(store.store_id().unwrap(), id);
     assert_eq!(store.insert_batch(&[with("before"), with("after")]).unwrap()[1], Inserted::Stored);
     assert_eq!(store.count(Some("t")).unwrap(), 2);
     assert_eq!(store.erasures("t", None, 9).unwrap(), []);
+    assert!(store.is_filled().unwrap(), "the topic owes it nothing");
 }
 
 #[test]
@@ -348,7 +349,7 @@ fn tables_of_a_newer_program_are_refused() {
     let store = PostgresStore::open(url.parse().unwrap()).unwrap();
     let error = store.insert_batch(&[activity(r#"{"id":"1","tenant":"t","action":"a"}"#)]).unwrap_err();
     let StoreError::Failed { source, .. } = error else { panic!("{error}") };
-    assert_eq!(source.to_string(), "schema version 99, expected 2: this program is older than the tables");
+    assert_eq!(source.to_string(), "schema version 99, expected 3: this program is older than the tables");
     assert!(store.fault().unwrap().contains("schema version 99"));
 }
 

@@ -143,7 +143,7 @@ fn create_tables(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     }
     transaction.execute(
         "INSERT INTO meta (name, value) VALUES ('cursor_key', randomblob(16)),
-         ('store_id', lower(hex(randomblob(16))))",
+         ('store_id', lower(hex(randomblob(16)))), ('is_new', 1)",
         (),
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -161,6 +161,16 @@ pub fn cursor_key(connection: &Connection) -> Result<CursorKey, rusqlite::Error>
 /// The id that was drawn when the file was made.
 pub fn store_id(connection: &Connection) -> Result<String, rusqlite::Error> {
     connection.query_row("SELECT value FROM meta WHERE name = 'store_id'", (), |row| row.get(0))
+}
+
+/// Whether nothing is owed to the file any more since it was made. Files of before there was such a mark are old.
+pub fn is_filled(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM meta WHERE name = 'is_new')", (), |row| row.get(0))
+}
+
+/// Takes the mark of a new file off.
+pub fn mark_filled(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute("DELETE FROM meta WHERE name = 'is_new'", ()).map(drop)
 }
 
 /// A connection that only reads.

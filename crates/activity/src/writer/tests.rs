@@ -151,6 +151,12 @@ impl Store for Failing {
     fn erasures(&self, _: &str, _: Option<&ErasurePosition>, _: usize) -> Result<Vec<Erasure>, StoreError> {
         Err(failed())
     }
+    fn is_filled(&self) -> Result<bool, StoreError> {
+        Err(failed())
+    }
+    fn mark_filled(&self) -> Result<(), StoreError> {
+        Err(failed())
+    }
     fn cursor_key(&self) -> Result<CursorKey, StoreError> {
         Err(failed())
     }

@@ -98,6 +98,12 @@ fn bad_settings_name_their_place() {
         "FILE: broker.num.partitions: expected a value, found sequence",
     );
     check("[activity]\npartitions = 0", &[], "activity.partitions: expected at least 1, found 0");
+    check("[activity]\npartitions = 10001", &[], "activity.partitions: expected at most 10000, found 10001");
+    check(
+        "[activity]\ndlq_partitions = 10001",
+        &[],
+        "activity.dlq_partitions: expected at most 10000, found 10001",
+    );
     check("[activity]\nack_timeout_ms = 0", &[], "activity.ack_timeout_ms: expected at least 1, found 0");
     check(
         "[activity]\nretention_days = -1",

@@ -272,7 +272,8 @@ fn groups_and_an_empty_inbox_are_shown() {
         platform.scratch.run(&["group", "delete", "activity-writer"], &["--bootstrap", &platform.kafka]);
     check_refused(
         &refused,
-        "error: group activity-writer still has members\nhint: stop the group's members first\n",
+        "error: group activity-writer still has members\nhint: stop the group's members first; one that did not leave, \
+         as static members never do, goes when its session times out, 45 s by default\n",
     );
     assert_eq!(platform.kafka(&["dlq", "list", "activities"]), "ID  STATUS  FROM  GROUP  PARKED  ERROR\n");
 }

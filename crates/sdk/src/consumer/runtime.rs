@@ -4,6 +4,7 @@
 //! them is bounded by pausing partitions.
 
 mod beginnings;
+mod ends;
 mod poll;
 mod prepare;
 mod reassign;
@@ -40,6 +41,7 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::error::KafkaFault;
 use crate::native::{self, FromItsBeginning, RecordQueue};
 use crate::producer::Producer;
+use ends::Ends;
 use poll::{FIRST_RECORD_BYTES, TopicName};
 use reassign::Reassign;
 use stored::Claiming;
@@ -96,6 +98,7 @@ pub(super) struct Runtime {
     claiming: Option<Claiming>,
     /// When a store may be asked again.
     next_claim: Instant,
+    ends: Ends,
     /// When the cluster last showed that it is there.
     heard_at: Instant,
 }
@@ -182,6 +185,7 @@ impl Runtime {
             next_probe: now,
             claiming: None,
             next_claim: now,
+            ends: Ends::new(now),
             heard_at: now,
         })
     }

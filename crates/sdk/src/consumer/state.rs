@@ -66,7 +66,8 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
-    /// Records between the two, if both are known.
+    /// Offsets between the two, if both are known. Those that no record has, as the markers of transactions, count until they are
+    /// known to be such, for a few seconds.
     pub fn lag(&self) -> Option<i64> {
         Some((self.high_watermark? - self.next_offset?).max(0))
     }

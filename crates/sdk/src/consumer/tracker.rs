@@ -29,7 +29,7 @@ pub(super) enum Delivery {
 pub(super) struct Tracker {
     /// The first offset that may be delivered; `None` until the first one is, where the group had committed nothing.
     start_offset: Option<i64>,
-    /// Behind the last record delivered.
+    /// Behind the last record delivered, and what was skipped after it.
     end_offset: Option<i64>,
     /// What was delivered from the first record on that is not done, by offset: records are mostly done from the front.
     delivered: VecDeque<Delivered>,
@@ -78,6 +78,15 @@ impl Tracker {
         }
         self.delivered.push_back(Delivered { offset, timestamp_ms, is_done: false });
         if went_back { Delivery::WentBack } else { Delivery::New }
+    }
+
+    /// No record is between the offset that comes next and this one, as far as nothing is outstanding.
+    pub(super) fn skip_to(&mut self, offset: i64) {
+        let is_ahead = self.position().is_some_and(|position| position < offset);
+        if is_ahead && self.first_outstanding().is_none() {
+            self.end_offset = Some(offset);
+            self.has_done_some = true;
+        }
     }
 
     /// Marks a delivered record as done. Answers whether it was outstanding.

@@ -23,7 +23,7 @@ pub fn run(args: &TailArgs) -> anyhow::Result<()> {
     while left > 0 {
         let Some(record) = reader.next(WAIT)? else { continue };
         let time = record.timestamp_ms.and_then(Timestamp::from_millis).unwrap_or_else(Timestamp::now);
-        let activity = match cloud_event::read(record.value.as_deref(), time) {
+        let activity = match cloud_event::read_record(record.value.as_deref(), &record.headers, time) {
             Ok(activity) => activity,
             Err(error) => {
                 eprintln!("{}: {error}", record.position());

@@ -39,9 +39,11 @@ impl Runtime {
         }
         self.probe();
         self.metrics.commits.inc_by(self.membership().take_commits_count());
+        let owned = self.membership().owned();
+        self.look_for_ends(&owned);
         let now_ms = now_ms();
         let partition_state = |((topic, partition), progress): (PartitionKey, Progress)| {
-            let Progress { next_offset, high_watermark, timestamp_ms } = progress;
+            let Progress { next_offset, high_watermark, timestamp_ms, .. } = progress;
             let mut state = PartitionState { topic, partition, next_offset, high_watermark, lag_ms: None };
             state.lag_ms = match state.lag() {
                 Some(0) => Some(0),
@@ -49,7 +51,7 @@ impl Runtime {
             };
             state
         };
-        let partitions: Vec<_> = self.membership().owned().into_iter().map(partition_state).collect();
+        let partitions: Vec<_> = owned.into_iter().map(partition_state).collect();
         for partition in &partitions {
             self.metrics.set_lag(partition);
         }

@@ -17,6 +17,10 @@ pub(in crate::consumer) struct Progress {
     pub(in crate::consumer) high_watermark: Option<i64>,
     /// The timestamp of the first record that is not done; of the last one that is, if none is in hand.
     pub(in crate::consumer) timestamp_ms: Option<i64>,
+    /// Its assignment.
+    pub(in crate::consumer) epoch: u64,
+    /// Nothing is in hand, and it is known from a commit or a record where it goes on.
+    pub(in crate::consumer) is_idle: bool,
 }
 
 /// Something to commit.
@@ -108,6 +112,10 @@ impl Partition {
             next_offset: tracker.and_then(Tracker::next_offset).or(self.begin_offset),
             high_watermark: self.high_watermark,
             timestamp_ms: tracker.and_then(Tracker::oldest_timestamp_ms).or(self.last_done_ms),
+            epoch: self.epoch,
+            is_idle: tracker.is_some_and(|tracker| tracker.next_offset().is_some())
+                && self.in_hand == InHand::default()
+                && !self.is_stopping,
         }
     }
 
@@ -137,6 +145,25 @@ impl Scheduler {
         if let Some(partition) = self.partitions.get_mut(key) {
             partition.begin_offset = partition.begin_offset.or(begin_offset);
             partition.high_watermark = partition.high_watermark.max(high_watermark);
+        }
+    }
+
+    /// Nothing lies between these two offsets of a partition: it goes on at the second, unless something has come meanwhile.
+    pub(in crate::consumer) fn skip(
+        &mut self,
+        key: &PartitionKey,
+        epoch: u64,
+        next_offset: i64,
+        end_offset: i64,
+    ) {
+        let Some(partition) = self.partitions.get_mut(key) else { return };
+        let progress = partition.progress();
+        if progress.epoch != epoch || !progress.is_idle || progress.next_offset != Some(next_offset) {
+            return;
+        }
+        if let Some(tracker) = &mut partition.tracker {
+            tracker.skip_to(end_offset);
+            partition.is_changed = true;
         }
     }
 

@@ -329,3 +329,24 @@ fn a_beginning_is_committed_before_anything_is_done() {
     scene.scheduler.mark_read(&key(1), Some(9));
     assert!(scene.scheduler.uncommitted().is_empty());
 }
+
+#[test]
+fn a_gap_is_skipped_only_while_nothing_has_come() {
+    let mut scene = Scene::new(limits(Ordering::Key, 10));
+    let progress = |scene: &Scene| scene.scheduler.owned()[0].1;
+    assert!(!progress(&scene).is_idle, "nobody knows what comes next");
+    scene.push(3, "a");
+    let epoch = progress(&scene).epoch;
+    assert!(!progress(&scene).is_idle);
+    scene.scheduler.skip(&key(0), epoch, 3, 5);
+    assert_eq!(progress(&scene).next_offset, Some(3), "there is a record");
+    let (job, _) = scene.take().unwrap();
+    scene.scheduler.finish(job, &[Fate::Done], scene.now);
+    assert!(progress(&scene).is_idle);
+    scene.scheduler.skip(&key(0), epoch + 1, 4, 5);
+    scene.scheduler.skip(&key(0), epoch, 3, 5);
+    assert_eq!(progress(&scene).next_offset, Some(4), "of another life, and of before");
+    scene.scheduler.skip(&key(0), epoch, 4, 5);
+    assert_eq!(progress(&scene).next_offset, Some(5));
+    assert_eq!(scene.scheduler.uncommitted()[0].next_offset, 5);
+}

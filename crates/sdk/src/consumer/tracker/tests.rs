@@ -182,3 +182,19 @@ fn holes_count_as_done_and_the_oldest_record_is_known() {
     assert!(tracker.complete(5));
     assert_eq!((tracker.next_offset(), tracker.span(), tracker.oldest_timestamp_ms()), (Some(10), 0, None));
 }
+
+#[test]
+fn offsets_without_records_are_skipped_when_all_before_them_is_done() {
+    let mut tracker = Tracker::default();
+    tracker.skip_to(9);
+    assert_eq!(tracker.next_offset(), None, "nobody knows what comes next");
+    let mut tracker = Tracker::resume(Some(3), b"");
+    assert_eq!(tracker.deliver(3, None), Delivery::New);
+    tracker.skip_to(5);
+    assert_eq!(tracker.next_offset(), Some(3));
+    assert!(tracker.complete(3));
+    tracker.skip_to(5);
+    assert_eq!(tracker.snapshot(64), Some((5, String::new())));
+    tracker.skip_to(4);
+    assert_eq!((tracker.next_offset(), tracker.deliver(5, None)), (Some(5), Delivery::New));
+}
