@@ -6,8 +6,8 @@
 //! looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
 //!
 //! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
-//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. A peer that has only finished
-//! sending gets the answers to what it sent, as in Kafka. Nothing here knows what an API does.
+//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. Nothing here knows what an
+//! API does.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -19,7 +19,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -43,9 +42,6 @@ const MAX_PIPELINED_PRODUCES: usize = 64;
 
 /// Answers are written once this many bytes are queued, even when more are ready.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
-
-/// How long a handler may take when its peer sends nothing more: it may be gone without a sign. As much as the longest fetch.
-const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What "no limit" is to a timer.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -205,21 +201,14 @@ impl Connection {
     async fn read_or_produced(&mut self) -> Result<(), Closed> {
         let may_read = self.has_room();
         let pending = &mut self.pending;
-        let mut produced = poll_fn(|cx| match pending.front_mut() {
+        let produced = poll_fn(|cx| match pending.front_mut() {
             Some(produce) => produce.poll_committed(cx),
             None => Poll::Ready(()),
         });
         tokio::select! {
             biased;
-            () = &mut produced => Ok(()),
-            read = self.intake.read(&mut self.stream), if may_read => match read {
-                // It may still read. Whoever comes back when all is answered finds this end again.
-                Err(Closed::ByPeer) => {
-                    produced.await;
-                    Ok(())
-                }
-                read => read,
-            },
+            () = produced => Ok(()),
+            read = self.intake.read(&mut self.stream), if may_read => read,
         }
     }
 
@@ -255,7 +244,7 @@ impl Connection {
     }
 }
 
-/// Waits for a handler while reading ahead a little, so that a peer that is gone ends a long poll.
+/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll.
 async fn wait_for<T>(
     mut handling: Pin<&mut impl Future<Output = T>>,
     intake: &mut Intake,
@@ -267,25 +256,9 @@ async fn wait_for<T>(
             biased;
             output = &mut handling => return Ok(output),
             () = stopped(stopping) => return Err(Closed::Stopping),
-            read = intake.read_ahead(stream) => match read {
-                Err(Closed::ByPeer) => break,
-                read => read?,
-            },
+            read = intake.read_ahead(stream) => read?,
         }
     }
-    // One that will not read either looks the same until something is written to it, or until it says so.
-    tokio::select! {
-        biased;
-        output = &mut handling => Ok(output),
-        () = stopped(stopping) => Err(Closed::Stopping),
-        () = hung_up(stream) => Err(Closed::ByPeer),
-    }
-}
-
-/// Waits until a peer that sends nothing more resets the connection, but not for ever.
-async fn hung_up(stream: &TcpStream) {
-    // Whatever comes of either, there is nobody left to answer.
-    let _ = tokio::time::timeout(HALF_CLOSED_PATIENCE, stream.ready(Interest::ERROR)).await;
 }
 
 async fn stopped(stopping: &mut watch::Receiver<bool>) {

@@ -14,7 +14,7 @@ use tidings_wire::messages::produce_request::ProduceRequest;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
-    PATIENCE, TestBroker, batch, eventually, fetch_request, frame, gauge, idempotent_batch, only_fetched,
+    PATIENCE, TestBroker, batch, eventually, fetch_request, frame, idempotent_batch, only_fetched,
     only_partition, produce_request, records, values,
 };
 
@@ -73,69 +73,6 @@ async fn produces_that_arrive_at_once_are_all_answered() {
             }
         }
     }
-}
-
-/// The end of what a client sends was taken for the client's end: what it had sent before was answered in part.
-#[tokio::test]
-async fn a_client_that_has_finished_sending_gets_all_its_answers() {
-    for durability in ["power", "process"] {
-        let dir = tempfile::tempdir().unwrap();
-        let broker = TestBroker::with_settings(&dir, &[("durability", durability)]).await;
-        broker.client().await.create_topic("orders", 1).await;
-        let mut next = 0;
-        for count in [1, 63, 64, 200] {
-            let mut client = broker.client().await;
-            let request = produce_request("orders", 0, batch(&["a"]));
-            let mut frames: Vec<u8> = (0..count).flat_map(|id| frame(9, id, &request)).collect();
-            // Of the last request only a part comes.
-            frames.extend(&frame(9, count, &request)[..30]);
-            client.stream.write_all(&frames).await.unwrap();
-            client.stream.shutdown().await.unwrap();
-            for id in 0..count {
-                let answer = only_partition(client.receive::<ProduceRequest>(9, id).await);
-                assert_eq!(
-                    (answer.error_code, answer.base_offset),
-                    (0, next),
-                    "{durability}, {id} of {count}"
-                );
-                next += 1;
-            }
-            assert_eq!(client.frame().await, None);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_long_poll_of_a_client_that_has_finished_sending_is_answered() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = TestBroker::start(&dir).await;
-    let (mut reader, mut writer) = (broker.client().await, broker.client().await);
-    writer.create_topic("orders", 1).await;
-    let first = reader.send(11, &fetch_request("orders", 0, 0, 200)).await;
-    let second = reader.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
-    reader.stream.shutdown().await.unwrap();
-    assert!(values(&only_fetched(reader.receive::<FetchRequest>(11, first).await)).is_empty());
-    writer.produce("orders", 0, batch(&["a"])).await;
-    let answer = only_fetched(reader.receive::<FetchRequest>(11, second).await);
-    assert_eq!(values(&answer), [(0, "a".to_owned())]);
-    assert_eq!(reader.frame().await, None);
-}
-
-#[tokio::test]
-async fn a_long_poll_of_a_client_that_is_gone_ends_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = TestBroker::start(&dir).await;
-    let (mut reader, mut client) = (broker.client().await, broker.client().await);
-    client.create_topic("orders", 1).await;
-    reader.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
-    reader.stream.shutdown().await.unwrap();
-    // Time for the broker to take notice of the one before the other; in any order it must not wait.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    client.call(0, &ApiVersionsRequest::default()).await;
-    assert_eq!(gauge(&broker, "tidings_broker_connections"), 2);
-    reader.stream.set_zero_linger().unwrap();
-    drop(reader);
-    eventually("the connection ends", async || gauge(&broker, "tidings_broker_connections") == 1).await;
 }
 
 #[tokio::test]

@@ -161,8 +161,6 @@ async fn offsets_go_with_their_topic_when_its_client_hangs_up_too() {
     disk.hold_syncs();
     leaving.send(5, &delete_topic("orders")).await;
     eventually("the deletion has begun", async || disk.held_syncs_count() > 0).await;
-    // A reset: one that has only finished sending would be answered.
-    leaving.stream.set_zero_linger().unwrap();
     drop(leaving);
     eventually("the broker has noticed", connections).await;
     disk.release_syncs(false);
