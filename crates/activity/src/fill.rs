@@ -1,7 +1,7 @@
 //! Filling a new store from the topic.
 //!
-//! A store that is new while the writer's group has read before takes the place of one that was lost, or of another kind: the writer
-//! would go on behind everything. So what the topic still holds below the group's offsets is read once more, beside the writer. The
+//! A store that is new while the writer's group has read before takes the place of one that was lost, or of another kind, or comes
+//! from a backup of before: the writer would go on behind everything. So what the topic still holds below the group's offsets is read once more, beside the writer. The
 //! offsets stay as they are; to set them back all members would have to be gone first. Invariants: a store says that it is new until
 //! all of that is in it, so whatever ends in between begins anew; instances that share it may all do so, the first write of an activity
 //! wins. What no topic holds does not come back: activities not yet published, and the records of erasures.
@@ -128,8 +128,8 @@ impl Filler {
                 topic,
                 group,
                 records,
-                "the activity store is new, but its group has read the topic before: what the topic still holds of that is stored \
-                 again. Erasures that were recorded in another store are not known in this one: erase again"
+                "the activity store is new or restored, but its group has read the topic before: what the topic still holds of that \
+                 is stored again. Erasures that were recorded in another store are not known in this one: erase again"
             );
         }
         let (mut records, mut rejected) = (0, 0);

@@ -20,7 +20,7 @@ use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
-pub use copy::{CopyError, HeldStore, StoreCopy, check_copy};
+pub use copy::{CopyError, HeldStore, StoreCopy, check_copy, mark_new};
 use unpublished::Source;
 
 mod copy;

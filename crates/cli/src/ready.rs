@@ -9,16 +9,30 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::Value;
 
-/// Removes what an earlier process has left: who waits for the file would take this start for a success.
+/// Removes what an earlier process has left: who waits for the file would take this start for a success. A server that still runs
+/// keeps its own.
 pub fn remove_stale(file: Option<&Path>) -> anyhow::Result<()> {
     let Some(path) = file else { return Ok(()) };
+    if is_of_a_running_server(path) {
+        return Ok(());
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove ready file {}", path.display()))
         }
         _ => Ok(()),
     }
+}
+
+/// Another process may have the number by now, in a container even this one: then it is no server, or it is us.
+fn is_of_a_running_server(path: &Path) -> bool {
+    let found = std::fs::read(path).ok().and_then(|found| serde_json::from_slice::<Value>(&found).ok());
+    let Some(pid) = found.as_ref().and_then(|found| found["pid"].as_u64()) else { return false };
+    let name = |process: &str| std::fs::read(format!("/proc/{process}/comm")).ok();
+    pid != u64::from(std::process::id())
+        && name(&pid.to_string()).is_some_and(|found| name("self") == Some(found))
 }
 
 /// Where everything listens; `None` for what does not run.

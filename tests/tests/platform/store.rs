@@ -1,10 +1,12 @@
 //! The store is down: the writer backs off and keeps its place; nothing is lost, nothing becomes a dead letter.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tidings_tests::{LONG, Launch, Tidings, kept_address, until};
 
+use crate::backup::succeeds;
 use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, stored_ids, until_stored};
 
 /// Processor time the program has used, in the kernel's ticks of 10 ms.
@@ -70,7 +72,7 @@ fn a_stop_while_the_store_is_down_loses_nothing_either() {
 /// The group of the writer was at the end of the topic, so a new store in the place of a lost one stayed empty, and nobody was told.
 #[test]
 fn a_store_that_was_lost_is_filled_from_the_topic() {
-    const IS_NEW: &str = "the activity store is new, but its group has read the topic before";
+    const IS_NEW: &str = "the activity store is new or restored, but its group has read the topic before";
     let directory = tempfile::tempdir().unwrap();
     let tidings = Launch::up(directory.path()).start();
     tidings.http().post(ACTIVITIES, &batch("before")).expect(200);
@@ -128,4 +130,23 @@ fn the_services_run_on_a_cluster_that_is_not_theirs() {
     });
     assert_eq!(until_stored(&platform.http(), "acme", 201).len(), 201);
     drop(broker);
+}
+
+/// The cluster had gone on, and so had the offsets of the writer: what had come since the backup was never stored.
+#[test]
+fn a_store_restored_beside_its_cluster_gets_what_it_has_missed() {
+    let scene = tempfile::tempdir().unwrap();
+    let [data_dir, backup, restored] = ["data", "backup", "restored"].map(|name| scene.path().join(name));
+    let broker = Launch::broker(&scene.path().join("broker")).start();
+    let tidings = Launch::up_on(&broker.bootstrap(), &data_dir).start();
+    let http = tidings.http();
+    until("activities are taken", || (http.post(ACTIVITIES, &batch("before")).status == 200).then_some(()));
+    until_stored(&http, "acme", 200);
+    succeeds(&[Path::new("create"), &backup, Path::new("--data-dir"), &data_dir]);
+    http.post(ACTIVITIES, &batch("since")).expect(200);
+    until_stored(&http, "acme", 400);
+    assert!(tidings.terminate(LONG).status.success());
+    succeeds(&[Path::new("restore"), &backup, Path::new("--data-dir"), &restored]);
+    let tidings = Launch::up_on(&broker.bootstrap(), &restored).start();
+    assert!(until_stored(&tidings.http(), "acme", 400).values().all(|count| *count == 1));
 }

@@ -91,6 +91,14 @@ pub fn check_copy(path: &Path) -> Result<(), CopyError> {
     if found == "ok" { Ok(()) } else { Err(CopyError::Damaged { path: path.to_owned(), found }) }
 }
 
+/// Has a store that was copied be filled from its topic when it is opened next, as a new one is: the topic has gone on since.
+pub fn mark_new(path: &Path) -> Result<(), CopyError> {
+    let sqlite = |source| CopyError::Sqlite { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    schema::mark_new(&connection).map_err(sqlite)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +123,13 @@ mod tests {
         let copied = SqliteStore::open(&path).unwrap();
         assert_eq!((copied.count(None).unwrap(), copied.unpublished_count().unwrap()), (2, 2));
         assert!(copied.cursor_key().unwrap() == store.cursor_key().unwrap());
+        store.mark_filled().unwrap();
+        store.begin_copy().unwrap().1.write_to(&folder.path().join("restored.db")).unwrap();
+        let restored = folder.path().join("restored.db");
+        assert!(SqliteStore::open(&restored).unwrap().is_filled().unwrap());
+        mark_new(&restored).unwrap();
+        mark_new(&restored).unwrap();
+        assert!(!SqliteStore::open(&restored).unwrap().is_filled().unwrap());
     }
 
     #[test]

@@ -168,6 +168,12 @@ pub fn is_filled(connection: &Connection) -> Result<bool, rusqlite::Error> {
     connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM meta WHERE name = 'is_new')", (), |row| row.get(0))
 }
 
+/// Marks a file as new.
+pub fn mark_new(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let marking = "INSERT INTO meta (name, value) VALUES ('is_new', 1) ON CONFLICT (name) DO NOTHING";
+    connection.execute(marking, ()).map(drop)
+}
+
 /// Takes the mark of a new file off.
 pub fn mark_filled(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute("DELETE FROM meta WHERE name = 'is_new'", ()).map(drop)

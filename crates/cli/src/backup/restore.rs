@@ -9,11 +9,13 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use tidings_activity::sqlite::mark_new;
 
 use super::manifest::MANIFEST;
 use super::place::{Place, write_new};
 use super::progress::progress;
 use super::{DATA, Manifest, entries, require_empty, sync_names};
+use crate::platform::STORE_FILE;
 
 /// The file in a directory that is not whole.
 const UNFINISHED: &str = "restore.unfinished";
@@ -106,7 +108,17 @@ fn fill(manifest: &Manifest, backup: &dyn Place, data_dir: &Path) -> anyhow::Res
         give_to(&owner, &target)?;
     }
     bar.finish_and_clear();
-    Ok(())
+    catch_up(manifest, data_dir)
+}
+
+/// Without a broker in it, a backup holds a store whose cluster has gone on, and so have the offsets of its writer: what it has
+/// missed is only found by reading the topic once more.
+fn catch_up(manifest: &Manifest, data_dir: &Path) -> anyhow::Result<()> {
+    let has = |name: &str| manifest.files.iter().any(|file| file.path == Path::new(name));
+    if has(META) || !has(STORE_FILE) {
+        return Ok(());
+    }
+    mark_new(&data_dir.join(STORE_FILE)).context("mark the restored store as one to be filled from its topic")
 }
 
 /// Root restores what another user's server reads: it belongs to whom the directory belongs to.

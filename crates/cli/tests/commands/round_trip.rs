@@ -84,6 +84,8 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 fn a_ready_file_is_there_while_the_platform_is() {
     let mut platform = Platform::start();
     let file = platform.scratch.path().join("ready.json");
+    let second = platform.scratch.run(&["up"], &["--kafka", &platform.kafka, "--ready-file", "ready.json"]);
+    assert!(!second.status.success() && file.exists(), "a second one took the first one's file");
     kill_process(Pid::from_child(&platform.child), Signal::TERM).unwrap();
     assert!(platform.child.wait().unwrap().success());
     assert!(!file.exists());
