@@ -79,6 +79,11 @@ impl TransactionCoordinator {
             return refuse(ErrorCode::ConcurrentTransactions);
         }
         if current.state == TransactionState::Ongoing {
+            // It is its heir's transaction that a producer of an earlier epoch would abort: Kafka lets it.
+            let own = (current.producer_id, current.producer_epoch);
+            if request.expected.is_some_and(|expected| expected != own) {
+                return refuse(ErrorCode::ProducerFenced);
+            }
             let response = InitProducerIdResponse::error(ErrorCode::ConcurrentTransactions);
             return Answer::Ready(self.fence(now_ms, id, &current, response));
         }

@@ -205,6 +205,20 @@ fn an_exhausted_epoch_brings_a_new_producer_id() {
     assert_eq!(world.add((ended.producer_id, 0), "a", 2), ErrorCode::None);
 }
 
+/// kafka-python does so by itself when it hears that it was fenced, and took its heir's transaction with it.
+#[test]
+fn a_zombie_that_wants_a_new_epoch_leaves_its_heirs_transaction_alone() {
+    let mut world = World::new();
+    let zombie = world.init();
+    let heir = world.init();
+    assert_eq!(world.add(heir, "a", 2), ErrorCode::None);
+    assert_eq!(world.init_as(Some(zombie)).error, ErrorCode::ProducerFenced);
+    assert_eq!(world.state(), TransactionState::Ongoing);
+    // Its own producer may.
+    assert_eq!(world.init_as(Some(heir)).error, ErrorCode::ConcurrentTransactions);
+    assert_eq!(world.state(), TransactionState::PrepareAbort);
+}
+
 #[test]
 fn a_new_producer_fences_the_one_before() {
     let mut world = World::new();
