@@ -1,10 +1,11 @@
 //! Filling a new store from the topic.
 //!
-//! A store that is new while the writer's group has read before takes the place of one that was lost, or of another kind, or comes
-//! from a backup of before: the writer would go on behind everything. So what the topic still holds below the group's offsets is read once more, beside the writer. The
-//! offsets stay as they are; to set them back all members would have to be gone first. Invariants: a store says that it is new until
-//! all of that is in it, so whatever ends in between begins anew; instances that share it may all do so, the first write of an activity
-//! wins. What no topic holds does not come back: activities not yet published, and the records of erasures.
+//! A store that is new while the writer's group has read before takes the place of one that was lost, or of another kind, or
+//! comes from a backup of before: the writer would go on behind everything. So what the topic still holds below the group's
+//! offsets is read once more, beside the writer. The offsets stay as they are; to set them back all members would have to be
+//! gone first. Invariants: a store says that it is new until all of that is in it, so whatever ends in between begins anew;
+//! instances that share it may all do so, the first write of an activity wins. What no topic holds does not come back:
+//! activities not yet published, and the records of erasures.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! At start: the metadata log and the folders must tell the same story.
 //!
 //! Owns that comparison. A topic of the log whose folder is missing, or whose folder belongs to another topic of the same
-//! name, is an error that names it, and so is a missing metadata log where there are topics' folders. A folder that no topic owns is removed when it is left over (its topic was deleted, or
-//! it is empty because its creation was never recorded); otherwise it is left alone and reported.
+//! name, is an error that names it, and so is a missing metadata log where there are topics' folders. A folder that no topic
+//! owns is removed when it is left over (its topic was deleted, or it is empty because its creation was never recorded);
+//! otherwise it is left alone and reported.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,10 +1,10 @@
 //! Looks at every record of a batch from outside without keeping any, packed or not.
 //!
-//! Owns the rules for records. Invariants: memory is bounded by the codec's window, whatever a batch unpacks to; a length
-//! is believed as far as bytes really come. Every record is looked at because a consumer would stop at the first that it
+//! Owns the rules for records. Invariants: memory is bounded by the codec's window, whatever a batch unpacks to (of snappy, which
+//! has no stream, by [`MAX_UNPACKED_BYTES`]); a length is believed as far as bytes really come. Every record is looked at because a consumer would stop at the first that it
 //! can't read, and the broker had acknowledged it.
 
-use std::io::{self, BufRead};
+use std::io::BufRead;
 
 use tidings_model::NO_TIMESTAMP;
 
@@ -21,7 +21,7 @@ pub(super) struct Expected {
     pub keys: bool,
 }
 
-/// What the timestamps of a batch's records are between; -1 where none has one. Of those that have one.
+/// What the timestamps of a batch's records are between, of those that have one; -1 where none has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timestamps {
     pub smallest: i64,
@@ -54,7 +54,7 @@ pub(super) fn check_records(
     expected: Expected,
 ) -> Result<Timestamps, Wrong> {
     match codec {
-        Compression::None => Walk::new(header, payload, expected).run(codec),
+        Compression::None => Walk::new(header, codec, payload, expected).run(),
         Compression::Gzip => bounded(header, codec, codec::gzip(payload), expected),
         Compression::Lz4 => {
             codec::check_lz4_frame(payload).map_err(Wrong::Packed)?;
@@ -63,7 +63,7 @@ pub(super) fn check_records(
         Compression::Zstd => bounded(header, codec, codec::zstd(payload).map_err(Wrong::Packed)?, expected),
         Compression::Snappy => {
             let unpacked = codec::unpack_snappy(payload).map_err(Wrong::Packed)?;
-            Walk::new(header, &unpacked[..], expected).run(codec)
+            Walk::new(header, codec, &unpacked[..], expected).run()
         }
     }
 }
@@ -75,12 +75,13 @@ fn bounded(
     expected: Expected,
 ) -> Result<Timestamps, Wrong> {
     let mut unpacking = unpacking.take(MAX_UNPACKED_BYTES as u64 + 1);
-    let checked = Walk::new(header, &mut unpacking, expected).run(codec);
+    let checked = Walk::new(header, codec, &mut unpacking, expected).run();
     if unpacking.limit() == 0 { Err(Wrong::Packed(CodecError::TooLarge)) } else { checked }
 }
 
 struct Walk<'a, R> {
     header: &'a BatchHeader,
+    codec: Compression,
     expected: Expected,
     from: R,
     /// Of the record under way.
@@ -90,47 +91,27 @@ struct Walk<'a, R> {
     timestamps: Timestamps,
 }
 
-/// Why a walk ends early.
-enum Stop {
-    Wrong(Wrong),
-    Read(io::Error),
-}
-
-impl<T: Into<Wrong>> From<T> for Stop {
-    fn from(wrong: T) -> Self {
-        Self::Wrong(wrong.into())
-    }
-}
-
 impl<'a, R: BufRead> Walk<'a, R> {
-    fn new(header: &'a BatchHeader, from: R, expected: Expected) -> Self {
+    fn new(header: &'a BatchHeader, codec: Compression, from: R, expected: Expected) -> Self {
         let timestamps = Timestamps { smallest: NO_TIMESTAMP, largest: NO_TIMESTAMP };
-        Self { header, expected, from, index: 0, left: 0, timestamps }
+        Self { header, codec, expected, from, index: 0, left: 0, timestamps }
     }
 
-    fn run(mut self, codec: Compression) -> Result<Timestamps, Wrong> {
-        match self.walk() {
-            Ok(()) => Ok(self.timestamps),
-            Err(Stop::Wrong(wrong)) => Err(wrong),
-            Err(Stop::Read(source)) => Err(Wrong::Packed(CodecError::Io { codec, source })),
-        }
-    }
-
-    fn walk(&mut self) -> Result<(), Stop> {
+    fn run(mut self) -> Result<Timestamps, Wrong> {
         let mut next_delta = 0;
         for index in 0..self.header.record_count {
             self.index = index;
             next_delta = self.record(next_delta)?;
         }
         // Also has the codec look at its own end.
-        match self.from.fill_buf().map_err(Stop::Read)?.len() {
-            0 => Ok(()),
+        match self.ahead()?.len() {
+            0 => Ok(self.timestamps),
             left => Err(RecordError::TrailingBytes { left, count: self.header.record_count }.into()),
         }
     }
 
     /// Answers the offset delta that the next record has to have, at least.
-    fn record(&mut self, next_delta: i64) -> Result<i64, Stop> {
+    fn record(&mut self, next_delta: i64) -> Result<i64, Wrong> {
         let index = self.index;
         // The length itself stands in front of what it counts.
         self.left = usize::MAX;
@@ -145,7 +126,7 @@ impl<'a, R: BufRead> Walk<'a, R> {
             return Err(RecordError::OffsetDelta { index, found: offset_delta }.into());
         }
         if !self.nullable("key")? && self.expected.keys {
-            return Err(Wrong::NoKey { record: index as usize }.into());
+            return Err(Wrong::NoKey { record: index as usize });
         }
         self.nullable("value")?;
         let header_count = self.length("header count")?;
@@ -173,18 +154,18 @@ impl<'a, R: BufRead> Walk<'a, R> {
         };
     }
 
-    fn varint(&mut self, what: &'static str, bits: u32) -> Result<i64, Stop> {
+    fn varint(&mut self, what: &'static str, bits: u32) -> Result<i64, Wrong> {
         let index = self.index;
         varint(bits, || self.byte(what))?.ok_or_else(|| RecordError::Varint { index, what }.into())
     }
 
-    fn length(&mut self, what: &'static str) -> Result<usize, Stop> {
+    fn length(&mut self, what: &'static str) -> Result<usize, Wrong> {
         let found = self.varint(what, 32)?;
         usize::try_from(found).map_err(|_| RecordError::Negative { index: self.index, what, found }.into())
     }
 
     /// Passes over bytes behind a length, where -1 stands for none. Answers whether there are some, if only none of them.
-    fn nullable(&mut self, what: &'static str) -> Result<bool, Stop> {
+    fn nullable(&mut self, what: &'static str) -> Result<bool, Wrong> {
         match self.varint(what, 32)? {
             -1 => Ok(false),
             found if found < 0 => Err(RecordError::Negative { index: self.index, what, found }.into()),
@@ -192,9 +173,15 @@ impl<'a, R: BufRead> Walk<'a, R> {
         }
     }
 
-    fn byte(&mut self, what: &'static str) -> Result<u8, Stop> {
+    /// What comes next, if only a part of it; nothing at the end.
+    fn ahead(&mut self) -> Result<&[u8], Wrong> {
+        let codec = self.codec;
+        self.from.fill_buf().map_err(|source| Wrong::Packed(CodecError::Io { codec, source }))
+    }
+
+    fn byte(&mut self, what: &'static str) -> Result<u8, Wrong> {
         self.require(what, 1)?;
-        let Some(&byte) = self.from.fill_buf().map_err(Stop::Read)?.first() else {
+        let Some(&byte) = self.ahead()?.first() else {
             return Err(self.short(what, 1, 0));
         };
         self.from.consume(1);
@@ -202,11 +189,11 @@ impl<'a, R: BufRead> Walk<'a, R> {
         Ok(byte)
     }
 
-    fn skip(&mut self, what: &'static str, count: usize) -> Result<(), Stop> {
+    fn skip(&mut self, what: &'static str, count: usize) -> Result<(), Wrong> {
         self.require(what, count)?;
         let mut missing = count;
         while missing > 0 {
-            let there = self.from.fill_buf().map_err(Stop::Read)?.len().min(missing);
+            let there = self.ahead()?.len().min(missing);
             if there == 0 {
                 return Err(self.short(what, count, count - missing));
             }
@@ -217,11 +204,11 @@ impl<'a, R: BufRead> Walk<'a, R> {
         Ok(())
     }
 
-    fn require(&self, what: &'static str, needed: usize) -> Result<(), Stop> {
+    fn require(&self, what: &'static str, needed: usize) -> Result<(), Wrong> {
         if needed > self.left { Err(self.short(what, needed, self.left)) } else { Ok(()) }
     }
 
-    fn short(&self, what: &'static str, needed: usize, found: usize) -> Stop {
+    fn short(&self, what: &'static str, needed: usize, found: usize) -> Wrong {
         RecordError::Short { index: self.index, what, needed: needed as i64, found }.into()
     }
 }
