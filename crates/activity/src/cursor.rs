@@ -102,11 +102,23 @@ impl CursorKey {
 
     /// What an erased actor is known by when something of it comes again, without being named.
     pub(crate) fn actor_digest(&self, tenant: &str, actor: &str) -> [u8; 16] {
+        self.digest(b"actor", &[tenant, actor])
+    }
+
+    /// What one erased activity is known by when it comes again.
+    pub(crate) fn activity_digest(&self, tenant: &str, actor: &str, id: &str) -> [u8; 16] {
+        self.digest(b"activity", &[tenant, actor, id])
+    }
+
+    fn digest(&self, of: &[u8], names: &[&str]) -> [u8; 16] {
         let mut hasher = siphasher::sip128::SipHasher24::new_with_key(&self.0);
-        hasher.write(b"actor");
-        hasher.write_u64(tenant.len() as u64);
-        hasher.write(tenant.as_bytes());
-        hasher.write(actor.as_bytes());
+        hasher.write(of);
+        let (last, others) = names.split_last().unwrap_or((&"", &[]));
+        for name in others {
+            hasher.write_u64(name.len() as u64);
+            hasher.write(name.as_bytes());
+        }
+        hasher.write(last.as_bytes());
         hasher.finish128().as_bytes()
     }
 

@@ -16,6 +16,8 @@ use crate::retention::{Expired, Retention};
 use crate::store::{Store, StoreError};
 use crate::timestamp::Timestamp;
 
+/// By how much the clocks of several instances may differ.
+const CLOCK_TOLERANCE_MICROS: i64 = 60_000_000;
 /// After a failure of the store.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -89,10 +91,26 @@ impl Run {
 
     /// To take out what is too old may take hours the first time: whoever asked for an erasure does not wait for that.
     fn work(&self) -> Result<(), StoreError> {
+        self.warn_of_the_clock()?;
         self.steps(|| {
             self.steps(|| self.erase())?;
             self.expire()
         })
+    }
+
+    /// What is received now counts as received before such an erasure.
+    fn warn_of_the_clock(&self) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        let is_to_come = |last: &Timestamp| last.as_micros() - now.as_micros() > CLOCK_TOLERANCE_MICROS;
+        if let Some(last) = self.store.last_erasure()?.filter(is_to_come) {
+            tracing::warn!(
+                requested_at = %last,
+                %now,
+                "an erasure is recorded for a time to come: the clock was ahead then, or is behind now. What its actor does before \
+                 that time is not stored; set the clock right"
+            );
+        }
+        Ok(())
     }
 
     fn erase(&self) -> Result<Expired, StoreError> {

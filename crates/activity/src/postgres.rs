@@ -20,6 +20,7 @@ use crate::limits::FALLBACK_STORE_TIMEOUT;
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
+use crate::timestamp::Timestamp;
 use health::Health;
 use session::{Fault, Role, Session};
 use turn::{Turn, Turns};
@@ -328,8 +329,12 @@ impl Store for PostgresStore {
 
     fn continue_erasures(&self) -> Result<Expired, StoreError> {
         self.with(&self.housekeeper, "erase an actor", async |session| {
-            remove::continue_erasures(session).await
+            remove::continue_erasures(session, self.key()?).await
         })
+    }
+
+    fn last_erasure(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read("find the last erasure", async |session| remove::last_erasure(session).await)
     }
 
     fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError> {

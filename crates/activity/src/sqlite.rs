@@ -20,6 +20,7 @@ use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
+use crate::timestamp::Timestamp;
 pub use copy::{CopyError, HeldStore, StoreCopy, check_copy, mark_new};
 use unpublished::Source;
 
@@ -243,8 +244,14 @@ impl Store for SqliteStore {
     }
 
     fn continue_erasures(&self) -> Result<Expired, StoreError> {
-        let erased = remove::continue_erasures(self.writer.lock().connection().0);
+        let mut writer = self.writer.lock();
+        let (connection, key) = writer.connection();
+        let erased = remove::continue_erasures(connection, key);
         erased.map_err(|source| self.failed("erase an actor", source))
+    }
+
+    fn last_erasure(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read("find the last erasure", remove::last_erasure)
     }
 
     fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError> {

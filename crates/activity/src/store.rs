@@ -9,6 +9,7 @@ use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
 use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
+use crate::timestamp::Timestamp;
 
 /// A store of activities.
 pub trait Store: Send + Sync + 'static {
@@ -66,11 +67,15 @@ pub trait Store: Send + Sync + 'static {
     fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError>;
 
     /// Begins the erasure of an actor: durable on return, and from then on nothing of the actor that was received until the time
-    /// of the request is stored. What is stored goes by [`Store::continue_erasures`].
+    /// of the request is stored. What is stored, whenever it was received, goes by [`Store::continue_erasures`], and is not stored
+    /// again.
     fn begin_erasure(&self, request: &ErasureRequest) -> Result<(), StoreError>;
 
     /// Deletes some of what belongs to the oldest erasure that is not finished, in one short step; done when there is none.
     fn continue_erasures(&self) -> Result<Expired, StoreError>;
+
+    /// When an erasure was asked for last.
+    fn last_erasure(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// The record of an erasure.
     fn erasure(&self, id: &str) -> Result<Option<Erasure>, StoreError>;

@@ -32,6 +32,7 @@ pub fn store_contract<S: Store>(open: impl Fn() -> S) {
     arrivals_are_seen_once_and_in_order(&store);
     what_is_too_old_goes(&store);
     erasures::erased_actors_stay_away(&store);
+    erasures::clocks_keep_nothing(&store);
     erasures::records_come_in_pages(&store);
     let model = Model::fill(&store);
     model.compare(&store, Model::QUERIES);

@@ -396,12 +396,14 @@ fn a_restore_fills_directories_that_exist() {
     }
     fails(&[path("restore"), &whole, path("--data-dir"), &link], "is not empty");
 
-    // It is the instance of before: as another one its writer would wait 45 s for the place that it had itself.
+    // It is the instance of before: as another one its writer would wait for the place that it had itself.
+    let instance = |folder: &Path| std::fs::read_to_string(folder.join("activities.instance")).unwrap();
+    assert_eq!(instance(&new), instance(&data_dir));
     let tidings = Launch::up(&new).start();
     let http = tidings.http();
     http.post(ACTIVITIES, &activity("acme", "after", 500)).expect(200);
     let is_stored = || (stored_ids(&http, "acme").len() == 501).then_some(());
-    until_within(Duration::from_secs(30), "what comes after a restore is stored", is_stored);
+    until_within(LIMIT, "what comes after a restore is stored", is_stored);
 }
 
 /// A server on half a data directory would take it for a whole one that has lost something.

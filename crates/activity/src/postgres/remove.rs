@@ -48,9 +48,18 @@ WHERE a.tenant = $1 AND a.occurred_at < $2 AND NOT EXISTS (
     SELECT FROM unpublished JOIN identity i USING (arrival) WHERE i.tenant = a.tenant AND i.id = a.id)
 ORDER BY a.occurred_at, a.id LIMIT $3";
 
+/// What both came and was received later stays: what the actor did since the erasure was asked for.
 const OF_ACTOR: &str = "
-SELECT tenant, occurred_at, id, targets FROM activity WHERE tenant = $1 AND actor_id = $2 AND received_at <= $3
-ORDER BY occurred_at, id LIMIT $4";
+SELECT tenant, occurred_at, id, targets, received_at > $3 FROM activity a WHERE tenant = $1 AND actor_id = $2 AND (
+    received_at <= $3 OR EXISTS (
+        SELECT FROM identity i WHERE i.tenant = a.tenant AND i.id = a.id AND i.arrival <= $4))
+ORDER BY occurred_at, id LIMIT $5";
+
+/// Those would be taken for what the actor did since, if they came again.
+const REMEMBER: &str = "INSERT INTO erased (digest) SELECT * FROM unnest($1::bytea[]) ON CONFLICT DO NOTHING";
+
+/// Takes the writers' turn: each batch that follows knows what is erased.
+const TAKE_TURN: &str = "UPDATE store SET erasures = erasures + 1 RETURNING last_arrival";
 
 const DELETE_MARKS: &str = "
 DELETE FROM unpublished WHERE arrival IN (
@@ -76,8 +85,8 @@ USING unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) AS gone (ten
 WHERE t.tenant = gone.tenant AND t.target_id = gone.target_id AND t.occurred_at = gone.occurred_at AND t.id = gone.id";
 
 const BEGIN_ERASURE: &str = "
-INSERT INTO erasure (erasure_id, tenant, actor, digest, requested_by, requested_at, activities)
-VALUES ($1, $2, $3, $4, $5, $6, 0)";
+INSERT INTO erasure (erasure_id, tenant, actor, digest, requested_by, requested_at, activities, last_arrival)
+VALUES ($1, $2, $3, $4, $5, $6, 0, $7)";
 
 const ERASURES: &str =
     "SELECT erasure_id, tenant, requested_by, requested_at, activities, finished_at FROM erasure ";
@@ -112,8 +121,10 @@ struct Found {
 struct Erased<'a> {
     tenant: &'a str,
     actor: &'a str,
-    /// When that was asked for: what was received later stays.
+    /// When that was asked for,
     until: Micros,
+    /// and what had come until then.
+    last_arrival: i64,
 }
 
 /// As `Store::expire`.
@@ -289,8 +300,7 @@ pub async fn begin_erasure(
     request: &ErasureRequest,
 ) -> Result<(), Fault> {
     let transaction = session.client.transaction().await?;
-    // The writers' turn: each batch that follows knows of it.
-    transaction.execute("UPDATE store SET erasures = erasures + 1", &[]).await?;
+    let last_arrival: i64 = transaction.query_one(TAKE_TURN, &[]).await?.try_get(0)?;
     let digest = key.actor_digest(&request.tenant, &request.actor);
     transaction
         .execute(
@@ -302,6 +312,7 @@ pub async fn begin_erasure(
                 &&digest[..],
                 &request.requested_by,
                 &Micros(request.requested_at.as_micros()),
+                &last_arrival,
             ],
         )
         .await?;
@@ -310,23 +321,24 @@ pub async fn begin_erasure(
 }
 
 /// As `Store::continue_erasures`.
-pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> {
+pub async fn continue_erasures(session: &mut Session, key: &CursorKey) -> Result<Expired, Fault> {
     let transaction = session.client.transaction().await?;
     // One instance at a time works on an erasure; another one finds the next.
-    let oldest = "SELECT erasure_id, tenant, actor, requested_at FROM erasure WHERE finished_at IS NULL
-        ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+    let oldest = "SELECT erasure_id, tenant, actor, requested_at, last_arrival FROM erasure
+        WHERE finished_at IS NULL ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED";
     let Some(oldest) = transaction.query_opt(oldest, &[]).await? else {
         return Ok(Expired { activities: 0, is_done: true });
     };
     let erasure_id: &str = oldest.try_get(0)?;
-    let actor = Erased { tenant: oldest.try_get(1)?, actor: oldest.try_get(2)?, until: oldest.try_get(3)? };
-    let rows = transaction.query(OF_ACTOR, &[&actor.tenant, &actor.actor, &actor.until, &STEP_ROWS]).await?;
-    let found = found(&rows)?;
-    let removed = if found.is_empty() {
-        erase_detached(&transaction, &actor).await?
-    } else {
-        remove(&transaction, &found).await?;
-        found.len() as i64
+    let actor = Erased {
+        tenant: oldest.try_get(1)?,
+        actor: oldest.try_get(2)?,
+        until: oldest.try_get(3)?,
+        last_arrival: oldest.try_get(4)?,
+    };
+    let removed = match erase_rows(&transaction, &actor, key).await? {
+        0 => erase_detached(&transaction, &actor, key).await?,
+        removed => removed,
     };
     if removed == 0 {
         let finish = "UPDATE erasure SET finished_at = $2, actor = NULL WHERE erasure_id = $1";
@@ -339,11 +351,54 @@ pub async fn continue_erasures(session: &mut Session) -> Result<Expired, Fault> 
     Ok(Expired { activities: removed.unsigned_abs(), is_done: false })
 }
 
-/// Takes out some of what detached partitions have of an actor; answers how many activities went.
+/// Takes out some of what questions find of an actor; answers how many activities went.
+async fn erase_rows(
+    transaction: &Transaction<'_>,
+    actor: &Erased<'_>,
+    key: &CursorKey,
+) -> Result<i64, Fault> {
+    let Erased { tenant, actor: name, until, last_arrival } = actor;
+    let rows = transaction.query(OF_ACTOR, &[tenant, name, until, last_arrival, &STEP_ROWS]).await?;
+    remember_late(transaction, actor, key, &rows).await?;
+    let found = found(&rows)?;
+    if !found.is_empty() {
+        remove(transaction, &found).await?;
+    }
+    Ok(found.len() as i64)
+}
+
+/// Remembers those among the rows that were received later than the erasure was asked for, says their clock, each by itself. To be
+/// asked before they are removed: who has an identity's row waits for nobody's turn.
+async fn remember_late(
+    transaction: &Transaction<'_>,
+    actor: &Erased<'_>,
+    key: &CursorKey,
+    rows: &[Row],
+) -> Result<(), Fault> {
+    let mut digests = Vec::new();
+    for row in rows {
+        if row.try_get(4)? {
+            digests.push(key.activity_digest(actor.tenant, actor.actor, row.try_get(2)?));
+        }
+    }
+    if !digests.is_empty() {
+        let digests: Vec<&[u8]> = digests.iter().map(<[u8; 16]>::as_slice).collect();
+        transaction.execute(TAKE_TURN, &[]).await?;
+        transaction.execute(REMEMBER, &[&digests]).await?;
+    }
+    Ok(())
+}
+
+/// Takes out some of what detached partitions have of an actor; answers how many activities went. All of it goes, whenever it was
+/// received: it is past its retention.
 ///
 /// To be asked when nothing of the actor is in sight, in the same transaction, which keeps partitions from being detached until its
 /// end.
-async fn erase_detached(transaction: &Transaction<'_>, actor: &Erased<'_>) -> Result<i64, Fault> {
+async fn erase_detached(
+    transaction: &Transaction<'_>,
+    actor: &Erased<'_>,
+    key: &CursorKey,
+) -> Result<i64, Fault> {
     if partitions::detached(transaction.client()).await?.is_empty() {
         return Ok(0);
     }
@@ -353,11 +408,12 @@ async fn erase_detached(transaction: &Transaction<'_>, actor: &Erased<'_>) -> Re
         let table = detached.table();
         let erase = format!(
             "DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-                 SELECT ctid FROM {table} WHERE tenant = $1 AND actor_id = $2 AND received_at <= $3 LIMIT $4))
-             RETURNING tenant, occurred_at, id, NULL::text"
+                 SELECT ctid FROM {table} WHERE tenant = $1 AND actor_id = $2 LIMIT $4))
+             RETURNING tenant, occurred_at, id, NULL::text, received_at > $3"
         );
         let rows =
             transaction.query(&erase, &[&actor.tenant, &actor.actor, &actor.until, &STEP_ROWS]).await?;
+        remember_late(transaction, actor, key, &rows).await?;
         let found = found(&rows)?;
         if !found.is_empty() {
             let (tenants, ids) = keys(&found);
@@ -366,6 +422,13 @@ async fn erase_detached(transaction: &Transaction<'_>, actor: &Erased<'_>) -> Re
         }
     }
     Ok(0)
+}
+
+/// As `Store::last_erasure`.
+pub async fn last_erasure(session: &mut Session) -> Result<Option<Timestamp>, Fault> {
+    let last = "SELECT max(requested_at) FROM erasure";
+    let micros: Option<Micros> = session.client.query_one(last, &[]).await?.try_get(0)?;
+    Ok(micros.and_then(|Micros(micros)| Timestamp::from_micros(micros)))
 }
 
 /// As `Store::erasure`.

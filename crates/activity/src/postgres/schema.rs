@@ -20,7 +20,7 @@ const MIGRATION_LOCK: i64 = 0x5464_6e67_0000_0001;
 /// `identity` has what a partitioned table cannot promise, that (tenant, id) is unique over all time, and the order of
 /// arrival. `activity` and `target`, which has a row for each different target, are partitioned by time (`partitions`). The one row of
 /// `store` is locked by whoever writes, until the commit: so arrivals are committed in their order.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE store (
     version int NOT NULL,
@@ -81,6 +81,10 @@ CREATE INDEX erasure_by_tenant ON erasure (tenant, requested_at);
 ",
     // Whether what the topic held when the tables were made is in them.
     "ALTER TABLE store ADD is_filled boolean NOT NULL DEFAULT true",
+    // The last place that was given when the erasure was asked for; erased activities that were received later than that by their
+    // clock, by a digest of each.
+    "ALTER TABLE erasure ADD last_arrival bigint NOT NULL DEFAULT 0;
+     CREATE TABLE erased (digest bytea PRIMARY KEY)",
 ];
 
 /// What tells this store from any other, drawn when its tables were made.

@@ -329,7 +329,7 @@ fn tables_of_an_older_program_are_brought_up() {
     store.insert_batch(&[with("before")]).unwrap();
     let id = store.store_id().unwrap();
     drop(store);
-    let as_version_1 = "SET search_path = tidings_activity; DROP TABLE erasure;
+    let as_version_1 = "SET search_path = tidings_activity; DROP TABLE erasure; DROP TABLE erased;
         ALTER TABLE store DROP erasures, DROP is_filled; UPDATE store SET version = 1";
     server.query(database_of(&url), as_version_1);
     let store = open(&url);

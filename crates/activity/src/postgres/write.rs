@@ -48,6 +48,10 @@ DELETE FROM unpublished WHERE EXISTS (SELECT FROM unpublished) AND arrival IN (
 
 const MARK_PUBLISHED: &str = "DELETE FROM unpublished WHERE arrival = ANY ($1)";
 
+const FIND_ERASED: &str = "
+SELECT digest, max(requested_at) FROM erasure WHERE digest = ANY ($1) GROUP BY digest
+UNION ALL SELECT digest, NULL FROM erased WHERE digest = ANY ($1)";
+
 /// From how many rows a batch is believed to be new. Below, an error's transaction would cost more than it saves.
 pub const BELIEVED_FROM: usize = 64;
 
@@ -238,19 +242,23 @@ async fn without_erased(
     if erasures == 0 {
         return Ok(first.clone());
     }
-    let digest = |activity: &Activity<'_>| {
-        activity.actor.as_ref().map(|actor| key.actor_digest(&activity.tenant, &actor.id))
+    // Of the actor, and of the activity itself.
+    let digests = |activity: &Activity<'_>| {
+        let Activity { tenant, id, .. } = activity;
+        let of = |actor: &str| [key.actor_digest(tenant, actor), key.activity_digest(tenant, actor, id)];
+        activity.actor.as_ref().map(|actor| of(&actor.id))
     };
-    let digests: Vec<[u8; 16]> = activities.iter().filter_map(digest).collect();
-    let digests: Vec<&[u8]> = digests.iter().map(<[u8; 16]>::as_slice).collect();
-    let find = "SELECT digest, max(requested_at) FROM erasure WHERE digest = ANY ($1) GROUP BY digest";
+    let all: Vec<[u8; 16]> = activities.iter().filter_map(digests).flatten().collect();
+    let all: Vec<&[u8]> = all.iter().map(<[u8; 16]>::as_slice).collect();
     let mut erased = HashMap::new();
-    for row in transaction.query(find, &[&digests]).await? {
-        erased.insert(row.try_get::<_, Vec<u8>>(0)?, row.try_get::<_, Micros>(1)?);
+    for row in transaction.query(FIND_ERASED, &[&all]).await? {
+        erased.insert(row.try_get::<_, Vec<u8>>(0)?, row.try_get::<_, Option<Micros>>(1)?);
     }
     let is_erased = |activity: &Activity<'_>| {
-        let requested_at = digest(activity).and_then(|digest| erased.get(&digest[..]).copied());
-        requested_at.is_some_and(|requested_at| Micros(activity.received_at.as_micros()) <= requested_at)
+        let Some([of_actor, of_activity]) = digests(activity) else { return false };
+        let received_at = Micros(activity.received_at.as_micros());
+        erased.contains_key(&of_activity[..])
+            || erased.get(&of_actor[..]).copied().flatten().is_some_and(|until| received_at <= until)
     };
     for (activity, inserted) in activities.iter().zip(&mut *inserted) {
         if is_erased(activity) {

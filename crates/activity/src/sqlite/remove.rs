@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use super::id::StoredId;
 use super::links::{self, Role};
+use super::schema::HIGHEST_SEQ;
 use crate::columns;
 use crate::cursor::CursorKey;
 use crate::erasure::{Erasure, ErasurePosition, ErasureRequest};
@@ -25,11 +26,14 @@ SELECT seq, id, occurred_at, actor_id, targets FROM activity INDEXED BY activity
 WHERE tenant_id = ?1 AND occurred_at < ?2 AND seq NOT IN (SELECT seq FROM unpublished)
 ORDER BY occurred_at, id LIMIT ?3";
 
-/// What was received later stays. That is little: what the actor did since the erasure was asked for.
+/// What both came and was received later stays: what the actor did since the erasure was asked for. That is little.
 const OF_ACTOR: &str = "
-SELECT activity.seq, activity.id, activity.occurred_at, actor_id, targets
+SELECT activity.seq, activity.id, activity.occurred_at, actor_id, targets, activity.received_at
 FROM bucket CROSS JOIN link ON link.bucket = bucket.bucket AND link.role = 0 AND link.tenant_id = ?1 AND link.entity_id = ?2
-CROSS JOIN activity ON activity.seq = link.seq WHERE activity.received_at <= ?3 LIMIT ?4";
+CROSS JOIN activity ON activity.seq = link.seq WHERE activity.seq <= ?4 OR activity.received_at <= ?3 LIMIT ?5";
+
+/// Such a one would be taken for what the actor did since, if it came again.
+const REMEMBER: &str = "INSERT INTO erased (digest) VALUES (?1) ON CONFLICT DO NOTHING";
 
 const KEEP_HIGHEST: &str = "
 INSERT INTO meta (name, value) SELECT 'highest_seq', max(seq) FROM activity WHERE true
@@ -95,8 +99,10 @@ pub fn begin_erasure(
     request: &ErasureRequest,
 ) -> Result<(), rusqlite::Error> {
     connection.execute(
-        "INSERT INTO erasure (erasure_id, tenant, actor, digest, requested_by, requested_at, activities)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+        &format!(
+            "INSERT INTO erasure (erasure_id, tenant, actor, digest, requested_by, requested_at, activities, last_seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ({HIGHEST_SEQ}))"
+        ),
         params![
             request.id,
             request.tenant,
@@ -110,14 +116,15 @@ pub fn begin_erasure(
 }
 
 /// As `Store::continue_erasures`.
-pub fn continue_erasures(connection: &mut Connection) -> Result<Expired, rusqlite::Error> {
+pub fn continue_erasures(connection: &mut Connection, key: &CursorKey) -> Result<Expired, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let oldest = "SELECT erasure_id, tenant, actor, requested_at FROM erasure WHERE finished_at IS NULL
+    let oldest =
+        "SELECT erasure_id, tenant, actor, requested_at, last_seq FROM erasure WHERE finished_at IS NULL
         ORDER BY requested_at LIMIT 1";
-    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-    let oldest: Option<(String, String, String, i64)> =
+    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+    let oldest: Option<(String, String, String, i64, i64)> =
         transaction.query_row(oldest, (), columns).optional()?;
-    let Some((erasure_id, tenant, actor, requested_at)) = oldest else {
+    let Some((erasure_id, tenant, actor, requested_at, last_seq)) = oldest else {
         return Ok(Expired { activities: 0, is_done: true });
     };
     let tenant_id = transaction
@@ -126,11 +133,19 @@ pub fn continue_erasures(connection: &mut Connection) -> Result<Expired, rusqlit
     let mut removed = 0;
     if let Some(tenant_id) = tenant_id {
         let mut statement = transaction.prepare_cached(OF_ACTOR)?;
-        let found: Vec<Found> = statement
-            .query_map(params![tenant_id, actor, requested_at, STEP_ROWS as i64], found)?
-            .collect::<Result<_, _>>()?;
-        removed = found.len();
-        remove(&transaction, tenant_id, &found)?;
+        let of_actor = params![tenant_id, actor, requested_at, last_seq, STEP_ROWS as i64];
+        let with_time = |row: &Row<'_>| Ok((found(row)?, row.get::<_, i64>(5)?));
+        let mut rows = Vec::new();
+        let mut remember = transaction.prepare_cached(REMEMBER)?;
+        for row in statement.query_map(of_actor, with_time)? {
+            let (row, received_at) = row?;
+            if received_at > requested_at {
+                remember.execute([key.activity_digest(&tenant, &actor, &row.id.clone().into_text())])?;
+            }
+            rows.push(row);
+        }
+        removed = rows.len();
+        remove(&transaction, tenant_id, &rows)?;
     }
     transaction.execute(
         "UPDATE erasure SET activities = activities + ?2 WHERE erasure_id = ?1",
@@ -142,6 +157,13 @@ pub fn continue_erasures(connection: &mut Connection) -> Result<Expired, rusqlit
     }
     transaction.commit()?;
     Ok(Expired { activities: removed as u64, is_done: false })
+}
+
+/// As `Store::last_erasure`.
+pub fn last_erasure(connection: &Connection) -> Result<Option<Timestamp>, super::read::ReadError> {
+    let last = "SELECT max(requested_at) FROM erasure";
+    let micros: Option<i64> = connection.query_row(last, (), |row| row.get(0))?;
+    Ok(micros.and_then(Timestamp::from_micros))
 }
 
 /// As `Store::erasure`.

@@ -66,7 +66,7 @@ CREATE TABLE bucket (bucket INTEGER PRIMARY KEY, earliest INTEGER NOT NULL, late
 ";
 
 /// What each later version added, from the second on.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // Rows that came past the topic and are to be published.
     "CREATE TABLE unpublished (seq INTEGER PRIMARY KEY);",
     // Actors that were erased. The name of one is there until the last of its activities is gone.
@@ -82,6 +82,10 @@ const MIGRATIONS: [&str; 2] = [
     ) WITHOUT ROWID;
     CREATE INDEX erasure_by_digest ON erasure (digest, requested_at);
     CREATE INDEX erasure_by_tenant ON erasure (tenant, requested_at);",
+    // The last place that was given when the erasure was asked for; erased activities that were received later than that by their
+    // clock, by a digest of each.
+    "ALTER TABLE erasure ADD last_seq INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE erased (digest BLOB PRIMARY KEY) WITHOUT ROWID;",
 ];
 
 /// The highest place that was ever given: that of the newest row, unless it was removed.

@@ -65,7 +65,7 @@ fn brings_files_of_older_versions_up_to_date() {
     drop(store);
     // What version 1 had: no more than this was added since.
     let connection = Connection::open(&path).unwrap();
-    let as_version_1 = "DROP TABLE unpublished; DROP TABLE erasure; DELETE FROM meta WHERE name = 'is_new';
+    let as_version_1 = "DROP TABLE unpublished; DROP TABLE erasure; DROP TABLE erased; DELETE FROM meta WHERE name = 'is_new';
         PRAGMA user_version = 1";
     connection.execute_batch(as_version_1).unwrap();
     drop(connection);

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    CachedStatement, Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 
 use super::id::StoredId;
 use super::links::LinkWriter;
@@ -163,24 +165,36 @@ fn tenant_id(
 struct Erased<'t> {
     /// None while nobody was ever erased.
     statement: Option<CachedStatement<'t>>,
+    /// For what is known by itself. None while nothing is.
+    by_itself: Option<CachedStatement<'t>>,
     key: &'t CursorKey,
 }
 
 impl<'t> Erased<'t> {
     fn new(transaction: &'t Transaction<'_>, key: &'t CursorKey) -> Result<Self, rusqlite::Error> {
-        let mut any = transaction.prepare_cached("SELECT EXISTS (SELECT 1 FROM erasure)")?;
-        let find = "SELECT EXISTS (SELECT 1 FROM erasure WHERE digest = ?1 AND requested_at >= ?2)";
-        let statement = match any.query_row((), |row| row.get(0))? {
-            true => Some(transaction.prepare_cached(find)?),
-            false => None,
-        };
-        Ok(Self { statement, key })
+        let any = "SELECT EXISTS (SELECT 1 FROM erasure), EXISTS (SELECT 1 FROM erased)";
+        let both = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let (any_actor, any_activity): (bool, bool) = transaction.prepare_cached(any)?.query_row((), both)?;
+        let prepare =
+            |is_needed: bool, find: &str| is_needed.then(|| transaction.prepare_cached(find)).transpose();
+        let by_actor = "SELECT EXISTS (SELECT 1 FROM erasure WHERE digest = ?1 AND requested_at >= ?2)";
+        let by_itself = "SELECT EXISTS (SELECT 1 FROM erased WHERE digest = ?1)";
+        Ok(Self {
+            statement: prepare(any_actor, by_actor)?,
+            by_itself: prepare(any_activity, by_itself)?,
+            key,
+        })
     }
 
     fn has(&mut self, activity: &Activity<'_>) -> Result<bool, rusqlite::Error> {
         let (Some(statement), Some(actor)) = (&mut self.statement, &activity.actor) else { return Ok(false) };
         let digest = self.key.actor_digest(&activity.tenant, &actor.id);
-        statement.query_row(params![digest, activity.received_at.as_micros()], |row| row.get(0))
+        if statement.query_row(params![digest, activity.received_at.as_micros()], |row| row.get(0))? {
+            return Ok(true);
+        }
+        let Some(by_itself) = &mut self.by_itself else { return Ok(false) };
+        let digest = self.key.activity_digest(&activity.tenant, &actor.id, &activity.id);
+        by_itself.query_row([digest], |row| row.get(0))
     }
 }
 

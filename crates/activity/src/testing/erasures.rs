@@ -16,21 +16,21 @@ pub(super) fn erased_actors_stay_away(store: &impl Store) {
     };
     let before: Vec<_> = (0..2300).map(|id| with(id, "gone", "2026-11-01T00:00:00Z")).collect();
     let others: Vec<_> = (2300..2310).map(|id| with(id, "stays", "2026-11-01T00:00:00Z")).collect();
-    // What the actor does after the request was not asked to go. More than a step looks at, and found first.
-    let meanwhile: Vec<_> = (3000..5100).map(|id| with(id, "gone", "2026-11-02T00:00:00.000001Z")).collect();
     store.insert_batch(&others).unwrap();
-    store.insert_batch(&meanwhile).unwrap();
     store.insert_batch(&before[..2000]).unwrap();
     store.insert_unpublished(&before[2000..]).unwrap();
-    let newest = store.last_arrival().unwrap();
     let request = ErasureRequest {
-        id: format!("erasure-{}", newest.0),
+        id: format!("erasure-{}", store.last_arrival().unwrap().0),
         tenant: "erasing".to_owned(),
         actor: "gone".to_owned(),
         requested_by: "the officer".to_owned(),
         requested_at: Timestamp::parse("2026-11-02T00:00:00Z").unwrap(),
     };
     store.begin_erasure(&request).unwrap();
+    // What the actor does after the request was not asked to go. More than a step looks at.
+    let meanwhile: Vec<_> = (3000..5100).map(|id| with(id, "gone", "2026-11-02T00:00:00.000001Z")).collect();
+    store.insert_batch(&meanwhile).unwrap();
+    let newest = store.last_arrival().unwrap();
     let erased = |id: usize| store.insert_batch(&[with(id, "gone", "2026-11-01T00:00:00Z")]).unwrap()[0];
     assert_eq!(erased(2400), Inserted::Erased, "from the request on");
     while !store.continue_erasures().unwrap().is_done {}
@@ -68,6 +68,39 @@ pub(super) fn erased_actors_stay_away(store: &impl Store) {
     // Elsewhere the same id is somebody else.
     let elsewhere = activity(r#"{"id":"1","tenant":"erasing-not","action":"a","actor":{"id":"gone"}}"#);
     assert_eq!(store.insert_batch(&[elsewhere]).unwrap(), [Inserted::Stored]);
+}
+
+/// What is stored goes, also if the clock is behind what it was when that was received.
+pub(super) fn clocks_keep_nothing(store: &impl Store) {
+    let with = |id: usize, received_at: &str| {
+        activity(&format!(
+            r#"{{"id":"{id}","tenant":"clocks","action":"a","actor":{{"id":"gone"}},"received_at":"{received_at}"}}"#
+        ))
+    };
+    let (ahead, behind) = ("2026-11-03T00:00:00Z", "2026-11-02T00:00:00Z");
+    let stored: Vec<_> = (0..2300).map(|id| with(id, ahead)).collect();
+    store.insert_batch(&stored).unwrap();
+    let request = ErasureRequest {
+        id: format!("clocks-{}", store.last_arrival().unwrap().0),
+        tenant: "clocks".to_owned(),
+        actor: "gone".to_owned(),
+        requested_by: "the officer".to_owned(),
+        requested_at: Timestamp::parse(behind).unwrap(),
+    };
+    store.begin_erasure(&request).unwrap();
+    while !store.continue_erasures().unwrap().is_done {}
+    assert_eq!(store.erasure(&request.id).unwrap().unwrap().activities, 2300);
+    assert_eq!(store.count(Some("clocks")).unwrap(), 0);
+    assert!(store.last_erasure().unwrap() >= Some(request.requested_at));
+    // A replay brings nothing back, in whichever batch; what the actor does later is stored.
+    assert_eq!(store.insert_batch(&stored[..100]).unwrap(), [Inserted::Erased; 100]);
+    assert_eq!(store.insert_unpublished(&stored[2299..]).unwrap(), [Inserted::Erased]);
+    let later = [with(2299, ahead), with(2300, ahead), with(2301, behind)];
+    let inserted = [Inserted::Erased, Inserted::Stored, Inserted::Erased];
+    assert_eq!(store.insert_batch(&later).unwrap(), inserted);
+    // The id of what was erased is free for others.
+    let other = r#"{"id":"1","tenant":"clocks","action":"a","actor":{"id":"stays"}}"#;
+    assert_eq!(store.insert_batch(&[activity(other)]).unwrap(), [Inserted::Stored]);
 }
 
 /// Newest first, and by their ids where they were asked for at the same time.

@@ -13,6 +13,7 @@ use crate::retention::{Cutoffs, Expired};
 use crate::sqlite::SqliteStore;
 use crate::store::{Arrival, Arrived, StoreError};
 use crate::testing::activity;
+use crate::timestamp::Timestamp;
 
 fn record(offset: i64, value: Option<&[u8]>) -> ReceivedRecord {
     ReceivedRecord {
@@ -143,6 +144,9 @@ impl Store for Failing {
         Err(failed())
     }
     fn continue_erasures(&self) -> Result<Expired, StoreError> {
+        Err(failed())
+    }
+    fn last_erasure(&self) -> Result<Option<Timestamp>, StoreError> {
         Err(failed())
     }
     fn erasure(&self, _: &str) -> Result<Option<Erasure>, StoreError> {
