@@ -242,6 +242,25 @@ mod tests {
         assert_eq!(scene.store.count(None).unwrap(), 1);
     }
 
+    /// It was stored in a file without a name, and gone with the process.
+    #[tokio::test]
+    async fn a_store_whose_file_was_removed_keeps_nothing() {
+        let scene = Scene::new();
+        let spool = scene.spool();
+        let (with, without) = (scene.start(Some(spool.clone())), scene.start(None));
+        assert_eq!(without.keep(vec![event("before")]).await.unwrap(), Via::Fallback);
+        std::fs::remove_file(scene.folder.path().join("activities.db")).unwrap();
+        let refused = without.keep(vec![event("1")]).await.unwrap_err();
+        assert_eq!((refused.store, refused.spool), (NotKept::Away, None));
+        assert_eq!(with.keep(vec![event("2")]).await.unwrap(), Via::Spool);
+        assert_eq!(scene.store.count(None).unwrap(), 1);
+        // What only the lost file has can still be published.
+        let unpublished = scene.store.unpublished(10).unwrap();
+        assert_eq!(unpublished[0].activity.id, "before");
+        scene.store.mark_published(&[unpublished[0].arrival]).unwrap();
+        assert_eq!(scene.store.unpublished_count().unwrap(), 0);
+    }
+
     #[tokio::test]
     async fn nobody_waits_for_a_store_that_hangs_until_it_is_back() {
         let scene = Scene::new();

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::limits::RETENTION_INTERVAL;
 use crate::metrics::ActivityMetrics;
 use crate::retention::{Expired, Retention};
+use crate::retry::Retry;
 use crate::store::{Store, StoreError};
 use crate::timestamp::Timestamp;
 
@@ -74,12 +75,15 @@ impl Housekeeper {
 
 impl Run {
     fn run(self) {
+        let mut failures = Retry::new();
         while !self.stopping.load(Ordering::Relaxed) {
             let pause = match self.work() {
                 Ok(()) => RETENTION_INTERVAL,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "activities that are to go cannot be taken out yet");
+                    if failures.is_news(&error.to_string(), Instant::now()) {
+                        tracing::warn!(error, "activities that are to go cannot be taken out yet");
+                    }
                     RETRY
                 }
             };

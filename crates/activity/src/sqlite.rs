@@ -2,15 +2,17 @@
 //!
 //! Owns the file `activities.db` and its lock. One connection writes, on whichever thread brings a batch; readers have
 //! their own, so that a long search holds up no write (write-ahead log). Invariants: a commit is synced before it
-//! returns (`synchronous = FULL`), and counts only if the file system is alive behind it; no two processes use one file
+//! returns (`synchronous = FULL`), and counts only if behind it the file system is alive and the file in its place; nothing is
+//! stored in a file that is known to have been removed, replaced or damaged (`health`); no two processes use one file
 //! (`activities.db.lock` is held); memory is bounded by the page caches named here, whatever the size of the file. The
 //! schema is in `schema`, statements in `write` and `read`.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::activity::Activity;
@@ -21,10 +23,13 @@ use crate::query::{Page, Patience, Query};
 use crate::retention::{Cutoffs, Expired};
 use crate::store::{Arrival, Arrived, Inserted, Store, StoreError};
 use crate::timestamp::Timestamp;
-pub use copy::{CopyError, HeldStore, StoreCopy, check_copy, mark_new};
+pub use copy::{CopyError, HeldStore, StoreCopy, check_copy, check_pages, mark_new};
+pub use health::CORRUPT_HINT;
+use health::{Health, Watching};
 use unpublished::Source;
 
 mod copy;
+mod health;
 mod id;
 mod links;
 mod read;
@@ -49,6 +54,8 @@ pub struct SqliteStore {
     lock: File,
     /// [`ensure_alive`]; tests put another one there.
     ensure_alive: fn(&File) -> io::Result<()>,
+    health: Arc<Health>,
+    _watching: Watching,
 }
 
 /// Why a SQLite store cannot be opened.
@@ -111,6 +118,7 @@ impl OpenError {
                  backup from before the upgrade"
                     .to_owned(),
             ),
+            Self::Sqlite { source, .. } if health::is_corrupt(source) => Some(CORRUPT_HINT.to_owned()),
             _ => None,
         }
     }
@@ -132,6 +140,8 @@ impl SqliteStore {
             .map(|_| schema::open_reader(path).map(Mutex::new))
             .collect::<Result<_, _>>()
             .map_err(sqlite("open for reading"))?;
+        let health = Arc::new(Health::of(path).map_err(io("look at the file"))?);
+        let watching = health.watch().map_err(io("start the thread that looks after the file"))?;
         // The entry of a new file in its folder is as little durable as anything else that is not synced.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder"))?;
         Ok(Self {
@@ -143,7 +153,16 @@ impl SqliteStore {
             store_id,
             lock,
             ensure_alive,
+            health,
+            _watching: watching,
         })
+    }
+
+    /// The one connection that writes, if there is nothing against writing.
+    fn writer(&self, operation: &'static str) -> Result<MutexGuard<'_, write::Writer>, StoreError> {
+        let writer = self.writer.lock();
+        self.require_sound(operation)?;
+        Ok(writer)
     }
 
     fn read<T>(
@@ -161,46 +180,62 @@ impl SqliteStore {
         })
     }
 
-    /// The result of a transaction that was committed, if the file system is alive behind it.
+    /// The result of a transaction that was committed, if the file system is alive behind it and the file in its place.
     fn durable<T>(
         &self,
         operation: &'static str,
         committed: Result<T, rusqlite::Error>,
     ) -> Result<T, StoreError> {
         let committed = committed.map_err(|source| self.failed(operation, source))?;
-        (self.ensure_alive)(&self.lock).map(|()| committed).map_err(|source| StoreError::Failed {
-            store: self.path.display().to_string(),
-            operation,
-            is_outage: true,
-            source: Box::new(source),
-        })
+        (self.ensure_alive)(&self.lock).map_err(|source| self.away(operation, source))?;
+        self.require_sound(operation)?;
+        Ok(committed)
+    }
+
+    fn require_sound(&self, operation: &'static str) -> Result<(), StoreError> {
+        self.health.look().map_err(|fault| self.away(operation, fault))
     }
 
     fn failed(&self, operation: &'static str, source: rusqlite::Error) -> StoreError {
+        self.health.saw(&source);
         let store = self.path.display().to_string();
-        let is_outage = matches!(
-            source.sqlite_error_code(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::SystemIoFailure)
-        );
+        let is_outage = health::is_corrupt(&source)
+            || matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::SystemIoFailure)
+            );
         StoreError::Failed { store, operation, is_outage, source: Box::new(source) }
+    }
+
+    /// Nobody can use the store for this reason.
+    fn away(
+        &self,
+        operation: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> StoreError {
+        let store = self.path.display().to_string();
+        StoreError::Failed { store, operation, is_outage: true, source: Box::new(source) }
     }
 }
 
 impl Store for SqliteStore {
     fn insert_batch(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
-        let inserted = self.writer.lock().insert_batch(activities, Source::Topic);
-        self.durable("insert a batch", inserted)
+        const OPERATION: &str = "insert a batch";
+        let inserted = self.writer(OPERATION)?.insert_batch(activities, Source::Topic);
+        self.durable(OPERATION, inserted)
     }
 
     fn insert_unpublished(&self, activities: &[Activity<'_>]) -> Result<Vec<Inserted>, StoreError> {
-        let inserted = self.writer.lock().insert_batch(activities, Source::Fallback);
-        self.durable("insert an unpublished batch", inserted)
+        const OPERATION: &str = "insert an unpublished batch";
+        let inserted = self.writer(OPERATION)?.insert_batch(activities, Source::Fallback);
+        self.durable(OPERATION, inserted)
     }
 
     fn unpublished(&self, limit: usize) -> Result<Vec<Arrived>, StoreError> {
         self.read("find what is unpublished", |connection| unpublished::oldest(connection, limit))
     }
 
+    /// Also in a file that is lost: what only that has is to be on the topic before the process ends.
     fn mark_published(&self, arrivals: &[Arrival]) -> Result<(), StoreError> {
         let marked = self.writer.lock().mark_published(arrivals);
         marked.map_err(|source| self.failed("mark as published", source))
@@ -231,20 +266,21 @@ impl Store for SqliteStore {
     }
 
     fn expire(&self, cutoffs: &Cutoffs) -> Result<Expired, StoreError> {
+        const OPERATION: &str = "delete what is past its retention";
         let mut after = self.expired_tenant.lock();
-        let expired = remove::expire(self.writer.lock().connection().0, cutoffs, &mut after);
-        expired.map_err(|source| self.failed("delete what is past its retention", source))
+        let expired = remove::expire(self.writer(OPERATION)?.connection().0, cutoffs, &mut after);
+        expired.map_err(|source| self.failed(OPERATION, source))
     }
 
     fn begin_erasure(&self, request: &ErasureRequest) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer("begin an erasure")?;
         let (connection, key) = writer.connection();
         let begun = remove::begin_erasure(connection, key, request);
         self.durable("begin an erasure", begun)
     }
 
     fn continue_erasures(&self) -> Result<Expired, StoreError> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer("erase an actor")?;
         let (connection, key) = writer.connection();
         let erased = remove::continue_erasures(connection, key);
         erased.map_err(|source| self.failed("erase an actor", source))
@@ -272,7 +308,7 @@ impl Store for SqliteStore {
     }
 
     fn mark_filled(&self) -> Result<(), StoreError> {
-        let marked = schema::mark_filled(self.writer.lock().connection().0);
+        let marked = schema::mark_filled(self.writer("mark as filled")?.connection().0);
         self.durable("mark as filled", marked)
     }
 
@@ -282,6 +318,10 @@ impl Store for SqliteStore {
 
     fn store_id(&self) -> Result<String, StoreError> {
         Ok(self.store_id.clone())
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.health.fault()
     }
 
     /// Moves the write-ahead log into the file and empties it: what is in it is as durable, but the next start reads it all.

@@ -18,7 +18,7 @@ mod progress;
 mod restore;
 mod verify;
 
-pub use create::{NoServer, create};
+pub use create::{CorruptStore, NoServer, create};
 pub use manifest::Manifest;
 pub use place::{Place, open};
 pub use restore::{require_restored, restore};

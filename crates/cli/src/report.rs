@@ -8,7 +8,7 @@ use tidings_broker::StartError;
 use tidings_bucket::BucketError;
 use tidings_console::ServerError;
 
-use crate::backup::NoServer;
+use crate::backup::{CorruptStore, NoServer};
 use crate::commands::log::LogCommandError;
 use crate::http_client::NothingAnswers;
 
@@ -52,6 +52,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<NoServer>() {
+        return Some(error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<CorruptStore>() {
         return Some(error.hint());
     }
     if let Some(error) = error.downcast_ref::<tidings_activity::StartError>() {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tidings_tests::{Ended, Http, Kafka, LONG, Launch, S3Server, Tidings, until, until_within};
 
 use crate::disks::Volume;
-use crate::support::{ACTIVITIES, WRITER, activity, stored_ids, until_stored};
+use crate::support::{ACTIVITIES, WRITER, activity, damage_store, stored_ids, until_ready, until_stored};
 use crate::transactions::{PARTITIONS, producer, seen};
 use crate::under_load::EndOfLoad;
 
@@ -492,6 +492,24 @@ fn a_server_that_was_short_of_descriptors_makes_backups() {
     assert!(ended.stderr.contains("another backup is being made"), "{}", ended.stderr);
     let_go(holding, &data_dir);
     succeeds(&arguments);
+}
+
+/// It was copied as it was, with status 0, and only `verify` said so.
+#[test]
+fn a_corrupt_store_is_not_backed_up() {
+    let scene = tempfile::tempdir().unwrap();
+    let (tidings, data_dir, _) = backed_up(scene.path());
+    assert!(tidings.terminate(LONG).status.success());
+    damage_store(&data_dir, "link");
+    let tidings = Launch::up(&data_dir).start();
+    until_ready(&tidings.http());
+    let target = scene.path().join("target");
+    let arguments: [&Path; 4] = [path("create"), &target, path("--data-dir"), &data_dir];
+    fails(&arguments, "activities.db is corrupt, and no backup was made");
+    fails(&arguments, "hint: stop the server, then restore a backup");
+    assert!(!target.exists() && tidings.http().is_ready(), "nobody has asked for what is damaged");
+    tidings.http().get(&format!("{ACTIVITIES}?tenant=acme&actor=u-1")).expect(503);
+    fails(&arguments, "activities.db: is corrupt");
 }
 
 /// A copy of a directory in use is no backup.

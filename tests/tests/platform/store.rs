@@ -1,13 +1,15 @@
-//! The store is down: the writer backs off and keeps its place; nothing is lost, nothing becomes a dead letter.
+//! The store is down, lost or corrupt: the writer backs off and keeps its place; nothing is lost, nothing becomes a dead letter.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tidings_tests::{LONG, Launch, Tidings, kept_address, until};
+use tidings_tests::{Http, LONG, Launch, Tidings, kept_address, until};
 
-use crate::backup::succeeds;
-use crate::support::{ACTIVITIES, StoreDown, WRITER, activity, stored_ids, until_stored};
+use crate::backup::{fails, path, succeeds};
+use crate::support::{
+    ACTIVITIES, StoreDown, WRITER, activity, damage_store, stored_ids, until_ready, until_stored,
+};
 
 /// Processor time the program has used, in the kernel's ticks of 10 ms.
 fn processor_ticks(tidings: &Tidings) -> u64 {
@@ -21,19 +23,27 @@ fn batch(prefix: &str) -> Value {
     (0..200).map(|number| activity("acme", &format!("{prefix}-{number}"), number)).collect()
 }
 
+/// What the writer has done with.
+fn committed(tidings: &Tidings) -> i64 {
+    let offsets = tidings.kafka().committed(WRITER, "activities");
+    offsets.iter().filter(|offset| **offset > 0).sum()
+}
+
+/// A platform whose 200 activities are stored, and committed, which takes a second or so.
+#[track_caller]
+fn with_a_batch(data_dir: &Path) -> Tidings {
+    let tidings = Launch::up(data_dir).start();
+    tidings.http().post(ACTIVITIES, &batch("before")).expect(200);
+    until_stored(&tidings.http(), "acme", 200);
+    until("it is committed", || (committed(&tidings) == 200).then_some(()));
+    tidings
+}
+
 #[test]
 fn while_the_store_is_down_nothing_is_lost_and_nothing_spins() {
     let directory = tempfile::tempdir().unwrap();
-    let tidings = Launch::up(directory.path()).start();
+    let tidings = with_a_batch(directory.path());
     let http = tidings.http();
-    http.post(ACTIVITIES, &batch("before")).expect(200);
-    until_stored(&http, "acme", 200);
-    let committed = || -> i64 {
-        let offsets = tidings.kafka().committed(WRITER, "activities");
-        offsets.iter().filter(|offset| **offset > 0).sum()
-    };
-    // What is stored is committed within a second or so.
-    until("it is committed", || (committed() == 200).then_some(()));
 
     let down = StoreDown::begin(directory.path());
     http.post(ACTIVITIES, &batch("during")).expect(200);
@@ -48,7 +58,7 @@ fn while_the_store_is_down_nothing_is_lost_and_nothing_spins() {
         "used {used} ticks of 10 ms in {waited:?} of waiting"
     );
     assert_eq!(stored_ids(&http, "acme").len(), 200);
-    assert_eq!(committed(), 200, "an offset is committed that is not stored");
+    assert_eq!(committed(&tidings), 200, "an offset is committed that is not stored");
 
     down.end();
     let stored = until_stored(&http, "acme", 400);
@@ -69,6 +79,88 @@ fn a_stop_while_the_store_is_down_loses_nothing_either() {
     assert_eq!(until_stored(&again.http(), "acme", 200).len(), 200);
 }
 
+fn remove_store(data_dir: &Path) {
+    std::fs::remove_file(data_dir.join("activities.db")).unwrap();
+    for beside in ["activities.db-wal", "activities.db-shm"] {
+        // They are there or not.
+        let _ = std::fs::remove_file(data_dir.join(beside));
+    }
+}
+
+/// Waits until nobody is sent to a platform any more for this fault of its store.
+#[track_caller]
+fn until_told(http: &Http, why: &str) {
+    until("the fault is told", || {
+        let readiness = http.get("/readyz");
+        (readiness.status == 503 && readiness.text().contains(why)).then_some(())
+    });
+}
+
+/// What comes in is on the topic, and waits there; the log has told the fault once.
+#[track_caller]
+fn takes_nothing_and_ends(tidings: Tidings, why: &str) {
+    tidings.http().post(ACTIVITIES, &batch("during")).expect(200);
+    until("the writer has tried", || {
+        tidings.logged().contains("records kept after a transient failure").then_some(())
+    });
+    assert_eq!(committed(&tidings), 200, "an offset is committed that is not stored");
+    let ended = tidings.terminate(LONG);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let is_told = |line: &&str| line.contains("ERROR") && line.contains("the activity store cannot be used");
+    let told: Vec<&str> = ended.stderr.lines().filter(is_told).collect();
+    assert!(told.len() == 1 && told[0].contains(why), "{told:?}");
+}
+
+/// All went into a file without a name, its offsets were committed, and all was well until the process ended.
+#[test]
+fn a_store_whose_file_is_removed_takes_nothing_until_a_restart() {
+    const WHY: &str = "activities.db: was removed";
+    let (directory, scene) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tidings = with_a_batch(directory.path());
+    until_ready(&tidings.http());
+    remove_store(directory.path());
+    until_told(&tidings.http(), WHY);
+    fails(&[path("create"), &scene.path().join("backup"), path("--data-dir"), directory.path()], WHY);
+    takes_nothing_and_ends(tidings, WHY);
+    let tidings = Launch::up(directory.path()).start();
+    assert!(until_stored(&tidings.http(), "acme", 400).values().all(|count| *count == 1));
+}
+
+/// What came after that was in neither file, and its offsets were committed: it was never stored.
+#[test]
+fn a_store_whose_file_is_replaced_takes_nothing_until_a_restart() {
+    const WHY: &str = "activities.db: was removed, moved or replaced";
+    let directory = tempfile::tempdir().unwrap();
+    assert!(with_a_batch(directory.path()).terminate(LONG).status.success());
+    let [store, copy] = ["activities.db", "copy"].map(|name| directory.path().join(name));
+    std::fs::copy(&store, &copy).unwrap();
+    let tidings = Launch::up(directory.path()).start();
+    until_ready(&tidings.http());
+    std::fs::rename(&copy, &store).unwrap();
+    until_told(&tidings.http(), WHY);
+    takes_nothing_and_ends(tidings, WHY);
+    let tidings = Launch::up(directory.path()).start();
+    assert!(until_stored(&tidings.http(), "acme", 400).values().all(|count| *count == 1));
+}
+
+/// Questions failed, and the platform called itself ready.
+#[test]
+fn a_corrupt_store_is_told_and_takes_nothing() {
+    const WHY: &str = "activities.db: is corrupt";
+    let directory = tempfile::tempdir().unwrap();
+    assert!(with_a_batch(directory.path()).terminate(LONG).status.success());
+    damage_store(directory.path(), "activity_by_time");
+    let tidings = Launch::up(directory.path()).start();
+    until_ready(&tidings.http());
+    tidings.http().get(&format!("{ACTIVITIES}?tenant=acme")).expect(503);
+    until_told(&tidings.http(), WHY);
+    takes_nothing_and_ends(tidings, WHY);
+    // What the hint says.
+    remove_store(directory.path());
+    let tidings = Launch::up(directory.path()).start();
+    assert!(until_stored(&tidings.http(), "acme", 400).values().all(|count| *count == 1));
+}
+
 /// The group of the writer was at the end of the topic, so a new store in the place of a lost one stayed empty, and nobody was told.
 #[test]
 fn a_store_that_was_lost_is_filled_from_the_topic() {
@@ -79,11 +171,7 @@ fn a_store_that_was_lost_is_filled_from_the_topic() {
     until_stored(&tidings.http(), "acme", 200);
     let ended = tidings.terminate(LONG);
     assert!(ended.status.success() && !ended.stderr.contains(IS_NEW), "{}", ended.stderr);
-    std::fs::remove_file(directory.path().join("activities.db")).unwrap();
-    for beside in ["activities.db-wal", "activities.db-shm"] {
-        // They are there or not.
-        let _ = std::fs::remove_file(directory.path().join(beside));
-    }
+    remove_store(directory.path());
     let tidings = Launch::up(directory.path()).start();
     let http = tidings.http();
     until_stored(&http, "acme", 200);

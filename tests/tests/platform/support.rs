@@ -1,7 +1,9 @@
 //! Activities and questions about them that several modules ask.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -163,6 +165,19 @@ impl StoreDown {
     pub fn end(self) {
         self.0.execute_batch("ROLLBACK").unwrap();
     }
+}
+
+/// Makes nonsense of the first page of a table or an index of a store whose server is stopped.
+#[track_caller]
+pub fn damage_store(data_dir: &Path, name: &str) {
+    let path = data_dir.join("activities.db");
+    let store = Connection::open(&path).unwrap();
+    let first_page = "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = ?1";
+    let found = store.query_row(first_page, [name], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (page, page_bytes): (u32, u32) = found.unwrap();
+    store.close().unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0xff; page_bytes as usize], u64::from((page - 1) * page_bytes)).unwrap();
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use parking_lot::MutexGuard;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{SqliteStore, schema, write};
+use super::{SqliteStore, health, schema, write};
 use crate::store::StoreError;
 
 /// Keeps everybody from writing into the store.
@@ -54,8 +54,9 @@ pub enum CopyError {
 impl SqliteStore {
     /// Begins a copy of the store as it is while the answer's first part is held.
     pub fn begin_copy(&self) -> Result<(HeldStore<'_>, StoreCopy), StoreError> {
-        let failed = |source| self.failed("begin a copy", source);
-        let held = self.writer.lock();
+        const OPERATION: &str = "begin a copy";
+        let failed = |source| self.failed(OPERATION, source);
+        let held = self.writer(OPERATION)?;
         let connection = schema::open_reader(&self.path).map_err(failed)?;
         // Only the first read takes the state that the transaction sees.
         connection.execute_batch("BEGIN; SELECT count(*) FROM meta").map_err(failed)?;
@@ -77,8 +78,17 @@ impl StoreCopy {
     }
 }
 
-/// Reads a copy of a store from its first byte to its last; changes nothing.
+/// Reads a copy of a store from its first byte to its last, and looks up each row in each index; changes nothing.
 pub fn check_copy(path: &Path) -> Result<(), CopyError> {
+    check(path, "PRAGMA integrity_check(1)")
+}
+
+/// The same without the indexes' contents, in half of the processor time: whether the pages are whole and hang together.
+pub fn check_pages(path: &Path) -> Result<(), CopyError> {
+    check(path, "PRAGMA quick_check(1)")
+}
+
+fn check(path: &Path, pragma: &str) -> Result<(), CopyError> {
     let sqlite = |source| CopyError::Sqlite { path: path.to_owned(), source };
     // Immutable: without it, looking at a file with a write-ahead log makes files beside it.
     let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
@@ -86,8 +96,10 @@ pub fn check_copy(path: &Path) -> Result<(), CopyError> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(format!("file:{name}?immutable=1"), flags).map_err(sqlite)?;
-    let found: String =
-        connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0)).map_err(sqlite)?;
+    let found: String = match connection.query_row(pragma, (), |row| row.get(0)) {
+        Err(error) if health::is_corrupt(&error) => error.to_string(),
+        found => found.map_err(sqlite)?,
+    };
     if found == "ok" { Ok(()) } else { Err(CopyError::Damaged { path: path.to_owned(), found }) }
 }
 
@@ -143,9 +155,14 @@ mod tests {
         let copy = folder.path().join("copy.db");
         store.begin_copy().unwrap().1.write_to(&copy).unwrap();
         let mut bytes = std::fs::read(&copy).unwrap();
-        let middle = bytes.len() / 2;
+        let middle = bytes.len() / 2 / 4096 * 4096;
         bytes[middle..middle + 2000].fill(0xff);
         std::fs::write(&copy, bytes).unwrap();
-        assert!(check_copy(&copy).is_err());
+        for check in [check_copy, check_pages] {
+            let error = check(&copy).unwrap_err();
+            assert!(matches!(error, CopyError::Damaged { .. }), "{error}");
+        }
+        std::fs::write(&copy, "no database at all".repeat(1000)).unwrap();
+        assert!(matches!(check_pages(&copy), Err(CopyError::Damaged { .. })));
     }
 }

@@ -97,6 +97,109 @@ fn a_commit_counts_only_if_the_file_system_is_alive_behind_it() {
     }
 }
 
+fn numbered(id: usize) -> Activity<'static> {
+    activity(&format!(r#"{{"id":"{id}","tenant":"t","action":"a"}}"#))
+}
+
+#[track_caller]
+fn takes_nothing(store: &SqliteStore, id: usize) {
+    for inserted in [store.insert_batch(&[numbered(id)]), store.insert_unpublished(&[])] {
+        assert!(matches!(inserted, Err(StoreError::Failed { is_outage: true, .. })), "{inserted:?}");
+    }
+    assert!(store.mark_filled().is_err_and(|error| error.is_outage()));
+    assert!(store.continue_erasures().is_err_and(|error| error.is_outage()));
+    assert!(store.begin_copy().err().is_some_and(|error| error.is_outage()));
+    assert!(!store.is_filled().unwrap());
+}
+
+/// The process went on writing into a file without a name, and all of that was gone with it.
+#[test]
+fn a_file_that_is_not_in_its_place_takes_nothing() {
+    let folder = folder();
+    let [path, aside] = ["activities.db", "aside"].map(|name| folder.path().join(name));
+    let store = SqliteStore::open(&path).unwrap();
+    store.insert_batch(&[numbered(1)]).unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    takes_nothing(&store, 2);
+    std::fs::write(&path, "another file").unwrap();
+    takes_nothing(&store, 3);
+    let fault = store.fault().unwrap();
+    assert!(fault.starts_with(&*path.to_string_lossy()) && fault.contains("restart"), "{fault}");
+    assert_eq!(store.count(None).unwrap(), 1, "what it has can be asked for");
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(store.insert_batch(&[numbered(4)]).unwrap(), [Inserted::Stored]);
+    assert_eq!((store.fault(), store.count(None).unwrap()), (None, 2));
+    std::fs::remove_file(folder.path().join("activities.db-wal")).unwrap();
+    takes_nothing(&store, 5);
+    // As the hint says.
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(SqliteStore::open(&path).unwrap().count(None).unwrap(), 2);
+}
+
+#[test]
+fn a_commit_counts_only_if_the_file_is_in_its_place_behind_it() {
+    thread_local! {
+        static GOING: std::cell::RefCell<PathBuf> = const { std::cell::RefCell::new(PathBuf::new()) };
+    }
+    let folder = folder();
+    let path = folder.path().join("activities.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    GOING.set(path);
+    store.ensure_alive = |_| GOING.with_borrow(|path| std::fs::remove_file(path.as_path()));
+    let inserted = store.insert_batch(&[numbered(1)]);
+    assert!(matches!(inserted, Err(StoreError::Failed { is_outage: true, .. })), "{inserted:?}");
+}
+
+#[test]
+fn that_a_file_is_gone_is_noticed_while_nobody_writes() {
+    let folder = folder();
+    let path = folder.path().join("activities.db");
+    let store = SqliteStore::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let begun = std::time::Instant::now();
+    while store.fault().is_none() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "nobody has noticed");
+        std::thread::yield_now();
+    }
+}
+
+/// Makes nonsense of the first page of a table or an index of a store that nobody has open.
+fn damage(path: &Path, name: &str) {
+    use std::os::unix::fs::FileExt;
+    let connection = Connection::open(path).unwrap();
+    let root = "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = ?1";
+    let (page, bytes): (u64, u64) =
+        connection.query_row(root, [name], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    connection.close().unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&vec![0xff; bytes as usize], (page - 1) * bytes).unwrap();
+}
+
+/// `/readyz` went on saying that all was well.
+#[test]
+fn what_a_question_finds_corrupt_is_remembered_and_takes_nothing() {
+    let folder = folder();
+    let path = folder.path().join("activities.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.insert_batch(&[numbered(1)]).unwrap();
+    drop(store);
+    damage(&path, "activity_by_time");
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.fault(), None);
+    let query = Query { filter: Filter::of_tenant("t"), after: None, limit: 5 };
+    assert!(store.query(&query).unwrap_err().is_outage());
+    let fault = store.fault().unwrap();
+    assert!(fault.starts_with(&*path.to_string_lossy()) && fault.contains("is corrupt"), "{fault}");
+    takes_nothing(&store, 2);
+    assert!(store.get("t", "1").unwrap().is_some(), "what can be read is answered");
+    // A file whose beginning is nonsense is not opened at all.
+    drop(store);
+    std::fs::write(&path, [0xff; 8192]).unwrap();
+    let error = SqliteStore::open(&path).err().unwrap();
+    assert_eq!(error.hint().as_deref(), Some(CORRUPT_HINT), "{error}");
+}
+
 #[test]
 fn every_query_walks_an_index_in_the_order_of_the_answer() {
     let folder = folder();

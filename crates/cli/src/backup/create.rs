@@ -1,12 +1,14 @@
 //! Makes a backup of a running server.
 //!
-//! Owns the connection to the server, whose life is the snapshot's. Invariant: what is finished was copied while it lived.
+//! Owns the connection to the server, whose life is the snapshot's. Invariants: what is finished was copied while it lived; a store
+//! whose pages do not hang together is not copied.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use tidings_activity::sqlite::{CORRUPT_HINT, CopyError, check_pages};
 use tidings_log::{DataDir, RealDisk};
 
 use super::Manifest;
@@ -14,6 +16,7 @@ use super::manifest::Entry;
 use super::place::Place;
 use super::progress::progress;
 use crate::control::{Answer, File, Request, SOCKET};
+use crate::platform::STORE_FILE;
 
 /// Why no server can be asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,23 @@ impl NoServer {
     }
 }
 
+/// What a backup would have of the store is no store.
+#[derive(Debug, thiserror::Error)]
+#[error("the store {store} is corrupt, and no backup was made: {found}")]
+pub struct CorruptStore {
+    /// The server's file.
+    store: String,
+    /// What was found first.
+    found: String,
+}
+
+impl CorruptStore {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        CORRUPT_HINT.to_owned()
+    }
+}
+
 /// Asks the server of `data_dir` for a snapshot and copies it to `backup`.
 pub fn create(data_dir: &Path, backup: &dyn Place) -> anyhow::Result<Manifest> {
     backup.require_empty()?;
@@ -58,8 +78,9 @@ pub fn create(data_dir: &Path, backup: &dyn Place) -> anyhow::Result<Manifest> {
         Answer::Refused { reason } => bail!("the server makes no snapshot: {reason}"),
     };
     let bytes = files.iter().map(|file| file.bytes).sum();
-    backup.require_room(&folder, bytes, min_free_bytes)?;
-    let copied = copy(&folder, files, backup);
+    let copied = check_store(data_dir, &folder, &files)
+        .and_then(|()| backup.require_room(&folder, bytes, min_free_bytes))
+        .and_then(|()| copy(&folder, files, backup));
     if !is_held(&mut server)? {
         // Why a copy has failed that did: its files went with the server.
         let ended = "the server ended while its snapshot was copied";
@@ -70,6 +91,20 @@ pub fn create(data_dir: &Path, backup: &dyn Place) -> anyhow::Result<Manifest> {
     drop(server);
     backup.finish(&manifest.to_json()?)?;
     Ok(manifest)
+}
+
+/// Looks at each page of the store's copy: SQLite copies what it cannot read, too, and serves what of it is whole. That is as much
+/// as reading it once more; looking up each row in each index, which takes twice the processor time, is left to `verify`.
+fn check_store(data_dir: &Path, folder: &Path, files: &[File]) -> anyhow::Result<()> {
+    if !files.iter().any(|file| file.path == Path::new(STORE_FILE)) {
+        return Ok(());
+    }
+    check_pages(&folder.join(STORE_FILE)).map_err(|error| match error {
+        CopyError::Damaged { found, .. } => {
+            CorruptStore { store: data_dir.join(STORE_FILE).display().to_string(), found }.into()
+        }
+        error => error.into(),
+    })
 }
 
 /// Copies the files of the snapshot in `folder`.
