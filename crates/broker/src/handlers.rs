@@ -14,10 +14,11 @@ use tidings_wire::messages::{
     add_offsets_to_txn_request::AddOffsetsToTxnRequest,
     add_partitions_to_txn_request::AddPartitionsToTxnRequest, alter_configs_request::AlterConfigsRequest,
     api_versions_request::ApiVersionsRequest, consumer_group_describe_request::ConsumerGroupDescribeRequest,
-    consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
+    consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest, create_acls_request::CreateAclsRequest,
     create_partitions_request::CreatePartitionsRequest, create_topics_request::CreateTopicsRequest,
-    delete_groups_request::DeleteGroupsRequest, delete_records_request::DeleteRecordsRequest,
-    delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
+    delete_acls_request::DeleteAclsRequest, delete_groups_request::DeleteGroupsRequest,
+    delete_records_request::DeleteRecordsRequest, delete_topics_request::DeleteTopicsRequest,
+    describe_acls_request::DescribeAclsRequest, describe_cluster_request::DescribeClusterRequest,
     describe_configs_request::DescribeConfigsRequest, describe_groups_request::DescribeGroupsRequest,
     describe_log_dirs_request::DescribeLogDirsRequest, describe_producers_request::DescribeProducersRequest,
     describe_topic_partitions_request::DescribeTopicPartitionsRequest,
@@ -47,11 +48,14 @@ pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
 pub(crate) mod consumer_group_describe;
 pub(crate) mod consumer_group_heartbeat;
+pub(crate) mod create_acls;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
+pub(crate) mod delete_acls;
 pub(crate) mod delete_groups;
 pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
+pub(crate) mod describe_acls;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
@@ -128,6 +132,12 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// Whether the answer may wait for what others do, for minutes.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        let api = self.header.api_key;
+        api == ApiKey::Fetch || WAITS_FOR_MEMBERS.contains(&api)
+    }
+
     /// Leaves the frame's part of the budget to the request, for as long as it is in memory.
     pub(crate) fn hold(&mut self, reservation: Option<Reservation>) {
         self.reservation = reservation;
@@ -227,6 +237,9 @@ served! {
     EndTxn: EndTxnRequest => end_txn::handle;
     WriteTxnMarkers from 1: WriteTxnMarkersRequest => write_txn_markers::handle;
     TxnOffsetCommit: TxnOffsetCommitRequest => txn_offset_commit::handle;
+    DescribeAcls from 1: DescribeAclsRequest => describe_acls::handle;
+    CreateAcls from 1: CreateAclsRequest => create_acls::handle;
+    DeleteAcls from 1: DeleteAclsRequest => delete_acls::handle;
     DescribeConfigs: DescribeConfigsRequest => describe_configs::handle;
     AlterConfigs: AlterConfigsRequest => alter_configs::handle;
     CreatePartitions: CreatePartitionsRequest => create_partitions::handle;

@@ -9,23 +9,33 @@ import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.acl.AccessControlEntry;
+import org.apache.kafka.common.acl.AclBinding;
+import org.apache.kafka.common.acl.AclBindingFilter;
+import org.apache.kafka.common.acl.AclOperation;
+import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.GroupNotEmptyException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidPartitionsException;
 import org.apache.kafka.common.errors.InvalidTopicException;
+import org.apache.kafka.common.errors.SecurityDisabledException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
+import org.apache.kafka.common.resource.PatternType;
+import org.apache.kafka.common.resource.ResourcePattern;
+import org.apache.kafka.common.resource.ResourceType;
 
-/** Topics, their settings and partitions, and groups: created, listed, described and deleted. */
+/** Topics, their settings and partitions, and groups: created, listed, described and deleted; ACLs, which nobody keeps. */
 final class AdminTasks {
     public static void main(String[] arguments) {
-        Support.main("java admin: topics, settings, partitions, groups", arguments, () -> {
+        Support.main("java admin: topics, settings, partitions, groups, acls", arguments, () -> {
             try (Admin admin = Support.admin()) {
                 String topic = Support.named("managed");
                 topics(admin, topic);
                 groups(admin, topic, Support.named("managed-group"));
+                acls(admin, topic);
                 admin.deleteTopics(List.of(topic)).all().get();
                 Support.until("the topic is gone", () -> !admin.listTopics().names().get().contains(topic));
                 Support.fails(UnknownTopicOrPartitionException.class, () -> admin.deleteTopics(List.of(topic)).all().get());
@@ -97,6 +107,16 @@ final class AdminTasks {
         admin.deleteConsumerGroups(List.of(group)).all().get();
         Support.check(!GroupStates.names(admin).contains(group), "the group is still listed");
         Support.fails(GroupIdNotFoundException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
+    }
+
+    /** MirrorMaker copies ACLs unless it is told that there are none. */
+    private static void acls(Admin admin, String topic) throws Exception {
+        AclBinding acl = new AclBinding(
+            new ResourcePattern(ResourceType.TOPIC, topic, PatternType.LITERAL),
+            new AccessControlEntry("User:somebody", "*", AclOperation.READ, AclPermissionType.ALLOW));
+        Support.fails(SecurityDisabledException.class, () -> admin.describeAcls(AclBindingFilter.ANY).values().get());
+        Support.fails(SecurityDisabledException.class, () -> admin.createAcls(List.of(acl)).all().get());
+        Support.fails(SecurityDisabledException.class, () -> admin.deleteAcls(List.of(acl.toFilter())).all().get());
     }
 
     private static ConsumerGroupDescription describe(Admin admin, String group) throws Exception {

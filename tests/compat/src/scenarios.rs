@@ -3,6 +3,7 @@
 //! Owns the list; one file per API or group of APIs that belong together. A scenario asks by Kafka's field names and gives
 //! every field that any version may need: what a version does not have is not sent.
 
+mod acls;
 mod configs;
 mod connection;
 mod consumer_groups;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         metadata::ALL,
         topics::ALL,
         configs::ALL,
+        acls::ALL,
         produce::ALL,
         fetch::ALL,
         fetch_sessions::ALL,

@@ -3,10 +3,13 @@
 use tempfile::TempDir;
 use tidings_model::TopicId;
 use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
+use tidings_wire::messages::create_acls_request::{AclCreation, CreateAclsRequest};
 use tidings_wire::messages::create_partitions_request::{CreatePartitionsRequest, CreatePartitionsTopic};
 use tidings_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use tidings_wire::messages::delete_acls_request::{DeleteAclsFilter, DeleteAclsRequest};
 use tidings_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use tidings_wire::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
+use tidings_wire::messages::describe_acls_request::DescribeAclsRequest;
 use tidings_wire::messages::describe_cluster_request::DescribeClusterRequest;
 use tidings_wire::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
 use tidings_wire::messages::describe_groups_request::DescribeGroupsRequest;
@@ -468,6 +471,37 @@ async fn groups_are_listed_described_and_deleted_in_every_version() {
     };
     ask(&mut client, init, |_, response| assert_eq!((response.error_code, response.producer_epoch), (0, 0)))
         .await;
+}
+
+#[tokio::test]
+async fn acls_are_refused_one_by_one_in_every_version() {
+    let (_dir, _broker, mut client) = started().await;
+    let security_disabled = 54;
+    assert_eq!(range(&mut client, ApiKey::DescribeAcls).await, 1..=3);
+    ask(
+        &mut client,
+        |_| DescribeAclsRequest::default(),
+        |version, response| {
+            assert_eq!(response.error_code, security_disabled, "version {version}");
+            assert!(response.error_message.is_some_and(|message| message.contains("No Authorizer")));
+            assert!(response.resources.is_empty());
+        },
+    )
+    .await;
+    let creations = || vec![AclCreation::default(), AclCreation::default()];
+    let create = |_| CreateAclsRequest { creations: creations(), ..CreateAclsRequest::default() };
+    ask(&mut client, create, |version, response| {
+        let codes: Vec<i16> = response.results.iter().map(|result| result.error_code).collect();
+        assert_eq!(codes, [security_disabled; 2], "version {version}");
+    })
+    .await;
+    let filters = || vec![DeleteAclsFilter::default(), DeleteAclsFilter::default()];
+    let delete = |_| DeleteAclsRequest { filters: filters(), ..DeleteAclsRequest::default() };
+    ask(&mut client, delete, |version, response| {
+        let codes: Vec<i16> = response.filter_results.iter().map(|result| result.error_code).collect();
+        assert_eq!(codes, [security_disabled; 2], "version {version}");
+    })
+    .await;
 }
 
 #[tokio::test]
