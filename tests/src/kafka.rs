@@ -85,6 +85,15 @@ impl Kafka {
         results.into_iter().for_each(|result| drop(result.expect("set it")));
     }
 
+    /// Removes the records of a partition before an offset, as its retention would.
+    #[track_caller]
+    pub fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("name a partition");
+        let results = block_on(self.admin().delete_records(&wanted, &asking())).expect("ask for a deletion");
+        results.elements().iter().for_each(|result| result.error().expect("delete records"));
+    }
+
     #[track_caller]
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.config().create().expect("make an admin client")

@@ -4,6 +4,7 @@
 //! panics on a header name that is not UTF-8, which any producer may send.
 
 mod groups;
+mod resets;
 mod topics;
 
 use std::ffi::{CStr, CString, c_int};
@@ -23,6 +24,7 @@ use rdkafka::util::IntoOpaque;
 
 use crate::record::{Headers, ReceivedRecord, Record};
 pub(crate) use groups::{KnownGroup, describe_groups};
+pub(crate) use resets::Reset;
 pub(crate) use topics::{Refusal, create_topics};
 
 /// How much longer than the client is waited, which answers by itself when its time is over.
@@ -126,13 +128,22 @@ pub(crate) fn generation_id<C: ConsumerContext>(client: &Client<C>) -> i32 {
     generation_id
 }
 
-/// The last high watermark a fetch brought for a partition: no request is sent. `None` before the first fetch.
-pub(crate) fn cached_high_watermark<C: ConsumerContext>(
+/// Where a partition begins and ends, by the last answer to a fetch: no request is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Watermarks {
+    /// Its log start. `None` before the first fetch, and after one that failed.
+    pub(crate) low: Option<i64>,
+    /// Its high watermark. `None` before the first fetch, and after one that failed.
+    pub(crate) high: Option<i64>,
+}
+
+/// The watermarks that the last fetch brought for a partition.
+pub(crate) fn cached_watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partition: i32,
-) -> Option<i64> {
-    let topic = CString::new(topic).ok()?;
+) -> Watermarks {
+    let Ok(topic) = CString::new(topic) else { return Watermarks::default() };
     let (mut low, mut high) = (-1, -1);
     // SAFETY: the client outlives the call, the topic is NUL-terminated, and both out pointers are valid.
     let error = unsafe {
@@ -144,7 +155,9 @@ pub(crate) fn cached_high_watermark<C: ConsumerContext>(
             &mut high,
         )
     };
-    (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    let is_known = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let known = |offset: i64| (is_known && offset >= 0).then_some(offset);
+    Watermarks { low: known(low), high: known(high) }
 }
 
 fn to_millis(timeout: Duration) -> c_int {
@@ -369,7 +382,8 @@ impl RecordQueue {
         while count < max {
             let room = CHUNK.min(max - count);
             let mut taken = self.consume(Duration::ZERO, &mut chunk[..room]);
-            if taken == 0 && count == 0 && !wait.is_zero() {
+            // An event that came before this look has woken the look, and would not end a wait as well.
+            if taken == 0 && count == 0 && !wait.is_zero() && !self.has_events() {
                 taken = self.consume(wait, &mut chunk[..1]);
             }
             if taken == 0 {

@@ -15,6 +15,7 @@ mod exactly_once;
 mod failures;
 mod key_order;
 mod key_order_limits;
+mod lost;
 mod producer;
 mod rebalances;
 mod resilient;

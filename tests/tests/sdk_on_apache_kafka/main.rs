@@ -26,6 +26,8 @@ mod failures;
 mod key_order;
 #[path = "../sdk/key_order_limits.rs"]
 mod key_order_limits;
+#[path = "../sdk/lost.rs"]
+mod lost;
 #[path = "../sdk/producer.rs"]
 mod producer;
 #[path = "../sdk/rebalances.rs"]

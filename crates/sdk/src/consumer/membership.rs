@@ -19,7 +19,7 @@ use super::poll_limit::PollLimit;
 use super::scheduler::{Due, Progress};
 use crate::cluster::{Cluster, log_line};
 use crate::error::KafkaFault;
-use crate::native::RecordQueue;
+use crate::native::{RecordQueue, Reset};
 use crate::security::ConnectionFaults;
 
 /// How long a rebalance waits for the commit of what was done. Longer would delay the whole group.
@@ -45,6 +45,8 @@ pub(super) struct Membership {
 struct Inner {
     /// Taken away since the runtime last asked.
     revoked: Vec<PartitionKey>,
+    /// Given up by the client since the runtime last asked.
+    resets: Vec<Reset>,
     committer: Option<Committer>,
     /// Where the records of new partitions are to arrive.
     records: Option<Arc<RecordQueue>>,
@@ -74,6 +76,11 @@ impl Membership {
     /// The partitions taken away since the last call.
     pub(super) fn take_revoked(&self) -> Vec<PartitionKey> {
         std::mem::take(&mut self.inner.lock().revoked)
+    }
+
+    /// The positions that the client has given up since the last call.
+    pub(super) fn take_resets(&self) -> Vec<Reset> {
+        std::mem::take(&mut self.inner.lock().resets)
     }
 
     pub(super) fn owned(&self) -> Vec<(PartitionKey, Progress)> {
@@ -234,6 +241,9 @@ pub(super) fn keys(list: &TopicPartitionList) -> Vec<PartitionKey> {
 impl ClientContext for Membership {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         log_line(level, fac, message);
+        if let Some(reset) = Reset::of_line(fac, message) {
+            self.inner.lock().resets.push(reset);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -55,6 +55,7 @@ pub struct ConsumerMetrics {
     dead_letters: Family<GroupLabels, Counter>,
     retries: Family<GroupLabels, Counter>,
     commits: Family<GroupLabels, Counter>,
+    records_lost: Family<GroupLabels, Counter>,
     paused: Family<GroupLabels, Gauge>,
     in_flight: Family<GroupLabels, Gauge>,
     buffered: Family<GroupLabels, Gauge>,
@@ -71,6 +72,7 @@ impl Default for ConsumerMetrics {
             dead_letters: Family::default(),
             retries: Family::default(),
             commits: Family::default(),
+            records_lost: Family::default(),
             paused: Family::default(),
             in_flight: Family::default(),
             buffered: Family::default(),
@@ -84,7 +86,8 @@ impl Default for ConsumerMetrics {
 
 impl ConsumerMetrics {
     /// Adds, each by group: `tidings_consumer_processed_total`, `tidings_consumer_dead_letters_total`,
-    /// `tidings_consumer_retries_total`, `tidings_consumer_commits_total`, `tidings_consumer_paused` (0 or 1),
+    /// `tidings_consumer_retries_total`, `tidings_consumer_commits_total`, `tidings_consumer_records_lost_total` (removed
+    /// before they were read, as [`super::ConsumerState::lost`]), `tidings_consumer_paused` (0 or 1),
     /// `tidings_consumer_in_flight` and `tidings_consumer_buffered` (records), `tidings_consumer_handler_seconds` (a call of
     /// the handler), `tidings_consumer_latency_seconds` (from a record's timestamp until it is done); and by topic,
     /// partition and group `tidings_consumer_lag_seconds` (the age of the first record that is not done).
@@ -96,6 +99,8 @@ impl ConsumerMetrics {
         counter("tidings_consumer_dead_letters", "Records parked in a failure inbox", &self.dead_letters);
         counter("tidings_consumer_retries", "Attempts after transient failures", &self.retries);
         counter("tidings_consumer_commits", "Offset commits acknowledged", &self.commits);
+        let help = "Records that were removed from their topic before the group read them";
+        counter("tidings_consumer_records_lost", help, &self.records_lost);
         registry.register(
             "tidings_consumer_paused",
             "Whether the consumer keeps records after a transient failure",
@@ -143,6 +148,7 @@ impl ConsumerMetrics {
             dead_letters: self.dead_letters.get_or_create(&labels).clone(),
             retries: self.retries.get_or_create(&labels).clone(),
             commits: self.commits.get_or_create(&labels).clone(),
+            records_lost: self.records_lost.get_or_create(&labels).clone(),
             paused: self.paused.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
             buffered: self.buffered.get_or_create(&labels).clone(),
@@ -161,6 +167,7 @@ pub(super) struct GroupMetrics {
     pub(super) dead_letters: Counter,
     pub(super) retries: Counter,
     pub(super) commits: Counter,
+    pub(super) records_lost: Counter,
     pub(super) paused: Gauge,
     pub(super) in_flight: Gauge,
     pub(super) buffered: Gauge,

@@ -5,6 +5,7 @@
 
 mod beginnings;
 mod ends;
+mod lost;
 mod poll;
 mod prepare;
 mod reassign;
@@ -42,6 +43,7 @@ use crate::error::KafkaFault;
 use crate::native::{self, FromItsBeginning, RecordQueue};
 use crate::producer::Producer;
 use ends::Ends;
+use lost::Lost;
 use poll::{FIRST_RECORD_BYTES, TopicName};
 use reassign::Reassign;
 use stored::Claiming;
@@ -99,6 +101,7 @@ pub(super) struct Runtime {
     /// When a store may be asked again.
     next_claim: Instant,
     ends: Ends,
+    lost: Lost,
     /// When the cluster last showed that it is there.
     heard_at: Instant,
 }
@@ -156,9 +159,9 @@ impl Runtime {
             claims: claims(&options),
         };
         let now = Instant::now();
-        let reassign = Reassign::new(&options, poll_limit);
         Ok(Self {
             cluster: cluster.clone(),
+            reassign: Reassign::new(&options, poll_limit),
             options,
             monitor,
             metrics,
@@ -175,7 +178,6 @@ impl Runtime {
             sources: Vec::new(),
             known_topics: HashSet::new(),
             subscribed: Vec::new(),
-            reassign,
             retry_topics: HashMap::new(),
             topic_names: Vec::new(),
             full_since: None,
@@ -186,6 +188,7 @@ impl Runtime {
             claiming: None,
             next_claim: now,
             ends: Ends::new(now),
+            lost: Lost::default(),
             heard_at: now,
         })
     }
@@ -198,6 +201,7 @@ impl Runtime {
         });
         self.board.stop();
         self.end_workers(end.is_err());
+        self.tell_lost();
         if let Some(key_order) = &self.workshop.key_order {
             key_order.stop();
         }

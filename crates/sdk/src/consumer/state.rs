@@ -95,6 +95,9 @@ pub struct ConsumerState {
     pub rejected: u64,
     /// Attempts after transient failures.
     pub retries: u64,
+    /// Records that were removed from their topic, by its retention or by an administrator, before the group had read them: told
+    /// with their offsets in the log. What was there is not known any more, so markers of transactions count as well.
+    pub lost: u64,
     /// Records that are with the handler now.
     pub in_flight: usize,
     /// Records fetched and not done, those with the handler included.
@@ -175,6 +178,7 @@ impl ConsumerMonitor {
             processed: 0,
             rejected: 0,
             retries: 0,
+            lost: 0,
             in_flight: 0,
             buffered: 0,
             retrying: 0,

@@ -31,6 +31,8 @@ pub(super) struct Tracker {
     start_offset: Option<i64>,
     /// Behind the last record delivered, and what was skipped after it.
     end_offset: Option<i64>,
+    /// The last record delivered.
+    last_offset: Option<i64>,
     /// What was delivered from the first record on that is not done, by offset: records are mostly done from the front.
     delivered: VecDeque<Delivered>,
     /// Done before the restart, behind `start_offset`: sorted, disjoint, not empty.
@@ -64,6 +66,11 @@ impl Tracker {
         self.end_offset.or(self.start_offset)
     }
 
+    /// The last record delivered. What was skipped after it has come to nobody.
+    pub(super) fn last_offset(&self) -> Option<i64> {
+        self.last_offset
+    }
+
     /// Takes note of a delivered record.
     pub(super) fn deliver(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Delivery {
         // Offsets of a partition only rise, unless the log was cut or made anew: then nothing known of it holds.
@@ -73,6 +80,7 @@ impl Tracker {
         }
         self.start_offset.get_or_insert(offset);
         self.end_offset = Some(offset + 1);
+        self.last_offset = Some(offset);
         if self.done_range(offset).is_some() {
             return Delivery::AlreadyDone;
         }
@@ -87,6 +95,21 @@ impl Tracker {
             self.end_offset = Some(offset);
             self.has_done_some = true;
         }
+    }
+
+    /// What of these offsets, none of which was delivered, was still to come: nothing before the start, and not what was done
+    /// before the restart. Sorted.
+    pub(super) fn awaited_in(&self, offsets: Range<i64>) -> Vec<Range<i64>> {
+        let Some(start_offset) = self.start_offset else { return Vec::new() };
+        let mut awaited = Vec::new();
+        let mut from = offsets.start.max(start_offset);
+        for done in &self.done_before {
+            awaited.push(from..done.start.min(offsets.end));
+            from = from.max(done.end);
+        }
+        awaited.push(from..offsets.end);
+        awaited.retain(|range| !range.is_empty());
+        awaited
     }
 
     /// Marks a delivered record as done. Answers whether it was outstanding.

@@ -30,6 +30,7 @@ impl Runtime {
     /// Polls once, and hands over what came. Rebalances happen inside. Answers how many records came.
     pub(super) fn poll(&mut self, wait: Duration) -> Result<usize, Fatal> {
         let by_event = self.serve_events()?;
+        self.note_resets();
         let wait = if by_event > 0 { Duration::ZERO } else { wait };
         let max = self.board.lock().scheduler.room(self.record_bytes).clamp(1, MAX_POLLED_RECORDS);
         let (names, parking) = (&mut self.topic_names, &self.workshop.parking);
@@ -68,6 +69,7 @@ impl Runtime {
             self.board.lock().scheduler.mark_read(&key, Some(end_offset));
         }
         self.seek_rewound();
+        self.tell_lost();
         errors.into_iter().try_for_each(|error| self.take_error(error))?;
         Ok(by_event + count)
     }
@@ -84,6 +86,7 @@ impl Runtime {
             });
             for (topic, partition) in self.membership().take_revoked() {
                 self.metrics.forget_lag(&topic, partition);
+                self.lost.forget(&(topic, partition));
             }
             match polled {
                 Some(Ok(record)) => {
@@ -125,6 +128,7 @@ impl Runtime {
     }
 
     fn push(&mut self, run: Vec<ReceivedRecord>) {
+        self.lost.note_run(&run);
         let topic = &run[0].topic;
         let source = self.topic_names.iter().find(|name| Arc::ptr_eq(&name.topic, topic));
         let source = Arc::clone(source.map_or(topic, |name| &name.source));

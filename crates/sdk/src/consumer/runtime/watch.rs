@@ -34,8 +34,8 @@ impl Runtime {
         }
         self.next_refresh = Instant::now() + REFRESH_INTERVAL;
         for (key, _) in self.membership().owned() {
-            let high_watermark = native::cached_high_watermark(&self.consumer, &key.0, key.1);
-            self.board.lock().scheduler.learn(&key, None, high_watermark);
+            let watermarks = native::cached_watermarks(&self.consumer, &key.0, key.1);
+            self.board.lock().scheduler.learn(&key, None, watermarks.high);
         }
         self.probe();
         self.metrics.commits.inc_by(self.membership().take_commits_count());

@@ -1,6 +1,7 @@
 //! What the scheduler knows of each partition: what is done, what is committed, and whether it is paused.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{InHand, Limits, Scheduler};
@@ -165,6 +166,20 @@ impl Scheduler {
             tracker.skip_to(end_offset);
             partition.is_changed = true;
         }
+    }
+
+    /// The last record of a partition that has come since the group's commit was read.
+    pub(in crate::consumer) fn last_offset(&self, key: &PartitionKey) -> Option<i64> {
+        self.partitions.get(key)?.tracker.as_ref()?.last_offset()
+    }
+
+    /// What of these offsets, none of which has come, was still to come. `None` until the group's commit was read.
+    pub(in crate::consumer) fn awaited_in(
+        &self,
+        key: &PartitionKey,
+        offsets: Range<i64>,
+    ) -> Option<Vec<Range<i64>>> {
+        Some(self.partitions.get(key)?.tracker.as_ref()?.awaited_in(offsets))
     }
 
     /// What is done and not committed.

@@ -198,3 +198,30 @@ fn offsets_without_records_are_skipped_when_all_before_them_is_done() {
     tracker.skip_to(4);
     assert_eq!((tracker.next_offset(), tracker.deliver(5, None)), (Some(5), Delivery::New));
 }
+
+#[test]
+fn what_was_done_before_a_restart_is_not_awaited() {
+    let mut before = Tracker::resume(Some(10), b"");
+    for offset in 10..30 {
+        before.deliver(offset, None);
+    }
+    for done in [12..15, 20..25] {
+        done.for_each(|offset| assert!(before.complete(offset)));
+    }
+    let (next_offset, metadata) = before.snapshot(4096).unwrap();
+    let tracker = Tracker::resume(Some(next_offset), metadata.as_bytes());
+    let check = |offsets: Range<i64>, expect: &[Range<i64>]| {
+        assert_eq!(tracker.awaited_in(offsets.clone()), expect, "{offsets:?}");
+    };
+    let one = |range: Range<i64>| [range];
+    check(0..40, &[10..12, 15..20, 25..40]);
+    check(11..13, &one(11..12));
+    check(13..22, &one(15..20));
+    check(12..15, &[]);
+    check(5..10, &[]);
+    // Who has committed nothing awaits nothing, until something has come.
+    let mut new = Tracker::resume(None, b"");
+    assert_eq!(new.awaited_in(0..5), []);
+    new.deliver(5, None);
+    assert_eq!(new.awaited_in(0..5), []);
+}
