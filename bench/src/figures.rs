@@ -132,6 +132,14 @@ pub static TRICKLE_CPU_AWAKE: Figure =
     cost("trickle_cpu_awake", "the same on cores that are kept awake", "% of a core", &[Value(3.0)]);
 pub static TRICKLE_PEAK: Figure =
     cost("trickle_peak", "3,000 activities a minute: peak memory", "MB", &[Value(48.0)]);
+pub static PRODUCED_CPU: Figure = cost(
+    "produced_cpu",
+    "3,000 activities a minute at the Kafka port: CPU of the platform",
+    "% of a core",
+    &[Value(3.0)],
+);
+pub static PRODUCED_PEAK: Figure =
+    cost("produced_peak", "3,000 activities a minute at the Kafka port: peak memory", "MB", &[Value(48.0)]);
 pub static STORED_QUERY_P50: Figure =
     cost("stored_query_p50", "a page of a tenant, of all that is stored, p50", "ms", &[]);
 pub static STORED_QUERY_P99: Figure =

@@ -12,6 +12,7 @@ mod memory;
 mod partitions;
 mod platform;
 mod produce;
+mod produced_activities;
 mod single_activities;
 mod start;
 mod stored_activities;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(platform::Platform),
         Box::new(activities::Activities),
         Box::new(single_activities::SingleActivities),
+        Box::new(produced_activities::ProducedActivities),
         Box::new(produce::Produce::one_kib()),
         Box::new(produce::Produce::hundred_bytes()),
         Box::new(consume::Consume),

@@ -153,7 +153,8 @@ fn stored(platform: &Platform) -> Result<f64> {
     metric(&platform.http, "tidings_activity_stored_total").context("read the stored count")
 }
 
-fn wait_stored(platform: &Platform, expected: f64) -> Result<()> {
+/// Waits until so many are stored since the start.
+pub(super) fn wait_stored(platform: &Platform, expected: f64) -> Result<()> {
     let start = Instant::now();
     let mut last = stored(platform)?;
     while last < expected {

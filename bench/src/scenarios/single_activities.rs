@@ -24,7 +24,7 @@ const PACED_CONNECTIONS: usize = 16;
 /// Posts a second at the fixed rate.
 const PACED_RATE: usize = 1_000;
 /// Posts a minute of a small business.
-const TRICKLE_PER_MINUTE: usize = 3_000;
+pub(super) const TRICKLE_PER_MINUTE: usize = 3_000;
 
 /// Posts of one activity each.
 pub struct SingleActivities;
@@ -147,7 +147,8 @@ fn post_one_by_one(
     Ok(latencies_ms)
 }
 
-fn activity(worker: usize, nth: usize) -> String {
+/// What somebody did.
+pub(super) fn activity(worker: usize, nth: usize) -> String {
     format!(
         r#"{{"tenant":"shop-{}","actor":{{"type":"user","id":"user-{}","name":"Somebody"}},"action":"order.placed","targets":[{{"type":"order","id":"order-{worker}-{nth}"}}],"context":{{"ip":"192.0.2.7","user_agent":"bench"}},"metadata":{{"items":3,"total_cents":4990,"currency":"EUR"}}}}"#,
         worker % 8,
