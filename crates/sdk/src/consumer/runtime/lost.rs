@@ -30,7 +30,7 @@ pub(super) struct Lost {
 struct Gap {
     key: PartitionKey,
     start_offset: i64,
-    /// The first record that came from there on.
+    /// The first record that came from there on, or where the log was read to its end.
     first_offset: Option<i64>,
 }
 
@@ -68,6 +68,16 @@ impl Lost {
         for gap in self.gaps.iter_mut().filter(is_open) {
             gap.first_offset =
                 run.iter().map(|record| record.offset).find(|offset| *offset >= gap.start_offset);
+        }
+    }
+
+    /// A partition was read to its end: what is there without being a record, as the marker of a transaction, is read as well.
+    pub(super) fn note_end(&mut self, key: &PartitionKey, end_offset: i64) {
+        // An end before that is one from before the position was given up.
+        let is_open =
+            |gap: &&mut Gap| gap.first_offset.is_none() && gap.start_offset < end_offset && gap.key == *key;
+        for gap in self.gaps.iter_mut().filter(is_open) {
+            gap.first_offset = Some(end_offset);
         }
     }
 
@@ -225,6 +235,17 @@ mod tests {
         lost.note_reset(key(0), 25);
         lost.forget(&key(0));
         assert_eq!(take(&mut lost, between(30, 30)), []);
+    }
+
+    #[test]
+    fn an_end_without_a_record_tells_as_much_as_a_record() {
+        let mut lost = Lost::default();
+        lost.note_reset(key(0), 10);
+        lost.note_end(&key(0), 10);
+        lost.note_end(&key(1), 20);
+        assert_eq!(lost.take(|_| between(14, 15), all), []);
+        lost.note_end(&key(0), 15);
+        assert_eq!(lost.take(|_| between(14, 15), all), [(key(0), vec![10..14])]);
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Runtime {
         }
         runs.into_iter().for_each(|run| self.push(run));
         for (key, end_offset) in ends {
+            self.lost.note_end(&key, end_offset);
             self.board.lock().scheduler.mark_read(&key, Some(end_offset));
         }
         self.seek_rewound();
