@@ -226,6 +226,9 @@ impl DataDir {
         if let Some((topic_partition, ..)) = new.iter().find(exists) {
             return Err(CreateError::Exists { topic_partition: topic_partition.clone() });
         }
+        if let (Err(source), Some((topic_partition, ..))) = (self.ensure_in_place(), new.first()) {
+            return Err(CreateError::Io { topic_partition: topic_partition.clone(), source });
+        }
         let mut created = Vec::with_capacity(new.len());
         for (topic_partition, topic_id, config) in new {
             match self.create_folder(topic_partition, *topic_id, config) {
@@ -245,6 +248,16 @@ impl DataDir {
             logs.insert(log.topic_partition().clone(), log.clone());
         }
         Ok(created)
+    }
+
+    /// Where the directory was moved or its file system is gone, its path would get new folders that the next start does not find
+    /// with the rest.
+    fn ensure_in_place(&self) -> io::Result<()> {
+        let lock = self.storage.root.join(LOCK);
+        self.storage.disk.open(&lock, OpenMode::Read).map(drop).map_err(|error| {
+            let hint = "the data directory was moved or unmounted while it was in use: put it back";
+            io::Error::new(error.kind(), format!("{}: {error}; {hint}", lock.display()))
+        })
     }
 
     fn create_folder(

@@ -506,7 +506,7 @@ fn a_corrupt_store_is_not_backed_up() {
     let target = scene.path().join("target");
     let arguments: [&Path; 4] = [path("create"), &target, path("--data-dir"), &data_dir];
     fails(&arguments, "activities.db is corrupt, and no backup was made");
-    fails(&arguments, "hint: stop the server, then restore a backup");
+    fails(&arguments, "hint: stop the server and look whether the disk can be read");
     assert!(!target.exists() && tidings.http().is_ready(), "nobody has asked for what is damaged");
     tidings.http().get(&format!("{ACTIVITIES}?tenant=acme&actor=u-1")).expect(503);
     fails(&arguments, "activities.db: is corrupt");

@@ -114,6 +114,9 @@ pub async fn prepare(client: &mut Client) -> Result<Identity, Fault> {
     }
     if found == 0 {
         make_schema(&transaction).await?;
+    } else {
+        // First, as whoever writes or erases does: an older instance may be at it.
+        transaction.batch_execute("LOCK TABLE tidings_activity.store IN ACCESS EXCLUSIVE MODE").await?;
     }
     for migration in &MIGRATIONS[found as usize..] {
         transaction.batch_execute(migration).await?;

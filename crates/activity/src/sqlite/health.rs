@@ -19,8 +19,11 @@ use rusqlite::ErrorCode;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to do about a corrupt store.
-pub const CORRUPT_HINT: &str = "stop the server, then restore a backup, or move the file away with its -wal and -shm: \
-     the next start makes a new store and fills it from the topic";
+///
+/// SQLite says the same of a disk that cannot be read.
+pub const CORRUPT_HINT: &str = "stop the server and look whether the disk can be read (the kernel's log): if it could not, the file may be \
+     whole. Else restore a backup, or move the file away with its -wal and -shm: the next start makes a new store and fills it \
+     from the topic";
 
 /// Why the store takes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

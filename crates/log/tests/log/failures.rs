@@ -12,7 +12,9 @@ use tidings_log::{
 };
 use tidings_model::{ErrorCode, TopicId};
 
-use crate::support::{NOW_MS, append, append_durably, batch, create, log, open_on, options, partition, tags};
+use crate::support::{
+    NOW_MS, append, append_durably, batch, create, log, open, open_on, options, partition, tags,
+};
 
 const ROOT: &str = "/data";
 const EIO: i32 = 5;
@@ -319,6 +321,28 @@ fn a_roll_that_fails_is_tried_again() {
     append_durably(&orders, batch("c", 1, 800));
     assert_eq!(tags(&orders, UpTo::HighWatermark), ["a/0/", "c/0/"]);
     assert_eq!(orders.segment_count(), 2);
+}
+
+/// Its records went into a new directory in the old place, where the next start missed them or was not told of them.
+#[test]
+fn nothing_is_created_where_the_directory_was_moved_away() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let (path, moved) = (folder.path().join("data"), folder.path().join("moved"));
+    let (data_dir, _) = open(&path);
+    std::fs::rename(&path, &moved).expect("move it");
+    let new = [(partition(0), TopicId([1; 16]), LogConfig::default())];
+    let error = data_dir.create_logs(&new).expect_err("it is not there");
+    assert!(
+        matches!(&error, CreateError::Io { source, .. } if source.to_string().contains("put it back")),
+        "{error:?}"
+    );
+    assert!(!path.exists());
+    // What is left of a mount point.
+    std::fs::create_dir(&path).expect("make a folder in its place");
+    data_dir.create_logs(&new).expect_err("it is not there either");
+    std::fs::remove_dir(&path).expect("nothing was put there");
+    std::fs::rename(&moved, &path).expect("put it back");
+    data_dir.create_logs(&new).expect("now it works");
 }
 
 #[test]
