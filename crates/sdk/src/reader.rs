@@ -194,6 +194,17 @@ impl TopicReader {
         Ok(())
     }
 
+    /// Reads a partition no further. Restarting with the others would do as well, but librdkafka aborts the process when a client
+    /// ends before what an assignment has replaced has stopped.
+    pub(crate) fn leave(&mut self, partition: i32) -> Result<(), ReadError> {
+        let mut left = TopicPartitionList::with_capacity(1);
+        left.add_partition(&self.topic, partition);
+        self.next_offsets.remove(&partition);
+        self.consumer.pause(&left).map_err(|error| {
+            read_error(&self.topic, KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO))
+        })
+    }
+
     fn assign(&self, offsets: &HashMap<i32, i64>) -> Result<(), ReadError> {
         let fault = |error: KafkaError| {
             read_error(&self.topic, KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO))
@@ -268,6 +279,7 @@ impl TopicReader {
     fn poll(&mut self, timeout: Duration) -> Result<Option<ReceivedRecord>, ReadError> {
         match self.consumer.poll(timeout) {
             None => Ok(None),
+            Some(Ok(message)) if !self.next_offsets.contains_key(&message.partition()) => Ok(None),
             Some(Ok(message)) => Ok(Some(native::to_received(&message, Arc::clone(&self.topic)))),
             // The end may lie behind the last record: transaction markers and compaction leave gaps.
             Some(Err(KafkaError::PartitionEOF(partition))) => {

@@ -142,7 +142,7 @@ fn look_at(cluster: &Cluster, topic: &str, mut gaps: Vec<Gap>) -> Result<Vec<Gap
     while let Some(record) = reader.next_until_end(left())? {
         gaps.retain(|gap| gap.key.1 != record.partition);
         // Its first record is enough: a backlog is not read twice.
-        reader.restart(&starts(&gaps))?;
+        reader.leave(record.partition)?;
     }
     gaps.retain_mut(|gap| {
         let reached = reader.next_offsets().get(&gap.key.1);
