@@ -8,8 +8,7 @@
 //! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
 //! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. A peer that has only finished
 //! sending still gets the answers that are being made, but none that waits for others: nothing tells it from one that is
-//! gone. What it has sent behind such a request, a member's leaving perhaps, is done all the same, without an answer. Nothing
-//! here knows what an API does.
+//! gone. Nothing here knows what an API does.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -45,9 +44,6 @@ const MAX_PIPELINED_PRODUCES: usize = 64;
 
 /// Answers are written once this many bytes are queued, even when more are ready.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
-
-/// So many requests are handled before other connections have their turn.
-const REQUESTS_IN_TURN: usize = 4;
 
 /// How long the answers of a peer that has finished sending may take, each: it may be gone.
 const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
@@ -146,13 +142,8 @@ impl Connection {
 
     /// Handles the frames that have arrived, as far as the queue of pending answers has room.
     async fn handle_buffered(&mut self) -> Result<(), Closed> {
-        let mut handled = 0;
         while self.has_room() {
             let Some(frame) = self.intake.next_frame()? else { break };
-            handled += 1;
-            if handled % REQUESTS_IN_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
             self.shared.metrics.bytes_in(frame.bytes.len() + frame::LENGTH_BYTES);
             // Before it is handled, which may take long: a large buffer is then the frame's alone, and goes with it.
             self.intake.taken();
@@ -185,17 +176,13 @@ impl Connection {
                 }
                 incoming.hold(reservation);
                 let waits_for_others = incoming.waits_for_others();
-                let answered = {
+                let answer = {
                     let handling =
                         pin!(handlers::finish(&self.shared, &self.client, incoming, &mut self.long_poll));
                     let (intake, stream) = (&mut self.intake, &mut self.stream);
-                    wait_for(handling, waits_for_others, intake, stream, &mut self.stopping).await?
+                    wait_for(handling, waits_for_others, intake, stream, &mut self.stopping).await??
                 };
-                match answered {
-                    Some(answer) => self.outbox.push(answer?)?,
-                    // Answers to what comes behind it would be taken for its own.
-                    None => self.outbox.close(),
-                }
+                self.outbox.push(answer)?;
                 self.flush().await?;
             }
         }
@@ -274,29 +261,28 @@ impl Connection {
 }
 
 /// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll: at once if it waits for others,
-/// who would otherwise have to do with members that are gone. `None` if it was given up for that.
+/// who would otherwise have to do with members that are gone.
 async fn wait_for<T>(
     mut handling: Pin<&mut impl Future<Output = T>>,
     waits_for_others: bool,
     intake: &mut Intake,
     stream: &mut TcpStream,
     stopping: &mut watch::Receiver<bool>,
-) -> Result<Option<T>, Closed> {
+) -> Result<T, Closed> {
     loop {
         tokio::select! {
             biased;
-            output = &mut handling => return Ok(Some(output)),
+            output = &mut handling => return Ok(output),
             () = stopped(stopping) => return Err(Closed::Stopping),
             read = intake.read_ahead(stream) => match read {
-                Err(Closed::ByPeer | Closed::Io(_)) if waits_for_others => return Ok(None),
-                Err(Closed::ByPeer) => break,
+                Err(Closed::ByPeer) if !waits_for_others => break,
                 read => read?,
             },
         }
     }
     tokio::select! {
         biased;
-        output = handling => Ok(Some(output)),
+        output = handling => Ok(output),
         () = stopped(stopping) => Err(Closed::Stopping),
         () = given_up(stream) => Err(Closed::ByPeer),
     }

@@ -120,25 +120,6 @@ async fn a_client_that_has_finished_sending_is_told_what_there_is_and_not_waited
     assert_eq!(reader.frame().await, None);
 }
 
-/// What stands behind a request that waits was thrown away with it.
-#[tokio::test]
-async fn what_was_sent_behind_a_fetch_that_waits_is_produced() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = TestBroker::start(&dir).await;
-    let (mut client, mut reader) = (broker.client().await, broker.client().await);
-    reader.create_topic("orders", 1).await;
-    client.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
-    for acks in [0, -1] {
-        let request = ProduceRequest { acks, ..produce_request("orders", 0, batch(&["a", "b"])) };
-        client.send(9, &request).await;
-    }
-    client.stream.shutdown().await.unwrap();
-    assert_eq!(client.frame().await, None);
-    let last = reader.send(11, &fetch_request("orders", 0, 3, 60_000)).await;
-    let answer = only_fetched(reader.receive::<FetchRequest>(11, last).await);
-    assert!(!values(&answer).is_empty());
-}
-
 #[tokio::test]
 async fn a_long_poll_ends_when_records_arrive() {
     let dir = tempfile::tempdir().unwrap();
