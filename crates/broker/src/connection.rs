@@ -6,9 +6,8 @@
 //! looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
 //!
 //! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
-//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. A peer that has only finished
-//! sending still gets the answers that are being made, but none that waits for others: nothing tells it from one that is
-//! gone. Nothing here knows what an API does.
+//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. Nothing here knows what an
+//! API does.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -20,7 +19,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -44,9 +42,6 @@ const MAX_PIPELINED_PRODUCES: usize = 64;
 
 /// Answers are written once this many bytes are queued, even when more are ready.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
-
-/// How long the answers of a peer that has finished sending may take, each: it may be gone.
-const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What "no limit" is to a timer.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -175,12 +170,10 @@ impl Connection {
                     self.collect_ready().await?;
                 }
                 incoming.hold(reservation);
-                let waits_for_others = incoming.waits_for_others();
                 let answer = {
                     let handling =
                         pin!(handlers::finish(&self.shared, &self.client, incoming, &mut self.long_poll));
-                    let (intake, stream) = (&mut self.intake, &mut self.stream);
-                    wait_for(handling, waits_for_others, intake, stream, &mut self.stopping).await??
+                    wait_for(handling, &mut self.intake, &mut self.stream, &mut self.stopping).await??
                 };
                 self.outbox.push(answer)?;
                 self.flush().await?;
@@ -208,23 +201,14 @@ impl Connection {
     async fn read_or_produced(&mut self) -> Result<(), Closed> {
         let may_read = self.has_room();
         let pending = &mut self.pending;
-        let mut produced = poll_fn(|cx| match pending.front_mut() {
+        let produced = poll_fn(|cx| match pending.front_mut() {
             Some(produce) => produce.poll_committed(cx),
             None => Poll::Ready(()),
         });
         tokio::select! {
             biased;
-            () = &mut produced => return Ok(()),
-            read = self.intake.read(&mut self.stream), if may_read => match read {
-                Err(Closed::ByPeer) => {}
-                read => return read,
-            },
-        }
-        // Whoever comes back when all is answered finds the end again.
-        tokio::select! {
-            biased;
             () = produced => Ok(()),
-            () = given_up(&self.stream) => Err(Closed::ByPeer),
+            read = self.intake.read(&mut self.stream), if may_read => read,
         }
     }
 
@@ -260,11 +244,9 @@ impl Connection {
     }
 }
 
-/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll: at once if it waits for others,
-/// who would otherwise have to do with members that are gone.
+/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll.
 async fn wait_for<T>(
     mut handling: Pin<&mut impl Future<Output = T>>,
-    waits_for_others: bool,
     intake: &mut Intake,
     stream: &mut TcpStream,
     stopping: &mut watch::Receiver<bool>,
@@ -274,24 +256,9 @@ async fn wait_for<T>(
             biased;
             output = &mut handling => return Ok(output),
             () = stopped(stopping) => return Err(Closed::Stopping),
-            read = intake.read_ahead(stream) => match read {
-                Err(Closed::ByPeer) if !waits_for_others => break,
-                read => read?,
-            },
+            read = intake.read_ahead(stream) => read?,
         }
     }
-    tokio::select! {
-        biased;
-        output = handling => Ok(output),
-        () = stopped(stopping) => Err(Closed::Stopping),
-        () = given_up(stream) => Err(Closed::ByPeer),
-    }
-}
-
-/// Waits until a peer that has finished sending resets the connection, or has had its time.
-async fn given_up(stream: &TcpStream) {
-    // Whatever comes of either, there is nobody left to answer.
-    let _ = tokio::time::timeout(HALF_CLOSED_PATIENCE, stream.ready(Interest::ERROR)).await;
 }
 
 async fn stopped(stopping: &mut watch::Receiver<bool>) {

@@ -110,19 +110,6 @@ async fn state(client: &mut Client) -> (String, usize) {
     (group.group_state, group.members.len())
 }
 
-/// It may be gone, and the group would have a member that nobody speaks for.
-#[tokio::test]
-async fn a_member_that_waits_for_the_others_and_has_finished_sending_is_let_go() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = TestBroker::start(&dir).await;
-    let (mut first, mut second) = (broker.client().await, broker.client().await);
-    join_alone(&mut first, b"all").await;
-    let given = second.call(9, &join_request("")).await;
-    second.send(9, &join_request(&given.member_id)).await;
-    second.stream.shutdown().await.unwrap();
-    assert_eq!(second.frame().await, None);
-}
-
 #[tokio::test]
 async fn a_member_joins_commits_and_leaves() {
     let dir = tempfile::tempdir().unwrap();
