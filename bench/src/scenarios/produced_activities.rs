@@ -1,10 +1,10 @@
 //! The few activities a minute of a small business, as the producer of a Kafka stack sends them: to the topic `activities` at
-//! the Kafka port, each a request of its own (`acks=all`), keyed by its tenant, without HTTP.
+//! the Kafka port, each a request of its own (`acks=all`), without HTTP.
 //!
 //! What the platform does for them is what that stack does: it makes them durable, reads them as a group, and stores them.
 
 use super::activities::wait_stored;
-use super::single_activities::{TRICKLE_PER_MINUTE, activity};
+use super::single_activities::{activity, trickle_cpu};
 use super::{Measured, Scenario};
 use crate::figures::{PRODUCED_CPU, PRODUCED_PEAK};
 use crate::kafka_client::KafkaClient;
@@ -13,7 +13,7 @@ use crate::peers::Peer;
 use crate::platform::Platform;
 use anyhow::Result;
 use bytes::Bytes;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use tidings_log::batch::BatchBuilder;
 
 /// The topic's partitions.
@@ -42,19 +42,18 @@ impl Scenario for ProducedActivities {
         // The writer has joined its group and read once.
         client.produce("activities", 0, event(0))?;
         wait_stored(&platform, 1.0)?;
-        lab.settle();
-        let count = lab.sizes.paced_seconds * TRICKLE_PER_MINUTE / 60;
-        let interval = Duration::from_secs(60) / TRICKLE_PER_MINUTE as u32;
-        let before = platform.process().usage()?;
-        let start = Instant::now();
-        for nth in 0..count {
-            std::thread::sleep((start + interval * nth as u32).saturating_duration_since(Instant::now()));
-            client.produce("activities", nth as i32 % PARTITIONS, event(1 + nth))?;
-        }
-        let (seconds, usage) = (start.elapsed().as_secs_f64(), platform.process().usage()? - before);
-        wait_stored(&platform, (1 + count) as f64)?;
-        let peak = platform.process().peak_resident_mb()?;
-        Ok(vec![(&PRODUCED_CPU, usage.cpu_seconds / seconds * 100.0), (&PRODUCED_PEAK, peak)])
+        let mut sent = 1;
+        let cpu = trickle_cpu(lab, &platform, |count, interval| {
+            let start = Instant::now();
+            for nth in 0..count {
+                std::thread::sleep((start + interval * nth as u32).saturating_duration_since(Instant::now()));
+                client.produce("activities", nth as i32 % PARTITIONS, event(sent))?;
+                sent += 1;
+            }
+            Ok(())
+        })?;
+        wait_stored(&platform, sent as f64)?;
+        Ok(vec![(&PRODUCED_CPU, cpu), (&PRODUCED_PEAK, platform.process().peak_resident_mb()?)])
     }
 }
 

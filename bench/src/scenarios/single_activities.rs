@@ -23,8 +23,8 @@ const CONNECTIONS: usize = 64;
 const PACED_CONNECTIONS: usize = 16;
 /// Posts a second at the fixed rate.
 const PACED_RATE: usize = 1_000;
-/// Posts a minute of a small business.
-pub(super) const TRICKLE_PER_MINUTE: usize = 3_000;
+/// Activities a minute of a small business.
+const TRICKLE_PER_MINUTE: usize = 3_000;
 
 /// Posts of one activity each.
 pub struct SingleActivities;
@@ -81,22 +81,27 @@ fn paced(lab: &Lab, platform: &Platform) -> Result<Measured> {
 }
 
 fn trickle(lab: &Lab, platform: &Platform) -> Result<Measured> {
-    let alone = trickle_cpu(lab, platform)?;
+    let post = |count, interval| post_each(&platform.http, 1, count, Some(interval)).map(drop);
+    let alone = trickle_cpu(lab, platform, post)?;
     let awake = Awake::start()?;
-    let cpu_awake = trickle_cpu(lab, platform)?;
+    let cpu_awake = trickle_cpu(lab, platform, post)?;
     drop(awake);
     let peak = platform.process().peak_resident_mb()?;
     Ok(vec![(&TRICKLE_CPU, alone), (&TRICKLE_CPU_AWAKE, cpu_awake), (&TRICKLE_PEAK, peak)])
 }
 
-/// In percent of a core.
-fn trickle_cpu(lab: &Lab, platform: &Platform) -> Result<f64> {
+/// What the platform uses while so many activities are sent, one per interval, in percent of a core.
+pub(super) fn trickle_cpu(
+    lab: &Lab,
+    platform: &Platform,
+    send: impl FnOnce(usize, Duration) -> Result<()>,
+) -> Result<f64> {
     let interval = Duration::from_secs(60) / TRICKLE_PER_MINUTE as u32;
     let count = lab.sizes.paced_seconds * TRICKLE_PER_MINUTE / 60;
     lab.settle();
     let before = platform.process().usage()?;
     let start = Instant::now();
-    post_each(&platform.http, 1, count, Some(interval))?;
+    send(count, interval)?;
     let usage = platform.process().usage()? - before;
     Ok(usage.cpu_seconds / start.elapsed().as_secs_f64() * 100.0)
 }
