@@ -21,6 +21,8 @@ mod native;
 mod outsider;
 mod record;
 mod security;
+#[cfg(test)]
+mod until;
 
 pub mod admin;
 pub mod breaker;

@@ -347,6 +347,7 @@ mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
+    use crate::until::until;
 
     #[test]
     fn only_outages_count_as_failures() {
@@ -408,15 +409,6 @@ mod tests {
             producer.last_fault().is_none() && producer.breaker_state() == BreakerState::Closed
         });
         send().unwrap();
-    }
-
-    #[track_caller]
-    fn until(is_so: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !is_so() {
-            assert!(Instant::now() < deadline, "not in time");
-            std::thread::sleep(Duration::from_millis(1));
-        }
     }
 
     #[test]

@@ -162,6 +162,7 @@ mod tests {
     use super::*;
     use crate::producer::{TransactionalOptions, TransactionalProducer};
     use crate::testing::Broker;
+    use crate::until::until;
     use crate::{Producer, ProducerOptions, Record};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -202,15 +203,6 @@ mod tests {
         open.abort().unwrap();
         // What was aborted, and its marker.
         until(|| look(&[gap_of(2, 1, 2)]) == [gap_of(2, 1, 3)]);
-    }
-
-    #[track_caller]
-    fn until(mut is_so: impl FnMut() -> bool) {
-        let begun = Instant::now();
-        while !is_so() {
-            assert!(begun.elapsed() < LIMIT, "it has not come to that");
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Runtime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
@@ -162,6 +162,7 @@ mod tests {
     use crate::admin::{Admin, GroupOffset};
     use crate::consumer::{Consumer, ConsumerMetrics, ConsumerOptions, Outcome};
     use crate::testing::Broker;
+    use crate::until::until;
     use crate::{Headers, Producer, ProducerOptions, Record};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -245,7 +246,8 @@ mod tests {
         lost.note_end(&key(1), 20);
         assert_eq!(lost.take(|_| between(14, 15), all), []);
         lost.note_end(&key(0), 15);
-        assert_eq!(lost.take(|_| between(14, 15), all), [(key(0), vec![10..14])]);
+        let expect = all(&key(0), 10..14).unwrap();
+        assert_eq!(lost.take(|_| between(14, 15), all), [(key(0), expect)]);
     }
 
     #[test]
@@ -301,14 +303,5 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         assert!(text.contains("tidings_consumer_records_lost_total{group=\"billing\"} 5\n"), "{text}");
-    }
-
-    #[track_caller]
-    fn until(mut is_so: impl FnMut() -> bool) {
-        let begun = Instant::now();
-        while !is_so() {
-            assert!(begun.elapsed() < LIMIT, "it has not come to that");
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
