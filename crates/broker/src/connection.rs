@@ -6,8 +6,10 @@
 //! looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
 //!
 //! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
-//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. Nothing here knows what an
-//! API does.
+//! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. A peer that has only finished
+//! sending still gets the answers that are being made, but none that waits for others: nothing tells it from one that is
+//! gone. What it has sent behind such a request, a member's leaving perhaps, is done all the same, without an answer. Nothing
+//! here knows what an API does.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -19,6 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -42,6 +45,12 @@ const MAX_PIPELINED_PRODUCES: usize = 64;
 
 /// Answers are written once this many bytes are queued, even when more are ready.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
+
+/// So many requests are handled before other connections have their turn.
+const REQUESTS_IN_TURN: usize = 4;
+
+/// How long the answers of a peer that has finished sending may take, each: it may be gone.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What "no limit" is to a timer.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -137,8 +146,13 @@ impl Connection {
 
     /// Handles the frames that have arrived, as far as the queue of pending answers has room.
     async fn handle_buffered(&mut self) -> Result<(), Closed> {
+        let mut handled = 0;
         while self.has_room() {
             let Some(frame) = self.intake.next_frame()? else { break };
+            handled += 1;
+            if handled % REQUESTS_IN_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
             self.shared.metrics.bytes_in(frame.bytes.len() + frame::LENGTH_BYTES);
             // Before it is handled, which may take long: a large buffer is then the frame's alone, and goes with it.
             self.intake.taken();
@@ -170,12 +184,18 @@ impl Connection {
                     self.collect_ready().await?;
                 }
                 incoming.hold(reservation);
-                let answer = {
+                let waits_for_others = incoming.waits_for_others();
+                let answered = {
                     let handling =
                         pin!(handlers::finish(&self.shared, &self.client, incoming, &mut self.long_poll));
-                    wait_for(handling, &mut self.intake, &mut self.stream, &mut self.stopping).await??
+                    let (intake, stream) = (&mut self.intake, &mut self.stream);
+                    wait_for(handling, waits_for_others, intake, stream, &mut self.stopping).await?
                 };
-                self.outbox.push(answer)?;
+                match answered {
+                    Some(answer) => self.outbox.push(answer?)?,
+                    // Answers to what comes behind it would be taken for its own.
+                    None => self.outbox.close(),
+                }
                 self.flush().await?;
             }
         }
@@ -201,14 +221,23 @@ impl Connection {
     async fn read_or_produced(&mut self) -> Result<(), Closed> {
         let may_read = self.has_room();
         let pending = &mut self.pending;
-        let produced = poll_fn(|cx| match pending.front_mut() {
+        let mut produced = poll_fn(|cx| match pending.front_mut() {
             Some(produce) => produce.poll_committed(cx),
             None => Poll::Ready(()),
         });
         tokio::select! {
             biased;
+            () = &mut produced => return Ok(()),
+            read = self.intake.read(&mut self.stream), if may_read => match read {
+                Err(Closed::ByPeer) => {}
+                read => return read,
+            },
+        }
+        // Whoever comes back when all is answered finds the end again.
+        tokio::select! {
+            biased;
             () = produced => Ok(()),
-            read = self.intake.read(&mut self.stream), if may_read => read,
+            () = given_up(&self.stream) => Err(Closed::ByPeer),
         }
     }
 
@@ -244,21 +273,39 @@ impl Connection {
     }
 }
 
-/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll.
+/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll: at once if it waits for others,
+/// who would otherwise have to do with members that are gone. `None` if it was given up for that.
 async fn wait_for<T>(
     mut handling: Pin<&mut impl Future<Output = T>>,
+    waits_for_others: bool,
     intake: &mut Intake,
     stream: &mut TcpStream,
     stopping: &mut watch::Receiver<bool>,
-) -> Result<T, Closed> {
+) -> Result<Option<T>, Closed> {
     loop {
         tokio::select! {
             biased;
-            output = &mut handling => return Ok(output),
+            output = &mut handling => return Ok(Some(output)),
             () = stopped(stopping) => return Err(Closed::Stopping),
-            read = intake.read_ahead(stream) => read?,
+            read = intake.read_ahead(stream) => match read {
+                Err(Closed::ByPeer | Closed::Io(_)) if waits_for_others => return Ok(None),
+                Err(Closed::ByPeer) => break,
+                read => read?,
+            },
         }
     }
+    tokio::select! {
+        biased;
+        output = handling => Ok(Some(output)),
+        () = stopped(stopping) => Err(Closed::Stopping),
+        () = given_up(stream) => Err(Closed::ByPeer),
+    }
+}
+
+/// Waits until a peer that has finished sending resets the connection, or has had its time.
+async fn given_up(stream: &TcpStream) {
+    // Whatever comes of either, there is nobody left to answer.
+    let _ = tokio::time::timeout(HALF_CLOSED_PATIENCE, stream.ready(Interest::ERROR)).await;
 }
 
 async fn stopped(stopping: &mut watch::Receiver<bool>) {

@@ -132,6 +132,12 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// Whether the answer may wait for what others do, for minutes.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        let api = self.header.api_key;
+        api == ApiKey::Fetch || WAITS_FOR_MEMBERS.contains(&api)
+    }
+
     /// Leaves the frame's part of the budget to the request, for as long as it is in memory.
     pub(crate) fn hold(&mut self, reservation: Option<Reservation>) {
         self.reservation = reservation;

@@ -19,7 +19,7 @@ use tidings_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFet
 use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
 use tokio::io::AsyncWriteExt;
 
-use crate::harness::{Client, TestBroker, batch, eventually, frame};
+use crate::harness::{Client, PATIENCE, TestBroker, batch, eventually, frame};
 
 fn join_request(member_id: &str) -> JoinGroupRequest {
     JoinGroupRequest {
@@ -110,6 +110,57 @@ async fn state(client: &mut Client) -> (String, usize) {
     (group.group_state, group.members.len())
 }
 
+async fn until_state(client: &mut Client, expected: (&str, usize)) {
+    let reached = async {
+        loop {
+            let (name, members) = state(client).await;
+            if (name.as_str(), members) == expected {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("not in state {expected:?}"));
+}
+
+fn leave_request(member_id: &str) -> LeaveGroupRequest {
+    let members = vec![MemberIdentity { member_id: member_id.to_owned(), ..MemberIdentity::default() }];
+    LeaveGroupRequest { group_id: "readers".to_owned(), members, ..LeaveGroupRequest::default() }
+}
+
+/// It may be gone, and the group would have a member that nobody speaks for.
+#[tokio::test]
+async fn a_member_that_waits_for_the_others_and_has_finished_sending_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut first, mut second) = (broker.client().await, broker.client().await);
+    join_alone(&mut first, b"all").await;
+    let given = second.call(9, &join_request("")).await;
+    second.send(9, &join_request(&given.member_id)).await;
+    second.stream.shutdown().await.unwrap();
+    assert_eq!(second.frame().await, None);
+}
+
+/// As clients do that are closed during a rebalance: the group waited for the end of the member's session.
+#[tokio::test]
+async fn a_member_that_leaves_while_it_waits_for_the_others_is_gone_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut first, mut second) = (broker.client().await, broker.client().await);
+    join_alone(&mut first, b"all").await;
+    let given = second.call(9, &join_request("")).await;
+    second.send(9, &join_request(&given.member_id)).await;
+    let mut observer = broker.client().await;
+    until_state(&mut observer, ("PreparingRebalance", 2)).await;
+    second.send(5, &leave_request(&given.member_id)).await;
+    second.stream.shutdown().await.unwrap();
+    assert_eq!(
+        second.frame().await,
+        None,
+        "an answer to the second request would be taken for one to the first"
+    );
+    until_state(&mut observer, ("PreparingRebalance", 1)).await;
+}
+
 #[tokio::test]
 async fn a_member_joins_commits_and_leaves() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,13 +176,7 @@ async fn a_member_joins_commits_and_leaves() {
     let older = JoinGroupResponse { generation_id: joined.generation_id - 1, ..joined.clone() };
     assert_eq!(commit(&mut client, &older, 43).await, 22);
     assert_eq!(state(&mut client).await, ("Stable".to_owned(), 1));
-    let members = vec![MemberIdentity {
-        member_id: joined.member_id.clone(),
-        group_instance_id: None,
-        ..MemberIdentity::default()
-    }];
-    let leave = LeaveGroupRequest { group_id: "readers".to_owned(), members, ..LeaveGroupRequest::default() };
-    assert_eq!(client.call(5, &leave).await.members[0].error_code, 0);
+    assert_eq!(client.call(5, &leave_request(&joined.member_id)).await.members[0].error_code, 0);
     assert_eq!(state(&mut client).await, ("Empty".to_owned(), 0));
     assert_eq!(committed(&mut client).await, 42);
 }

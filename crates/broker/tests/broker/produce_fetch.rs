@@ -75,6 +75,70 @@ async fn produces_that_arrive_at_once_are_all_answered() {
     }
 }
 
+/// The end of what a client sends was taken for the client's end: what it had sent before was answered in part.
+#[tokio::test]
+async fn a_client_that_has_finished_sending_gets_the_answers_to_its_produces() {
+    for durability in ["power", "process"] {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = TestBroker::with_settings(&dir, &[("durability", durability)]).await;
+        broker.client().await.create_topic("orders", 1).await;
+        let mut next = 0;
+        for count in [1, 63, 64, 200] {
+            let mut client = broker.client().await;
+            let request = produce_request("orders", 0, batch(&["a"]));
+            let mut frames: Vec<u8> = (0..count).flat_map(|id| frame(9, id, &request)).collect();
+            // Of the last request only a part comes.
+            frames.extend(&frame(9, count, &request)[..30]);
+            client.stream.write_all(&frames).await.unwrap();
+            client.stream.shutdown().await.unwrap();
+            for id in 0..count {
+                let answer = only_partition(client.receive::<ProduceRequest>(9, id).await);
+                assert_eq!(
+                    (answer.error_code, answer.base_offset),
+                    (0, next),
+                    "{durability}, {id} of {count}"
+                );
+                next += 1;
+            }
+            assert_eq!(client.frame().await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_finished_sending_is_told_what_there_is_and_not_waited_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut reader, mut writer) = (broker.client().await, broker.client().await);
+    writer.create_topic("orders", 1).await;
+    writer.produce("orders", 0, batch(&["a"])).await;
+    let first = reader.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
+    reader.send(11, &fetch_request("orders", 0, 1, 60_000)).await;
+    reader.stream.shutdown().await.unwrap();
+    let answer = only_fetched(reader.receive::<FetchRequest>(11, first).await);
+    assert_eq!(values(&answer), [(0, "a".to_owned())]);
+    assert_eq!(reader.frame().await, None);
+}
+
+/// What stands behind a request that waits was thrown away with it.
+#[tokio::test]
+async fn what_was_sent_behind_a_fetch_that_waits_is_produced() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut client, mut reader) = (broker.client().await, broker.client().await);
+    reader.create_topic("orders", 1).await;
+    client.send(11, &fetch_request("orders", 0, 0, 60_000)).await;
+    for acks in [0, -1] {
+        let request = ProduceRequest { acks, ..produce_request("orders", 0, batch(&["a", "b"])) };
+        client.send(9, &request).await;
+    }
+    client.stream.shutdown().await.unwrap();
+    assert_eq!(client.frame().await, None);
+    let last = reader.send(11, &fetch_request("orders", 0, 3, 60_000)).await;
+    let answer = only_fetched(reader.receive::<FetchRequest>(11, last).await);
+    assert!(!values(&answer).is_empty());
+}
+
 #[tokio::test]
 async fn a_long_poll_ends_when_records_arrive() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tidings_broker::{Clock, ManualClock, SystemClock};
 use tidings_log::testing::{Loss, Operation, SimDisk};
+use tidings_wire::messages::api_versions_request::ApiVersionsRequest;
 use tidings_wire::messages::delete_topics_request::DeleteTopicsRequest;
 use tidings_wire::messages::join_group_response::JoinGroupResponse;
 use tidings_wire::messages::produce_request::ProduceRequest;
+use tokio::io::AsyncWriteExt;
 
 use crate::groups::{commit, commit_request, committed, join_alone};
 use crate::harness::{TestBroker, batch, eventually, gauge, only_partition, produce_request, values};
@@ -161,11 +163,31 @@ async fn offsets_go_with_their_topic_when_its_client_hangs_up_too() {
     disk.hold_syncs();
     leaving.send(5, &delete_topic("orders")).await;
     eventually("the deletion has begun", async || disk.held_syncs_count() > 0).await;
+    // A reset: one that has only finished sending would be answered.
+    leaving.stream.set_zero_linger().unwrap();
     drop(leaving);
     eventually("the broker has noticed", connections).await;
     disk.release_syncs(false);
     client.create_topic("orders", 1).await;
     assert_eq!(committed(&mut client).await, -1);
+}
+
+#[tokio::test]
+async fn what_is_being_done_for_a_client_that_has_finished_sending_is_answered() {
+    let disk = SimDisk::new();
+    let broker = with_committed_offset(&disk).await;
+    let (mut client, mut other) = (broker.client().await, broker.client().await);
+    disk.hold_syncs();
+    let deleted = client.send(5, &delete_topic("orders")).await;
+    let asked = client.send(0, &ApiVersionsRequest::default()).await;
+    client.stream.shutdown().await.unwrap();
+    eventually("the deletion has begun", async || disk.held_syncs_count() > 0).await;
+    // The broker hears of the end before it hears of this.
+    other.call(0, &ApiVersionsRequest::default()).await;
+    disk.release_syncs(false);
+    assert_eq!(client.receive::<DeleteTopicsRequest>(5, deleted).await.responses[0].error_code, 0);
+    assert_eq!(client.receive::<ApiVersionsRequest>(0, asked).await.error_code, 0);
+    assert_eq!(client.frame().await, None);
 }
 
 #[tokio::test]
