@@ -153,8 +153,9 @@ fn compat(gate: &Gate<'_>) -> Result<Tally> {
     oracle::compare(gate.repository, &gate.target, &[]).map(Tally::of_one)
 }
 
-/// Test programs that mostly wait, for servers that start, stop and are killed: they run beside all others.
-const BESIDE: [&str; 3] = ["platform", "platform_on_apache_kafka", "sdk"];
+/// Test programs that mostly wait, for servers that start, stop and are killed: each row runs beside the others and beside the rest.
+const BESIDE: [(&str, &[&str]); 2] =
+    [("platform | ", &["platform", "platform_on_apache_kafka"]), ("sdk | ", &["sdk", "sdk_on_apache_kafka"])];
 
 /// All tests of all crates, those of `tests/` and their client programs included. Tests that are ignored by default
 /// need something that only this command installs: they run in a second round, and none is left out.
@@ -163,23 +164,21 @@ fn tests(gate: &Gate<'_>) -> Result<Tally> {
         let arguments: Vec<&str> = gate.test_arguments.iter().map(String::as_str).collect();
         return cargo_test(gate, "", &arguments).map(|results| results.tally);
     }
-    let names = test_programs(gate.repository)?;
-    let (beside, others): (Vec<&String>, Vec<&String>) =
-        names.iter().partition(|name| BESIDE.contains(&name.as_str()));
-    let chosen = |names: Vec<&String>| -> Vec<String> {
-        names.into_iter().flat_map(|name| ["--test".to_owned(), name.clone()]).collect()
-    };
-    let (beside, others) = (chosen(beside), chosen(others));
+    let all_programs = test_programs(gate.repository)?;
+    let mut others: Vec<&str> = all_programs.iter().map(String::as_str).collect();
+    others.retain(|name| !BESIDE.iter().any(|(_, programs)| programs.contains(name)));
     let all = std::thread::scope(|scope| -> Result<TestResults> {
-        let run = |prefix: &str, first: &[&str], chosen: &[String]| {
-            let arguments: Vec<&str> =
-                first.iter().copied().chain(chosen.iter().map(String::as_str)).collect();
-            cargo_test(gate, prefix, &arguments)
+        let run = |prefix: &str, first: &[&str], programs: &[&str]| {
+            let chosen = programs.iter().flat_map(|name| ["--test", name]);
+            cargo_test(gate, prefix, &first.iter().copied().chain(chosen).collect::<Vec<_>>())
         };
-        let running = scope.spawn(move || run("beside | ", &["--workspace"], &beside));
+        let beside =
+            BESIDE.map(|(prefix, programs)| scope.spawn(move || run(prefix, &["--workspace"], programs)));
         let mut all = run("", &["--workspace", "--lib", "--bins"], &others)?;
         all.add(run("", &["--workspace", "--doc"], &[])?);
-        all.add(running.join().map_err(|_| anyhow!("the thread of the tests beside panicked"))??);
+        for running in beside {
+            all.add(running.join().map_err(|_| anyhow!("a thread of the tests beside panicked"))??);
+        }
         Ok(all)
     })?;
     let ignored = cargo_test(gate, "", &["--workspace", "--tests", "--", "--ignored"])?;

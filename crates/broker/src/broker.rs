@@ -316,6 +316,10 @@ impl BrokerHandle {
         match (self.data_dir.storage_state(), ended) {
             (StorageState::Failed { why }, _) => Err(format!("writes have stopped until a restart: {why}")),
             (_, Some(job)) => Err(format!("a part of the broker has ended until a restart: {job}")),
+            (StorageState::ReadOnly, None) => Err(format!(
+                "writes fail until the file system of {} can be written again: it is read-only",
+                self.data_dir.path().display()
+            )),
             (StorageState::Healthy, None) => Ok(()),
             (StorageState::LowSpace(low), None) => Err(format!(
                 "produces are refused: {} bytes are free on the disk, less than log.min.free.bytes = {}",

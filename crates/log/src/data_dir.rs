@@ -174,15 +174,17 @@ impl DataDir {
 
     /// Whether writes are possible.
     pub fn storage_state(&self) -> StorageState {
-        match (self.storage.health.failure(), self.storage.space.low()) {
-            (Some(why), _) => StorageState::Failed { why: why.clone() },
-            (None, Some(low)) => StorageState::LowSpace(low),
-            (None, None) => StorageState::Healthy,
+        let (health, space) = (&self.storage.health, &self.storage.space);
+        match (health.failure(), space.is_read_only(), space.low()) {
+            (Some(why), ..) => StorageState::Failed { why: why.clone() },
+            (None, true, _) => StorageState::ReadOnly,
+            (None, false, Some(low)) => StorageState::LowSpace(low),
+            (None, false, None) => StorageState::Healthy,
         }
     }
 
-    /// Looks at the free space now; to be called every second or so, because nothing else notices that space has come
-    /// back, or that somebody else takes it.
+    /// Looks at the file system now; to be called every second or so, because nothing else notices that space has come
+    /// back, that somebody else takes it, or that it cannot be written any more.
     pub fn check_space(&self) -> Option<LowSpace> {
         self.storage.space.check(&*self.storage.disk, &self.storage.root)
     }

@@ -48,6 +48,8 @@ pub struct DiskSpace {
     pub available_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
+    /// Whether nothing can be written, whatever is free: a system that meets errors of its disk leaves it so.
+    pub is_read_only: bool,
 }
 
 /// Keeps a lock file locked until dropped.

@@ -15,6 +15,8 @@ pub enum StorageState {
     Healthy,
     /// Reads and the broker's own writes, until there is space again.
     LowSpace(LowSpace),
+    /// Reads only, while the file system cannot be written.
+    ReadOnly,
     /// Reads only, until a restart.
     Failed {
         /// What failed, and where.

@@ -1,6 +1,6 @@
 //! How much room the file system has left, and whether that is enough to go on growing.
 //!
-//! Owns the low-space state. Invariants: below `min_free_bytes` what clients want to write is refused, and nothing else
+//! Owns the low-space state, and whether the file system takes anything at all. Invariants: below `min_free_bytes` what clients want to write is refused, and nothing else
 //! is: the broker's own records (committed offsets, deletions) may use what is left, so that space can be made. The
 //! state changes back only when there is clearly more, so that it does not flap. Nothing is deleted to make room.
 //!
@@ -37,12 +37,14 @@ pub(crate) struct SpaceWatch {
     least: AtomicU64,
     available: AtomicU64,
     low: AtomicBool,
+    read_only: AtomicBool,
 }
 
 impl SpaceWatch {
     pub fn new(min_free_bytes: Option<u64>) -> Self {
         let (least, available) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-        Self { min_free_bytes, least, available, low: AtomicBool::new(false) }
+        let (low, read_only) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { min_free_bytes, least, available, low, read_only }
     }
 
     /// The state found last; one load while all is well.
@@ -51,6 +53,11 @@ impl SpaceWatch {
             available_bytes: self.available.load(Relaxed),
             min_free_bytes: self.least.load(Relaxed),
         })
+    }
+
+    /// Whether nothing could be written at the last look.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Relaxed)
     }
 
     /// Free bytes as found last.
@@ -66,14 +73,32 @@ impl SpaceWatch {
     /// Looks now. A file system that does not tell leaves the state as it was.
     pub fn check(&self, disk: &dyn Disk, root: &Path) -> Option<LowSpace> {
         match disk.space(root) {
-            Ok(space) => self.note(space, root),
+            Ok(space) => {
+                self.note_room(space, root);
+                self.note_read_only(space.is_read_only, root);
+            }
             Err(error) => tracing::debug!("asking for the free space of {} failed: {error}", root.display()),
         }
         self.low()
     }
 
-    fn note(&self, space: DiskSpace, root: &Path) {
-        let DiskSpace { available_bytes, total_bytes } = space;
+    fn note_read_only(&self, is_read_only: bool, root: &Path) {
+        if self.read_only.swap(is_read_only, Relaxed) == is_read_only {
+            return;
+        }
+        let root = root.display();
+        if is_read_only {
+            tracing::error!(
+                "{root}: the file system is read-only, writes fail, reads go on: look for errors of the disk in the \
+                 system's log, repair the file system and mount it for writing"
+            );
+        } else {
+            tracing::info!("{root}: the file system can be written again");
+        }
+    }
+
+    fn note_room(&self, space: DiskSpace, root: &Path) {
+        let DiskSpace { available_bytes, total_bytes, .. } = space;
         let default = || (total_bytes / 100 * DEFAULT_PERCENT).min(DEFAULT_MOST_BYTES);
         let least = self.min_free_bytes.unwrap_or_else(default);
         self.least.store(least, Relaxed);
@@ -106,7 +131,8 @@ mod tests {
     fn it_resumes_only_when_there_is_clearly_more() {
         let watch = SpaceWatch::new(Some(1000));
         let check = |available_bytes, expect: bool| {
-            watch.note(DiskSpace { available_bytes, total_bytes: 1 << 20 }, Path::new("/data"));
+            let space = DiskSpace { available_bytes, total_bytes: 1 << 20, is_read_only: false };
+            watch.note_room(space, Path::new("/data"));
             assert_eq!(watch.low().is_some(), expect, "{available_bytes} bytes");
         };
         check(1000, false);
@@ -121,7 +147,8 @@ mod tests {
     fn the_default_is_a_part_of_the_disk_up_to_a_gigabyte() {
         let check = |total_bytes, expect| {
             let watch = SpaceWatch::new(None);
-            watch.note(DiskSpace { available_bytes: 0, total_bytes }, Path::new("/data"));
+            let space = DiskSpace { available_bytes: 0, total_bytes, is_read_only: false };
+            watch.note_room(space, Path::new("/data"));
             assert_eq!(watch.low().map(|low| low.min_free_bytes), expect, "{total_bytes} bytes");
         };
         check(100 << 20, Some((100 << 20) / 100 * 5));

@@ -35,6 +35,11 @@ pub(crate) fn connect(consumer: &BaseConsumer<LogContext>, timeout: Duration) ->
     let deadline = Instant::now() + timeout;
     let faults = &consumer.context().faults;
     let mut refused_at: Option<Instant> = None;
+    if consumer.client().fetch_cluster_id(Duration::ZERO).is_none() {
+        // librdkafka connects by itself when its first broker is added, but takes the entry of a group's coordinator for that one: it
+        // would be the timer of a second later. A question makes it connect now, and is not waited for.
+        let _ = consumer.client().fetch_metadata(None, Duration::ZERO);
+    }
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // It is kept from the first answer on.

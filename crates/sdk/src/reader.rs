@@ -195,8 +195,7 @@ impl TopicReader {
         Ok(())
     }
 
-    /// Reads a partition no further. Restarting with the others would do as well, but librdkafka aborts the process when a client
-    /// ends before what an assignment has replaced has stopped.
+    /// Reads a partition no further; the others go on.
     pub(crate) fn leave(&mut self, partition: i32) -> Result<(), ReadError> {
         let mut left = TopicPartitionList::with_capacity(1);
         left.add_partition(&self.topic, partition);
@@ -206,6 +205,7 @@ impl TopicReader {
         })
     }
 
+    /// Reads at these offsets, and nothing else, from when it returns.
     fn assign(&self, offsets: &HashMap<i32, i64>) -> Result<(), ReadError> {
         let fault = |error: KafkaError| {
             read_error(&self.topic, KafkaFault::from_kafka(&error, &self.bootstrap, Duration::ZERO))
@@ -216,7 +216,13 @@ impl TopicReader {
                 .add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))
                 .map_err(fault)?;
         }
-        self.consumer.assign(&assignment).map_err(fault)
+        self.consumer.assign(&assignment).map_err(fault)?;
+        // What is replaced stops in librdkafka's main thread, in two steps; the thread answers a question in between. It
+        // aborts the process when a partition is to stop, for another assignment or the client's end, that has not stopped yet.
+        for _ in 0..2 {
+            self.consumer.assignment().map_err(fault)?;
+        }
+        Ok(())
     }
 
     /// The bounds of each partition when the reader was opened.
@@ -456,6 +462,7 @@ fn start_offsets(from: &ReadFrom, bounds: &HashMap<i32, Bounds>) -> HashMap<i32,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Broker;
 
     #[test]
     fn readers_begin_within_the_bounds() {
@@ -473,5 +480,21 @@ mod tests {
         check(ReadFrom::Tail(i64::MAX), &[(0, 5), (1, 0)]);
         check(ReadFrom::Offsets(HashMap::from([(0, 2)])), &[(0, 5)]);
         check(ReadFrom::Offsets(HashMap::from([(0, 99), (7, 1)])), &[(0, 20)]);
+    }
+
+    /// librdkafka aborted the process: a partition that an assignment replaced by itself was stopped a second time.
+    #[test]
+    fn a_reader_that_has_just_started_anew_starts_again_and_ends() {
+        let limit = Duration::from_secs(20);
+        let broker = Broker::start().unwrap();
+        broker.create_topic("orders", 3).unwrap();
+        for _ in 0..100 {
+            let mut reader =
+                TopicReader::open(&broker.cluster(), "orders", ReadFrom::Earliest, limit).unwrap();
+            let from = reader.next_offsets().clone();
+            reader.restart(&from).unwrap();
+            reader.restart(&from).unwrap();
+            assert!(reader.is_at_end());
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn handle(cx: &Cx<'_>, request: DescribeLogDirsRequest) -> Desc
             log_dir,
             ..DescribeLogDirsResult::default()
         },
-        StorageState::Healthy | StorageState::LowSpace(_) => {
+        StorageState::Healthy | StorageState::LowSpace(_) | StorageState::ReadOnly => {
             let space = data_dir.space().ok();
             let bytes = |bytes: Option<u64>| bytes.map_or(UNKNOWN_BYTES, i64_of);
             DescribeLogDirsResult {

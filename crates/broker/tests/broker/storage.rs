@@ -264,6 +264,28 @@ async fn groups_outlive_a_log_line_that_cannot_be_written() {
     assert_eq!(committed(&mut client).await, 2);
 }
 
+/// It called itself ready: each write failed by itself, and nothing was wrong in between.
+#[tokio::test]
+async fn a_file_system_that_has_become_read_only_is_told_and_only_read() {
+    let disk = SimDisk::new();
+    let clock = Arc::new(ManualClock::new(SystemClock::new().wall_ms()));
+    let broker = TestBroker::on_disk_with_clock(Arc::new(disk.clone()), clock.clone()).await;
+    let mut client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    assert_eq!(client.produce("orders", 0, batch(&["before"])).await.error_code, 0);
+    disk.make_read_only();
+    assert_eq!(client.produce("orders", 0, batch(&["a"])).await.error_code, KAFKA_STORAGE_ERROR);
+    clock.advance(1_000);
+    eventually("the broker has noticed", async || broker.handle.is_ready().is_err()).await;
+    let why = broker.handle.is_ready().unwrap_err();
+    assert!(why.ends_with("can be written again: it is read-only"), "{why}");
+    assert_eq!(values(&client.fetch("orders", 0, 0).await), [(0, "before".to_owned())]);
+    disk.heal();
+    clock.advance(1_000);
+    eventually("the broker has noticed", async || broker.handle.is_ready().is_ok()).await;
+    assert_eq!(client.produce("orders", 0, batch(&["b"])).await.base_offset, 1);
+}
+
 /// All jobs were one task: the end of one was the end of all, and the broker still called itself ready.
 #[tokio::test]
 async fn a_job_that_has_ended_is_told_and_does_not_end_the_others() {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::{DirEntry, Disk, DiskDir, DiskFile, DiskLock, DiskRoot, DiskSpace, OpenMode};
@@ -84,7 +84,11 @@ impl Disk for RealDisk {
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
         let found = rustix::fs::statvfs(path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(DiskSpace { available_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
+        Ok(DiskSpace {
+            available_bytes: bytes(found.f_bavail),
+            total_bytes: bytes(found.f_blocks),
+            is_read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
+        })
     }
 }
 

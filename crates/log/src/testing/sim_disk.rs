@@ -59,6 +59,7 @@ struct Shared {
     syncs_count: u64,
     faults: Vec<Fault>,
     space_left_bytes: Option<u64>,
+    is_read_only: bool,
     capture: Option<Capture>,
     hold: Option<Hold>,
     held_syncs_count: usize,
@@ -158,6 +159,7 @@ impl SimDisk {
         let mut shared = self.shared.lock();
         shared.faults.clear();
         shared.space_left_bytes = None;
+        shared.is_read_only = false;
     }
 
     /// From now on lets syncs wait until [`SimDisk::release_syncs`].
@@ -205,6 +207,11 @@ impl SimDisk {
     /// Limits by how much files may still grow; then comes `ENOSPC`, after a short write if some fits.
     pub fn set_space_left(&self, bytes: u64) {
         self.shared.lock().space_left_bytes = Some(bytes);
+    }
+
+    /// Takes no more bytes, `EROFS`, as a system does that has met errors of its disk.
+    pub fn make_read_only(&self) {
+        self.shared.lock().is_read_only = true;
     }
 
     /// Changes a file's bytes behind everybody's back, durably.
@@ -395,8 +402,12 @@ impl Disk for SimDisk {
     }
 
     fn space(&self, _: &Path) -> io::Result<DiskSpace> {
-        let left = self.shared.lock().space_left_bytes;
-        Ok(DiskSpace { available_bytes: left.unwrap_or(SIZE_BYTES), total_bytes: SIZE_BYTES })
+        let shared = self.shared.lock();
+        Ok(DiskSpace {
+            available_bytes: shared.space_left_bytes.unwrap_or(SIZE_BYTES),
+            total_bytes: SIZE_BYTES,
+            is_read_only: shared.is_read_only,
+        })
     }
 }
 
@@ -427,6 +438,9 @@ impl DiskFile for SimFile {
 
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         self.disk.operate(Operation::Write, &self.path, |shared, succeeds| {
+            if shared.is_read_only {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
             let mut bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
             let inode = &mut shared.state.inodes[self.inode];
             let growth = (position as usize + bytes.len()).saturating_sub(inode.data.len()) as u64;
