@@ -63,7 +63,9 @@ pub enum Fault {
     #[error("the database's encoding is {0}, expected UTF8")]
     Encoding(String),
     /// The tables were made by a newer program.
-    #[error("schema version {found}, expected {expected}: this program is older than the tables")]
+    #[error(
+        "schema version {found}, expected {expected}: this program is older than the tables, start the newer one"
+    )]
     OtherVersion { found: i32, expected: i32 },
     /// The database is not the one that was there before.
     #[error("another store than before: the database was replaced while this program ran")]

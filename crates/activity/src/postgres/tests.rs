@@ -349,7 +349,9 @@ fn tables_of_a_newer_program_are_refused() {
     let store = PostgresStore::open(url.parse().unwrap()).unwrap();
     let error = store.insert_batch(&[activity(r#"{"id":"1","tenant":"t","action":"a"}"#)]).unwrap_err();
     let StoreError::Failed { source, .. } = error else { panic!("{error}") };
-    assert_eq!(source.to_string(), "schema version 99, expected 4: this program is older than the tables");
+    let expected =
+        "schema version 99, expected 4: this program is older than the tables, start the newer one";
+    assert_eq!(source.to_string(), expected);
     assert!(store.fault().unwrap().contains("schema version 99"));
 }
 
