@@ -317,7 +317,7 @@ impl BrokerHandle {
             (StorageState::Failed { why }, _) => Err(format!("writes have stopped until a restart: {why}")),
             (_, Some(job)) => Err(format!("a part of the broker has ended until a restart: {job}")),
             (StorageState::ReadOnly, None) => Err(format!(
-                "writes fail until the file system of {} can be written again: it is read-only",
+                "the file system of {} takes no writes any more: see the system's log",
                 self.data_dir.path().display()
             )),
             (StorageState::Healthy, None) => Ok(()),

@@ -2,14 +2,14 @@
 //!
 //! Invariants: answers leave in the order of their requests. A frame is decoded and, for Produce, appended to the log
 //! before the next frame is looked at, so that pipelined batches keep their order; Produce answers then wait for the
-//! group commit in a bounded queue while further frames are read. Every other API is finished before the next frame is
-//! looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
+//! group commit in a bounded queue while further frames are read. Every other API is finished, or given up, before the
+//! next frame is looked at. A client that does not read its answers is not read from either, so its backlog is bounded by that queue.
 //!
 //! What ends a connection: the peer, a length that cannot be one, a frame its API cannot decode, silence for
 //! `connections.max.idle.ms`, a large body that stalls, a failed write, and the broker's end. A peer that has only finished
-//! sending still gets the answers that are being made, but none that waits for others: nothing tells it from one that is
-//! gone. What it has sent behind such a request, a member's leaving perhaps, is done all the same, without an answer. Nothing
-//! here knows what an API does.
+//! sending still gets the answers that come soon, but none that waits for others: nothing tells it from one that is gone, and
+//! what it has sent behind such a request, a member's leaving perhaps, must be heard. That is done without an answer. Nothing here
+//! knows what an API does.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -49,8 +49,8 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 /// So many requests are handled before other connections have their turn.
 const REQUESTS_IN_TURN: usize = 4;
 
-/// How long the answers of a peer that has finished sending may take, each: it may be gone.
-const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
+/// How long all that is left to do for a peer that has finished sending may take, its answers included: it may be gone.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What "no limit" is to a timer.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -101,6 +101,7 @@ pub(crate) async fn serve(
         shared,
         stream,
         stopping,
+        ended: None,
         pending: VecDeque::new(),
         outbox,
         long_poll: LazyTimer::default(),
@@ -119,12 +120,23 @@ struct Connection {
     stream: TcpStream,
     stopping: watch::Receiver<bool>,
     intake: Intake,
+    /// None while the peer may send more.
+    ended: Option<Ended>,
     pending: VecDeque<PendingProduce>,
     outbox: Outbox,
     long_poll: LazyTimer,
     idle: Option<Duration>,
     /// Set again only when it fires: moving a timer for every request would cost more than the request's own waiting.
     idle_timer: Pin<Box<Sleep>>,
+}
+
+/// A peer that has finished sending.
+#[derive(Clone, Copy)]
+struct Ended {
+    /// Until when it is worked for.
+    until: Instant,
+    /// Not once a request of it was given up: answers to what comes behind would be taken for that one's.
+    gets_answers: bool,
 }
 
 impl Connection {
@@ -135,6 +147,9 @@ impl Connection {
             if self.has_room() && self.intake.has_frame()? {
                 // The queue was full, and is not any more: nothing that arrives would remind us of these frames.
                 continue;
+            }
+            if self.is_gone() && self.has_room() {
+                return Err(Closed::ByPeer);
             }
             if self.pending.is_empty() {
                 self.read_or_idle().await?;
@@ -149,16 +164,22 @@ impl Connection {
         let mut handled = 0;
         while self.has_room() {
             let Some(frame) = self.intake.next_frame()? else { break };
-            handled += 1;
-            if handled % REQUESTS_IN_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
             self.shared.metrics.bytes_in(frame.bytes.len() + frame::LENGTH_BYTES);
             // Before it is handled, which may take long: a large buffer is then the frame's alone, and goes with it.
             self.intake.taken();
             self.handle(frame).await?;
+            handled += 1;
+            if handled % REQUESTS_IN_TURN == 0 && self.intake.has_frame()? {
+                self.collect_ready().await?;
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
+    }
+
+    /// Whether there is nobody to answer.
+    fn is_gone(&self) -> bool {
+        self.ended.is_some_and(|ended| !ended.gets_answers)
     }
 
     fn has_room(&self) -> bool {
@@ -177,6 +198,8 @@ impl Connection {
                 self.pending.push_back(produce);
             }
             Begun::Done => {}
+            // It would begin to wait, and perhaps have others wait, for nobody.
+            Begun::Other(incoming) if self.is_gone() && incoming.waits_for_others() => {}
             Begun::Other(mut incoming) => {
                 // Its answer comes after those of the produces before it, whose commit needs nothing from us.
                 while let Some(produce) = self.pending.front_mut() {
@@ -189,12 +212,11 @@ impl Connection {
                     let handling =
                         pin!(handlers::finish(&self.shared, &self.client, incoming, &mut self.long_poll));
                     let (intake, stream) = (&mut self.intake, &mut self.stream);
-                    wait_for(handling, waits_for_others, intake, stream, &mut self.stopping).await?
+                    let (stopping, ended) = (&mut self.stopping, &mut self.ended);
+                    wait_for(handling, waits_for_others, intake, stream, stopping, ended).await?
                 };
-                match answered {
-                    Some(answer) => self.outbox.push(answer?)?,
-                    // Answers to what comes behind it would be taken for its own.
-                    None => self.outbox.close(),
+                if let Some(answer) = answered {
+                    self.push(answer?)?;
                 }
                 self.flush().await?;
             }
@@ -209,13 +231,21 @@ impl Connection {
                 break;
             }
             if let Some(produce) = self.pending.pop_front() {
-                self.outbox.push(produce.answer(&self.shared)?)?;
+                let answer = produce.answer(&self.shared)?;
+                self.push(answer)?;
             }
             if self.outbox.len() >= WRITE_BATCH_BYTES {
                 self.flush().await?;
             }
         }
         self.flush().await
+    }
+
+    fn push(&mut self, answer: Answer) -> Result<(), Closed> {
+        if self.is_gone() {
+            return Ok(());
+        }
+        Ok(self.outbox.push(answer)?)
     }
 
     async fn read_or_produced(&mut self) -> Result<(), Closed> {
@@ -234,10 +264,11 @@ impl Connection {
             },
         }
         // Whoever comes back when all is answered finds the end again.
+        let ended = *self.ended.get_or_insert_with(Ended::now);
         tokio::select! {
             biased;
             () = produced => Ok(()),
-            () = given_up(&self.stream) => Err(Closed::ByPeer),
+            () = ended.given_up(&self.stream) => Err(Closed::ByPeer),
         }
     }
 
@@ -265,7 +296,11 @@ impl Connection {
         }
         self.shared.metrics.bytes_out(self.outbox.len());
         // Whoever holds a part of the shared budget may not linger.
-        let patience = if self.intake.has_claim() { Some(BODY_STALL) } else { self.idle };
+        let patience = match self.ended {
+            Some(ended) => Some(ended.until.saturating_duration_since(Instant::now())),
+            None if self.intake.has_claim() => Some(BODY_STALL),
+            None => self.idle,
+        };
         match tokio::time::timeout(patience.unwrap_or(FOR_EVER), self.outbox.flush(&self.stream)).await {
             Ok(written) => Ok(written?),
             Err(_) => Err(Closed::Idle),
@@ -273,14 +308,33 @@ impl Connection {
     }
 }
 
-/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll: at once if it waits for others,
-/// who would otherwise have to do with members that are gone. `None` if it was given up for that.
+impl Ended {
+    fn now() -> Ended {
+        Ended { until: Instant::now() + HALF_CLOSED_PATIENCE, gets_answers: true }
+    }
+
+    /// Waits until its time is over, or a peer that gets answers resets the connection.
+    async fn given_up(self, stream: &TcpStream) {
+        let reset = async {
+            match self.gets_answers {
+                // Whatever comes of it, there is nobody left to answer.
+                true => drop(stream.ready(Interest::ERROR).await),
+                false => std::future::pending().await,
+            }
+        };
+        let _ = tokio::time::timeout_at(self.until, reset).await;
+    }
+}
+
+/// Waits for a handler while reading ahead a little, so that a hang-up ends a long poll: at once if it waits for others.
+/// `None` if it was given up for that.
 async fn wait_for<T>(
     mut handling: Pin<&mut impl Future<Output = T>>,
     waits_for_others: bool,
     intake: &mut Intake,
     stream: &mut TcpStream,
     stopping: &mut watch::Receiver<bool>,
+    ended: &mut Option<Ended>,
 ) -> Result<Option<T>, Closed> {
     loop {
         tokio::select! {
@@ -288,24 +342,22 @@ async fn wait_for<T>(
             output = &mut handling => return Ok(Some(output)),
             () = stopped(stopping) => return Err(Closed::Stopping),
             read = intake.read_ahead(stream) => match read {
-                Err(Closed::ByPeer | Closed::Io(_)) if waits_for_others => return Ok(None),
+                Err(Closed::ByPeer | Closed::Io(_)) if waits_for_others => {
+                    *ended = Some(Ended { gets_answers: false, ..ended.unwrap_or_else(Ended::now) });
+                    return Ok(None);
+                }
                 Err(Closed::ByPeer) => break,
                 read => read?,
             },
         }
     }
+    let ended = *ended.get_or_insert_with(Ended::now);
     tokio::select! {
         biased;
         output = handling => Ok(Some(output)),
         () = stopped(stopping) => Err(Closed::Stopping),
-        () = given_up(stream) => Err(Closed::ByPeer),
+        () = ended.given_up(stream) => Err(Closed::ByPeer),
     }
-}
-
-/// Waits until a peer that has finished sending resets the connection, or has had its time.
-async fn given_up(stream: &TcpStream) {
-    // Whatever comes of either, there is nobody left to answer.
-    let _ = tokio::time::timeout(HALF_CLOSED_PATIENCE, stream.ready(Interest::ERROR)).await;
 }
 
 async fn stopped(stopping: &mut watch::Receiver<bool>) {

@@ -214,14 +214,18 @@ fn encode_reserved(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Resu
 }
 
 fn encode_space(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let low = matches!(shared.data_dir.storage_state(), StorageState::LowSpace(_));
+    let low = shared.data_dir.is_low_on_space();
+    let is_read_only = shared.data_dir.storage_state() == StorageState::ReadOnly;
     let available = i64::try_from(shared.data_dir.available_bytes()).unwrap_or(i64::MAX);
     let help = "Bytes that are free on the disk";
     let gauge = encoder.encode_descriptor("tidings_broker_disk_free_bytes", help, None, MetricType::Gauge)?;
     ConstGauge::new(available).encode(gauge)?;
     let help = "1 while produces are refused because less than log.min.free.bytes are free";
     let gauge = encoder.encode_descriptor("tidings_broker_low_space", help, None, MetricType::Gauge)?;
-    ConstGauge::new(i64::from(low)).encode(gauge)
+    ConstGauge::new(i64::from(low)).encode(gauge)?;
+    let help = "1 while writes fail because the file system takes none";
+    let gauge = encoder.encode_descriptor("tidings_broker_read_only", help, None, MetricType::Gauge)?;
+    ConstGauge::new(i64::from(is_read_only)).encode(gauge)
 }
 
 fn encode_lag(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

@@ -91,7 +91,7 @@ impl UnrecoveredDataDir {
             // So that the next start need not check the same bytes again.
             self.storage.checkpoints.ring();
         }
-        self.storage.space.check(disk, &self.storage.root);
+        self.storage.check_space();
         Ok((Arc::new(DataDir::start(self)), report))
     }
 }
@@ -186,7 +186,12 @@ impl DataDir {
     /// Looks at the file system now; to be called every second or so, because nothing else notices that space has come
     /// back, that somebody else takes it, or that it cannot be written any more.
     pub fn check_space(&self) -> Option<LowSpace> {
-        self.storage.space.check(&*self.storage.disk, &self.storage.root)
+        self.storage.check_space()
+    }
+
+    /// Whether less than [`Self::min_free_bytes`] were free at the last look.
+    pub fn is_low_on_space(&self) -> bool {
+        self.storage.space.low().is_some()
     }
 
     /// Free bytes as found last.
@@ -196,7 +201,7 @@ impl DataDir {
 
     /// Bytes that must stay free for clients' writes to be taken.
     pub fn min_free_bytes(&self) -> u64 {
-        self.storage.space.check(&*self.storage.disk, &self.storage.root);
+        self.storage.check_space();
         self.storage.space.min_free_bytes()
     }
 

@@ -48,7 +48,7 @@ pub struct DiskSpace {
     pub available_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
-    /// Whether nothing can be written, whatever is free: a system that meets errors of its disk leaves it so.
+    /// Whether it was mounted for reading only. One that met errors of its disk may not say so: see [`DiskRoot::ensure_alive`].
     pub is_read_only: bool,
 }
 

@@ -15,7 +15,7 @@ pub enum StorageState {
     Healthy,
     /// Reads and the broker's own writes, until there is space again.
     LowSpace(LowSpace),
-    /// Reads only, while the file system cannot be written.
+    /// Reads only, while the file system takes no writes.
     ReadOnly,
     /// Reads only, until a restart.
     Failed {

@@ -1,15 +1,16 @@
 //! How much room the file system has left, and whether that is enough to go on growing.
 //!
-//! Owns the low-space state, and whether the file system takes anything at all. Invariants: below `min_free_bytes` what clients want to write is refused, and nothing else
-//! is: the broker's own records (committed offsets, deletions) may use what is left, so that space can be made. The
-//! state changes back only when there is clearly more, so that it does not flap. Nothing is deleted to make room.
+//! Owns the low-space state, and whether the file system takes anything at all. Invariants: below `min_free_bytes` what
+//! clients want to write is refused, and nothing else is: the broker's own records (committed offsets, deletions) may use
+//! what is left, so that space can be made. The state changes back only when there is clearly more, so that it does not
+//! flap. Nothing is deleted to make room.
 //!
 //! Does not ask for every append: once in [`CHECK_EVERY_BYTES`] appended, and whenever somebody calls for it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use crate::disk::{Disk, DiskSpace};
+use crate::disk::{Disk, DiskRoot, DiskSpace};
 
 /// Appended bytes between two looks: by about this much a disk fills unseen.
 pub(crate) const CHECK_EVERY_BYTES: u64 = 4 << 20;
@@ -55,7 +56,7 @@ impl SpaceWatch {
         })
     }
 
-    /// Whether nothing could be written at the last look.
+    /// Whether nothing could be written at the last look, or the last write.
     pub fn is_read_only(&self) -> bool {
         self.read_only.load(Relaxed)
     }
@@ -71,15 +72,26 @@ impl SpaceWatch {
     }
 
     /// Looks now. A file system that does not tell leaves the state as it was.
-    pub fn check(&self, disk: &dyn Disk, root: &Path) -> Option<LowSpace> {
+    ///
+    /// `alive` is on the same file system. It is asked only where a write has found it dead: on one that is idle and well, each
+    /// question would be work for its journal.
+    pub fn check(&self, disk: &dyn Disk, root: &Path, alive: &dyn DiskRoot) -> Option<LowSpace> {
         match disk.space(root) {
             Ok(space) => {
                 self.note_room(space, root);
-                self.note_read_only(space.is_read_only, root);
+                let is_dead = self.is_read_only() && alive.ensure_alive().is_err();
+                self.note_read_only(space.is_read_only || is_dead, root);
             }
             Err(error) => tracing::debug!("asking for the free space of {} failed: {error}", root.display()),
         }
         self.low()
+    }
+
+    /// Finds out whether a write has failed because nothing can be written any more.
+    pub fn note_failed_write(&self, root: &Path, alive: &dyn DiskRoot) {
+        if alive.ensure_alive().is_err() {
+            self.note_read_only(true, root);
+        }
     }
 
     fn note_read_only(&self, is_read_only: bool, root: &Path) {
@@ -89,11 +101,11 @@ impl SpaceWatch {
         let root = root.display();
         if is_read_only {
             tracing::error!(
-                "{root}: the file system is read-only, writes fail, reads go on: look for errors of the disk in the \
-                 system's log, repair the file system and mount it for writing"
+                "{root}: the file system takes no writes any more, reads go on: look for errors of the disk in the system's \
+                 log, stop, repair the file system, start"
             );
         } else {
-            tracing::info!("{root}: the file system can be written again");
+            tracing::info!("{root}: the file system takes writes again");
         }
     }
 

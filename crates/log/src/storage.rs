@@ -15,7 +15,7 @@ use crate::config::DataDirOptions;
 use crate::disk::{Disk, DiskRoot};
 use crate::health::Health;
 use crate::open_files::OpenFiles;
-use crate::space::{CHECK_EVERY_BYTES, SpaceWatch};
+use crate::space::{CHECK_EVERY_BYTES, LowSpace, SpaceWatch};
 
 #[derive(Debug)]
 pub(crate) struct Storage {
@@ -46,11 +46,21 @@ impl Storage {
         })
     }
 
+    /// Looks at the file system now.
+    pub fn check_space(&self) -> Option<LowSpace> {
+        self.space.check(&*self.disk, &self.root, &*self.commit_root)
+    }
+
+    /// To be called when a write has failed.
+    pub fn note_failed_write(&self) {
+        self.space.note_failed_write(&self.root, &*self.commit_root);
+    }
+
     /// Counts appended bytes; rings for a checkpoint when there are many, and looks at the disk's space now and then.
     pub fn note_appended(&self, bytes: u64) {
         let before = self.checkpoints.appended_bytes.fetch_add(bytes, Relaxed);
         if before / CHECK_EVERY_BYTES != (before + bytes) / CHECK_EVERY_BYTES {
-            self.space.check(&*self.disk, &self.root);
+            self.check_space();
         }
         if before < self.options.checkpoint_bytes && before + bytes >= self.options.checkpoint_bytes {
             self.checkpoints.ring();

@@ -26,8 +26,12 @@ pub(crate) fn outsider(
     cluster: &Cluster,
     config: &ClientConfig,
 ) -> Result<DropLater<BaseConsumer<LogContext>>, ClusterError> {
-    let created = config.create_with_context(LogContext::of(cluster));
-    created.map(DropLater::new).map_err(ClusterError::from_kafka)
+    let consumer: BaseConsumer<LogContext> =
+        config.create_with_context(LogContext::of(cluster)).map_err(ClusterError::from_kafka)?;
+    // librdkafka connects by itself when its first broker is added, but takes the entry of a group's coordinator for that one: it would
+    // be its timer of a second later. A question makes it connect now; nobody waits for the answer.
+    let _ = consumer.client().fetch_metadata(None, Duration::ZERO);
+    Ok(DropLater::new(consumer))
 }
 
 /// Waits until a broker has taken the connection and answered. Not for a consumer that reads: its records would be lost.
@@ -35,11 +39,6 @@ pub(crate) fn connect(consumer: &BaseConsumer<LogContext>, timeout: Duration) ->
     let deadline = Instant::now() + timeout;
     let faults = &consumer.context().faults;
     let mut refused_at: Option<Instant> = None;
-    if consumer.client().fetch_cluster_id(Duration::ZERO).is_none() {
-        // librdkafka connects by itself when its first broker is added, but takes the entry of a group's coordinator for that one: it
-        // would be the timer of a second later. A question makes it connect now, and is not waited for.
-        let _ = consumer.client().fetch_metadata(None, Duration::ZERO);
-    }
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // It is kept from the first answer on.

@@ -31,7 +31,6 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// File ranges from this size on go by `sendfile` (`socket.sendfile.min.bytes`).
     sendfile_min_bytes: usize,
-    is_closed: bool,
 }
 
 enum Piece {
@@ -41,7 +40,7 @@ enum Piece {
 
 impl Outbox {
     pub(crate) fn new(sendfile_min_bytes: usize) -> Outbox {
-        Outbox { queue: VecDeque::new(), bytes: 0, sendfile_min_bytes, is_closed: false }
+        Outbox { queue: VecDeque::new(), bytes: 0, sendfile_min_bytes }
     }
 
     /// Bytes queued and not yet written.
@@ -49,16 +48,8 @@ impl Outbox {
         self.bytes
     }
 
-    /// Nothing that is queued from now on is written.
-    pub(crate) fn close(&mut self) {
-        self.is_closed = true;
-    }
-
     /// Queues an answer, which is a frame with its length. Small file ranges are read here.
     pub(crate) fn push(&mut self, answer: Answer) -> io::Result<()> {
-        if self.is_closed {
-            return Ok(());
-        }
         for chunk in answer.chunks {
             match chunk {
                 Chunk::Bytes(bytes) => self.push_bytes(bytes),

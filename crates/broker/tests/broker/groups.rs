@@ -20,6 +20,7 @@ use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequ
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Client, PATIENCE, TestBroker, batch, eventually, frame};
+use crate::storage::delete_topic;
 
 fn join_request(member_id: &str) -> JoinGroupRequest {
     JoinGroupRequest {
@@ -127,9 +128,9 @@ fn leave_request(member_id: &str) -> LeaveGroupRequest {
     LeaveGroupRequest { group_id: "readers".to_owned(), members, ..LeaveGroupRequest::default() }
 }
 
-/// It may be gone, and the group would have a member that nobody speaks for.
+/// It may be gone, and its leaving may stand behind.
 #[tokio::test]
-async fn a_member_that_waits_for_the_others_and_has_finished_sending_is_let_go() {
+async fn a_join_that_waits_for_the_others_is_not_answered_where_no_more_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::start(&dir).await;
     let (mut first, mut second) = (broker.client().await, broker.client().await);
@@ -158,6 +159,26 @@ async fn a_member_that_leaves_while_it_waits_for_the_others_is_gone_at_once() {
         None,
         "an answer to the second request would be taken for one to the first"
     );
+    until_state(&mut observer, ("PreparingRebalance", 1)).await;
+}
+
+/// A reset was taken for the end of the first request behind the one that waited.
+#[tokio::test]
+async fn all_that_a_member_sent_behind_its_waiting_join_is_done_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = TestBroker::start(&dir).await;
+    let (mut first, mut second) = (broker.client().await, broker.client().await);
+    join_alone(&mut first, b"all").await;
+    let given = second.call(9, &join_request("")).await;
+    second.send(9, &join_request(&given.member_id)).await;
+    let mut observer = broker.client().await;
+    until_state(&mut observer, ("PreparingRebalance", 2)).await;
+    // Its deletion waits for the disk.
+    observer.create_topic("orders", 1).await;
+    second.send(5, &delete_topic("orders")).await;
+    second.send(5, &leave_request(&given.member_id)).await;
+    second.stream.set_zero_linger().unwrap();
+    drop(second);
     until_state(&mut observer, ("PreparingRebalance", 1)).await;
 }
 

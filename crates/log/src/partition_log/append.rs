@@ -195,6 +195,7 @@ impl PartitionLog {
     }
 
     fn storage_error(&self, what: &str, segment: &Segment, source: io::Error) -> AppendError {
+        self.storage.note_failed_write();
         AppendError::Storage {
             topic_partition: self.topic_partition.clone(),
             what: format!("{what} {}", segment.log_path().display()),

@@ -59,7 +59,6 @@ struct Shared {
     syncs_count: u64,
     faults: Vec<Fault>,
     space_left_bytes: Option<u64>,
-    is_read_only: bool,
     capture: Option<Capture>,
     hold: Option<Hold>,
     held_syncs_count: usize,
@@ -159,7 +158,6 @@ impl SimDisk {
         let mut shared = self.shared.lock();
         shared.faults.clear();
         shared.space_left_bytes = None;
-        shared.is_read_only = false;
     }
 
     /// From now on lets syncs wait until [`SimDisk::release_syncs`].
@@ -207,11 +205,6 @@ impl SimDisk {
     /// Limits by how much files may still grow; then comes `ENOSPC`, after a short write if some fits.
     pub fn set_space_left(&self, bytes: u64) {
         self.shared.lock().space_left_bytes = Some(bytes);
-    }
-
-    /// Takes no more bytes, `EROFS`, as a system does that has met errors of its disk.
-    pub fn make_read_only(&self) {
-        self.shared.lock().is_read_only = true;
     }
 
     /// Changes a file's bytes behind everybody's back, durably.
@@ -402,12 +395,9 @@ impl Disk for SimDisk {
     }
 
     fn space(&self, _: &Path) -> io::Result<DiskSpace> {
-        let shared = self.shared.lock();
-        Ok(DiskSpace {
-            available_bytes: shared.space_left_bytes.unwrap_or(SIZE_BYTES),
-            total_bytes: SIZE_BYTES,
-            is_read_only: shared.is_read_only,
-        })
+        let left = self.shared.lock().space_left_bytes;
+        let available_bytes = left.unwrap_or(SIZE_BYTES);
+        Ok(DiskSpace { available_bytes, total_bytes: SIZE_BYTES, is_read_only: false })
     }
 }
 
@@ -438,9 +428,6 @@ impl DiskFile for SimFile {
 
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         self.disk.operate(Operation::Write, &self.path, |shared, succeeds| {
-            if shared.is_read_only {
-                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
-            }
             let mut bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
             let inode = &mut shared.state.inodes[self.inode];
             let growth = (position as usize + bytes.len()).saturating_sub(inode.data.len()) as u64;
