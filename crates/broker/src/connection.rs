@@ -139,6 +139,24 @@ struct Ended {
     gets_answers: bool,
 }
 
+impl Ended {
+    fn now() -> Ended {
+        Ended { until: Instant::now() + HALF_CLOSED_PATIENCE, gets_answers: true }
+    }
+
+    /// Waits until its time is over, or a peer that gets answers resets the connection.
+    async fn given_up(self, stream: &TcpStream) {
+        let reset = async {
+            match self.gets_answers {
+                // Whatever comes of it, there is nobody left to answer.
+                true => drop(stream.ready(Interest::ERROR).await),
+                false => std::future::pending().await,
+            }
+        };
+        let _ = tokio::time::timeout_at(self.until, reset).await;
+    }
+}
+
 impl Connection {
     async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
         loop {
@@ -305,24 +323,6 @@ impl Connection {
             Ok(written) => Ok(written?),
             Err(_) => Err(Closed::Idle),
         }
-    }
-}
-
-impl Ended {
-    fn now() -> Ended {
-        Ended { until: Instant::now() + HALF_CLOSED_PATIENCE, gets_answers: true }
-    }
-
-    /// Waits until its time is over, or a peer that gets answers resets the connection.
-    async fn given_up(self, stream: &TcpStream) {
-        let reset = async {
-            match self.gets_answers {
-                // Whatever comes of it, there is nobody left to answer.
-                true => drop(stream.ready(Interest::ERROR).await),
-                false => std::future::pending().await,
-            }
-        };
-        let _ = tokio::time::timeout_at(self.until, reset).await;
     }
 }
 

@@ -19,7 +19,7 @@ use tidings_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFet
 use tidings_wire::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
 use tokio::io::AsyncWriteExt;
 
-use crate::harness::{Client, PATIENCE, TestBroker, batch, eventually, frame};
+use crate::harness::{Client, TestBroker, batch, eventually, frame};
 use crate::storage::delete_topic;
 
 fn join_request(member_id: &str) -> JoinGroupRequest {
@@ -112,15 +112,32 @@ async fn state(client: &mut Client) -> (String, usize) {
 }
 
 async fn until_state(client: &mut Client, expected: (&str, usize)) {
-    let reached = async {
-        loop {
-            let (name, members) = state(client).await;
-            if (name.as_str(), members) == expected {
-                return;
-            }
-        }
+    let is_reached = async || {
+        let (name, members) = state(client).await;
+        (name.as_str(), members) == expected
     };
-    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("not in state {expected:?}"));
+    eventually(&format!("the group's state is {expected:?}"), is_reached).await;
+}
+
+/// A group that has to be made anew.
+struct Rebalance {
+    /// Has joined, and is answered when the others have.
+    waiting: Client,
+    /// Of the one that waits.
+    member_id: String,
+    observer: Client,
+    /// Has not joined again.
+    _other: Client,
+}
+
+async fn rebalance(broker: &TestBroker) -> Rebalance {
+    let (mut other, mut waiting) = (broker.client().await, broker.client().await);
+    join_alone(&mut other, b"all").await;
+    let JoinGroupResponse { member_id, .. } = waiting.call(9, &join_request("")).await;
+    waiting.send(9, &join_request(&member_id)).await;
+    let mut observer = broker.client().await;
+    until_state(&mut observer, ("PreparingRebalance", 2)).await;
+    Rebalance { waiting, member_id, observer, _other: other }
 }
 
 fn leave_request(member_id: &str) -> LeaveGroupRequest {
@@ -133,12 +150,9 @@ fn leave_request(member_id: &str) -> LeaveGroupRequest {
 async fn a_join_that_waits_for_the_others_is_not_answered_where_no_more_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::start(&dir).await;
-    let (mut first, mut second) = (broker.client().await, broker.client().await);
-    join_alone(&mut first, b"all").await;
-    let given = second.call(9, &join_request("")).await;
-    second.send(9, &join_request(&given.member_id)).await;
-    second.stream.shutdown().await.unwrap();
-    assert_eq!(second.frame().await, None);
+    let Rebalance { mut waiting, _other, .. } = rebalance(&broker).await;
+    waiting.stream.shutdown().await.unwrap();
+    assert_eq!(waiting.frame().await, None);
 }
 
 /// As clients do that are closed during a rebalance: the group waited for the end of the member's session.
@@ -146,16 +160,11 @@ async fn a_join_that_waits_for_the_others_is_not_answered_where_no_more_is_sent(
 async fn a_member_that_leaves_while_it_waits_for_the_others_is_gone_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::start(&dir).await;
-    let (mut first, mut second) = (broker.client().await, broker.client().await);
-    join_alone(&mut first, b"all").await;
-    let given = second.call(9, &join_request("")).await;
-    second.send(9, &join_request(&given.member_id)).await;
-    let mut observer = broker.client().await;
-    until_state(&mut observer, ("PreparingRebalance", 2)).await;
-    second.send(5, &leave_request(&given.member_id)).await;
-    second.stream.shutdown().await.unwrap();
+    let Rebalance { mut waiting, member_id, mut observer, _other } = rebalance(&broker).await;
+    waiting.send(5, &leave_request(&member_id)).await;
+    waiting.stream.shutdown().await.unwrap();
     assert_eq!(
-        second.frame().await,
+        waiting.frame().await,
         None,
         "an answer to the second request would be taken for one to the first"
     );
@@ -167,18 +176,13 @@ async fn a_member_that_leaves_while_it_waits_for_the_others_is_gone_at_once() {
 async fn all_that_a_member_sent_behind_its_waiting_join_is_done_when_it_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let broker = TestBroker::start(&dir).await;
-    let (mut first, mut second) = (broker.client().await, broker.client().await);
-    join_alone(&mut first, b"all").await;
-    let given = second.call(9, &join_request("")).await;
-    second.send(9, &join_request(&given.member_id)).await;
-    let mut observer = broker.client().await;
-    until_state(&mut observer, ("PreparingRebalance", 2)).await;
+    let Rebalance { mut waiting, member_id, mut observer, _other } = rebalance(&broker).await;
     // Its deletion waits for the disk.
     observer.create_topic("orders", 1).await;
-    second.send(5, &delete_topic("orders")).await;
-    second.send(5, &leave_request(&given.member_id)).await;
-    second.stream.set_zero_linger().unwrap();
-    drop(second);
+    waiting.send(5, &delete_topic("orders")).await;
+    waiting.send(5, &leave_request(&member_id)).await;
+    waiting.stream.set_zero_linger().unwrap();
+    drop(waiting);
     until_state(&mut observer, ("PreparingRebalance", 1)).await;
 }
 

@@ -1,6 +1,5 @@
 //! A broker of its own for each test, and a client that speaks frames.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -267,7 +266,7 @@ pub fn gauge(broker: &TestBroker, name: &str) -> usize {
 }
 
 /// Asks until the answer is the right one.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !check().await {
         assert!(Instant::now() < deadline, "not in time: {what}");

@@ -194,6 +194,7 @@ impl PartitionLog {
             .map_err(|source| self.storage_error("reserving room in", &writer.active, source))
     }
 
+    /// Has the storage find out, too, whether the whole file system has failed.
     fn storage_error(&self, what: &str, segment: &Segment, source: io::Error) -> AppendError {
         self.storage.note_failed_write();
         AppendError::Storage {
